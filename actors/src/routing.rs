@@ -1,0 +1,233 @@
+//! Which carrier takes a call: the trunks able to carry it, cheapest first, with the reason each other was left out. A
+//! simulation (`quote`) and a live call use the same function, so that they cannot differ.
+
+use crate::rating::Tariffs;
+use schema::call::RouteCandidate;
+use schema::carrier::Trunk;
+use schema::id::TrunkId;
+use schema::money::{Currency, Micros};
+use schema::number::{E164, Presentation};
+use schema::rate::{RateApplied, RateTerms};
+use schema::time::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A trunk as it stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrunkStatus {
+    /// Whether calls can be sent there.
+    pub up: bool,
+    /// Calls it can still take at the same time.
+    pub free_channels: u32,
+    /// Whether its calls-per-second limit lets one through now.
+    pub rate_allows: bool,
+}
+
+/// What a route is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteRequest<'a> {
+    /// The number to call.
+    pub destination: &'a E164,
+    /// What the callee is shown.
+    pub presentation: &'a Presentation,
+    /// What the customer pays.
+    pub price: &'a RateTerms,
+    /// In which currency.
+    pub currency: Currency,
+    /// Trunks tried before in this call.
+    pub tried: &'a [TrunkId],
+}
+
+/// A trunk that can take the call, and what it costs us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The trunk.
+    pub trunk: Trunk,
+    /// The line of its deck.
+    pub cost: RateApplied,
+}
+
+/// Routes in the order to try, and every trunk that was thought of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoutePlan {
+    /// Cheapest first.
+    pub routes: Vec<Route>,
+    /// The routes, then the trunks left out, by name.
+    pub candidates: Vec<RouteCandidate>,
+}
+
+/// The word for a route that was not tried yet.
+pub const PLANNED: &str = "planned";
+
+/// Plans the routes of a call.
+#[must_use]
+pub fn plan_routes(
+    request: &RouteRequest<'_>,
+    tariffs: &Tariffs,
+    trunks: &BTreeMap<TrunkId, TrunkStatus>,
+    at: Timestamp,
+) -> RoutePlan {
+    let mut plan = RoutePlan::default();
+    let mut left_out = Vec::new();
+    for trunk in &tariffs.trunks {
+        let cost = tariffs.decks.get(&trunk.deck).and_then(|deck| deck.rate(request.destination.digits(), at));
+        match exclusion(request, trunk, cost.as_ref(), trunks.get(&trunk.id)) {
+            Some(why) => left_out.push(candidate(trunk, cost.as_ref(), format!("excluded: {why}"))),
+            None => plan.routes.extend(cost.map(|cost| Route { trunk: trunk.clone(), cost })),
+        }
+    }
+    plan.routes.sort_by_key(|route| (minute(&route.cost.terms), route.trunk.priority, route.trunk.id));
+    plan.candidates.extend(plan.routes.iter().map(|r| candidate(&r.trunk, Some(&r.cost), PLANNED.to_owned())));
+    plan.candidates.extend(left_out);
+    plan
+}
+
+/// Why a trunk cannot take the call; `None` when it can. Facts that last are asked before those that pass.
+fn exclusion(
+    request: &RouteRequest<'_>,
+    trunk: &Trunk,
+    cost: Option<&RateApplied>,
+    status: Option<&TrunkStatus>,
+) -> Option<&'static str> {
+    let Some(cost) = cost else { return Some("no rate for this destination") };
+    let status = status.copied().unwrap_or(TrunkStatus { up: false, free_channels: 0, rate_allows: false });
+    // Carrier costs are compared with the price only in one currency; there are no exchange rates yet.
+    let rules = [
+        (trunk.currency != request.currency, "no exchange rate to the account's currency"),
+        (loses_money(&cost.terms, request.price), "it would cost more than the call earns"),
+        (request.presentation.is_withheld() && !trunk.trusted, "it may not be told a withheld number"),
+        (request.tried.contains(&trunk.id), "tried before"),
+        (!status.up, "down"),
+        (status.free_channels == 0, "all channels in use"),
+        (!status.rate_allows, "too many calls a second"),
+    ];
+    rules.iter().find(|(applies, _)| *applies).map(|(_, why)| *why)
+}
+
+/// A minute as the measure of a route's cost: connect fee and billing steps included.
+fn minute(terms: &RateTerms) -> Micros {
+    terms.charge(Duration::from_secs(60))
+}
+
+fn loses_money(cost: &RateTerms, price: &RateTerms) -> bool {
+    minute(cost) > minute(price) || cost.per_minute > price.per_minute
+}
+
+fn candidate(trunk: &Trunk, cost: Option<&RateApplied>, outcome: String) -> RouteCandidate {
+    RouteCandidate {
+        carrier: trunk.name.clone(),
+        prefix: cost.map_or_else(String::new, |c| c.prefix.clone()),
+        cost_per_minute: cost.map(|c| c.terms.per_minute),
+        currency: trunk.currency,
+        outcome,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::rating::tests::{deck, line};
+    use schema::carrier::{Gateway, GatewayTransport};
+    use schema::id::DeckId;
+    use schema::money::NanosPerMinute;
+    use schema::number::{PresentedNumber, ServiceNumber};
+    use uuid::Uuid;
+
+    pub(crate) const UP: TrunkStatus = TrunkStatus { up: true, free_channels: 10, rate_allows: true };
+
+    pub(crate) fn trunk(id: u128, deck: u128) -> Trunk {
+        Trunk {
+            id: TrunkId(Uuid::from_u128(id)),
+            name: format!("carrier {id}"),
+            gateway: Gateway {
+                transport: GatewayTransport::Udp,
+                address: std::net::SocketAddr::from(([127, 0, 0, 1], 5070)),
+            },
+            currency: Currency::parse("EUR").expect("a currency"),
+            deck: DeckId(Uuid::from_u128(deck)),
+            max_channels: 10,
+            max_cps: 10,
+            priority: 0,
+            trusted: false,
+        }
+    }
+
+    fn outcomes(
+        change: impl FnOnce(&mut Vec<Trunk>, &mut BTreeMap<TrunkId, TrunkStatus>),
+        withheld: bool,
+        tried: &[TrunkId],
+    ) -> Vec<String> {
+        let mut trunks = vec![trunk(1, 10), trunk(2, 20), trunk(3, 30)];
+        let mut status = trunks.iter().map(|t| (t.id, UP)).collect();
+        change(&mut trunks, &mut status);
+        let decks =
+            [deck(10, vec![line("44", 8_000)]), deck(20, vec![line("44", 5_000)]), deck(30, vec![line("44", 8_000)])];
+        let number = E164::parse("+447700900123").expect("valid");
+        let shown = PresentedNumber::service(&ServiceNumber(number.clone()));
+        let presentation = if withheld { Presentation::Withheld(shown) } else { Presentation::Shown(shown) };
+        let price = RateTerms { per_minute: NanosPerMinute(10_000), ..RateTerms::FREE };
+        let currency = Currency::parse("EUR").expect("a currency");
+        let request =
+            RouteRequest { destination: &number, presentation: &presentation, price: &price, currency, tried };
+        let plan = plan_routes(&request, &Tariffs::build(&decks, trunks), &status, Timestamp(0));
+        plan.candidates.into_iter().map(|c| format!("{} {}", &c.carrier[8..], c.outcome)).collect()
+    }
+
+    #[test]
+    fn the_cheapest_route_is_tried_first_then_by_priority() {
+        assert_eq!(outcomes(|_, _| {}, false, &[]), ["2 planned", "1 planned", "3 planned"]);
+        assert_eq!(outcomes(|trunks, _| trunks[0].priority = 1, false, &[]), ["2 planned", "3 planned", "1 planned"]);
+    }
+
+    #[test]
+    fn each_route_left_out_says_why() {
+        type Change = Box<dyn FnOnce(&mut Vec<Trunk>, &mut BTreeMap<TrunkId, TrunkStatus>)>;
+        let second = TrunkId(Uuid::from_u128(2));
+        let of_status = |change: fn(&mut TrunkStatus)| -> Change {
+            Box::new(move |_, status| change(status.get_mut(&second).expect("known")))
+        };
+        let cases: [(Change, &str); 6] = [
+            (of_status(|s| s.up = false), "down"),
+            (of_status(|s| s.free_channels = 0), "all channels in use"),
+            (of_status(|s| s.rate_allows = false), "too many calls a second"),
+            (Box::new(|t, _| t[1].deck = DeckId(Uuid::from_u128(99))), "no rate for this destination"),
+            (
+                Box::new(|t, _| t[1].currency = Currency::parse("USD").expect("a currency")),
+                "no exchange rate to the account's currency",
+            ),
+            (
+                Box::new(|_, status| {
+                    status.remove(&second);
+                }),
+                "down",
+            ),
+        ];
+        for (change, why) in cases {
+            assert_eq!(outcomes(change, false, &[]), ["1 planned", "3 planned", &format!("2 excluded: {why}")]);
+        }
+        assert_eq!(outcomes(|_, _| {}, false, &[second]).pop(), Some("2 excluded: tried before".into()));
+    }
+
+    #[test]
+    fn a_withheld_number_goes_over_trusted_trunks_only() {
+        let expected = [
+            "3 planned",
+            "1 excluded: it may not be told a withheld number",
+            "2 excluded: it may not be told a withheld number",
+        ];
+        assert_eq!(outcomes(|trunks, _| trunks[2].trusted = true, true, &[]), expected);
+    }
+
+    #[test]
+    fn a_route_that_loses_money_is_left_out() {
+        let price = RateTerms { per_minute: NanosPerMinute(1_000_000), ..RateTerms::FREE };
+        for (cost, loses) in [
+            (RateTerms { per_minute: NanosPerMinute(1_000_000), ..RateTerms::FREE }, false),
+            (RateTerms { per_minute: NanosPerMinute(1_000_001), ..RateTerms::FREE }, true),
+            (RateTerms { per_minute: NanosPerMinute(900_000), connect_fee: Micros(101), ..RateTerms::FREE }, true),
+            (RateTerms { per_minute: NanosPerMinute(900_000), minimum_s: 120, ..RateTerms::FREE }, true),
+        ] {
+            assert_eq!(loses_money(&cost, &price), loses, "{cost:?}");
+        }
+    }
+}

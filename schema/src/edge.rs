@@ -1,0 +1,100 @@
+//! What the SIP edge asks and is told beside call legs: credentials, bindings, trunks. Plain data.
+
+use crate::account::SipCredential;
+use crate::carrier::Gateway;
+use crate::id::{AccountKey, CredentialId, TrunkId};
+use crate::pii::Pii;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A question's number; the answer carries it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the SIP edge says.
+#[derive(Debug, Clone)]
+pub enum EdgeEvent {
+    /// A request names this digest user; answered by [`EdgeCommand::Credential`] with the same ticket.
+    CredentialWanted {
+        /// To answer with.
+        ticket: Ticket,
+        /// At most 64 bytes.
+        username: Box<str>,
+    },
+    /// A phone registered, refreshed or left.
+    BindingChanged(Box<BindingChange>),
+    /// A trunk answered a probe, or did not.
+    TrunkProbed {
+        /// Which.
+        trunk: TrunkId,
+        /// Whether calls can be sent there.
+        up: bool,
+    },
+}
+
+/// What the SIP edge is told.
+#[derive(Debug, Clone)]
+pub enum EdgeCommand {
+    /// The answer to [`EdgeEvent::CredentialWanted`].
+    Credential {
+        /// Of the question.
+        ticket: Ticket,
+        /// What was found.
+        found: CredentialLookup,
+    },
+    /// A credential was rotated or revoked: its bindings end at once.
+    CredentialRevoked {
+        /// Which.
+        credential: CredentialId,
+    },
+    /// The trunks to probe and to accept requests from. Replaces the list before.
+    Trunks(Vec<TrunkAddress>),
+    /// A binding kept from before a restart.
+    BindingRestored(Box<Binding>),
+}
+
+/// What is known of a digest username.
+#[derive(Debug, Clone)]
+pub enum CredentialLookup {
+    /// It exists.
+    Found(Box<SipCredential>),
+    /// It does not. The edge answers as for a wrong password.
+    Unknown,
+    /// It could not be looked up: 503.
+    Unavailable,
+}
+
+/// A trunk as the edge knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrunkAddress {
+    /// Which.
+    pub trunk: TrunkId,
+    /// Where it is.
+    pub gateway: Gateway,
+}
+
+/// A registered phone (RFC 3261 §10, RFC 5626).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The credential it registered with.
+    pub credential: CredentialId,
+    /// Its account.
+    pub account: AccountKey,
+    /// Its Contact URI.
+    pub contact: Pii<String>,
+    /// `+sip.instance`, if given.
+    pub instance: Option<Pii<String>>,
+    /// Where its REGISTER came from: transport, address and port.
+    pub source: Pii<String>,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A change of a binding.
+#[derive(Debug, Clone)]
+pub struct BindingChange {
+    /// The binding as it is now; its `expires_at` lies in the past when the phone left.
+    pub binding: Binding,
+    /// How many bindings the credential has now.
+    pub bindings: u32,
+}

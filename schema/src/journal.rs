@@ -1,0 +1,84 @@
+//! Journal entries: every durable change of an account is one of these. Its actor makes them; the journal writes them in
+//! order, many in one transaction; after the commit their effects run: commit, publish, reply (invariant A2).
+
+use crate::account::{AccountFigures, CallerId};
+use crate::call::{AttemptRecord, Cdr, LiveCall};
+use crate::event::EventBody;
+use crate::id::{AccountKey, Seq, TransferId};
+use crate::ledger::{Hold, Transfer};
+use crate::time::Timestamp;
+
+/// One durable change of one account. The store writes it only when the stored `seq` is `figures.seq - 1`.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Whose.
+    pub account: AccountKey,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The account's figures afterwards, `seq` of this entry among them.
+    pub figures: AccountFigures,
+    /// What else changes.
+    pub changes: Vec<Change>,
+    /// What subscribers are told: one row, at most 16 events.
+    pub events: Vec<EventBody>,
+}
+
+impl Entry {
+    /// Its place in the account's journal.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.figures.seq
+    }
+}
+
+/// A change of the rows beside the account's own.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A call was granted: insert it.
+    CallStarted(Box<LiveCall>),
+    /// Its stored state is replaced: answered, next attempt, renewed, checkpoint.
+    CallUpdated(Box<LiveCall>),
+    /// Money was set aside.
+    HoldPlaced(Hold),
+    /// An attempt ended without an answer.
+    AttemptEnded(AttemptRecord),
+    /// The call is over: its live row goes, its CDR stays. Together with its settling [`Change::Posted`] it ends its holds.
+    CallEnded(Box<Cdr>),
+    /// The call was never granted: a CDR only.
+    CallRefused(Box<Cdr>),
+    /// Money moved.
+    Posted(Box<Transfer>),
+    /// A caller ID was added or changed.
+    CallerIdChanged(Box<CallerId>),
+}
+
+impl Change {
+    /// Rows written by it.
+    #[must_use]
+    pub const fn row_writes(&self) -> u32 {
+        match self {
+            Self::CallEnded(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Why an entry was not written. The account's later entries are not written either; its actor reloads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// The stored seq is not the expected one: another owner wrote, or an earlier entry was rejected.
+    Fenced,
+    /// The transfer's idempotency key is taken. `same_request`: by the same request, whose transfer this is.
+    DuplicateKey {
+        /// What was posted under the key.
+        transfer: TransferId,
+        /// False: the key was used for another request.
+        same_request: bool,
+    },
+    /// The batch failed; nothing of it was written. The outcome is known: not done.
+    Failed,
+}
+
+/// What became of an entry.
+pub type Outcome = Result<(), Rejection>;
+

@@ -1,0 +1,333 @@
+//! What call legs tell and are told: the only language between `sip` and `actors`. Plain data.
+//!
+//! ```text
+//! A-leg of a softphone call            B-leg
+//!   Invited  ─────────────────────►
+//!                                 ◄──── Invite (after the hold is durable, invariant C1)
+//!                                       Progress ─►  ◄─ Progress (to A)
+//!                                       Answered ─►  (both legs' checkpoints are committed)
+//!   Accept  ◄──────────────────── ►     Confirm  (ACK)
+//!   Confirmed ─►
+//!   Ended ─► / ◄─ HangUp                Ended ─► / ◄─ HangUp
+//! ```
+
+use crate::call::LegSide;
+use crate::carrier::Gateway;
+use crate::id::{AccountKey, CallId, CredentialId, TrunkId};
+use crate::number::{E164, Presentation};
+use crate::pii::Pii;
+use crate::time::Now;
+use serde::{Deserialize, Serialize};
+
+/// One leg of a call. Attempts of the B-leg differ in their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LegId {
+    /// The call.
+    pub call: CallId,
+    /// Its side.
+    pub side: LegSide,
+    /// 0 for an A-leg; from 1 for the attempts of a B-leg.
+    pub attempt: u8,
+}
+
+impl LegId {
+    /// The A-leg of a call.
+    #[must_use]
+    pub const fn a(call: CallId) -> Self {
+        Self { call, side: LegSide::A, attempt: 0 }
+    }
+
+    /// An attempt of the B-leg, from 1.
+    #[must_use]
+    pub const fn b(call: CallId, attempt: u8) -> Self {
+        Self { call, side: LegSide::B, attempt }
+    }
+}
+
+/// A session description as it stood in a message body. Personal (addresses), so never printed.
+pub type Sdp = Pii<Box<str>>;
+
+/// A dialog's durable state. `sip` owns its encoding; everyone else sees bytes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Version of the encoding.
+    pub version: u16,
+    /// The state, as text of `sip`'s own encoding.
+    pub state: Pii<Box<str>>,
+}
+
+/// Only its version and size: the state holds addresses.
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checkpoint(v{}, {} bytes)", self.version, self.state.expose().len())
+    }
+}
+
+/// The identifiers of an attempt's INVITE. Made by `actors` from fresh entropy, never from the A-leg.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptIds {
+    /// At least 128 random bits, no host part (`features.md` §6.3).
+    pub call_id: Box<str>,
+    /// From-tag.
+    pub from_tag: Box<str>,
+    /// Via branch, with `z9hG4bK`.
+    pub branch: Box<str>,
+    /// CSeq number, 1 to 2³¹ - 1.
+    pub cseq: u32,
+}
+
+/// An authenticated INVITE outside a dialog: somebody wants to call.
+#[derive(Debug, Clone)]
+pub struct Invited {
+    /// The new A-leg.
+    pub leg: LegId,
+    /// Whose credential answered the challenge. It alone decides the account; From is never believed.
+    pub account: AccountKey,
+    /// The credential.
+    pub credential: CredentialId,
+    /// The user part of the Request-URI, decoded, at most 64 characters.
+    pub dialled: Pii<String>,
+    /// The caller ID the phone asks for (user part of P-Preferred-Identity, else of From), when it looks like a number: it
+    /// chooses among the account's verified ones.
+    pub wanted_caller_id: Option<Pii<String>>,
+    /// `Privacy: id` (RFC 3323), or an anonymous From.
+    pub withhold: bool,
+    /// Its offer; `None` for an offerless INVITE.
+    pub offer: Option<Sdp>,
+    /// The dialog as it will be once accepted: Via, tags, Contact, route set.
+    pub checkpoint: Checkpoint,
+}
+
+/// What a leg tells. `at` is when the message arrived.
+#[derive(Debug, Clone)]
+pub enum LegEvent {
+    /// A new A-leg.
+    Invited(Box<Invited>),
+    /// A 18x of an outgoing leg. `sdp` is early media.
+    Progress {
+        /// Which.
+        leg: LegId,
+        /// 180 to 189.
+        status: u16,
+        /// Early media, if any.
+        sdp: Option<Sdp>,
+    },
+    /// The first 200 of an outgoing leg. It is acknowledged only by [`LegCommand::Confirm`].
+    Answered {
+        /// Which.
+        leg: LegId,
+        /// The answer.
+        sdp: Option<Sdp>,
+        /// The confirmed dialog.
+        checkpoint: Checkpoint,
+    },
+    /// The caller's ACK to our 200 has come.
+    Confirmed {
+        /// Which.
+        leg: LegId,
+    },
+    /// An outgoing leg ended without an answer.
+    Failed {
+        /// Which.
+        leg: LegId,
+        /// Final status; 408 when nothing came, 503 when the gateway could not be reached, 487 after our CANCEL.
+        status: u16,
+        /// Q.850 cause of its Reason header (RFC 3326).
+        q850: Option<u8>,
+        /// Whether a 18x had come: then it is not tried elsewhere.
+        rang: bool,
+        /// Redress contact of a 603+, 607 or 608.
+        redress: Option<String>,
+    },
+    /// The caller gave up before the answer; the 487 is sent.
+    Cancelled {
+        /// Which.
+        leg: LegId,
+    },
+    /// An answered leg is over.
+    Ended {
+        /// Which.
+        leg: LegId,
+        /// How.
+        cause: EndCause,
+    },
+    /// The dialog's durable state changed (target, session description or session timer).
+    Checkpointed {
+        /// Which.
+        leg: LegId,
+        /// The new state.
+        checkpoint: Checkpoint,
+    },
+}
+
+impl LegEvent {
+    /// The leg it is about.
+    #[must_use]
+    pub fn leg(&self) -> LegId {
+        match self {
+            Self::Invited(invited) => invited.leg,
+            Self::Progress { leg, .. }
+            | Self::Answered { leg, .. }
+            | Self::Confirmed { leg }
+            | Self::Failed { leg, .. }
+            | Self::Cancelled { leg }
+            | Self::Ended { leg, .. }
+            | Self::Checkpointed { leg, .. } => *leg,
+        }
+    }
+}
+
+/// A leg's event with the moment its message arrived.
+#[derive(Debug, Clone)]
+pub struct LegEventAt {
+    /// What happened.
+    pub event: LegEvent,
+    /// When.
+    pub at: Now,
+}
+
+/// How an answered leg ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// The other side sent BYE, with the Q.850 cause of its Reason header.
+    Bye {
+        /// Q.850 cause, if given.
+        q850: Option<u8>,
+    },
+    /// Our own BYE was sent (the outcome of the BYE does not matter).
+    HungUp,
+    /// The caller never acknowledged our 200 (64·T1).
+    NoAck,
+    /// The other side does not know the dialog any more (481, 408 in the dialog).
+    Lost,
+}
+
+/// Why we end a leg. Gives SIP status, Q.850 cause and words by one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HangupCause {
+    /// The other leg hung up.
+    OtherLeg,
+    /// The caller gave up.
+    Cancelled,
+    /// The money ended.
+    FundsExhausted,
+    /// The longest duration was reached.
+    DurationLimit,
+    /// Hung up from the dashboard or an app.
+    Requested,
+    /// The account was suspended.
+    AccountSuspended,
+    /// Something failed on our side.
+    ServiceFailure,
+    /// Another attempt won, or this answer came after a cancel.
+    NotWanted,
+    /// Nobody answered in time.
+    NoAnswer,
+}
+
+impl HangupCause {
+    /// Q.850 cause for the Reason header (RFC 3326), e.g. 16 normal clearing, 102 recovery on timer expiry.
+    #[must_use]
+    pub const fn q850(self) -> u8 {
+        match self {
+            Self::OtherLeg | Self::Cancelled | Self::Requested | Self::NotWanted => 16,
+            Self::FundsExhausted | Self::AccountSuspended => 21,
+            Self::DurationLimit => 102,
+            Self::ServiceFailure => 41,
+            Self::NoAnswer => 19,
+        }
+    }
+
+    /// In words, for the CDR and the dashboard.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherLeg => "the other side hung up",
+            Self::Cancelled => "cancelled by the caller",
+            Self::FundsExhausted => "the balance ran out",
+            Self::DurationLimit => "the longest duration was reached",
+            Self::Requested => "hung up from the dashboard",
+            Self::AccountSuspended => "the account was suspended",
+            Self::ServiceFailure => "the service failed",
+            Self::NotWanted => "no longer wanted",
+            Self::NoAnswer => "no answer",
+        }
+    }
+}
+
+/// An outgoing leg to build. Everything in it is typed; nothing is copied from another leg's messages.
+#[derive(Debug, Clone)]
+pub struct Invite {
+    /// The new leg.
+    pub leg: LegId,
+    /// Over which trunk.
+    pub trunk: TrunkId,
+    /// Its gateway.
+    pub gateway: Gateway,
+    /// Whether the trunk may see P-Asserted-Identity of a withheld number.
+    pub trusted: bool,
+    /// Identifiers of the INVITE.
+    pub ids: AttemptIds,
+    /// The number to call.
+    pub destination: E164,
+    /// The caller ID (invariant P2).
+    pub presentation: Presentation,
+    /// The offer; rewritten by `sip` so that nothing but media addresses and codecs passes.
+    pub offer: Option<Sdp>,
+    /// Given up when nothing final came after this many seconds.
+    pub ring_timeout_s: u32,
+}
+
+/// What a leg is told.
+#[derive(Debug, Clone)]
+pub enum LegCommand {
+    /// Begin an outgoing leg.
+    Invite(Box<Invite>),
+    /// Send a 18x on an incoming leg.
+    Progress {
+        /// Which.
+        leg: LegId,
+        /// 180 to 189.
+        status: u16,
+        /// Early media, if any.
+        sdp: Option<Sdp>,
+    },
+    /// Send the 200 on an incoming leg; it is repeated until acknowledged.
+    Accept {
+        /// Which.
+        leg: LegId,
+        /// The answer; rewritten as an offer is.
+        sdp: Option<Sdp>,
+    },
+    /// Refuse an incoming leg.
+    Reject {
+        /// Which.
+        leg: LegId,
+        /// Final status, 400 to 699.
+        status: u16,
+        /// Words for the Reason header's text, from a fixed list; and Retry-After for a 503.
+        reason: Option<Box<str>>,
+        /// Seconds for Retry-After.
+        retry_after_s: Option<u32>,
+    },
+    /// Acknowledge the 200 of an outgoing leg.
+    Confirm {
+        /// Which.
+        leg: LegId,
+    },
+    /// End a leg in whatever state it is: CANCEL, BYE, or a final answer. Never fails; an ended leg stays ended.
+    HangUp {
+        /// Which.
+        leg: LegId,
+        /// Why.
+        cause: HangupCause,
+    },
+    /// Take up an answered dialog again after a restart.
+    Resume {
+        /// Which.
+        leg: LegId,
+        /// Its state.
+        checkpoint: Checkpoint,
+    },
+}
+

@@ -1,0 +1,209 @@
+//! Name-addr values: From, To, Contact, Route, Record-Route, P-Asserted-Identity (RFC 3261 §20.10, §25.1).
+
+use super::scan::{self, Cursor, Params};
+use super::{Malformed, Uri};
+use std::fmt;
+
+/// A URI with an optional display name and header parameters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NameAddr {
+    /// Display name without quotes; `None` if absent or empty.
+    pub display: Option<Box<str>>,
+    /// The URI.
+    pub uri: Uri,
+    /// Header parameters (`tag`, `expires`, `q`, `+sip.instance` …).
+    pub params: Params,
+}
+
+/// The pieces of a name-addr as they stand in the text.
+pub(crate) struct AddressParts<'a> {
+    display: &'a str,
+    pub(crate) uri: &'a str,
+    pub(crate) params: Vec<(&'a str, Option<&'a str>)>,
+}
+
+impl<'a> AddressParts<'a> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let text = text.trim_matches([' ', '\t']);
+        let mut cursor = Cursor::new(text);
+        if let Some(display) = leading_display(&mut cursor)? {
+            let uri = cursor.take_while(|b| b != b'>');
+            if !cursor.eat(b'>') {
+                return Err(Malformed);
+            }
+            return Ok(Self { display, uri, params: cursor.params()? });
+        }
+        // addr-spec form: without brackets the first `;` starts header parameters; `?` and `,` are not allowed.
+        let mut cursor = Cursor::new(text);
+        let uri = cursor.take_while(|b| b != b';').trim_end_matches([' ', '\t']);
+        if uri.contains(['?', ',']) {
+            return Err(Malformed);
+        }
+        Ok(Self { display: "", uri, params: cursor.params()? })
+    }
+
+    pub(crate) fn param(&self, name: &str) -> Option<&'a str> {
+        self.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.unwrap_or(""))
+    }
+}
+
+/// The display name before `<`, the cursor then behind `<`; `None` when there is no `<`.
+fn leading_display<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a str>, Malformed> {
+    if cursor.peek() == Some(b'"') {
+        let quoted = cursor.quoted()?;
+        cursor.skip_lws();
+        return if cursor.take(b'<') { Ok(Some(quoted)) } else { Err(Malformed) };
+    }
+    let start = cursor.clone();
+    let words = cursor.take_while(|b| scan::is_token_byte(b) || scan::is_lws(b) || b >= 0x80);
+    if cursor.take(b'<') {
+        return Ok(Some(words.trim_matches([' ', '\t'])));
+    }
+    *cursor = start;
+    Ok(None)
+}
+
+impl NameAddr {
+    /// Reads one value (no comma list).
+    ///
+    /// # Errors
+    /// When the text does not follow the grammar.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let parts = AddressParts::parse(text)?;
+        let display = scan::unquote(parts.display);
+        Ok(Self {
+            display: (!display.is_empty()).then(|| display.into_boxed_str()),
+            uri: Uri::parse(parts.uri)?,
+            params: Params::from_list(&parts.params),
+        })
+    }
+
+    /// A value without display name and parameters.
+    #[must_use]
+    pub fn new(uri: Uri) -> Self {
+        Self { display: None, uri, params: Params::default() }
+    }
+
+    /// With a display name.
+    ///
+    /// # Errors
+    /// When the name holds a control character.
+    pub fn with_display(self, display: &str) -> Result<Self, Malformed> {
+        if !scan::is_clean(display) {
+            return Err(Malformed);
+        }
+        Ok(Self { display: (!display.is_empty()).then(|| display.into()), ..self })
+    }
+
+    /// With a header parameter (see [`Params::with`]).
+    ///
+    /// # Errors
+    /// As [`Params::with`].
+    pub fn with_param(self, name: &str, value: Option<&str>) -> Result<Self, Malformed> {
+        Ok(Self { params: self.params.with(name, value)?, ..self })
+    }
+
+    /// With this tag.
+    ///
+    /// # Errors
+    /// When the tag is no token.
+    pub fn with_tag(self, tag: &str) -> Result<Self, Malformed> {
+        if scan::is_token(tag) { self.with_param("tag", Some(tag)) } else { Err(Malformed) }
+    }
+
+    /// The tag of a From or To.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.params.value("tag")
+    }
+
+    /// `expires` of a Contact, in seconds; `None` if absent or not a number.
+    #[must_use]
+    pub fn expires_s(&self) -> Option<u32> {
+        self.params.value("expires").and_then(|v| scan::decimal(v).ok())
+    }
+}
+
+impl fmt::Display for NameAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(display) = &self.display {
+            write!(f, "{} ", scan::quote(display))?;
+        }
+        write!(f, "<{}>{}", self.uri, self.params)
+    }
+}
+
+/// No display name, user or host: they may be personal.
+impl fmt::Debug for NameAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NameAddr({:?}, {:?})", self.uri, self.params)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let cases = [
+            ("sip:a@h;tag=x", None, "sip:a@h", Some("x")),
+            ("<sip:a@h;lr>;tag=x", None, "sip:a@h;lr", Some("x")),
+            ("caller<sip:a@h>", Some("caller"), "sip:a@h", None),
+            ("Bell Alexander <sip:a@h> ; tag = 9", Some("Bell Alexander"), "sip:a@h", Some("9")),
+            (r#""J \"Q\" \\"   <sip:a@h>"#, Some(r#"J "Q" \"#), "sip:a@h", None),
+            (r#""a, <b>;" <sip:a@h?x=y>;q=0.1;Tag=T"#, Some("a, <b>;"), "sip:a@h?x=y", Some("T")),
+            ("\"\" <sip:a@h>", None, "sip:a@h", None),
+            ("tel:+12015550123;tag=1", None, "tel:+12015550123", Some("1")),
+        ];
+        for (text, display, uri, tag) in cases {
+            let addr = NameAddr::parse(text).expect(text);
+            assert_eq!((addr.display.as_deref(), addr.uri.as_str(), addr.tag()), (display, uri, tag), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        let bad = [
+            "",
+            "<sip:a@h",
+            "sip:a@h>",
+            "\"x <sip:a@h>",
+            "Bell, Alexander <sip:a@h>",
+            "< sip:a@h>",
+            "<sip:a@h >",
+            "sip:a@h?x=y",
+            "sip:a@h,b",
+            "<sip:a@h>;;tag=1",
+            "<sip:a@h>;tag=1;tag=2",
+            "<sip:a@h> x",
+            "\"x\"",
+            "<>",
+            "<<sip:a@h>>",
+            "sip:a@h;tag=",
+        ];
+        for text in bad {
+            assert!(NameAddr::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_address_written_is_read_back(display in proptest::option::of("\\PC{1,30}"), user in "\\PC{1,20}", tag in "[A-Za-z0-9.!%*_+`'~-]{1,20}", other in "\\PC{1,20}") {
+            let uri = Uri::sip(Some(&user), "example.com", None).unwrap();
+            let mut addr = NameAddr::new(uri).with_tag(&tag).unwrap().with_param("other", Some(&other)).unwrap();
+            if let Some(display) = display {
+                addr = addr.with_display(&display).unwrap();
+            }
+            let again = NameAddr::parse(&addr.to_string()).unwrap();
+            proptest::prop_assert_eq!(again, addr);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "\\PC*", shaped in "[\"<>;=, a\\\\:@é]{0,40}") {
+            let _ = NameAddr::parse(&text);
+            let _ = NameAddr::parse(&shaped);
+            let _: Vec<_> = scan::split_list(&shaped).collect();
+        }
+    }
+}

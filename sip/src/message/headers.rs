@@ -1,0 +1,275 @@
+//! Typed reading of a message's start line and header fields.
+
+use super::address::AddressParts;
+use super::lexer::Start;
+use super::scan::{self, split_list};
+use super::validate::media_type;
+use super::via::ViaParts;
+use super::{HeaderName, Malformed, Message, Method, NameAddr, Reason, Uri, Via};
+
+const CHECKED: &str = "checked when the message was read";
+
+impl Message {
+    /// True for a request.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self.head.start, Start::Request { .. })
+    }
+
+    /// True for an ACK request, which is never answered.
+    #[must_use]
+    pub fn is_ack(&self) -> bool {
+        self.is_request() && self.head.method == Method::Ack
+    }
+
+    /// A request's method; for a response the method of its CSeq.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// A request's Request-URI.
+    #[must_use]
+    pub fn request_uri(&self) -> Option<&Uri> {
+        match &self.head.start {
+            Start::Request { uri } => uri.as_ref(),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// A response's status code, 100 to 699.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self.head.start {
+            Start::Request { .. } => None,
+            Start::Response { status } => Some(status),
+        }
+    }
+
+    /// Texts of all fields of this name in order, unfolded, not split at commas.
+    pub fn texts(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+        self.head.texts(name)
+    }
+
+    /// Text of the first field of this name.
+    #[must_use]
+    pub fn text(&self, name: HeaderName) -> Option<&str> {
+        self.head.texts(name).next()
+    }
+
+    /// Values of all fields of this name in order, split at commas outside quotes and angle brackets.
+    pub fn values(&self, name: HeaderName) -> impl Iterator<Item = Result<&str, Malformed>> {
+        self.head.texts(name).filter(|text| !text.is_empty()).flat_map(split_list)
+    }
+
+    fn top_via_text(&self) -> Option<&str> {
+        self.values(HeaderName::Via).next()?.ok()
+    }
+
+    fn top_via_parts(&self) -> Option<ViaParts<'_>> {
+        ViaParts::parse(self.top_via_text()?).ok()
+    }
+
+    /// Top Via, with `received` and `rport` filled in when the source is known.
+    #[must_use]
+    pub fn top_via(&self) -> Via {
+        self.stamped_via().expect(CHECKED)
+    }
+
+    fn stamped_via(&self) -> Option<Via> {
+        let via = Via::parse(self.top_via_text()?).ok()?;
+        Some(match self.source {
+            Some(source) => via.stamped(source),
+            None => via,
+        })
+    }
+
+    /// All Vias, the top one as [`Message::top_via`].
+    #[must_use]
+    pub fn vias(&self) -> Vec<Via> {
+        let below = self.values(HeaderName::Via).skip(1).filter_map(|value| Via::parse(value.ok()?).ok());
+        self.stamped_via().into_iter().chain(below).collect()
+    }
+
+    /// Texts of the Vias as a response carries them.
+    pub(super) fn response_vias(&self) -> Vec<String> {
+        let below = self.values(HeaderName::Via).skip(1).filter_map(|value| Some(value.ok()?.to_owned()));
+        self.stamped_via().map(|via| via.to_string()).into_iter().chain(below).collect()
+    }
+
+    /// Where a response goes over UDP: `received` and `rport` of the top Via, else its sent-by (RFC 3261 §18.2.2, RFC 3581
+    /// §4). `None` when the source was not noted and sent-by is a name. `maddr` is not followed.
+    #[must_use]
+    pub fn response_address(&self) -> Option<std::net::SocketAddr> {
+        let via = self.stamped_via()?;
+        let ip = via.received().or_else(|| via.host.trim_matches(['[', ']']).parse().ok())?;
+        let port = via.rport().flatten().or(via.port).unwrap_or(5060);
+        Some((ip, port).into())
+    }
+
+    /// `branch` of the top Via.
+    #[must_use]
+    pub fn branch(&self) -> Option<&str> {
+        self.top_via_parts()?.param("branch")
+    }
+
+    /// Sent-by of the top Via: host as written (IPv6 in brackets) and port if written.
+    #[must_use]
+    pub fn sent_by(&self) -> (&str, Option<u16>) {
+        let via = self.top_via_parts().expect(CHECKED);
+        (via.host, via.port)
+    }
+
+    /// Transport named by the top Via.
+    #[must_use]
+    pub fn via_transport(&self) -> super::Transport {
+        self.top_via_parts().expect(CHECKED).transport
+    }
+
+    fn single_address(&self, name: HeaderName) -> Option<NameAddr> {
+        NameAddr::parse(self.text(name)?).ok()
+    }
+
+    /// From.
+    #[must_use]
+    pub fn from(&self) -> NameAddr {
+        self.single_address(HeaderName::From).expect(CHECKED)
+    }
+
+    /// To.
+    #[must_use]
+    pub fn to(&self) -> NameAddr {
+        self.single_address(HeaderName::To).expect(CHECKED)
+    }
+
+    /// From's tag.
+    #[must_use]
+    pub fn from_tag(&self) -> Option<&str> {
+        AddressParts::parse(self.text(HeaderName::From)?).ok()?.param("tag")
+    }
+
+    /// To's tag.
+    #[must_use]
+    pub fn to_tag(&self) -> Option<&str> {
+        AddressParts::parse(self.text(HeaderName::To)?).ok()?.param("tag")
+    }
+
+    /// Call-ID.
+    #[must_use]
+    pub fn call_id(&self) -> &str {
+        self.text(HeaderName::CallId).expect(CHECKED)
+    }
+
+    /// CSeq: number below 2³¹ and method (of a request the same as its own).
+    #[must_use]
+    pub fn cseq(&self) -> (u32, &Method) {
+        (self.head.cseq, &self.head.method)
+    }
+
+    fn addresses(&self, name: HeaderName) -> Vec<NameAddr> {
+        self.values(name).filter_map(|value| NameAddr::parse(value.ok()?).ok()).collect()
+    }
+
+    /// All Contacts; empty for `*`.
+    #[must_use]
+    pub fn contacts(&self) -> Vec<NameAddr> {
+        if self.is_contact_wildcard() { Vec::new() } else { self.addresses(HeaderName::Contact) }
+    }
+
+    /// True for `Contact: *`.
+    #[must_use]
+    pub fn is_contact_wildcard(&self) -> bool {
+        self.text(HeaderName::Contact) == Some("*")
+    }
+
+    /// Route values in order.
+    #[must_use]
+    pub fn routes(&self) -> Vec<NameAddr> {
+        self.addresses(HeaderName::Route)
+    }
+
+    /// Record-Route values in order.
+    #[must_use]
+    pub fn record_routes(&self) -> Vec<NameAddr> {
+        self.addresses(HeaderName::RecordRoute)
+    }
+
+    /// Max-Forwards, 0 to 255; `None` reads as 70 (RFC 3261 §16.3).
+    #[must_use]
+    pub fn max_forwards(&self) -> Option<u8> {
+        u8::try_from(self.number(HeaderName::MaxForwards)?).ok()
+    }
+
+    /// Expires, in seconds.
+    #[must_use]
+    pub fn expires(&self) -> Option<u32> {
+        self.number(HeaderName::Expires)
+    }
+
+    /// Min-Expires, in seconds.
+    #[must_use]
+    pub fn min_expires(&self) -> Option<u32> {
+        self.number(HeaderName::MinExpires)
+    }
+
+    /// Retry-After, in seconds; its comment and parameters are ignored.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        let text = self.text(HeaderName::RetryAfter)?;
+        scan::decimal(text.split([' ', '\t', ';', '(']).next().unwrap_or(text)).ok()
+    }
+
+    fn number(&self, name: HeaderName) -> Option<u32> {
+        scan::decimal(self.text(name)?).ok()
+    }
+
+    fn tokens(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+        self.values(name).filter_map(Result::ok).take(super::limits::MAX_TOKENS)
+    }
+
+    /// Option tags of Require.
+    pub fn require(&self) -> impl Iterator<Item = &str> {
+        self.tokens(HeaderName::Require)
+    }
+
+    /// Option tags of Proxy-Require.
+    pub fn proxy_require(&self) -> impl Iterator<Item = &str> {
+        self.tokens(HeaderName::ProxyRequire)
+    }
+
+    /// Option tags of Supported.
+    pub fn supported(&self) -> impl Iterator<Item = &str> {
+        self.tokens(HeaderName::Supported)
+    }
+
+    /// Methods of Allow, as written.
+    pub fn allow(&self) -> impl Iterator<Item = &str> {
+        self.tokens(HeaderName::Allow)
+    }
+
+    /// Content-Type as written, parameters included.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.text(HeaderName::ContentType)
+    }
+
+    /// True when the body is there and its type is `application/sdp`.
+    #[must_use]
+    pub fn has_sdp(&self) -> bool {
+        let is_sdp =
+            |(main, sub): (&str, &str)| main.eq_ignore_ascii_case("application") && sub.eq_ignore_ascii_case("sdp");
+        !self.body().is_empty() && self.content_type().and_then(media_type).is_some_and(is_sdp)
+    }
+
+    /// Well-formed Reason values in order (RFC 3326).
+    pub fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.values(HeaderName::Reason).filter_map(|value| Reason::parse(value.ok()?).ok())
+    }
+
+    /// Whether a response can be built: a top Via and To that can be read, and From, Call-ID and CSeq to copy.
+    pub(super) fn has_answerable_fields(&self) -> bool {
+        self.top_via_parts().is_some()
+            && self.text(HeaderName::To).is_some_and(|to| AddressParts::parse(to).is_ok())
+            && [HeaderName::From, HeaderName::CallId, HeaderName::CSeq].iter().all(|&name| self.text(name).is_some())
+    }
+}

@@ -1,0 +1,24 @@
+//! Limits on received messages (`security.md` §4.1). Sizes are bytes.
+
+/// Largest datagram accepted over UDP.
+pub const MAX_DATAGRAM: usize = 16 * 1024;
+/// Largest message, and largest receive buffer, on a stream transport.
+pub const MAX_STREAM_MESSAGE: usize = 64 * 1024;
+/// Longest request line or status line.
+pub const MAX_START_LINE: usize = 4 * 1024;
+/// Longest header line, folded lines counted together.
+pub const MAX_HEADER_LINE: usize = 8 * 1024;
+/// Most header fields in one message.
+pub const MAX_HEADERS: usize = 128;
+/// Most Via values, counted over all fields and commas.
+pub const MAX_VIAS: usize = 32;
+/// Most Route, and most Record-Route, values.
+pub const MAX_ROUTES: usize = 16;
+/// Most Contact values.
+pub const MAX_CONTACTS: usize = 8;
+/// Longest URI.
+pub const MAX_URI: usize = 1024;
+/// Most parameters of one URI or header value.
+pub const MAX_PARAMS: usize = 32;
+/// Most entries read from a token list (Require, Supported, Allow).
+pub const MAX_TOKENS: usize = 64;

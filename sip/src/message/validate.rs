@@ -1,0 +1,157 @@
+//! The rules a message must keep before anyone acts on it (RFC 3261 §8.1.1, §8.2, §18.3).
+
+use super::address::AddressParts;
+use super::lexer::{Head, Start};
+use super::limits::{MAX_CONTACTS, MAX_ROUTES, MAX_TOKENS, MAX_VIAS};
+use super::scan::{self, split_list};
+use super::via::ViaParts;
+use super::{HeaderName, Malformed, Method, Problem, Uri};
+
+/// Checks the whole head and fills in what CSeq says.
+pub(super) fn check(head: &mut Head, has_body: bool) -> Result<(), Problem> {
+    check_singles(head)?;
+    list(head, HeaderName::Via, MAX_VIAS, |via| ViaParts::parse(via).map(drop))?;
+    required(head, HeaderName::Via)?;
+    for name in [HeaderName::From, HeaderName::To] {
+        address(required(head, name)?).map_err(|_| Problem::Malformed(name))?;
+    }
+    if !scan::is_call_id(required(head, HeaderName::CallId)?) {
+        return Err(Problem::Malformed(HeaderName::CallId));
+    }
+    check_cseq(head)?;
+    list(head, HeaderName::Route, MAX_ROUTES, route)?;
+    list(head, HeaderName::RecordRoute, MAX_ROUTES, route)?;
+    check_contact(head)?;
+    check_numbers(head)?;
+    for name in [HeaderName::Require, HeaderName::ProxyRequire, HeaderName::Supported, HeaderName::Unsupported] {
+        check_tokens(head, name)?;
+    }
+    check_content_type(head, has_body)
+}
+
+/// One pass: a header that may stand once must not stand twice.
+fn check_singles(head: &Head) -> Result<(), Problem> {
+    let mut seen = 0_u64;
+    for field in head.fields.iter().filter(|field| field.name.is_single()) {
+        let bit = 1_u64 << (field.name as u8);
+        if seen & bit != 0 {
+            return Err(Problem::Duplicate(field.name));
+        }
+        seen |= bit;
+    }
+    Ok(())
+}
+
+fn required(head: &Head, name: HeaderName) -> Result<&str, Problem> {
+    head.texts(name).next().ok_or(Problem::Missing(name))
+}
+
+fn address(text: &str) -> Result<(), Malformed> {
+    let parts = AddressParts::parse(text)?;
+    if parts.param("tag").is_some_and(|tag| !scan::is_token(tag)) {
+        return Err(Malformed);
+    }
+    Uri::parse(parts.uri).map(drop)
+}
+
+/// A route stands in angle brackets always (RFC 3261 §25.1).
+fn route(text: &str) -> Result<(), Malformed> {
+    if !text.contains('<') {
+        return Err(Malformed);
+    }
+    address(text)
+}
+
+fn list(
+    head: &Head,
+    name: HeaderName,
+    most: usize,
+    check: impl Fn(&str) -> Result<(), Malformed>,
+) -> Result<usize, Problem> {
+    let mut count = 0;
+    for value in head.texts(name).flat_map(split_list) {
+        count += 1;
+        if count > most {
+            return Err(Problem::TooMany(name));
+        }
+        value.and_then(&check).map_err(|_| Problem::Malformed(name))?;
+    }
+    Ok(count)
+}
+
+fn check_cseq(head: &mut Head) -> Result<(), Problem> {
+    const MALFORMED: Problem = Problem::Malformed(HeaderName::CSeq);
+    let (number, method) = required(head, HeaderName::CSeq)?.split_once([' ', '\t']).ok_or(MALFORMED)?;
+    let number = scan::decimal(number).map_err(|_| MALFORMED)?;
+    let method = Method::parse(method.trim_matches([' ', '\t'])).map_err(|_| MALFORMED)?;
+    // Below 2³¹ (RFC 3261 §8.1.1.5).
+    if number >= 1 << 31 {
+        return Err(MALFORMED);
+    }
+    if matches!(head.start, Start::Request { .. }) && head.method != method {
+        return Err(Problem::MethodMismatch);
+    }
+    head.cseq = number;
+    head.method = method;
+    Ok(())
+}
+
+fn check_contact(head: &Head) -> Result<(), Problem> {
+    const NAME: HeaderName = HeaderName::Contact;
+    if head.texts(NAME).any(|text| text == "*") {
+        let alone = head.texts(NAME).count() == 1;
+        return if alone && head.method == Method::Register { Ok(()) } else { Err(Problem::Malformed(NAME)) };
+    }
+    let count = list(head, NAME, MAX_CONTACTS, address)?;
+    // An INVITE says where its dialog's requests go (RFC 3261 §8.1.1.8).
+    match (&head.start, &head.method, count) {
+        (Start::Request { .. }, Method::Invite, 0) => Err(Problem::Missing(NAME)),
+        (Start::Request { .. }, Method::Invite, 2..) => Err(Problem::Duplicate(NAME)),
+        _ => Ok(()),
+    }
+}
+
+fn check_numbers(head: &Head) -> Result<(), Problem> {
+    for name in [HeaderName::Expires, HeaderName::MinExpires, HeaderName::RSeq] {
+        if head.texts(name).any(|text| scan::decimal(text).is_err()) {
+            return Err(Problem::Malformed(name));
+        }
+    }
+    let hops = |text: &str| scan::decimal(text).is_ok_and(|hops| hops <= 255);
+    if !head.texts(HeaderName::MaxForwards).all(hops) {
+        return Err(Problem::Malformed(HeaderName::MaxForwards));
+    }
+    Ok(())
+}
+
+/// A list of option tags; an empty field is an empty list.
+fn check_tokens(head: &Head, name: HeaderName) -> Result<(), Problem> {
+    let mut count = 0;
+    for value in head.texts(name).filter(|text| !text.is_empty()).flat_map(split_list) {
+        count += 1;
+        if count > MAX_TOKENS {
+            return Err(Problem::TooMany(name));
+        }
+        if !value.is_ok_and(scan::is_token) {
+            return Err(Problem::Malformed(name));
+        }
+    }
+    Ok(())
+}
+
+fn check_content_type(head: &Head, has_body: bool) -> Result<(), Problem> {
+    const NAME: HeaderName = HeaderName::ContentType;
+    match head.texts(NAME).next() {
+        None if has_body => Err(Problem::Missing(NAME)),
+        Some(text) if media_type(text).is_none() => Err(Problem::Malformed(NAME)),
+        _ => Ok(()),
+    }
+}
+
+/// `type/subtype` without parameters, white space around the slash allowed.
+pub(super) fn media_type(text: &str) -> Option<(&str, &str)> {
+    let full = text.split(';').next().unwrap_or(text);
+    let (main, sub) = full.split_once('/')?;
+    let (main, sub) = (main.trim_matches([' ', '\t']), sub.trim_matches([' ', '\t']));
+    (scan::is_token(main) && scan::is_token(sub)).then_some((main, sub))
+}

@@ -1,0 +1,181 @@
+//! Writes a description for the other leg. Only what stands in the lists below passes; all else is dropped.
+//!
+//! | passes | why |
+//! |---|---|
+//! | `m=` kind, protocol, formats of RTP audio, video and text | what the media are; other media go on as rejected (port 0), so that an answer has as many `m=` as its offer |
+//! | `c=`, port | where media go, unless anchored |
+//! | `rtpmap`, `fmtp` of listed formats, `ptime`, `maxptime` | codecs |
+//! | `sendrecv`, `sendonly`, `recvonly`, `inactive` | hold |
+//! | `rtcp`, `rtcp-mux`, `crypto`, `fingerprint`, `setup`, `ice-ufrag`, `ice-pwd`, `ice-options`, `ice-lite`, `candidate` | needed by media that flow between the two sides; dropped when anchored |
+//!
+//! Dropped among others: `i=`, `u=`, `e=`, `p=` (literally a phone number), `b=`, `k=`, `a=tool`, `a=label`, `a=mid`, `a=ssrc` with its
+//! cname, `a=rtcp-xr`, header extensions, related addresses of ICE candidates (RFC 8839 §5.1 allows 0.0.0.0 there), and whatever
+//! is not known today.
+
+use super::{Attribute, Description, Media};
+use schema::entropy::Entropy;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+/// Identity of the session in `o=`: kept over a dialog, its version rising with each new description (RFC 3264 §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Origin {
+    /// Session id; random, not a time.
+    pub id: u64,
+    /// From 1.
+    pub version: u64,
+}
+
+impl Origin {
+    /// A new session, version 1.
+    #[must_use]
+    pub fn fresh(entropy: &mut Entropy) -> Self {
+        // Below 2⁶²: some stacks read the id as a signed number.
+        Self { id: entropy.u64() >> 2, version: 1 }
+    }
+
+    /// The next version of the same session.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self { id: self.id, version: self.version + 1 }
+    }
+}
+
+/// Where a medium's packets are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// To the address that was given, past us.
+    AsGiven,
+    /// To us.
+    Anchored(SocketAddr),
+}
+
+pub(super) const fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IP4",
+        IpAddr::V6(_) => "IP6",
+    }
+}
+
+impl Description {
+    /// Writes it for the other leg. `our_address` stands in `o=`; `place` says for each medium (by index) where its packets go.
+    #[must_use]
+    pub fn rewrite(
+        &self,
+        origin: Origin,
+        our_address: IpAddr,
+        mut place: impl FnMut(usize, &Media) -> Placement,
+    ) -> String {
+        let Origin { id, version } = origin;
+        let mut out = format!("v=0\r\no=- {id} {version} IN {} {our_address}\r\ns=-\r\nt=0 0\r\n", family(our_address));
+        let placements: Vec<_> = self.media.iter().enumerate().map(|(at, media)| place(at, media)).collect();
+        if placements.contains(&Placement::AsGiven) {
+            for attribute in self.attributes.iter().filter(|a| is_codec(a) || is_path(a)) {
+                write_attribute(&mut out, attribute);
+            }
+        }
+        for (media, placement) in self.media.iter().zip(placements) {
+            self.write_media(&mut out, media, placement, our_address);
+        }
+        out
+    }
+
+    fn write_media(&self, out: &mut String, media: &Media, placement: Placement, our_address: IpAddr) {
+        let on = media.port != 0 && is_relayed(media);
+        let (address, port) = match placement {
+            _ if !on => (our_address, 0),
+            Placement::AsGiven => (self.address_of(media).unwrap_or(our_address), media.port),
+            Placement::Anchored(address) => (address.ip(), address.port()),
+        };
+        let _ = write!(out, "m={} {port} {}", media.kind, media.protocol);
+        for format in &media.formats {
+            let _ = write!(out, " {format}");
+        }
+        let _ = write!(out, "\r\nc=IN {} {address}\r\n", family(address));
+        if !on {
+            return;
+        }
+        let anchored = matches!(placement, Placement::Anchored(_));
+        let session_codec =
+            self.attributes.iter().filter(|a| anchored && is_codec(a) && !is_overridden(a, &media.attributes));
+        for attribute in session_codec.chain(&media.attributes) {
+            if is_format(attribute, media) || is_codec(attribute) || (!anchored && is_path(attribute)) {
+                write_attribute(out, attribute);
+            }
+        }
+    }
+}
+
+/// RTP that we would relay; all else goes on as rejected.
+fn is_relayed(media: &Media) -> bool {
+    const PROTOCOLS: [&str; 6] =
+        ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"];
+    matches!(&*media.kind, "audio" | "video" | "text") && PROTOCOLS.contains(&&*media.protocol)
+}
+
+/// `rtpmap` and `fmtp` of a format that the medium lists.
+fn is_format(attribute: &Attribute, media: &Media) -> bool {
+    let Some(value) = &attribute.value else { return false };
+    let format = value.split(' ').next().unwrap_or(value);
+    matches!(&*attribute.name, "rtpmap" | "fmtp") && media.formats.iter().any(|listed| **listed == *format)
+}
+
+fn is_codec(attribute: &Attribute) -> bool {
+    match (&*attribute.name, &attribute.value) {
+        ("ptime" | "maxptime", Some(value)) => is_number(value),
+        ("sendrecv" | "sendonly" | "recvonly" | "inactive", None) => true,
+        _ => false,
+    }
+}
+
+/// Whether the medium says the same thing itself: the four directions are one thing.
+fn is_overridden(attribute: &Attribute, by: &[Attribute]) -> bool {
+    by.iter()
+        .any(|own| own.name == attribute.name || (own.value.is_none() && attribute.value.is_none() && is_codec(own)))
+}
+
+fn is_number(value: &str) -> bool {
+    (1..=5).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// What ties media to their own path: keys, fingerprints, ICE, RTCP's address.
+fn is_path(attribute: &Attribute) -> bool {
+    match (&*attribute.name, &attribute.value) {
+        ("rtcp-mux" | "ice-lite", None) => true,
+        ("rtcp" | "crypto" | "fingerprint" | "setup" | "ice-ufrag" | "ice-pwd" | "ice-options", Some(_)) => true,
+        ("candidate", Some(value)) => candidate(value).is_some(),
+        _ => false,
+    }
+}
+
+fn write_attribute(out: &mut String, attribute: &Attribute) {
+    let Attribute { name, value } = attribute;
+    let _ = match value {
+        None => write!(out, "a={name}\r\n"),
+        Some(value) if &**name == "candidate" => {
+            write!(out, "a=candidate:{}\r\n", candidate(value).unwrap_or_default())
+        }
+        Some(value) => write!(out, "a={name}:{value}\r\n"),
+    };
+}
+
+/// `foundation component transport priority address port typ type …`: related addresses blanked, unknown extensions dropped.
+fn candidate(value: &str) -> Option<String> {
+    let fields: Vec<&str> = value.split(' ').filter(|field| !field.is_empty()).collect();
+    let (head, pairs) = fields.split_at_checked(6)?;
+    if pairs.len() % 2 != 0 || pairs.first() != Some(&"typ") || head[5].parse::<u16>().is_err() {
+        return None;
+    }
+    let mut out = head.join(" ");
+    for pair in pairs.chunks_exact(2) {
+        let value = match pair[0] {
+            "typ" | "tcptype" => pair[1],
+            "raddr" if pair[1].contains(':') => "::",
+            "raddr" => "0.0.0.0",
+            "rport" => "9",
+            _ => continue,
+        };
+        let _ = write!(out, " {} {value}", pair[0]);
+    }
+    Some(out)
+}

@@ -1,0 +1,391 @@
+//! Configuration: defaults, then a file, then the environment (`RINGFENCE_`, `__` between levels). A wrong key or value is
+//! one line that names key, value and what is allowed.
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Env, Format, Serialized, Toml};
+use schema::number::{E164, ServiceNumber};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Environment variables with our prefix that are not configuration: the log filter and the build's dashboard switch.
+const NOT_KEYS: [&str; 3] = ["log", "dashboard", "dashboard_dir"];
+
+/// Everything a server is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of the database, keys, lock and admin socket.
+    pub data_dir: PathBuf,
+    /// Development mode: everything on loopback, test carrier, demo accounts.
+    pub development: bool,
+    /// Where the data is.
+    pub database: Database,
+    /// Dashboard and API.
+    pub http: Http,
+    /// Prometheus metrics.
+    pub metrics: Metrics,
+    /// SIP edge.
+    pub sip: Sip,
+    /// The operator's own number, shown on A-legs of callbacks and verification calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_number: Option<E164>,
+    /// Secrets at rest.
+    pub secrets: Secrets,
+    /// Node-wide limits.
+    pub limits: NodeLimits,
+}
+
+/// `database.…`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://PATH` or `postgres://…`; `None`: `ringfence.db` in `data_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// `http.…`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address of the dashboard and the API.
+    pub listen: SocketAddr,
+    /// The address customers type; default `http(s)://` and `listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+    /// Certificate and key; without them the listener speaks plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose `X-Forwarded-For` is believed and that speak HTTPS to the outside.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Outside development: allow plain HTTP without a trusted proxy.
+    pub allow_plain: bool,
+}
+
+/// `metrics.…`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Address of `/metrics`; loopback only.
+    pub listen: SocketAddr,
+}
+
+/// `sip.…`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sip {
+    /// Domain and digest realm of the customers' addresses.
+    pub domain: String,
+    /// UDP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp: Option<SocketAddr>,
+    /// TCP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<SocketAddr>,
+    /// TLS listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<SipTls>,
+    /// Host or address written into Via and Contact; default: the listener's address, else `domain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<String>,
+    /// Outside development: customers may use UDP and TCP too, where everyone on the way can read them.
+    pub allow_plain_customers: bool,
+}
+
+/// `sip.tls.…`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SipTls {
+    /// TLS listener.
+    pub listen: SocketAddr,
+    /// Certificate chain, PEM; in development made when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
+/// Certificate chain and key, PEM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// `secrets.…`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// 32 bytes as hexadecimal text; wraps every data key. `None`: `master.key` in `data_dir`, made at the first start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// `limits.…`: of the whole node; an account's own limits are in the world file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLimits {
+    /// Calls at the same time, 1 to 1,000,000.
+    pub live_calls: u32,
+    /// New calls a second, 1 to 100,000.
+    pub calls_per_second: u32,
+    /// Stream connections of one address before it has signed in.
+    pub connections_per_ip: u32,
+}
+
+/// One clear line about a wrong key or value.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            data_dir: PathBuf::from("data"),
+            development: false,
+            database: Database { url: None },
+            http: Http {
+                listen: loopback(8080),
+                public_url: None,
+                tls: None,
+                trusted_proxies: Vec::new(),
+                allow_plain: false,
+            },
+            metrics: Metrics { listen: loopback(9090) },
+            sip: Sip {
+                domain: String::from("localhost"),
+                udp: None,
+                tcp: None,
+                tls: None,
+                advertised: None,
+                allow_plain_customers: false,
+            },
+            service_number: None,
+            secrets: Secrets { key_file: None },
+            limits: NodeLimits { live_calls: 20_000, calls_per_second: 5_000, connections_per_ip: 20 },
+        }
+    }
+}
+
+impl Config {
+    /// What `ringfence` without arguments serves: everything on loopback.
+    #[must_use]
+    pub fn for_development() -> Self {
+        let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let base = Self::default();
+        Self {
+            development: true,
+            sip: Sip {
+                udp: Some(loopback(5060)),
+                tcp: Some(loopback(5060)),
+                tls: Some(SipTls { listen: loopback(5061), cert: None, key: None }),
+                allow_plain_customers: true,
+                ..base.sip
+            },
+            limits: NodeLimits { connections_per_ip: 2_000, ..base.limits },
+            ..base
+        }
+    }
+
+    /// Reads the file, if one is given, and the environment over the defaults: those of development mode without a file,
+    /// else those of a server.
+    ///
+    /// # Errors
+    /// One line naming key, value and what is allowed.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let defaults = if file.is_some() { Self::default() } else { Self::for_development() };
+        let mut figment = Figment::from(Serialized::defaults(defaults));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError(format!("--config {}: {error}", path.display())))?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        let environment = Env::prefixed("RINGFENCE_").ignore(&NOT_KEYS).split("__");
+        let config: Self = figment.merge(environment).extract().map_err(|error| describe(error, file))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The database's URL.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.database
+            .url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("ringfence.db").display()))
+    }
+
+    /// The master key's file.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.secrets.key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+    }
+
+    /// The operator's number, as a number that may be presented.
+    #[must_use]
+    pub fn service_number(&self) -> Option<ServiceNumber> {
+        self.service_number.clone().map(ServiceNumber)
+    }
+
+    /// Every listener with the key that names it.
+    fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mut all = vec![("http.listen", self.http.listen), ("metrics.listen", self.metrics.listen)];
+        all.extend(self.sip.udp.map(|a| ("sip.udp", a)));
+        all.extend(self.sip.tcp.map(|a| ("sip.tcp", a)));
+        all.extend(self.sip.tls.as_ref().map(|t| ("sip.tls.listen", t.listen)));
+        all
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, address) in self.listeners() {
+            if self.development && !address.ip().is_loopback() {
+                return wrong(key, address, "development mode binds loopback addresses only, e.g. 127.0.0.1:5060");
+            }
+        }
+        if !self.metrics.listen.ip().is_loopback() {
+            return wrong("metrics.listen", self.metrics.listen, "must be a loopback address");
+        }
+        if self.listeners().len() == 2 {
+            return wrong("sip", "(no listener)", "set sip.udp, sip.tcp or sip.tls.listen");
+        }
+        if self.sip.domain.is_empty()
+            || !self.sip.domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
+        {
+            return wrong("sip.domain", &self.sip.domain, "must be a host name or address");
+        }
+        if !(1..=1_000_000).contains(&self.limits.live_calls) {
+            return wrong("limits.live_calls", self.limits.live_calls, "must be 1 to 1000000");
+        }
+        if !(1..=100_000).contains(&self.limits.calls_per_second) {
+            return wrong("limits.calls_per_second", self.limits.calls_per_second, "must be 1 to 100000");
+        }
+        if self.development { Ok(()) } else { self.check_encryption() }
+    }
+
+    /// Outside development customers' legs and the API are encrypted, or a key says that they are not.
+    fn check_encryption(&self) -> Result<(), ConfigError> {
+        if self.http.tls.is_none() && self.http.trusted_proxies.is_empty() && !self.http.allow_plain {
+            return wrong(
+                "http.tls",
+                "(none)",
+                "set http.tls.cert and http.tls.key, or http.trusted_proxies, or http.allow_plain = true",
+            );
+        }
+        match &self.sip.tls {
+            Some(tls) if tls.cert.is_none() || tls.key.is_none() => {
+                wrong("sip.tls.cert", "(none)", "outside development sip.tls.cert and sip.tls.key must name files")
+            }
+            None if !self.sip.allow_plain_customers => wrong(
+                "sip.tls",
+                "(none)",
+                "customers need TLS: set sip.tls.listen, cert and key, or sip.allow_plain_customers = true",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an operator should be warned of at start.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut all = Vec::new();
+        if !self.development {
+            all.push("media is not anchored: the phones' media addresses reach the carriers");
+            if self.sip.allow_plain_customers {
+                all.push("sip.allow_plain_customers: customers' calls can be read on the way");
+            }
+            if self.http.allow_plain {
+                all.push("http.allow_plain: passwords can be read on the way");
+            }
+        }
+        all
+    }
+}
+
+fn wrong(key: &str, value: impl std::fmt::Display, allowed: &str) -> Result<(), ConfigError> {
+    Err(ConfigError(format!("{key} = {value}: {allowed}")))
+}
+
+/// One line out of figment's error: which key, which value, what is allowed, and where it came from.
+fn describe(error: figment::Error, file: Option<&Path>) -> ConfigError {
+    // The last error is the first found.
+    let Some(first) = error.into_iter().next() else { return ConfigError(String::from("unreadable")) };
+    let key = first.path.join(".");
+    let text = match &first.kind {
+        Kind::UnknownField(name, allowed) => {
+            let at = match key.as_str() {
+                "" => name.clone(),
+                path if path.ends_with(name.as_str()) => path.to_owned(),
+                path => format!("{path}.{name}"),
+            };
+            format!("unknown key {at}: allowed are {}", allowed.join(", "))
+        }
+        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
+            format!("{key} = {found}: must be {wanted}")
+        }
+        Kind::MissingField(name) => format!("{key}.{name} is missing"),
+        other if key.is_empty() => other.to_string(),
+        other => format!("{key}: {other}"),
+    };
+    let source =
+        first.metadata.as_ref().filter(|m| m.name.contains("environment")).map(|_| String::from("environment"));
+    let source = source.or_else(|| file.map(|f| f.display().to_string()));
+    ConfigError(source.map_or_else(|| text.clone(), |source| format!("{source}: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("ringfence.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::load(Some(&path)).map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_one_line() {
+        let cases = [
+            ("htp.listen = \"127.0.0.1:1\"", "FILE: unknown key htp: allowed are data_dir, development,"),
+            ("[http]\nlisten = \"nonsense\"", "FILE: http.listen"),
+            ("[sip]\nport = 5060", "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, advertised"),
+            ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
+            ("service_number = \"123\"", "FILE: service_number"),
+            (
+                "development = true\n[sip]\nudp = \"0.0.0.0:5060\"",
+                "sip.udp = 0.0.0.0:5060: development mode binds loopback",
+            ),
+            ("development = true", "sip = (no listener): set sip.udp"),
+            ("[sip]\nudp = \"127.0.0.1:5060\"", "http.tls = (none): set http.tls.cert"),
+            ("[http]\nallow_plain = true\n[sip]\nudp = \"127.0.0.1:5060\"", "sip.tls = (none): customers need TLS"),
+            (
+                "[limits]\nlive_calls = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
+                "limits.live_calls = 0: must be 1 to 1000000",
+            ),
+        ];
+        for (text, begins) in cases {
+            let error = load(text).expect_err(text);
+            assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn development_needs_no_file() {
+        let config = Config::for_development();
+        assert!(config.check().is_ok() && config.warnings().is_empty());
+        assert!(config.listeners().iter().all(|(_, address)| address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn an_exception_to_encryption_warns() {
+        let text = "[http]\nallow_plain = true\n[sip]\nudp = \"127.0.0.1:5060\"\nallow_plain_customers = true";
+        assert_eq!(load(text).expect("allowed").warnings().len(), 3);
+    }
+}

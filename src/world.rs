@@ -1,0 +1,342 @@
+//! World files: operators, carriers, rate decks and accounts as TOML, for `ringfence provision` and the demo.
+
+use schema::account::{Evidence, Limits};
+use schema::carrier::{Gateway, GatewayTransport};
+use schema::money::{Currency, Micros};
+use schema::number::{CallbackNumber, E164};
+use serde::{Deserialize, Deserializer};
+use std::path::Path;
+
+/// The most accounts one `[[accounts_bulk]]` may make.
+const MAX_BULK: u32 = 10_000_000;
+
+/// A world file, read and checked; rate decks are read in too.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    /// Operator staff.
+    #[serde(default, rename = "operator")]
+    pub operators: Vec<Operator>,
+    /// Carriers, one trunk each.
+    #[serde(default, rename = "carrier")]
+    pub carriers: Vec<Carrier>,
+    /// Rate decks.
+    #[serde(default, rename = "rate_deck")]
+    pub rate_decks: Vec<RateDeck>,
+    /// Customers.
+    #[serde(default, rename = "account")]
+    pub accounts: Vec<Account>,
+    /// Many customers at once.
+    #[serde(default, rename = "accounts_bulk")]
+    pub accounts_bulk: Vec<AccountsBulk>,
+}
+
+/// `[[operator]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+pub struct Operator {
+    pub email: String,
+    pub password: String,
+    pub roles: Vec<String>,
+}
+
+/// `[[carrier]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+pub struct Carrier {
+    pub name: String,
+    #[serde(deserialize_with = "gateway")]
+    pub gateway: Gateway,
+    pub currency: Currency,
+    pub deck: String,
+    #[serde(default = "default_channels")]
+    pub max_channels: u32,
+    #[serde(default = "default_cps")]
+    pub max_cps: u32,
+    #[serde(default)]
+    pub priority: i32,
+    #[serde(default)]
+    pub trusted: bool,
+}
+
+/// `[[rate_deck]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+pub struct RateDeck {
+    pub name: String,
+    /// CSV file, relative to the world file.
+    pub file: String,
+    /// What the file held.
+    #[serde(skip)]
+    pub csv: String,
+    pub currency: Currency,
+    #[serde(default)]
+    pub tax_included: bool,
+}
+
+/// `[[account]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+pub struct Account {
+    pub email: String,
+    pub username: String,
+    pub password: String,
+    pub country: String,
+    #[serde(default = "default_time_zone")]
+    pub time_zone: String,
+    pub currency: Currency,
+    #[serde(default, deserialize_with = "amount")]
+    pub opening_credit: Micros,
+    pub rate_deck: String,
+    pub sip_username: String,
+    pub sip_password: String,
+    #[serde(default)]
+    pub caller_ids: Vec<CallerId>,
+    #[serde(default, deserialize_with = "callback_numbers")]
+    pub callback_numbers: Vec<CallbackNumber>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `caller_ids = [{number, evidence}]`; the first is the default.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+pub struct CallerId {
+    pub number: E164,
+    #[serde(deserialize_with = "evidence")]
+    pub evidence: Evidence,
+}
+
+/// `[[accounts_bulk]]`: `count` accounts whose SIP usernames count up from the first, e.g. `u0`. `{n}` in `sip_password`
+/// stands for the number at the end of the username. They have no web password until it is reset.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+pub struct AccountsBulk {
+    pub count: u32,
+    pub first_sip_username: String,
+    pub sip_password: String,
+    pub country: String,
+    #[serde(default = "default_time_zone")]
+    pub time_zone: String,
+    pub currency: Currency,
+    #[serde(default, deserialize_with = "amount")]
+    pub opening_credit: Micros,
+    pub rate_deck: String,
+    #[serde(default)]
+    pub caller_ids: Vec<CallerId>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+impl AccountsBulk {
+    /// Username and password of the `n`-th account, from 0.
+    #[must_use]
+    pub fn sip_credential(&self, n: u32) -> (String, String) {
+        let stem = self.first_sip_username.trim_end_matches(|c: char| c.is_ascii_digit());
+        let first: u64 = self.first_sip_username[stem.len()..].parse().unwrap_or(0);
+        let number = first + u64::from(n);
+        (format!("{stem}{number}"), self.sip_password.replace("{n}", &number.to_string()))
+    }
+}
+
+/// What is wrong with a world file: one line for each thing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WorldError(pub String);
+
+impl World {
+    /// Reads a world file and the rate decks it names.
+    ///
+    /// # Errors
+    /// One line naming file, key and value.
+    pub fn load(path: &Path) -> Result<Self, WorldError> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| WorldError(format!("{}: {error}", path.display())))
+        };
+        let mut world =
+            Self::parse(&read(path)?).map_err(|error| WorldError(format!("{}: {error}", path.display())))?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        for deck in &mut world.rate_decks {
+            deck.csv = read(&folder.join(&deck.file))?;
+        }
+        Ok(world)
+    }
+
+    /// Reads the text of a world file; the decks' files are not read.
+    ///
+    /// # Errors
+    /// One line naming key and value.
+    pub fn parse(text: &str) -> Result<Self, WorldError> {
+        let world: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+            WorldError(format!("line {line}: {}", error.message().replace('\n', " ")))
+        })?;
+        world.check()?;
+        Ok(world)
+    }
+
+    fn check(&self) -> Result<(), WorldError> {
+        let wrong = |key: &str, value: &str, allowed: &str| Err(WorldError(format!("{key} = {value}: {allowed}")));
+        for (key, country) in self
+            .accounts
+            .iter()
+            .map(|a| ("account.country", &a.country))
+            .chain(self.accounts_bulk.iter().map(|a| ("accounts_bulk.country", &a.country)))
+        {
+            if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
+                return wrong(key, country, "must be two capitals such as GB (ISO 3166-1)");
+            }
+        }
+        for account in &self.accounts {
+            if !(8..=128).contains(&account.password.len()) {
+                return wrong("account.password", "(hidden)", "must have 8 to 128 characters");
+            }
+            if account.opening_credit.is_negative() {
+                return wrong("account.opening_credit", &account.opening_credit.to_string(), "must not be negative");
+            }
+            check_sip_username("account.sip_username", &account.sip_username)?;
+        }
+        for bulk in &self.accounts_bulk {
+            if !(1..=MAX_BULK).contains(&bulk.count) {
+                return wrong("accounts_bulk.count", &bulk.count.to_string(), "must be 1 to 10000000");
+            }
+            if bulk.opening_credit.is_negative() {
+                return wrong("accounts_bulk.opening_credit", &bulk.opening_credit.to_string(), "must not be negative");
+            }
+            if !bulk.first_sip_username.ends_with(|c: char| c.is_ascii_digit()) {
+                return wrong(
+                    "accounts_bulk.first_sip_username",
+                    &bulk.first_sip_username,
+                    "must end in a number, e.g. u0",
+                );
+            }
+            check_sip_username("accounts_bulk.first_sip_username", &bulk.first_sip_username)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_sip_username(key: &str, name: &str) -> Result<(), WorldError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(WorldError(format!("{key} = {name}: must have 1 to 64 of a-z A-Z 0-9 - _ .")))
+}
+
+const fn default_channels() -> u32 {
+    1_000
+}
+
+const fn default_cps() -> u32 {
+    100
+}
+
+fn default_time_zone() -> String {
+    String::from("UTC")
+}
+
+/// An amount as a string or an integer; a TOML float has lost its exactness already.
+fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Micros, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an amount as text, e.g. \"10.00\"")]
+    enum Amount {
+        Text(String),
+        Whole(i64),
+    }
+    let text = match Amount::deserialize(d)? {
+        Amount::Text(text) => text,
+        Amount::Whole(units) => units.to_string(),
+    };
+    Micros::parse(&text).map_err(|error| serde::de::Error::custom(format!("amount {text:?}: {error}")))
+}
+
+fn evidence<'de, D: Deserializer<'de>>(d: D) -> Result<Evidence, D::Error> {
+    let text = String::deserialize(d)?;
+    Ok(match text.as_str() {
+        "assigned" => Evidence::Assigned,
+        "call_code" => Evidence::CallCode,
+        "sms_code" => Evidence::SmsCode,
+        "document" => Evidence::Document,
+        "operator" => Evidence::Operator,
+        _ => {
+            let allowed = "must be assigned, call_code, sms_code, document or operator";
+            return Err(serde::de::Error::custom(format!("evidence {text:?}: {allowed}")));
+        }
+    })
+}
+
+fn callback_numbers<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<CallbackNumber>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    texts.iter().map(|text| CallbackNumber::parse(text).map_err(serde::de::Error::custom)).collect()
+}
+
+/// `HOST:PORT` or `udp:`, `tcp:`, `tls:` and that.
+fn gateway<'de, D: Deserializer<'de>>(d: D) -> Result<Gateway, D::Error> {
+    let text = String::deserialize(d)?;
+    parse_gateway(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "gateway {text:?}: must be an address such as 192.0.2.1:5060 or tls:192.0.2.1:5061"
+        ))
+    })
+}
+
+fn parse_gateway(text: &str) -> Option<Gateway> {
+    let prefixes = [("udp:", GatewayTransport::Udp), ("tcp:", GatewayTransport::Tcp), ("tls:", GatewayTransport::Tls)];
+    let (transport, address) = prefixes
+        .iter()
+        .find_map(|(prefix, transport)| text.strip_prefix(prefix).map(|rest| (*transport, rest)))
+        .unwrap_or((GatewayTransport::Udp, text));
+    Some(Gateway { transport, address: address.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_accounts_count_up() {
+        let text = "[[accounts_bulk]]\ncount = 3\nfirst_sip_username = \"u98\"\nsip_password = \"pw{n}\"\ncountry = \"GB\"\ncurrency = \"EUR\"\nopening_credit = 5\nrate_deck = \"retail\"";
+        let world = World::parse(text).expect("valid");
+        let bulk = &world.accounts_bulk[0];
+        assert_eq!(bulk.sip_credential(2), ("u100".to_owned(), "pw100".to_owned()));
+        assert_eq!(bulk.opening_credit, Micros(5_000_000));
+    }
+
+    #[test]
+    fn errors_name_line_key_and_value() {
+        let cases = [
+            (
+                "[[carrier]]\nname = \"c\"\ngateway = \"nowhere\"\ncurrency = \"EUR\"\ndeck = \"d\"",
+                "line 3: gateway \"nowhere\"",
+            ),
+            ("[[account]]\nemial = \"x\"", "line 2: unknown field `emial`"),
+            (
+                "[[accounts_bulk]]\ncount = 1\nfirst_sip_username = \"u\"\nsip_password = \"p\"\ncountry = \"GB\"\ncurrency = \"EUR\"\nrate_deck = \"d\"",
+                "accounts_bulk.first_sip_username = u: must end in a number",
+            ),
+            (
+                "[[accounts_bulk]]\ncount = 1\nfirst_sip_username = \"u0\"\nsip_password = \"p\"\ncountry = \"gb\"\ncurrency = \"EUR\"\nrate_deck = \"d\"",
+                "accounts_bulk.country = gb: must be two capitals",
+            ),
+            ("[[accounts_bulk]]\ncount = 1\nopening_credit = 1.5", "line 3:"),
+        ];
+        for (text, begins) in cases {
+            let error = World::parse(text).err().expect(text).to_string();
+            assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn gateways_name_their_transport() {
+        assert_eq!(parse_gateway("tls:192.0.2.1:5061").map(|g| g.transport), Some(GatewayTransport::Tls));
+        assert_eq!(parse_gateway("[2001:db8::1]:5060").map(|g| g.address.port()), Some(5060));
+        assert_eq!(parse_gateway("example.com:5060"), None);
+    }
+}

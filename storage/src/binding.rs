@@ -1,0 +1,83 @@
+//! Registered phones. They survive a restart, so that calls reach the newest flow of a phone.
+
+use crate::error::StoreError;
+use crate::store::{Backend, Store};
+use schema::edge::Binding;
+use schema::id::{AccountKey, CredentialId};
+use schema::time::Timestamp;
+
+/// A change of what is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindingWrite {
+    /// A phone registered or refreshed.
+    Put(Binding),
+    /// A phone left.
+    Remove(Binding),
+}
+
+/// What is registered with a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration {
+    /// Which.
+    pub credential: CredentialId,
+    /// Phones registered now.
+    pub bindings: u32,
+    /// The last REGISTER that was accepted.
+    pub last_registered_at: Option<Timestamp>,
+}
+
+/// What makes two bindings of a credential the same phone: its instance (RFC 5626 §6), else its contact.
+pub(crate) fn identity(binding: &Binding) -> &str {
+    binding.instance.as_ref().unwrap_or(&binding.contact).expose()
+}
+
+impl Store {
+    /// Stores changes of bindings, in order, in one transaction. Changes of unknown credentials are left out.
+    ///
+    /// # Errors
+    /// The store failed; then nothing is changed.
+    pub async fn write_bindings(&self, writes: &[BindingWrite], at: Timestamp) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.write(|t| {
+                writes.iter().for_each(|write| t.write_binding(write, at));
+                Ok(())
+            }),
+        }
+    }
+
+    /// All bindings that last beyond `at`: for a restart.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn bindings(&self, at: Timestamp) -> Result<Vec<Binding>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => {
+                disk.read(|t| t.bindings.values().filter(|b| b.expires_at > at).cloned().collect())
+            }
+        }
+    }
+
+    /// What is registered with each credential of an account at `at`, in the order of [`Store::credentials`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn registrations(&self, account: AccountKey, at: Timestamp) -> Result<Vec<Registration>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| t.registrations(account, at)),
+        }
+    }
+
+    /// Removes bindings that ended before `at`. Returns how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn purge_bindings(&self, at: Timestamp) -> Result<u64, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.write(|t| {
+                let before = t.bindings.len();
+                t.bindings.retain(|_, b| b.expires_at >= at);
+                Ok((before - t.bindings.len()) as u64)
+            }),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Calls: live ones for recovery, CDRs for the history.
+
+use crate::error::StoreError;
+use crate::store::{Backend, Store, page};
+use schema::call::{AttemptRecord, Call, CallState, Cdr, Explanation, LiveCall};
+use schema::id::{AccountKey, CallId, CallNo};
+use schema::ledger::Hold;
+use schema::pii::Pii;
+use schema::time::Timestamp;
+use std::ops::Bound;
+
+/// Which calls of a history are wanted. The time range is half-open: `from <= started_at < to`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallFilter {
+    /// Earliest start.
+    pub from: Option<Timestamp>,
+    /// Start before this.
+    pub to: Option<Timestamp>,
+    /// `Ended` or `Refused`.
+    pub state: Option<CallState>,
+    /// First characters of the destination, with the plus.
+    pub destination_prefix: Option<Pii<String>>,
+}
+
+impl CallFilter {
+    /// Whether the filter lets a record through.
+    #[must_use]
+    pub fn admits(&self, cdr: &Cdr) -> bool {
+        let call = &cdr.call;
+        self.from.is_none_or(|from| from <= call.started_at)
+            && self.to.is_none_or(|to| call.started_at < to)
+            && self.state.is_none_or(|state| state == call.state)
+            && self.admits_destination(cdr)
+    }
+
+    /// Whether the destination begins as wanted. The stores cannot ask their database that: the number is sealed.
+    pub(crate) fn admits_destination(&self, cdr: &Cdr) -> bool {
+        self.destination_prefix.as_ref().is_none_or(|prefix| {
+            cdr.call.destination.as_ref().is_some_and(|n| n.as_str().starts_with(prefix.expose().as_str()))
+        })
+    }
+}
+
+/// What is left of a CDR when the key of its account's call data is destroyed: what billing needs.
+pub(crate) fn without_call_data(cdr: &Cdr) -> Cdr {
+    let call = &cdr.call;
+    Cdr {
+        call: Call {
+            dialled: None,
+            destination: None,
+            presented_number: None,
+            attestation: None,
+            legs: Vec::new(),
+            funded_until: None,
+            route: None,
+            post_dial_delay_ms: None,
+            hangup: None,
+            explanation: Explanation::default(),
+            ..call.clone()
+        },
+        ..cdr.clone()
+    }
+}
+
+impl Store {
+    /// Live calls of all accounts after `after`, by (account, number), at most `limit` (1,000): for recovery.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn live_calls(
+        &self,
+        after: Option<(AccountKey, CallNo)>,
+        limit: u32,
+    ) -> Result<Vec<(AccountKey, LiveCall)>, StoreError> {
+        let (after, limit) = (after.unwrap_or((AccountKey(0), CallNo(0))), page(limit));
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| {
+                let accounts = t.accounts.range(after.0..);
+                let calls = accounts.flat_map(|(key, a)| a.calls.values().map(|call| (*key, call)));
+                calls.filter(|(key, call)| (*key, call.no) > after).take(limit).map(|(k, c)| (k, c.clone())).collect()
+            }),
+        }
+    }
+
+    /// A call that has not ended.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn live_call(&self, id: CallId) -> Result<Option<(AccountKey, LiveCall)>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| {
+                let &(key, no) = t.call_ids.get(&id)?;
+                Some((key, t.accounts.get(&key)?.calls.get(&no)?.clone()))
+            }),
+        }
+    }
+
+    /// A call that has ended or was refused.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn call(&self, id: CallId) -> Result<Option<(AccountKey, Cdr)>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| {
+                let &(key, no) = t.call_ids.get(&id)?;
+                Some((key, t.accounts.get(&key)?.cdrs.get(&no)?.1.clone()))
+            }),
+        }
+    }
+
+    /// The CDR of an account's n-th call.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn cdr(&self, account: AccountKey, no: CallNo) -> Result<Option<Cdr>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| t.accounts.get(&account)?.cdrs.get(&no).map(|(_, cdr)| cdr.clone())),
+        }
+    }
+
+    /// An account's calls that are over, newest first, with a number below `before`, at most `limit` (1,000).
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn calls_page(
+        &self,
+        account: AccountKey,
+        before: Option<CallNo>,
+        limit: u32,
+        filter: &CallFilter,
+    ) -> Result<Vec<Cdr>, StoreError> {
+        let (before, limit) = (before.unwrap_or(CallNo(i64::MAX)), page(limit));
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| {
+                let Some(account) = t.accounts.get(&account) else { return Vec::new() };
+                let older = account.cdrs.range(..before).rev().map(|(_, (_, cdr))| cdr);
+                older.filter(|cdr| filter.admits(cdr)).take(limit).cloned().collect()
+            }),
+        }
+    }
+
+    /// The attempts of a call that ended without an answer, in order.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn attempts(&self, account: AccountKey, call: CallNo) -> Result<Vec<AttemptRecord>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| {
+                let Some(account) = t.accounts.get(&account) else { return Vec::new() };
+                account.attempts.range((call, 0)..=(call, u8::MAX)).map(|(_, a)| a.clone()).collect()
+            }),
+        }
+    }
+
+    /// The holds of a call, by leg and step. They are open while the call is live.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn holds(&self, account: AccountKey, call: CallNo) -> Result<Vec<Hold>, StoreError> {
+        match &self.backend {
+            Backend::Memory(disk) => disk.read(|t| {
+                let Some(account) = t.accounts.get(&account) else { return Vec::new() };
+                let from = Bound::Included((call, schema::call::LegSide::A, 0));
+                let to = Bound::Excluded((call.next(), schema::call::LegSide::A, 0));
+                account.holds.range((from, to)).map(|(_, hold)| *hold).collect()
+            }),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The journal: the one writer of everything that account actors decide. Entries wait in a bounded queue; whatever waits, up
+//! to a limit, is written in one transaction while the queue fills again (group commit). After the commit each entry's
+//! `done` is called, in the order of submission.
+//!
+//! Every store writes an entry only when the account's stored `seq` is the one before it, and says so in the writing
+//! statement itself. What is true on every store:
+//!
+//! 1. an entry whose idempotency key is taken is rejected with [`Rejection::DuplicateKey`];
+//! 2. an entry whose `seq` does not follow the stored one is rejected as [`Rejection::Fenced`], and so is every later entry of
+//!    an account after a rejected one;
+//! 3. an entry that contradicts the rows (a call ended twice, a hold placed twice, money below zero) is [`Rejection::Failed`]
+//!    alone; when the database fails, so is the whole batch;
+//! 4. an entry is written whole or not at all.
+
+use crate::store::{Backend, Store};
+use schema::journal::{Change, Entry, Outcome, Rejection};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot};
+
+mod memory;
+
+/// Told what became of an entry, exactly once, on the writer: it must be quick and must not block.
+pub type Done = Box<dyn FnOnce(Outcome) + Send>;
+
+/// The queue is full: nothing was written, nothing will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal's queue is full")]
+pub struct JournalFull;
+
+/// Limits of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalOptions {
+    /// Most entries waiting.
+    pub queue: usize,
+    /// Most entries in one transaction.
+    pub batch: usize,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { queue: 16_384, batch: 512 }
+    }
+}
+
+/// A cheap handle of the writer, which ends when the last handle is dropped and the queue is empty.
+#[derive(Clone)]
+pub struct Journal {
+    queue: mpsc::Sender<Item>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    batches: AtomicU64,
+    entries: AtomicU64,
+}
+
+/// What waits in the queue.
+enum Item {
+    Entry(Box<Entry>, Done),
+    Flush(oneshot::Sender<()>),
+}
+
+/// What is written in one transaction.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    done: Vec<Done>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+impl Journal {
+    /// Starts the one writer of a store; within a tokio runtime. On memory it is a task of that runtime.
+    #[must_use]
+    pub fn start(store: &Store, options: JournalOptions) -> Self {
+        let (queue, waiting) = mpsc::channel(options.queue.max(1));
+        let counts = Arc::new(Counts::default());
+        let queue_of = Queue { waiting, limit: options.batch.max(1), counts: counts.clone() };
+        match &store.backend {
+            Backend::Memory(disk) => drop(tokio::spawn(memory::write(queue_of, disk.clone()))),
+        }
+        Self { queue, counts }
+    }
+
+    /// Hands an entry over. Never blocks. `done` is called exactly once, after the commit or its failure; of one account in
+    /// the order of submission.
+    ///
+    /// # Errors
+    /// [`JournalFull`]: nothing happens then, and `done` is dropped.
+    pub fn submit(&self, entry: Entry, done: Done) -> Result<(), JournalFull> {
+        self.queue.try_send(Item::Entry(Box::new(entry), done)).map_err(|_| JournalFull)
+    }
+
+    /// Returns when all that was submitted before is acknowledged.
+    pub async fn flush(&self) {
+        let (reached, wait) = oneshot::channel();
+        if self.queue.send(Item::Flush(reached)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// Entries waiting now.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Transactions tried and entries in them, since the start.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        (self.counts.batches.load(Ordering::Relaxed), self.counts.entries.load(Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("depth", &self.depth()).finish_non_exhaustive()
+    }
+}
+
+/// The writer's end of the queue.
+struct Queue {
+    waiting: mpsc::Receiver<Item>,
+    limit: usize,
+    counts: Arc<Counts>,
+}
+
+impl Queue {
+    /// Waits for something and takes what waits with it; `None` when nothing can come any more.
+    async fn next(&mut self) -> Option<Batch> {
+        let first = self.waiting.recv().await?;
+        Some(self.batch(first))
+    }
+
+    fn batch(&mut self, first: Item) -> Batch {
+        let mut batch = Batch::default();
+        batch.push(first);
+        while batch.entries.len() < self.limit {
+            let Ok(item) = self.waiting.try_recv() else { break };
+            batch.push(item);
+        }
+        if !batch.entries.is_empty() {
+            self.counts.batches.fetch_add(1, Ordering::Relaxed);
+            self.counts.entries.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
+        }
+        batch
+    }
+}
+
+impl Batch {
+    fn push(&mut self, item: Item) {
+        match item {
+            Item::Entry(entry, done) => {
+                self.entries.push(*entry);
+                self.done.push(done);
+            }
+            Item::Flush(reached) => self.flushes.push(reached),
+        }
+    }
+}
+
+/// Tells everyone. A panic in one `done` is not the others' concern.
+fn acknowledge(done: Vec<Done>, flushes: Vec<oneshot::Sender<()>>, outcomes: Vec<Outcome>) {
+    assert_eq!(done.len(), outcomes.len(), "one outcome for each entry");
+    for (done, outcome) in done.into_iter().zip(outcomes) {
+        if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+            tracing::error!("an acknowledgement panicked");
+        }
+    }
+    for reached in flushes {
+        let _ = reached.send(());
+    }
+}
+
+/// What an entry must be on its own, before any row is looked at. Says what is wrong, for the log.
+pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
+    let figures = &entry.figures;
+    if figures.held.is_negative() || figures.available().is_negative() {
+        return Err("l1: available money below zero");
+    }
+    if figures.receivable.is_negative() || figures.last_call.0 < 0 {
+        return Err("a figure below zero");
+    }
+    if entry.events.len() > 16 {
+        return Err("more than 16 events");
+    }
+    let (mut holds, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    for change in &entry.changes {
+        let positive = match change {
+            Change::HoldPlaced(hold) => {
+                if !holds.insert((hold.call, hold.leg, hold.step)) {
+                    return Err("a hold placed twice");
+                }
+                !hold.amount.is_negative()
+            }
+            Change::Posted(transfer) => {
+                if let Some(key) = &transfer.key
+                    && (!(1..=128).contains(&key.key.len()) || !keys.insert(&key.key))
+                {
+                    return Err("an idempotency key used twice, empty or too long");
+                }
+                let cost_negative = transfer.carrier_cost.is_some_and(|c| c.amount.is_negative());
+                transfer.debit != transfer.credit && !transfer.amount.is_negative() && !transfer.loss.is_negative() && !cost_negative
+            }
+            Change::CallEnded(cdr) | Change::CallRefused(cdr) => {
+                cdr.call.state.is_over() && !cdr.charged.is_negative() && !cdr.loss.is_negative()
+            }
+            Change::CallStarted(call) | Change::CallUpdated(call) => !call.held.is_negative(),
+            Change::AttemptEnded(_) | Change::CallerIdChanged(_) => true,
+        };
+        if !positive {
+            return Err("an amount below zero, a transfer to itself or a record of a call that goes on");
+        }
+    }
+    Ok(())
+}
+
+/// All of a batch failed.
+fn all_failed(entries: usize) -> Vec<Outcome> {
+    vec![Err(Rejection::Failed); entries]
+}

@@ -1,0 +1,36 @@
+//! What survives: the journal (group commit) and the stores for SQLite, PostgreSQL and memory, behind one set of functions
+//! that one conformance suite holds to the same meaning.
+//!
+//! * [`Store`] reads, and writes what no account actor decides (provisioning, sessions, bindings, tariffs).
+//! * [`Journal`] writes what account actors decide: entries in order, many in one transaction, acknowledged after the commit.
+//! * [`Keyring`] holds the keys under which personal columns are sealed.
+//! * [`audit::audit`] derives every stored figure again from the rows.
+
+pub mod account;
+pub mod binding;
+pub mod call;
+pub mod error;
+pub mod event;
+pub mod journal;
+pub mod keyring;
+pub mod ledger;
+pub mod memory;
+pub mod person;
+pub mod session;
+pub mod store;
+pub mod tariff;
+pub mod url;
+
+pub use account::{AccountSummary, CreatedAccount, LoadedAccount, NewAccount, NewCredential};
+pub use binding::{BindingWrite, Registration};
+pub use call::CallFilter;
+pub use error::StoreError;
+pub use journal::{Done, Journal, JournalFull, JournalOptions};
+pub use keyring::{Class, KeyringError, Subject};
+pub use ledger::{LedgerCursor, PostedTransfer};
+pub use memory::MemDisk;
+pub use person::{Brand, MemberRole, Membership, OperatorRole, User};
+pub use session::{DeviceToken, Session, TokenHash, TokenScope};
+pub use store::Store;
+pub use tariff::{Deck, Rate};
+pub use url::{DatabaseUrl, DatabaseUrlError};

@@ -1,0 +1,163 @@
+//! Writing one journal entry: checked against the rows first, so that it is written whole or not at all.
+
+use super::tables::{Account, Tables};
+use crate::event::EventRow;
+use crate::journal::well_formed;
+use crate::keyring::{Class, Subject};
+use crate::ledger::{LedgerCursor, PostedTransfer};
+use schema::account::CallerId;
+use schema::call::{CallState, Cdr};
+use schema::id::{AccountKey, CallNo};
+use schema::journal::{Change, Entry, Outcome, Rejection};
+use schema::ledger::{LedgerKind, Transfer};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Tables {
+    /// Writes an entry, as every store does (see [`crate::journal`]).
+    pub(crate) fn apply(&mut self, entry: Entry) -> Outcome {
+        let account = self.accounts.get(&entry.account).ok_or(Rejection::Fenced)?;
+        taken_key(account, &entry)?;
+        if account.figures.seq.next() != entry.seq() {
+            return Err(Rejection::Fenced);
+        }
+        if well_formed(&entry).is_err() || !self.fits(account, &entry) {
+            return Err(Rejection::Failed);
+        }
+        self.write(entry);
+        Ok(())
+    }
+
+    /// Whether the rows allow the entry.
+    fn fits(&self, account: &Account, entry: &Entry) -> bool {
+        if self.destroyed.contains(&(Subject::Account(entry.account), Class::Calls)) {
+            return false;
+        }
+        let mut draft = Draft::default();
+        entry.changes.iter().all(|change| match change {
+            Change::CallStarted(call) => {
+                !draft.is_live(account, call.no)
+                    && !self.call_ids.contains_key(&call.call.id)
+                    && draft.live.insert(call.no, true) != Some(false)
+            }
+            Change::CallUpdated(call) => draft.is_live(account, call.no),
+            Change::CallEnded(cdr) => {
+                draft.is_live(account, cdr.no) && draft.live.insert(cdr.no, false).is_none_or(|live| live) && draft.records(account, cdr)
+            }
+            Change::CallRefused(cdr) => {
+                !draft.is_live(account, cdr.no) && !self.call_ids.contains_key(&cdr.call.id) && draft.records(account, cdr)
+            }
+            Change::HoldPlaced(hold) => !account.holds.contains_key(&(hold.call, hold.leg, hold.step)),
+            Change::AttemptEnded(attempt) => {
+                let key = (attempt.call, attempt.number);
+                !account.attempts.contains_key(&key) && draft.attempts.insert(key)
+            }
+            Change::Posted(transfer) => {
+                !self.transfer_ids.contains_key(&transfer.id) && draft.charges_once(account, transfer)
+            }
+            Change::CallerIdChanged(caller_id) => number_is_free(account, caller_id),
+        })
+    }
+
+    fn write(&mut self, entry: Entry) {
+        let (key, seq, at) = (entry.account, entry.seq(), entry.at);
+        let mut position = 0_u16;
+        for change in entry.changes {
+            match change {
+                Change::CallStarted(call) => {
+                    self.call_ids.insert(call.call.id, (key, call.no));
+                    self.of(key).calls.insert(call.no, *call);
+                }
+                Change::CallUpdated(call) => {
+                    self.of(key).calls.insert(call.no, *call);
+                }
+                Change::HoldPlaced(hold) => {
+                    self.of(key).holds.insert((hold.call, hold.leg, hold.step), hold);
+                }
+                Change::AttemptEnded(attempt) => {
+                    self.of(key).attempts.insert((attempt.call, attempt.number), attempt);
+                }
+                Change::CallEnded(cdr) | Change::CallRefused(cdr) => {
+                    self.call_ids.insert(cdr.call.id, (key, cdr.no));
+                    let account = self.of(key);
+                    account.calls.remove(&cdr.no);
+                    account.cdrs.insert(cdr.no, (at, *cdr));
+                }
+                Change::Posted(transfer) => {
+                    self.post(key, PostedTransfer { cursor: LedgerCursor { seq, position }, at, transfer: *transfer });
+                    position += 1;
+                }
+                Change::CallerIdChanged(caller_id) => put_caller_id(self.of(key), *caller_id),
+            }
+        }
+        let account = self.of(key);
+        account.figures = entry.figures;
+        account.events.insert(seq, EventRow { seq, at, bodies: entry.events });
+    }
+
+    fn post(&mut self, key: AccountKey, posted: PostedTransfer) {
+        self.transfer_ids.insert(posted.transfer.id, (key, posted.cursor));
+        let account = self.of(key);
+        if let Some(idempotency) = &posted.transfer.key {
+            account.keys.insert(idempotency.key.clone(), posted.cursor);
+        }
+        if let (LedgerKind::CallCharge, Some(call)) = (posted.transfer.kind, posted.transfer.call) {
+            account.charges.insert(call, posted.cursor);
+        }
+        account.transfers.insert(posted.cursor, posted);
+    }
+
+    fn of(&mut self, key: AccountKey) -> &mut Account {
+        self.accounts.get_mut(&key).expect("checked before the entry is written")
+    }
+}
+
+/// What earlier changes of the same entry did.
+#[derive(Default)]
+struct Draft {
+    live: BTreeMap<CallNo, bool>,
+    recorded: BTreeSet<CallNo>,
+    charged: BTreeSet<CallNo>,
+    attempts: BTreeSet<(CallNo, u8)>,
+}
+
+impl Draft {
+    fn is_live(&self, account: &Account, no: CallNo) -> bool {
+        self.live.get(&no).copied().unwrap_or_else(|| account.calls.contains_key(&no))
+    }
+
+    fn records(&mut self, account: &Account, cdr: &Cdr) -> bool {
+        let over = matches!(cdr.call.state, CallState::Ended | CallState::Refused);
+        over && !account.cdrs.contains_key(&cdr.no) && self.recorded.insert(cdr.no)
+    }
+
+    fn charges_once(&mut self, account: &Account, transfer: &Transfer) -> bool {
+        match (transfer.kind, transfer.call) {
+            (LedgerKind::CallCharge, Some(call)) => !account.charges.contains_key(&call) && self.charged.insert(call),
+            _ => true,
+        }
+    }
+}
+
+fn taken_key(account: &Account, entry: &Entry) -> Outcome {
+    for change in &entry.changes {
+        let Change::Posted(transfer) = change else { continue };
+        let Some(key) = &transfer.key else { continue };
+        if let Some(cursor) = account.keys.get(&key.key) {
+            let stored = &account.transfers[cursor].transfer;
+            let same_request = stored.key.as_ref().is_some_and(|k| k.request == key.request);
+            return Err(Rejection::DuplicateKey { transfer: stored.id, same_request });
+        }
+    }
+    Ok(())
+}
+
+fn number_is_free(account: &Account, caller_id: &CallerId) -> bool {
+    !account.caller_ids.iter().any(|c| c.number == caller_id.number && c.id != caller_id.id)
+}
+
+fn put_caller_id(account: &mut Account, caller_id: CallerId) {
+    match account.caller_ids.iter_mut().find(|c| c.id == caller_id.id) {
+        Some(stored) => *stored = caller_id,
+        None => account.caller_ids.push(caller_id),
+    }
+}

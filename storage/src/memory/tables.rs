@@ -1,0 +1,267 @@
+//! The rows of the simulated disk and the writes that are not the journal's.
+
+use crate::account::{CreatedAccount, LoadedAccount, NewAccount};
+use crate::binding::{BindingWrite, Registration, identity};
+use crate::call::without_call_data;
+use crate::error::StoreError;
+use crate::event::{EventRow, last_cursor};
+use crate::keyring::{Class, Subject};
+use crate::ledger::{LedgerCursor, PostedTransfer};
+use crate::person::{Brand, MemberRole, OperatorRole, User, canonical_email};
+use crate::session::{DeviceToken, Session, TokenHash};
+use crate::tariff::Deck;
+use schema::account::{AccountFigures, AccountProfile, CallbackPhone, CallerId, SipCredential};
+use schema::call::{AttemptRecord, Cdr, LegSide, LiveCall};
+use schema::carrier::Trunk;
+use schema::edge::Binding;
+use schema::event::EventCursor;
+use schema::id::{AccountId, AccountKey, CallId, CallNo, CredentialId, DeckId, DeckVersionId, Seq, TransferId, TrunkId, UserId};
+use schema::ledger::Hold;
+use schema::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Default)]
+pub(crate) struct Tables {
+    pub(crate) brand: Option<Brand>,
+    pub(crate) accounts: BTreeMap<AccountKey, Account>,
+    pub(crate) account_ids: BTreeMap<AccountId, AccountKey>,
+    pub(crate) credentials: BTreeMap<Box<str>, SipCredential>,
+    pub(crate) call_ids: BTreeMap<CallId, (AccountKey, CallNo)>,
+    pub(crate) transfer_ids: BTreeMap<TransferId, (AccountKey, LedgerCursor)>,
+    pub(crate) users: BTreeMap<UserId, User>,
+    pub(crate) emails: BTreeMap<String, UserId>,
+    pub(crate) memberships: BTreeMap<(UserId, AccountKey), MemberRole>,
+    pub(crate) operator_roles: BTreeMap<UserId, BTreeSet<OperatorRole>>,
+    pub(crate) sessions: BTreeMap<TokenHash, Session>,
+    pub(crate) device_tokens: BTreeMap<TokenHash, DeviceToken>,
+    pub(crate) decks: BTreeMap<DeckId, Deck>,
+    pub(crate) trunks: BTreeMap<TrunkId, Trunk>,
+    pub(crate) bindings: BTreeMap<(CredentialId, String), Binding>,
+    pub(crate) registered: BTreeMap<CredentialId, Timestamp>,
+    pub(crate) destroyed: BTreeSet<(Subject, Class)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Account {
+    pub(crate) profile: AccountProfile,
+    pub(crate) figures: AccountFigures,
+    pub(crate) caller_ids: Vec<CallerId>,
+    pub(crate) callback_phones: Vec<CallbackPhone>,
+    pub(crate) calls: BTreeMap<CallNo, LiveCall>,
+    pub(crate) holds: BTreeMap<(CallNo, LegSide, u32), Hold>,
+    pub(crate) attempts: BTreeMap<(CallNo, u8), AttemptRecord>,
+    pub(crate) cdrs: BTreeMap<CallNo, (Timestamp, Cdr)>,
+    pub(crate) transfers: BTreeMap<LedgerCursor, PostedTransfer>,
+    /// Idempotency keys.
+    pub(crate) keys: BTreeMap<String, LedgerCursor>,
+    /// The settling transfers of calls.
+    pub(crate) charges: BTreeMap<CallNo, LedgerCursor>,
+    pub(crate) events: BTreeMap<Seq, EventRow>,
+}
+
+impl Account {
+    pub(crate) fn load(&self) -> LoadedAccount {
+        let seq = self.figures.seq;
+        let last_event = self.events.get(&seq).map_or(EventCursor { seq, index: 0 }, |row| last_cursor(seq, row.bodies.len()));
+        LoadedAccount {
+            profile: self.profile.clone(),
+            figures: self.figures,
+            caller_ids: self.caller_ids.clone(),
+            callback_phones: self.callback_phones.clone(),
+            live_calls: self.calls.values().cloned().collect(),
+            last_event,
+        }
+    }
+
+    fn new(key: AccountKey, new: &NewAccount) -> Self {
+        Self {
+            profile: new.profile(key),
+            figures: new.figures(),
+            caller_ids: new.caller_ids.clone(),
+            callback_phones: new.callback_phones.clone(),
+            calls: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            cdrs: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            charges: BTreeMap::new(),
+            events: BTreeMap::new(),
+        }
+    }
+}
+
+impl Tables {
+    pub(crate) fn known_user(&self, user: UserId) -> Result<(), StoreError> {
+        if self.users.contains_key(&user) { Ok(()) } else { Err(StoreError::NotFound("user")) }
+    }
+
+    pub(crate) fn create_accounts(&mut self, chunk: &[NewAccount]) -> Result<Vec<CreatedAccount>, StoreError> {
+        self.check_new_accounts(chunk)?;
+        chunk.iter().map(|new| self.create_account(new)).collect()
+    }
+
+    /// All of a chunk is created or nothing: what could be refused is looked at first.
+    fn check_new_accounts(&self, chunk: &[NewAccount]) -> Result<(), StoreError> {
+        let (mut ids, mut usernames) = (BTreeSet::new(), BTreeSet::new());
+        for new in chunk {
+            if self.existing(new).is_some() {
+                continue;
+            }
+            if self.account_ids.contains_key(&new.id) || !ids.insert(new.id) {
+                return Err(StoreError::Taken("account id"));
+            }
+            let currency = self.decks.get(&new.deck).ok_or(StoreError::NotFound("deck"))?.currency;
+            if currency != new.currency {
+                return Err(StoreError::NotFound("deck of the account's currency"));
+            }
+            if self.brand.as_ref().is_none_or(|brand| brand.id != new.brand) {
+                return Err(StoreError::NotFound("brand"));
+            }
+            let numbers: BTreeSet<_> = new.caller_ids.iter().map(|c| &c.number).collect();
+            if numbers.len() < new.caller_ids.len() {
+                return Err(StoreError::Taken("caller id"));
+            }
+            for credential in &new.credentials {
+                if self.credentials.contains_key(&credential.username) || !usernames.insert(&credential.username) {
+                    return Err(StoreError::Taken("username"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn existing(&self, new: &NewAccount) -> Option<AccountKey> {
+        Some(self.credentials.get(&new.credentials.first()?.username)?.account)
+    }
+
+    fn create_account(&mut self, new: &NewAccount) -> Result<CreatedAccount, StoreError> {
+        if let Some(key) = self.existing(new) {
+            return Ok(CreatedAccount { key, existed: true });
+        }
+        let key = AccountKey(self.accounts.last_key_value().map_or(0, |(key, _)| key.0) + 1);
+        self.accounts.insert(key, Account::new(key, new));
+        self.account_ids.insert(new.id, key);
+        for credential in &new.credentials {
+            self.create_credential(credential.of(key, new.created_at))?;
+        }
+        if let Some(entry) = new.opening_entry(key) {
+            self.apply(entry).map_err(|_| StoreError::Taken("transfer id"))?;
+        }
+        Ok(CreatedAccount { key, existed: false })
+    }
+
+    pub(crate) fn create_credential(&mut self, credential: SipCredential) -> Result<(), StoreError> {
+        if !self.accounts.contains_key(&credential.account) {
+            return Err(StoreError::NotFound("account"));
+        }
+        if self.credentials.contains_key(&credential.username) {
+            return Err(StoreError::Taken("username"));
+        }
+        self.credentials.insert(credential.username.clone(), credential);
+        Ok(())
+    }
+
+    pub(crate) fn create_user(
+        &mut self,
+        user: &User,
+        memberships: &[(AccountKey, MemberRole)],
+        roles: &[OperatorRole],
+    ) -> Result<(), StoreError> {
+        let email = canonical_email(user.email.expose());
+        if self.emails.contains_key(&email) {
+            return Err(StoreError::Taken("e-mail address"));
+        }
+        if memberships.iter().any(|(account, _)| !self.accounts.contains_key(account)) {
+            return Err(StoreError::NotFound("account"));
+        }
+        self.emails.insert(email, user.id);
+        self.users.insert(user.id, user.clone());
+        self.memberships.extend(memberships.iter().map(|&(account, role)| ((user.id, account), role)));
+        self.operator_roles.insert(user.id, roles.iter().copied().collect());
+        Ok(())
+    }
+
+    pub(crate) fn put_membership(&mut self, user: UserId, account: AccountKey, role: MemberRole) -> Result<(), StoreError> {
+        self.known_user(user)?;
+        if !self.accounts.contains_key(&account) {
+            return Err(StoreError::NotFound("account"));
+        }
+        self.memberships.insert((user, account), role);
+        Ok(())
+    }
+
+    pub(crate) fn put_deck(&mut self, deck: Deck) -> Result<DeckVersionId, StoreError> {
+        if self.decks.values().any(|other| other.name == deck.name && other.id != deck.id) {
+            return Err(StoreError::Taken("deck name"));
+        }
+        if let Some(stored) = self.decks.get(&deck.id) {
+            let same = Deck { version: stored.version, ..deck.clone() } == *stored;
+            if same {
+                return Ok(stored.version);
+            }
+            if stored.currency != deck.currency {
+                return Err(StoreError::Taken("deck name"));
+            }
+        }
+        let version = deck.version;
+        self.decks.insert(deck.id, deck);
+        Ok(version)
+    }
+
+    pub(crate) fn write_binding(&mut self, write: &BindingWrite, at: Timestamp) {
+        let (BindingWrite::Put(binding) | BindingWrite::Remove(binding)) = write;
+        if !self.credentials.values().any(|c| c.id == binding.credential) {
+            return;
+        }
+        let key = (binding.credential, identity(binding).to_owned());
+        match write {
+            BindingWrite::Put(binding) => {
+                self.bindings.insert(key, binding.clone());
+                self.registered.insert(binding.credential, at);
+            }
+            BindingWrite::Remove(_) => {
+                self.bindings.remove(&key);
+            }
+        }
+    }
+
+    pub(crate) fn registrations(&self, account: AccountKey, at: Timestamp) -> Vec<Registration> {
+        let mut credentials: Vec<_> = self.credentials.values().filter(|c| c.account == account).collect();
+        credentials.sort_by_key(|c| (c.created_at, c.id));
+        let of = |id: CredentialId| self.bindings.iter().filter(move |((c, _), b)| *c == id && b.expires_at > at);
+        let registration = |c: &SipCredential| Registration {
+            credential: c.id,
+            bindings: u32::try_from(of(c.id).count()).unwrap_or(u32::MAX),
+            last_registered_at: self.registered.get(&c.id).copied(),
+        };
+        credentials.into_iter().map(registration).collect()
+    }
+
+    /// What the SQL stores cannot read any more is not there any more.
+    pub(crate) fn destroy_key(&mut self, subject: Subject, class: Class) {
+        self.destroyed.insert((subject, class));
+        match (subject, class) {
+            (Subject::Account(key), Class::Identity) => {
+                self.credentials.retain(|_, c| c.account != key);
+                if let Some(account) = self.accounts.get_mut(&key) {
+                    account.caller_ids.clear();
+                    account.callback_phones.clear();
+                }
+            }
+            (Subject::Account(key), Class::Calls) => {
+                if let Some(account) = self.accounts.get_mut(&key) {
+                    account.events.clear();
+                    account.cdrs.values_mut().for_each(|(_, cdr)| *cdr = without_call_data(cdr));
+                }
+            }
+            (Subject::Account(key), Class::Tech) => self.bindings.retain(|_, b| b.account != key),
+            (Subject::User(user), Class::Identity) => {
+                self.users.remove(&user);
+                self.emails.retain(|_, id| *id != user);
+                self.device_tokens.retain(|_, d| d.user != user);
+            }
+            (Subject::Account(_), Class::Billing) | (Subject::User(_), _) => {}
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole-system tests: real SIP, HTTP and WebSocket on loopback, and the simulator.
