@@ -67,7 +67,7 @@ async function read(response: Response): Promise<Answer> {
   } catch {
     // cut off on the way
   }
-  if (response.status === 429) throw new ApiError('RATE_LIMITED', 'Too many requests. Wait a little and try again.');
+  if (response.status === 429) throw new ApiError('RATE_LIMITED', 'too many requests: wait a little and try again');
   throw new ApiError('UNREACHABLE', `The server cannot answer at the moment (HTTP ${response.status}).`);
 }
 
@@ -76,9 +76,7 @@ export function describeError(error: unknown): string {
   if (!(error instanceof ApiError)) return 'Something went wrong on this page. Reload it and try again.';
   switch (error.code) {
     case 'UNREACHABLE':
-      return `${error.message} Check your connection and try again.`;
-    case 'RATE_LIMITED':
-      return 'Too many attempts. Wait a little and try again.';
+      return `${error.message} Check your connection.`;
     case 'UNAVAILABLE':
     case 'INTERNAL':
       return 'The server has a problem at the moment. Try again soon.';

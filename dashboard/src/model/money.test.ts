@@ -40,15 +40,17 @@ describe('money', () => {
 
   it('sets the digits below a cent apart', () => {
     expect(splitHeld(eur('9.876599'), 'en-US')).toEqual([
-      { text: '€', fine: false },
-      { text: '9', fine: false },
-      { text: '.', fine: false },
-      { text: '87', fine: false },
+      { text: '€9.87', fine: false },
       { text: '65', fine: true },
     ]);
-    expect(splitHeld({ amount: '12', currency: 'JPY' }, 'en-US').filter((part) => part.fine)).toEqual([
-      { text: '.', fine: true },
-      { text: '0000', fine: true },
+    expect(splitHeld(eur('9.876599'), 'de-DE')).toEqual([
+      { text: '9,87', fine: false },
+      { text: '65', fine: true },
+      { text: '\u00a0€', fine: false },
+    ]);
+    expect(splitHeld({ amount: '12', currency: 'JPY' }, 'en-US')).toEqual([
+      { text: '¥12', fine: false },
+      { text: '.0000', fine: true },
     ]);
   });
 

@@ -73,15 +73,18 @@ export function splitHeld(money: Money, locale?: string): AmountPart[] {
     return [{ text: `${money.amount} ${money.currency}`, fine: false }];
   }
   const own = plain.resolvedOptions().maximumFractionDigits ?? 2;
-  return fine.formatToParts(exact(money.amount)).flatMap(({ type, value }) => {
-    if (type === 'fraction') {
-      return [
-        { text: value.slice(0, own), fine: false },
-        { text: value.slice(own), fine: true },
-      ].filter((part) => part.text !== '');
-    }
-    return [{ text: value, fine: type === 'decimal' && own === 0 }];
-  });
+  const parts: AmountPart[] = [];
+  const add = (text: string, fine: boolean) => {
+    const last = parts.at(-1);
+    if (last?.fine === fine) last.text += text;
+    else if (text !== '') parts.push({ text, fine });
+  };
+  for (const { type, value } of fine.formatToParts(exact(money.amount))) {
+    const coarse = type === 'fraction' ? own : type === 'decimal' && own === 0 ? 0 : value.length;
+    add(value.slice(0, coarse), false);
+    add(value.slice(coarse), true);
+  }
+  return parts;
 }
 
 export function isZero(money: Money): boolean {

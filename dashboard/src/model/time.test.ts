@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { clockOffset, describeDuration, formatDuration, formatWhen, isoDuration, secondsSince, secondsUntil } from './time';
+import { clockOffset, describeDuration, formatComing, formatDuration, formatWhen, isoDuration, secondsSince, secondsUntil } from './time';
 
 describe('durations', () => {
   it('are clocked in minutes and seconds, with hours when there are any', () => {
@@ -36,8 +36,15 @@ describe('the time of a call', () => {
     expect(formatWhen(new Date(2026, 2, 4, 9, 5).toISOString(), now, 'en-GB')).toBe('4 Mar, 09:05');
   });
 
+  it('to come is told to the second when it is close, and with its day when it is not today', () => {
+    expect(formatComing(new Date(2026, 2, 5, 18, 59, 30).toISOString(), now, 'en-GB')).toBe('18:59:30');
+    expect(formatComing(new Date(2026, 2, 5, 19, 0, 30).toISOString(), now, 'en-GB')).toBe('19:00');
+    expect(formatComing(new Date(2026, 2, 7, 9, 5).toISOString(), now, 'en-GB')).toBe('7 Mar, 09:05');
+  });
+
   it('shows what it cannot read as it came', () => {
     expect(formatWhen('soon', now)).toBe('soon');
+    expect(formatComing('soon', now)).toBe('soon');
   });
 });
 

@@ -38,10 +38,10 @@ export function formatWhen(at: string, now: number, locale?: string): string {
   return new Intl.DateTimeFormat(locale, { ...day, hour: '2-digit', minute: '2-digit' }).format(date);
 }
 
-/** The time of day to the second, for moments that are close. */
-export function formatClock(at: string, locale?: string): string {
+/** The same for a moment to come, to the second when it is less than an hour away. */
+export function formatComing(at: string, now: number, locale?: string): string {
   const date = new Date(at);
-  if (Number.isNaN(date.getTime())) return at;
+  if (Number.isNaN(date.getTime()) || date.getTime() - now >= 3_600_000) return formatWhen(at, now, locale);
   return new Intl.DateTimeFormat(locale, { hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(date);
 }
 

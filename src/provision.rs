@@ -1,0 +1,334 @@
+//! Creates what a world file describes and is not there yet. Running it twice changes nothing the second time.
+
+use crate::world::{self, World};
+use anyhow::{Context as _, bail};
+use schema::account::{AccountStatus, CallbackPhone, CallerIdStatus};
+use schema::carrier::Trunk;
+use schema::entropy::Entropy;
+use schema::id::{AccountId, BrandId, CallbackNumberId, CallerIdId, CredentialId, DeckId, DeckVersionId, TransferId, TrunkId, UserId};
+use schema::ledger::{IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
+use schema::money::{Currency, Micros};
+use schema::pii::Pii;
+use schema::time::{Clock, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use storage::{Brand, Deck, MemberRole, NewAccount, NewCredential, OperatorRole, Store, User};
+
+/// Bulk accounts are made and stored in portions of this size.
+const PORTION: u32 = 5_000;
+/// How long a proof of a caller ID holds (`features.md` §5.1).
+const PROOF_HOLDS: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The key under which `opening_credit` is posted, once.
+const OPENING_KEY: &str = "opening_credit";
+
+/// What provisioning works on.
+pub struct Provisioning<'a> {
+    /// The store written to.
+    pub store: &'a Store,
+    /// The brand everything belongs to.
+    pub brand: &'a Brand,
+    /// For creation times.
+    pub clock: &'a Clock,
+    /// For identities and salts.
+    pub entropy: Entropy,
+}
+
+/// What was created, and what was there already.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "counts of what each name says")]
+pub struct Provisioned {
+    pub operators: u64,
+    pub carriers: u64,
+    pub rate_decks: u64,
+    pub accounts: u64,
+    pub accounts_existed: u64,
+}
+
+impl Provisioning<'_> {
+    /// Creates what is missing; `progress` is told accounts done and accounts in all.
+    ///
+    /// # Errors
+    /// One line naming what cannot be created and why; what was created before stays.
+    pub async fn apply(
+        &mut self,
+        world: &World,
+        progress: &mut (dyn FnMut(u64, u64) + Send),
+    ) -> anyhow::Result<Provisioned> {
+        let mut done = Provisioned::default();
+        let decks = self.decks(world, &mut done).await?;
+        self.carriers(world, &decks, &mut done).await?;
+        self.operators(world, &mut done).await?;
+        let total = world.accounts.len() as u64 + world.accounts_bulk.iter().map(|b| u64::from(b.count)).sum::<u64>();
+        for account in &world.accounts {
+            self.account(account, &decks, &mut done).await?;
+            progress(done.accounts + done.accounts_existed, total);
+        }
+        for bulk in &world.accounts_bulk {
+            let mut first = 0;
+            while first < bulk.count {
+                let portion = first..(first + PORTION).min(bulk.count);
+                first = portion.end;
+                let accounts = portion.map(|n| self.bulk_account(bulk, n, &decks)).collect::<anyhow::Result<Vec<_>>>()?;
+                self.create(&accounts, &mut done).await?;
+                progress(done.accounts + done.accounts_existed, total);
+            }
+        }
+        Ok(done)
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)().wall
+    }
+
+    async fn decks(&mut self, world: &World, done: &mut Provisioned) -> anyhow::Result<BTreeMap<String, (DeckId, Currency)>> {
+        let mut known: BTreeMap<_, _> =
+            self.store.decks().await?.into_iter().map(|d| (d.name, (d.id, d.currency))).collect();
+        let at = self.now();
+        for deck in &world.rate_decks {
+            let rates = actors::deck_file::read(&deck.csv).map_err(|errors| {
+                let lines: Vec<_> = errors.iter().map(|e| format!("{}: {e}", deck.file)).collect();
+                anyhow::anyhow!("{}", lines.join("\n"))
+            })?;
+            let id = match known.get(&deck.name) {
+                Some((_, currency)) if *currency != deck.currency => {
+                    bail!("rate_deck {} is in {currency}, not in {}", deck.name, deck.currency)
+                }
+                Some((id, _)) => *id,
+                None => {
+                    done.rate_decks += 1;
+                    DeckId::generate(&mut self.entropy, at)
+                }
+            };
+            let version = DeckVersionId::generate(&mut self.entropy, at);
+            let (name, currency, tax_included) = (deck.name.clone(), deck.currency, deck.tax_included);
+            self.store.put_deck(&Deck { id, name, currency, tax_included, version, rates }, at).await?;
+            known.insert(deck.name.clone(), (id, deck.currency));
+        }
+        Ok(known)
+    }
+
+    async fn carriers(
+        &mut self,
+        world: &World,
+        decks: &BTreeMap<String, (DeckId, Currency)>,
+        done: &mut Provisioned,
+    ) -> anyhow::Result<()> {
+        let known: BTreeMap<_, _> = self.store.trunks().await?.into_iter().map(|t| (t.name, t.id)).collect();
+        for carrier in &world.carriers {
+            let deck = deck_of(decks, "carrier", &carrier.deck, carrier.currency)?;
+            let at = self.now();
+            let id = known.get(&carrier.name).copied().unwrap_or_else(|| {
+                done.carriers += 1;
+                TrunkId::generate(&mut self.entropy, at)
+            });
+            let trunk = Trunk {
+                id,
+                name: carrier.name.clone(),
+                gateway: carrier.gateway,
+                currency: carrier.currency,
+                deck,
+                max_channels: carrier.max_channels,
+                max_cps: carrier.max_cps,
+                priority: carrier.priority,
+                trusted: carrier.trusted,
+            };
+            self.store.put_trunk(&trunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn operators(&mut self, world: &World, done: &mut Provisioned) -> anyhow::Result<()> {
+        for operator in &world.operators {
+            if self.store.user_by_email(&operator.email).await?.is_some() {
+                continue;
+            }
+            let roles = operator.roles.iter().map(|role| {
+                OperatorRole::parse(role).with_context(|| {
+                    format!("operator.roles = {role}: must be admin, support, finance or compliance")
+                })
+            });
+            let roles = roles.collect::<anyhow::Result<Vec<_>>>()?;
+            let user = self.user(&operator.email, &operator.email, &operator.password)?;
+            self.store.create_user(&user, &[], &roles).await?;
+            done.operators += 1;
+        }
+        Ok(())
+    }
+
+    fn user(&mut self, email: &str, username: &str, password: &str) -> anyhow::Result<User> {
+        let at = self.now();
+        let hash = graphql::password::hash_password(password, self.entropy.bytes())?;
+        Ok(User {
+            id: UserId::generate(&mut self.entropy, at),
+            brand: self.brand.id,
+            email: Pii::new(email.to_owned()),
+            username: Pii::new(username.to_owned()),
+            password: Some(hash),
+            created_at: at,
+        })
+    }
+
+    async fn account(
+        &mut self,
+        account: &world::Account,
+        decks: &BTreeMap<String, (DeckId, Currency)>,
+        done: &mut Provisioned,
+    ) -> anyhow::Result<()> {
+        let deck = deck_of(decks, "account", &account.rate_deck, account.currency)?;
+        let mut new = self.new_account(&account.country, &account.time_zone, account.currency, deck, account.opening_credit);
+        new.limits = account.limits;
+        new.credentials = vec![self.credential(&account.sip_username, &account.sip_password)];
+        new.caller_ids = self.caller_ids(&account.caller_ids);
+        new.callback_phones = account
+            .callback_numbers
+            .iter()
+            .map(|number| CallbackPhone {
+                id: CallbackNumberId::generate(&mut self.entropy, new.created_at),
+                number: number.clone(),
+                label: None,
+                status: CallerIdStatus::Verified,
+            })
+            .collect();
+        let created = self.create(std::slice::from_ref(&new), done).await?;
+        if self.store.user_by_email(&account.email).await?.is_none() {
+            let user = self.user(&account.email, &account.username, &account.password)?;
+            let keys: Vec<_> = created.iter().map(|c| (c.key, MemberRole::Owner)).collect();
+            self.store.create_user(&user, &keys, &[]).await?;
+        }
+        Ok(())
+    }
+
+    fn bulk_account(
+        &mut self,
+        bulk: &world::AccountsBulk,
+        n: u32,
+        decks: &BTreeMap<String, (DeckId, Currency)>,
+    ) -> anyhow::Result<NewAccount> {
+        let deck = deck_of(decks, "accounts_bulk", &bulk.rate_deck, bulk.currency)?;
+        let mut new = self.new_account(&bulk.country, &bulk.time_zone, bulk.currency, deck, bulk.opening_credit);
+        let (username, password) = bulk.sip_credential(n);
+        new.limits = bulk.limits;
+        new.credentials = vec![self.credential(&username, &password)];
+        new.caller_ids = self.caller_ids(&bulk.caller_ids);
+        Ok(new)
+    }
+
+    async fn create(
+        &self,
+        accounts: &[NewAccount],
+        done: &mut Provisioned,
+    ) -> anyhow::Result<Vec<storage::CreatedAccount>> {
+        let created = self.store.create_accounts(accounts, |_| ()).await?;
+        let existed = created.iter().filter(|c| c.existed).count() as u64;
+        done.accounts_existed += existed;
+        done.accounts += created.len() as u64 - existed;
+        Ok(created)
+    }
+
+    fn new_account(&mut self, country: &str, time_zone: &str, currency: Currency, deck: DeckId, credit: Micros) -> NewAccount {
+        let at = self.now();
+        NewAccount {
+            id: AccountId::generate(&mut self.entropy, at),
+            brand: self.brand.id,
+            parent: None,
+            country: country.into(),
+            time_zone: time_zone.into(),
+            currency,
+            deck,
+            limits: schema::account::Limits::default(),
+            status: AccountStatus::Active,
+            created_at: at,
+            opening: credit.is_positive().then(|| self.opening(credit, at)),
+            credentials: Vec::new(),
+            caller_ids: Vec::new(),
+            callback_phones: Vec::new(),
+        }
+    }
+
+    fn opening(&mut self, amount: Micros, at: Timestamp) -> Transfer {
+        let description = String::from("Opening credit");
+        let request = actors::credit_request_hash(LedgerKind::TopUp, amount, &description);
+        Transfer {
+            id: TransferId::generate(&mut self.entropy, at),
+            kind: LedgerKind::TopUp,
+            debit: LedgerAccount::PaymentClearing,
+            credit: LedgerAccount::Customer,
+            amount,
+            call: None,
+            carrier_cost: None,
+            loss: Micros::ZERO,
+            key: Some(IdempotencyKey { key: OPENING_KEY.to_owned(), request }),
+            balance_after: amount,
+            description,
+        }
+    }
+
+    fn credential(&mut self, username: &str, password: &str) -> NewCredential {
+        let at = self.now();
+        NewCredential {
+            id: CredentialId::generate(&mut self.entropy, at),
+            username: username.into(),
+            label: Pii::new(String::from("Softphone")),
+            secret: Pii::new(sip::digest::ha1(username, &self.brand.realm, password)),
+        }
+    }
+
+    fn caller_ids(&mut self, wanted: &[world::CallerId]) -> Vec<schema::account::CallerId> {
+        let at = self.now();
+        let one = |(n, wanted): (usize, &world::CallerId)| schema::account::CallerId {
+            id: CallerIdId::generate(&mut self.entropy, at),
+            number: wanted.number.clone(),
+            label: None,
+            status: CallerIdStatus::Verified,
+            evidence: Some(wanted.evidence),
+            is_default: n == 0,
+            verified_at: Some(at),
+            expires_at: Some(at + PROOF_HOLDS),
+        };
+        wanted.iter().enumerate().map(one).collect()
+    }
+}
+
+/// The brand of the configured domain, made at the first start.
+///
+/// # Errors
+/// The store failed, or it holds another domain: SIP passwords are bound to it.
+pub async fn brand(
+    store: &Store,
+    domain: &str,
+    service_number: Option<schema::number::E164>,
+    entropy: &mut Entropy,
+    at: Timestamp,
+) -> anyhow::Result<Brand> {
+    let stored = store.brand().await?;
+    if let Some(brand) = &stored
+        && brand.realm != domain
+    {
+        bail!("sip.domain = {domain}: this data folder belongs to {}; SIP passwords are bound to it", brand.realm);
+    }
+    let wanted = Brand {
+        id: stored.as_ref().map_or_else(|| BrandId::generate(entropy, at), |brand| brand.id),
+        domain: domain.to_owned(),
+        realm: domain.to_owned(),
+        service_number,
+        redress_contact: stored.as_ref().and_then(|brand| brand.redress_contact.clone()),
+    };
+    if stored.as_ref() != Some(&wanted) {
+        store.put_brand(&wanted).await?;
+    }
+    Ok(wanted)
+}
+
+fn deck_of(
+    decks: &BTreeMap<String, (DeckId, Currency)>,
+    key: &str,
+    name: &str,
+    currency: Currency,
+) -> anyhow::Result<DeckId> {
+    let Some((id, of)) = decks.get(name) else { bail!("{key}: no rate deck is named {name}") };
+    if *of != currency {
+        bail!("{key}: rate deck {name} is in {of}, the {key} in {currency}");
+    }
+    Ok(*id)
+}
