@@ -1,5 +1,12 @@
 //! The SIP edge: messages, digest, SDP, transactions; decisions are pure, transports only carry.
 
+pub mod core;
+pub mod demo;
+mod dialog;
 pub mod digest;
+pub mod flow;
 pub mod message;
+mod registrar;
 pub mod sdp;
+mod transaction;
+pub mod transport;

@@ -15,9 +15,7 @@
 //! A number that does not end in two digits is answered 484.
 
 use super::{Actions, Endpoint, LINGER, Repeat, Timers, address_in};
-use crate::message::{
-    HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via,
-};
+use crate::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -57,10 +55,9 @@ impl Behaviour {
             Some(50..=59) => new(Some(180), 486, 0),
             Some(60..=69) => new(Some(180), 480, 180),
             Some(70..=79) => new(None, 503, 0),
-            Some(n @ 80..=89) => Self {
-                hang_up_after: Some(Duration::from_secs((n - 80) * 5 + 5)),
-                ..new(None, 200, 0)
-            },
+            Some(n @ 80..=89) => {
+                Self { hang_up_after: Some(Duration::from_secs((n - 80) * 5 + 5)), ..new(None, 200, 0) }
+            }
             Some(90..=94) => new(None, 604, 0),
             Some(_) => new(None, 603, 0),
             None => new(None, 484, 0),
@@ -430,7 +427,8 @@ impl Carrier {
                     return self.remove(number);
                 }
                 let (bytes, at) = (bytes.clone(), repeat.next(now));
-                let to = if is_invite_answer { call.invite.response_address() } else { target_of(call).map(|(to, _)| to) };
+                let to =
+                    if is_invite_answer { call.invite.response_address() } else { target_of(call).map(|(to, _)| to) };
                 out.datagrams.extend(to.map(|to| (to, bytes)));
                 self.wait(number, at);
             }

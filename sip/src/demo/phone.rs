@@ -1,18 +1,17 @@
 //! The test phone: registers, calls with digest, answers what a phone must answer, and reports what it sees.
 
-use super::{Actions, Endpoint, LINGER, Repeat, Timers, address_in};
-use crate::digest::Challenge;
-use crate::message::{
-    HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via,
-};
-use crate::sdp::{self, Origin};
+mod call;
+mod client;
+
+use super::{Actions, Endpoint, Repeat, Timers};
+use crate::message::{HeaderName, Message, Method, NameAddr, Uri};
+use crate::sdp::Origin;
 use bytes::Bytes;
 use schema::entropy::Entropy;
 use schema::pii::Pii;
 use schema::time::Mono;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// Times a request is sent again with credentials.
 const MAX_CHALLENGES: u8 = 2;
@@ -149,12 +148,26 @@ enum Owner {
     Registration,
 }
 
-/// A request under way.
-struct Pending {
-    owner: Owner,
+/// What differs between the requests of one dialog.
+#[derive(Clone)]
+struct Outgoing {
     method: Method,
     expires_s: Option<u32>,
     body: Option<Bytes>,
+    /// Header and value of the credentials.
+    authorization: Option<(HeaderName, String)>,
+}
+
+impl Outgoing {
+    const fn new(method: Method) -> Self {
+        Self { method, expires_s: None, body: None, authorization: None }
+    }
+}
+
+/// A request under way.
+struct Pending {
+    owner: Owner,
+    outgoing: Outgoing,
     branch: Box<str>,
     to: SocketAddr,
     bytes: Bytes,
@@ -236,416 +249,9 @@ impl Phone {
         }
     }
 
-    fn place_call(&mut self, call: PhoneCall, number: &str, now: Mono, out: &mut Out) {
-        let uri = Uri::sip(Some(number), &self.config.domain, None);
-        let (Ok(target), Ok(from)) = (uri, NameAddr::new(self.aor.clone()).with_tag(&self.entropy.hex::<8>())) else {
-            return out.events.push(PhoneEvent::Failed { call, status: 484 });
-        };
-        if self.calls.len() >= self.config.most_calls || self.calls.contains_key(&call) {
-            return out.events.push(PhoneEvent::Failed { call, status: 503 });
-        }
-        let call_id: Box<str> = self.entropy.hex::<16>().into();
-        let to = NameAddr::new(target.clone());
-        let dialog = Dialog { call_id: call_id.clone(), from, to, target, routes: Vec::new(), cseq: 0 };
-        let origin = Origin::fresh(&mut self.entropy);
-        self.by_call_id.insert(call_id, call);
-        let stage = Stage::Calling;
-        self.calls.insert(call, Call { dialog, stage, unwanted: false, invite: 0, ack: None, origin });
-        let body = Bytes::from(sdp::audio(origin, self.media_address(call)));
-        let invite = self.send(Owner::Call(call), Method::Invite, None, Some(body), None, now, out);
-        if let Some(state) = self.calls.get_mut(&call) {
-            state.invite = invite;
-        }
-    }
-
     fn media_address(&self, call: PhoneCall) -> SocketAddr {
         let port = 40_000 + 2 * u16::try_from(call.0 % 10_000).unwrap_or(0);
         SocketAddr::new(self.config.address.ip(), port)
-    }
-
-    fn hang_up(&mut self, call: PhoneCall, now: Mono, out: &mut Out) {
-        let Some(state) = self.calls.get_mut(&call) else { return };
-        match state.stage {
-            Stage::Calling => state.unwanted = true,
-            Stage::Ringing => {
-                state.unwanted = true;
-                let invite = state.invite;
-                self.cancel(invite, now, out);
-            }
-            Stage::Up => {
-                state.stage = Stage::Ending;
-                self.send(Owner::Call(call), Method::Bye, None, None, None, now, out);
-            }
-            Stage::Ending | Stage::Over => {}
-        }
-    }
-
-    /// Sends a request of the owner's dialog, with credentials when `authorization` has some.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of the request")]
-    fn send(
-        &mut self,
-        owner: Owner,
-        method: Method,
-        expires_s: Option<u32>,
-        body: Option<Bytes>,
-        authorization: Option<(HeaderName, String)>,
-        now: Mono,
-        out: &mut Out,
-    ) -> u64 {
-        let number = self.next_pending;
-        self.next_pending += 1;
-        let branch = format!("z9hG4bK{}.{number}", self.entropy.hex::<8>()).into_boxed_str();
-        let Some((to, bytes)) = self.build(owner, &method, &branch, expires_s, body.clone(), authorization.as_ref())
-        else {
-            return number;
-        };
-        let repeat =
-            if method == Method::Invite { Repeat::of_invite(now) } else { Repeat::up_to_t2(now) };
-        out.datagrams.push((to, bytes.clone()));
-        let pending = Pending {
-            owner,
-            method,
-            expires_s,
-            body,
-            branch,
-            to,
-            bytes: bytes.clone(),
-            challenges: 0,
-            provisional: false,
-            repeat: Some((bytes, repeat)),
-            due: None,
-            ack: None,
-        };
-        self.pending.insert(number, pending);
-        self.repeat_later(number, now);
-        number
-    }
-
-    /// Writes the next request of a dialog; `None` when a value cannot be written.
-    fn build(
-        &mut self,
-        owner: Owner,
-        method: &Method,
-        branch: &str,
-        expires_s: Option<u32>,
-        body: Option<Bytes>,
-        authorization: Option<&(HeaderName, String)>,
-    ) -> Option<(SocketAddr, Bytes)> {
-        let (server, own, contact) = (self.config.server, self.config.address, self.contact());
-        let dialog = self.dialog(owner)?;
-        if *method != Method::Ack {
-            dialog.cseq += 1;
-        }
-        let host = Uri::of_address(None, own);
-        let via = Via::new(Transport::Udp, host.host(), Some(own.port()), branch).ok()?;
-        let mut builder = RequestBuilder::new(method.clone(), dialog.target.clone())
-            .via(&via)
-            .from(&dialog.from)
-            .to(&dialog.to)
-            .call_id(&dialog.call_id)
-            .cseq(dialog.cseq);
-        for route in &dialog.routes {
-            builder = builder.route(route);
-        }
-        if matches!(method, Method::Invite | Method::Register) {
-            builder = builder.contact(&contact);
-        }
-        if let Some(seconds) = expires_s {
-            builder = builder.expires(seconds);
-        }
-        if let Some((name, value)) = authorization {
-            builder = builder.header(*name, value);
-        }
-        if let Some(body) = body {
-            builder = builder.body(sdp::CONTENT_TYPE, body);
-        }
-        let hop = dialog.routes.first().map_or(&dialog.target, |route| &route.uri);
-        Some((address_in(hop).unwrap_or(server), builder.build().ok()?))
-    }
-
-    fn repeat_later(&mut self, number: u64, now: Mono) {
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        let Some((_, repeat)) = &mut pending.repeat else { return };
-        let at = repeat.next(now);
-        pending.due = Some(at);
-        self.timers.set(at, Timer::Pending(number));
-    }
-
-    /// Sends the CANCEL of an INVITE that has a provisional response.
-    fn cancel(&mut self, number: u64, now: Mono, out: &mut Out) {
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        let Ok(invite) = Message::parse_datagram(&pending.bytes) else { return };
-        let Ok(cancel) = RequestBuilder::cancel(&invite).build() else { return };
-        out.datagrams.push((pending.to, cancel.clone()));
-        pending.repeat = Some((cancel, Repeat::up_to_t2(now)));
-        self.repeat_later(number, now);
-    }
-
-    fn on_response(&mut self, response: &Message, now: Mono, out: &mut Out) {
-        let status = response.status().unwrap_or(0);
-        let number = response.branch().and_then(|branch| {
-            let number = branch.rsplit('.').next()?.parse().ok()?;
-            let pending = self.pending.get(&number)?;
-            (*pending.branch == *branch).then_some(number)
-        });
-        let Some(number) = number else { return self.on_late_answer(response, out) };
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        if *response.method() == Method::Cancel {
-            // The INVITE's own final response is to come; wait for it no longer than for the CANCEL.
-            if let Some((bytes, repeat)) = pending.repeat.take().filter(|_| pending.provisional) {
-                pending.due = Some(repeat.give_up);
-                pending.repeat = Some((bytes, Repeat { interval: super::GIVE_UP, ..repeat }));
-                self.timers.set(repeat.give_up, Timer::Pending(number));
-            }
-            return;
-        }
-        if *response.method() != pending.method {
-            return;
-        }
-        if let Some(ack) = &pending.ack {
-            return out.datagrams.push((pending.to, ack.clone()));
-        }
-        if status < 200 {
-            return self.on_provisional(number, response, now, out);
-        }
-        self.on_final(number, response, now, out);
-    }
-
-    fn on_provisional(&mut self, number: u64, response: &Message, now: Mono, out: &mut Out) {
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        let Owner::Call(call) = pending.owner else { return };
-        if pending.method != Method::Invite {
-            return;
-        }
-        if !pending.provisional {
-            pending.provisional = true;
-            pending.repeat = None;
-            pending.due = None;
-        }
-        let status = response.status().unwrap_or(0);
-        let Some(state) = self.calls.get_mut(&call) else { return };
-        let first = state.stage == Stage::Calling;
-        state.stage = Stage::Ringing;
-        if status > 100 {
-            out.events.push(PhoneEvent::Progress { call, status, early_media: response.has_sdp() });
-        }
-        if first && state.unwanted {
-            self.cancel(number, now, out);
-        }
-    }
-
-    fn on_final(&mut self, number: u64, response: &Message, now: Mono, out: &mut Out) {
-        let status = response.status().unwrap_or(0);
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        pending.repeat = None;
-        let (owner, method) = (pending.owner, pending.method.clone());
-        if method == Method::Invite && status >= 300 {
-            let ack = Message::parse_datagram(&pending.bytes)
-                .ok()
-                .and_then(|invite| RequestBuilder::ack_of_failure(&invite, response).build().ok());
-            out.datagrams.extend(ack.iter().map(|ack| (pending.to, ack.clone())));
-            pending.ack = ack;
-            pending.due = Some(now + LINGER);
-            self.timers.set(now + LINGER, Timer::Pending(number));
-        }
-        if matches!(status, 401 | 407) && self.answer_challenge(number, response, now, out) {
-            return;
-        }
-        if method != Method::Invite || status < 300 {
-            self.pending.remove(&number);
-        }
-        match (owner, method) {
-            (Owner::Registration, _) => self.on_registered(response, status, now, out),
-            (Owner::Call(call), Method::Invite) if status < 300 => self.on_answer(call, response, now, out),
-            (Owner::Call(call), Method::Invite) => {
-                self.over(call, now);
-                out.events.push(PhoneEvent::Failed { call, status });
-            }
-            (Owner::Call(call), _) => self.on_hung_up(call, now, out),
-        }
-    }
-
-    /// Sends the request again with credentials; false when that is of no use.
-    fn answer_challenge(&mut self, number: u64, response: &Message, now: Mono, out: &mut Out) -> bool {
-        let Some(challenge) = Challenge::best_of(response) else { return false };
-        let Some(pending) = self.pending.get(&number) else { return false };
-        let limit = if challenge.is_stale() { MAX_CHALLENGES } else { 1 };
-        if pending.challenges >= limit {
-            return false;
-        }
-        let (owner, method, challenges) = (pending.owner, pending.method.clone(), pending.challenges + 1);
-        let (expires_s, body) = (pending.expires_s, pending.body.clone());
-        if let Owner::Call(call) = owner
-            && method == Method::Invite
-            && self.calls.get(&call).is_none_or(|state| state.unwanted)
-        {
-            return false;
-        }
-        let Some(uri) = self.dialog(owner).map(|dialog| dialog.target.to_string()) else { return false };
-        let cnonce = self.entropy.hex::<8>();
-        let (username, password) = (&self.config.username, self.config.password.expose());
-        let value = challenge.answer(username, password, method.as_str(), &uri, &cnonce, 1);
-        let authorization = Some((challenge.scheme().credentials_header(), value));
-        if method != Method::Invite {
-            self.pending.remove(&number);
-        }
-        let again = self.send(owner, method.clone(), expires_s, body, authorization, now, out);
-        if let Some(pending) = self.pending.get_mut(&again) {
-            pending.challenges = challenges;
-        }
-        if let (Owner::Call(call), Method::Invite) = (owner, method)
-            && let Some(state) = self.calls.get_mut(&call)
-        {
-            state.invite = again;
-            state.stage = Stage::Calling;
-        }
-        true
-    }
-
-    fn on_registered(&mut self, response: &Message, status: u16, now: Mono, out: &mut Out) {
-        if status >= 300 {
-            self.refresh_at = None;
-            return out.events.push(PhoneEvent::RegistrationFailed { status });
-        }
-        let own = self.contact().uri;
-        let granted = response.contacts().iter().find(|contact| contact.uri.is_equivalent(&own)).and_then(NameAddr::expires_s);
-        let present = response.contacts().iter().any(|contact| contact.uri.is_equivalent(&own));
-        let expires_s = if present { granted.or(response.expires()).unwrap_or(self.config.expires_s) } else { 0 };
-        self.refresh_at = (expires_s > 0).then(|| now + Duration::from_secs(u64::from(expires_s / 2).max(5)));
-        if let Some(at) = self.refresh_at {
-            self.timers.set(at, Timer::Refresh);
-        }
-        out.events.push(PhoneEvent::Registered { expires_s });
-    }
-
-    fn on_answer(&mut self, call: PhoneCall, response: &Message, now: Mono, out: &mut Out) {
-        let Some(state) = self.calls.get_mut(&call) else { return };
-        state.dialog.to = response.to();
-        if let Some(contact) = response.contacts().into_iter().next() {
-            state.dialog.target = contact.uri;
-        }
-        state.dialog.routes = response.record_routes().into_iter().rev().collect();
-        state.stage = Stage::Up;
-        let unwanted = state.unwanted;
-        let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
-        let ack = self.build(Owner::Call(call), &Method::Ack, &branch, None, None, None);
-        out.datagrams.extend(ack.clone());
-        if let Some(state) = self.calls.get_mut(&call) {
-            state.ack = ack;
-        }
-        out.events.push(PhoneEvent::Answered { call });
-        if unwanted {
-            self.hang_up(call, now, out);
-        }
-    }
-
-    /// A repeated 2xx: its ACK was lost.
-    fn on_late_answer(&self, response: &Message, out: &mut Out) {
-        let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
-        let call = self.by_call_id.get(response.call_id()).and_then(|call| self.calls.get(call));
-        if let Some(call) = call.filter(|_| is_answer) {
-            out.datagrams.extend(call.ack.clone());
-        }
-    }
-
-    fn on_hung_up(&mut self, call: PhoneCall, now: Mono, out: &mut Out) {
-        if self.calls.get(&call).is_some_and(|state| state.stage == Stage::Ending) {
-            self.over(call, now);
-            out.events.push(PhoneEvent::Ended { call, by_phone: true, q850: None });
-        }
-    }
-
-    fn over(&mut self, call: PhoneCall, now: Mono) {
-        if let Some(state) = self.calls.get_mut(&call) {
-            state.stage = Stage::Over;
-            self.timers.set(now + LINGER, Timer::Linger(call));
-        }
-    }
-
-    fn on_request(&mut self, request: &Message, now: Mono, out: &mut Out) {
-        let call = self.by_call_id.get(request.call_id()).copied();
-        let status = match (request.method(), call) {
-            (Method::Ack, _) => return,
-            (Method::Bye, Some(call)) => {
-                self.on_bye(call, request, now, out);
-                200
-            }
-            (Method::Invite | Method::Update | Method::Info | Method::Notify | Method::Options, Some(_)) => 200,
-            (Method::Options, None) => 200,
-            (Method::Invite, None) => 486,
-            (Method::Bye | Method::Cancel | Method::Update | Method::Info, None) => 481,
-            (Method::Cancel, Some(_)) => 200,
-            _ => 405,
-        };
-        self.reply(request, status, call, out);
-    }
-
-    fn on_bye(&mut self, call: PhoneCall, bye: &Message, now: Mono, out: &mut Out) {
-        let up = |state: &Call| matches!(state.stage, Stage::Up | Stage::Ending);
-        if !self.calls.get(&call).is_some_and(up) {
-            return;
-        }
-        let q850 = bye.reasons().find(|reason| &*reason.protocol == "Q.850").and_then(|reason| reason.cause);
-        self.over(call, now);
-        self.pending.retain(|_, pending| pending.owner != Owner::Call(call));
-        out.events.push(PhoneEvent::Ended { call, by_phone: false, q850 });
-    }
-
-    fn reply(&mut self, request: &Message, status: u16, call: Option<PhoneCall>, out: &mut Out) {
-        let tag = self.entropy.hex::<8>();
-        let mut builder = ResponseBuilder::to_request(request, status, Some(&tag));
-        let describes = matches!(request.method(), Method::Invite | Method::Update) && request.has_sdp();
-        if let Some(call) = call.filter(|_| status == 200 && (describes || *request.method() == Method::Invite)) {
-            let media = self.media_address(call);
-            if let Some(state) = self.calls.get_mut(&call) {
-                state.origin = state.origin.next();
-                builder = builder
-                    .contact(&NameAddr::new(Uri::of_address(Some(&self.config.username), self.config.address)))
-                    .body(sdp::CONTENT_TYPE, sdp::audio(state.origin, media).into());
-            }
-        }
-        if let (Some(to), Ok(bytes)) = (request.response_address(), builder.build()) {
-            out.datagrams.push((to, bytes));
-        }
-    }
-
-    fn on_pending_due(&mut self, number: u64, now: Mono, out: &mut Out) {
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        if pending.due.is_none_or(|due| due > now) {
-            return;
-        }
-        match &pending.repeat {
-            Some((bytes, repeat)) if now < repeat.give_up => {
-                out.datagrams.push((pending.to, bytes.clone()));
-                self.repeat_later(number, now);
-            }
-            Some(_) => self.give_up(number, now, out),
-            None => drop(self.pending.remove(&number)),
-        }
-    }
-
-    fn give_up(&mut self, number: u64, now: Mono, out: &mut Out) {
-        let Some(pending) = self.pending.remove(&number) else { return };
-        match (pending.owner, pending.method) {
-            (Owner::Registration, _) => {
-                self.refresh_at = None;
-                out.events.push(PhoneEvent::RegistrationFailed { status: 408 });
-            }
-            (Owner::Call(call), Method::Invite) => {
-                let status = if pending.provisional { 487 } else { 408 };
-                self.over(call, now);
-                out.events.push(PhoneEvent::Failed { call, status });
-            }
-            (Owner::Call(call), _) => self.on_hung_up(call, now, out),
-        }
-    }
-
-    fn on_linger_end(&mut self, call: PhoneCall) {
-        if self.calls.get(&call).is_some_and(|state| state.stage == Stage::Over)
-            && let Some(state) = self.calls.remove(&call)
-        {
-            self.by_call_id.remove(&state.dialog.call_id);
-        }
     }
 }
 
@@ -657,11 +263,12 @@ impl Endpoint for Phone {
         match command {
             PhoneCommand::Register => {
                 let expires_s = Some(self.config.expires_s);
-                self.send(Owner::Registration, Method::Register, expires_s, None, None, now, actions);
+                self.send(Owner::Registration, Outgoing { expires_s, ..Outgoing::new(Method::Register) }, now, actions);
             }
             PhoneCommand::Unregister => {
                 self.refresh_at = None;
-                self.send(Owner::Registration, Method::Register, Some(0), None, None, now, actions);
+                let expires_s = Some(0);
+                self.send(Owner::Registration, Outgoing { expires_s, ..Outgoing::new(Method::Register) }, now, actions);
             }
             PhoneCommand::Call { call, number } => self.place_call(call, number.expose(), now, actions),
             PhoneCommand::HangUp { call } => self.hang_up(call, now, actions),
@@ -698,6 +305,9 @@ impl Endpoint for Phone {
 /// Counts only.
 impl std::fmt::Debug for Phone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Phone").field("calls", &self.calls.len()).field("pending", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("Phone")
+            .field("calls", &self.calls.len())
+            .field("pending", &self.pending.len())
+            .finish_non_exhaustive()
     }
 }

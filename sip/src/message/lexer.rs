@@ -67,8 +67,17 @@ pub(super) fn blank_lines(bytes: &[u8]) -> usize {
 
 /// Where the head ends (behind its empty line), searching from `from`.
 pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let start = from.saturating_sub(3);
-    bytes[start..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| start + at + 4)
+    let mut at = from.saturating_sub(3);
+    // The last of four bytes says how far the next possible place is: most are text, so steps are of four.
+    while let Some(&last) = bytes.get(at + 3) {
+        match last {
+            b'\n' if bytes[at..at + 3] == *b"\r\n\r" => return Some(at + 4),
+            b'\r' => at += 1,
+            b'\n' => at += 2,
+            _ => at += 4,
+        }
+    }
+    None
 }
 
 /// Reads a head that ends in an empty line. The problem beside it is the first one that leaves the head readable.
@@ -106,7 +115,7 @@ pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
 /// Finds the ends of the lines; a folded line's CRLF becomes two spaces (RFC 3261 §7.3.1).
 fn unfold(bytes: &mut [u8]) -> Result<Vec<usize>, Problem> {
     let mut ends = Vec::with_capacity(24);
-    let mut at = 0;
+    let mut at = next_control(bytes, 0);
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'\r' => {
@@ -122,14 +131,29 @@ fn unfold(bytes: &mut [u8]) -> Result<Vec<usize>, Problem> {
                 at += 1;
             }
             b'\n' => return Err(Problem::LineEnding),
-            b'\t' => {}
             // A quoted pair may hold a control character (RFC 3261 §25.1); it is dropped when the value is read.
-            0..=31 | 127 if at == 0 || bytes[at - 1] != b'\\' => return Err(Problem::IllegalCharacter),
-            _ => {}
+            _ if byte == b'\t' || (at > 0 && bytes[at - 1] == b'\\') => {}
+            _ => return Err(Problem::IllegalCharacter),
         }
-        at += 1;
+        at = next_control(bytes, at + 1);
     }
     Ok(ends)
+}
+
+const fn is_control(byte: u8) -> bool {
+    byte < b' ' || byte == 127
+}
+
+/// Place of the first control character from `from` on, the length when there is none. Sixteen bytes at a time.
+fn next_control(bytes: &[u8], from: usize) -> usize {
+    let mut at = from.min(bytes.len());
+    for chunk in bytes[at..].chunks_exact(16) {
+        if chunk.iter().fold(false, |found, byte| found | is_control(*byte)) {
+            break;
+        }
+        at += 16;
+    }
+    at + bytes[at..].iter().position(|byte| is_control(*byte)).unwrap_or(bytes.len() - at)
 }
 
 fn start_line(line: &str, note: &mut impl FnMut(Problem)) -> Result<(Start, Method), Problem> {

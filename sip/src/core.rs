@@ -1,0 +1,233 @@
+//! The SIP edge as one pure machine: messages, commands and time in; messages and events out. No sockets, clock or randomness
+//! of its own, so the simulator runs the same code as the SIP thread.
+//!
+//! What a request meets on its way in: transactions (`exchange.rs`), then dialogs (`in_dialog.rs`), then by its method an
+//! INVITE (`authenticate.rs`, `incoming.rs`), REGISTER (`register.rs`) or OPTIONS. Outgoing legs are in `outgoing.rs`.
+
+mod authenticate;
+mod config;
+mod dispatch;
+mod exchange;
+mod in_dialog;
+mod incoming;
+mod leg;
+mod outgoing;
+mod probe;
+mod register;
+mod timers;
+
+pub use config::{Advertised, CoreConfig};
+
+use crate::dialog::DialogKey;
+use crate::digest::Challenger;
+use crate::flow::{Destination, Flow};
+use crate::message::{Malformed, Message};
+use crate::registrar::Registrar;
+use authenticate::Lookups;
+use bytes::Bytes;
+use exchange::{ClientExchange, ServerExchange, ServerKey};
+use leg::Leg;
+use probe::Probes;
+use schema::edge::{EdgeCommand, EdgeEvent};
+use schema::entropy::Entropy;
+use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
+use schema::time::{Mono, Now};
+use std::collections::{BTreeMap, VecDeque};
+use timers::{Timer, Timers};
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// A message, its source noted.
+    Message(Flow, Message),
+    /// A connection is over.
+    FlowClosed(Flow),
+    /// A connection could not be opened.
+    Unreachable(Destination),
+    /// For a call leg.
+    Leg(LegCommand),
+    /// For the edge.
+    Edge(EdgeCommand),
+    /// Time passed.
+    Timeout,
+}
+
+/// What goes out.
+#[derive(Debug)]
+pub enum Output {
+    /// Send on a flow.
+    Send(Flow, Bytes),
+    /// Send to a destination, over its connection if there is one.
+    SendTo(Destination, Bytes),
+    /// The peer of this flow proved who it is.
+    Trust(Flow),
+    /// A call leg tells something.
+    Leg(LegEventAt),
+    /// The edge tells something.
+    Edge(EdgeEvent),
+}
+
+/// Sizes of the tables. All but `registrations` are zero some time after the last call has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "counts of what each name says")]
+pub struct Counts {
+    pub server_transactions: usize,
+    pub client_transactions: usize,
+    pub legs: usize,
+    pub dialogs: usize,
+    pub ended_dialogs: usize,
+    pub lookups: usize,
+    pub registrations: usize,
+}
+
+/// The SIP edge.
+pub struct Core {
+    config: CoreConfig,
+    entropy: Entropy,
+    challenger: Challenger,
+    output: VecDeque<Output>,
+    timers: Timers,
+    servers: BTreeMap<ServerKey, ServerExchange>,
+    clients: BTreeMap<Box<str>, ClientExchange>,
+    legs: BTreeMap<LegId, Leg>,
+    dialogs: BTreeMap<DialogKey, LegId>,
+    /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
+    ended: BTreeMap<DialogKey, Mono>,
+    ended_order: VecDeque<(Mono, DialogKey)>,
+    /// INVITEs under way by Call-ID, From-tag and CSeq: the same request by another way is a loop (RFC 3261 §8.2.2.2).
+    invites: BTreeMap<(Box<str>, Box<str>, u32), ServerKey>,
+    lookups: Lookups,
+    registrar: Registrar,
+    probes: Probes,
+}
+
+impl Core {
+    /// An edge without calls.
+    ///
+    /// # Errors
+    /// When the domain cannot be a digest realm.
+    pub fn new(config: CoreConfig, mut entropy: Entropy) -> Result<Self, Malformed> {
+        let hosts: Vec<&str> = config.hosts().collect();
+        let challenger = Challenger::new(&mut entropy, &config.domain, &hosts)?;
+        Ok(Self {
+            challenger,
+            config,
+            entropy,
+            output: VecDeque::new(),
+            timers: Timers::default(),
+            servers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            dialogs: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            ended_order: VecDeque::new(),
+            invites: BTreeMap::new(),
+            lookups: Lookups::default(),
+            registrar: Registrar::default(),
+            probes: Probes::default(),
+        })
+    }
+
+    /// Takes one input. Then [`Self::poll_output`] until it is empty.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
+            Input::Message(flow, message) => self.on_response(flow, &message, now),
+            Input::FlowClosed(flow) => self.on_flow_closed(flow),
+            Input::Unreachable(destination) => self.on_unreachable(destination, now),
+            Input::Leg(command) => self.on_leg_command(command, now),
+            Input::Edge(command) => self.on_edge_command(command, now),
+            Input::Timeout => {}
+        }
+        self.on_time(now);
+    }
+
+    /// The next thing to send or tell, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.output.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due at the latest.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// Sizes of the tables.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            server_transactions: self.servers.len(),
+            client_transactions: self.clients.len(),
+            legs: self.legs.len(),
+            dialogs: self.dialogs.len(),
+            ended_dialogs: self.ended.len(),
+            lookups: self.lookups.len(),
+            registrations: self.registrar.len(),
+        }
+    }
+
+    fn tell(&mut self, event: LegEvent, now: Now) {
+        self.output.push_back(Output::Leg(LegEventAt { event, at: now }));
+    }
+
+    fn on_leg_command(&mut self, command: LegCommand, now: Now) {
+        match command {
+            LegCommand::Invite(invite) => self.invite(*invite, now),
+            LegCommand::Progress { leg, status, sdp } => self.progress(leg, status, sdp.as_ref(), now),
+            LegCommand::Accept { leg, sdp } => self.accept(leg, sdp.as_ref(), now),
+            LegCommand::Reject { leg, status, reason, retry_after_s } => {
+                self.reject(leg, status, reason.as_deref(), retry_after_s, now);
+            }
+            LegCommand::Confirm { leg } => self.confirm(leg),
+            LegCommand::HangUp { leg, cause } => self.hang_up(leg, cause, now),
+            LegCommand::Resume { leg, checkpoint } => self.resume(leg, &checkpoint, now),
+        }
+    }
+
+    fn on_edge_command(&mut self, command: EdgeCommand, now: Now) {
+        match command {
+            EdgeCommand::Credential { ticket, found } => self.on_credential(ticket, found, now),
+            EdgeCommand::CredentialRevoked { credential } => {
+                self.lookups.forget(credential);
+                let changes = self.registrar.revoke(credential, now.wall);
+                self.tell_bindings(changes);
+            }
+            EdgeCommand::Trunks(trunks) => self.set_trunks(trunks, now),
+            EdgeCommand::BindingRestored(binding) => {
+                self.registrar.restore(*binding);
+                self.timers.set(now.mono, Timer::Bindings);
+            }
+        }
+    }
+
+    fn on_time(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop(now.mono) {
+            match timer {
+                Timer::Server(key) => self.server_time(&key, now),
+                Timer::Client(branch) => self.client_time(&branch, now),
+                Timer::Leg(leg) => self.leg_time(leg, now),
+                Timer::Lookup(ticket) => self.lookup_time(ticket, now),
+                Timer::Bindings => self.bindings_time(now),
+                Timer::Probe(trunk) => self.probe_time(trunk, now),
+                Timer::Ended => self.ended_time(now),
+            }
+        }
+    }
+
+    fn ended_time(&mut self, now: Now) {
+        while self.ended_order.front().is_some_and(|(until, _)| *until <= now.mono) {
+            if let Some((_, key)) = self.ended_order.pop_front() {
+                self.ended.remove(&key);
+            }
+        }
+    }
+
+    /// Trunks do not answer over connections that are gone; phones are found by their next request.
+    fn on_flow_closed(&mut self, flow: Flow) {
+        self.registrar.flow_closed(flow);
+    }
+}
+
+#[cfg(test)]
+mod tests;

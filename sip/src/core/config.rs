@@ -1,0 +1,61 @@
+//! What the SIP edge is told at its start.
+
+use crate::flow::Protocol;
+use std::net::IpAddr;
+
+/// How we name ourselves in Via and Contact over one transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Host name or address; IPv6 in brackets.
+    pub host: Box<str>,
+    /// Port.
+    pub port: u16,
+}
+
+/// What the SIP edge is told at its start.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// Domain of the customers' addresses and digest realm.
+    pub domain: Box<str>,
+    /// Further hosts that requests may be addressed to.
+    pub other_hosts: Vec<Box<str>>,
+    /// Over UDP.
+    pub udp: Option<Advertised>,
+    /// Over TCP.
+    pub tcp: Option<Advertised>,
+    /// Over TLS.
+    pub tls: Option<Advertised>,
+    /// Written as origin of session descriptions.
+    pub sdp_address: IpAddr,
+    /// Whether customers may use UDP and TCP; else those serve trunks only.
+    pub plain_customers: bool,
+    /// Most legs at a time; more INVITEs are answered 503.
+    pub legs_max: usize,
+    /// Most transactions at a time; more requests are dropped or answered 503.
+    pub transactions_max: usize,
+    /// Most credential look-ups under way.
+    pub lookups_max: usize,
+}
+
+impl CoreConfig {
+    /// How we name ourselves over this transport; for one without a listener, as over another.
+    pub(super) fn advertised(&self, protocol: Protocol) -> Option<&Advertised> {
+        let own = match protocol {
+            Protocol::Udp => &self.udp,
+            Protocol::Tcp => &self.tcp,
+            Protocol::Tls => &self.tls,
+        };
+        own.as_ref().or(self.tcp.as_ref()).or(self.tls.as_ref()).or(self.udp.as_ref())
+    }
+
+    /// Every host that is ours.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        let listeners = [&self.udp, &self.tcp, &self.tls].into_iter().flatten().map(|a| &*a.host);
+        std::iter::once(&*self.domain).chain(self.other_hosts.iter().map(|h| &**h)).chain(listeners)
+    }
+
+    /// Whether a request addressed to this host is for us.
+    pub(super) fn is_ours(&self, host: &str) -> bool {
+        self.hosts().any(|ours| ours.eq_ignore_ascii_case(host))
+    }
+}

@@ -1,0 +1,385 @@
+//! Transactions in use: which machine belongs to which message, and the bytes it repeats.
+
+use super::timers::Timer;
+use super::{Core, Output};
+use crate::flow::{Destination, Flow, Protocol};
+use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
+use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
+use bytes::Bytes;
+use schema::id::TrunkId;
+use schema::leg::LegId;
+use schema::time::{Mono, Now};
+
+/// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ServerKey(Box<str>);
+
+impl ServerKey {
+    /// Of a request; `as_method` other than its own for ACK and CANCEL.
+    pub(super) fn of(request: &Message, as_method: &Method) -> Option<Self> {
+        let branch = request.branch().filter(|branch| branch.len() > 7 && branch.starts_with("z9hG4bK"))?;
+        let (host, port) = request.sent_by();
+        let key = format!("{branch} {}:{} {as_method}", host.to_ascii_lowercase(), port.unwrap_or(0));
+        Some(Self(key.into_boxed_str()))
+    }
+}
+
+enum ServerMachine {
+    Invite(InviteServer),
+    Other(OtherServer),
+}
+
+/// A request under way from a peer. After its final response it keeps the key and the response only.
+pub(super) struct ServerExchange {
+    machine: ServerMachine,
+    reply: Flow,
+    last: Bytes,
+    armed: Option<Mono>,
+    /// The leg an INVITE belongs to.
+    pub(super) leg: Option<LegId>,
+    merged: Option<(Box<str>, Box<str>, u32)>,
+}
+
+enum ClientMachine {
+    Invite(InviteClient),
+    Other(OtherClient),
+}
+
+/// Where a request of ours goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Back the way the peer's messages come.
+    Flow(Flow),
+    /// To an address.
+    To(Destination),
+}
+
+impl Way {
+    pub(super) const fn protocol(self) -> Protocol {
+        match self {
+            Self::Flow(flow) => flow.protocol,
+            Self::To(destination) => destination.protocol,
+        }
+    }
+}
+
+/// On whose behalf a request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Leg(LegId),
+    Probe(TrunkId),
+    /// Nobody waits for its outcome: CANCEL, the BYE of a leg that is gone.
+    Nobody,
+}
+
+/// A request under way to a peer.
+pub(super) struct ClientExchange {
+    machine: ClientMachine,
+    way: Way,
+    bytes: Bytes,
+    method: Method,
+    /// The INVITE as sent, for its ACK.
+    invite: Option<Message>,
+    owner: Owner,
+    armed: Option<Mono>,
+}
+
+/// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581).
+pub(super) fn reply_flow(flow: Flow, request: &Message) -> Flow {
+    match (flow.protocol, request.response_address()) {
+        (Protocol::Udp, Some(address)) => Flow::udp(address),
+        _ => flow,
+    }
+}
+
+impl Core {
+    pub(super) fn send(&mut self, way: Way, bytes: Bytes) {
+        self.output.push_back(match way {
+            Way::Flow(flow) => Output::Send(flow, bytes),
+            Way::To(destination) => Output::SendTo(destination, bytes),
+        });
+    }
+
+    /// Our Via for a request over this transport.
+    pub(super) fn via(&mut self, protocol: Protocol, branch: Option<&str>) -> Option<Via> {
+        let advertised = self.config.advertised(protocol)?;
+        let fresh;
+        let branch = match branch {
+            Some(branch) => branch,
+            None => {
+                fresh = format!("z9hG4bK{}", self.entropy.hex::<12>());
+                &fresh
+            }
+        };
+        Via::new(protocol.via(), &advertised.host, Some(advertised.port), branch).ok()
+    }
+
+    /// Answers a request without keeping anything.
+    pub(super) fn reply(&mut self, flow: Flow, request: &Message, response: ResponseBuilder) {
+        match response.build() {
+            Ok(bytes) => self.send(Way::Flow(reply_flow(flow, request)), bytes),
+            Err(error) => tracing::warn!(%error, "a response could not be written"),
+        }
+    }
+
+    /// A response with a fresh To-tag.
+    pub(super) fn response(&mut self, request: &Message, status: u16) -> ResponseBuilder {
+        let tag = self.entropy.hex::<8>();
+        ResponseBuilder::to_request(request, status, Some(&tag))
+    }
+
+    /// Answers a request other than INVITE; over UDP its repetitions get the same answer.
+    pub(super) fn answer(&mut self, flow: Flow, request: &Message, response: ResponseBuilder, now: Now) {
+        let Some(key) = ServerKey::of(request, request.method()) else { return };
+        if !self.servers.contains_key(&key) {
+            self.open_server(&key, flow, request);
+        }
+        self.respond(&key, response, now);
+    }
+
+    /// Answers a request other than INVITE with a status and nothing else.
+    pub(super) fn answer_status(&mut self, flow: Flow, request: &Message, status: u16, now: Now) {
+        let response = self.response(request, status);
+        self.answer(flow, request, response, now);
+    }
+
+    /// Begins a server transaction.
+    pub(super) fn open_server(&mut self, key: &ServerKey, flow: Flow, request: &Message) {
+        let is_invite = *request.method() == Method::Invite;
+        let machine = if is_invite {
+            ServerMachine::Invite(InviteServer::Proceeding)
+        } else {
+            ServerMachine::Other(OtherServer::Trying)
+        };
+        let merged = (is_invite && request.to_tag().is_none())
+            .then(|| (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0));
+        if let Some(merged) = &merged {
+            self.invites.insert(merged.clone(), key.clone());
+        }
+        let reply = reply_flow(flow, request);
+        let exchange = ServerExchange { machine, reply, last: Bytes::new(), armed: None, leg: None, merged };
+        self.servers.insert(key.clone(), exchange);
+    }
+
+    /// Sends a response within its transaction; nothing when that is gone.
+    pub(super) fn respond(&mut self, key: &ServerKey, response: ResponseBuilder, now: Now) {
+        match response.build() {
+            Ok(bytes) => self.respond_bytes(key, bytes, now),
+            Err(error) => tracing::warn!(%error, "a response could not be written"),
+        }
+    }
+
+    pub(super) fn respond_bytes(&mut self, key: &ServerKey, bytes: Bytes, now: Now) {
+        let Some(exchange) = self.servers.get_mut(key) else { return };
+        let reliable = exchange.reply.protocol.is_reliable();
+        let status = status_of(&bytes);
+        match &mut exchange.machine {
+            ServerMachine::Invite(machine) => machine.sent(status, reliable, now.mono),
+            ServerMachine::Other(machine) => machine.sent(reliable, now.mono),
+        }
+        exchange.last = bytes.clone();
+        let flow = exchange.reply;
+        self.send(Way::Flow(flow), bytes);
+        self.after_server(key, &[], now);
+    }
+
+    /// The request came again.
+    pub(super) fn server_repeated(&mut self, key: &ServerKey, now: Now) {
+        let Some(exchange) = self.servers.get(key) else { return };
+        let steps = match &exchange.machine {
+            ServerMachine::Invite(machine) => machine.on_repeated(),
+            ServerMachine::Other(machine) => machine.on_repeated(),
+        };
+        self.after_server(key, steps, now);
+    }
+
+    /// An ACK for this INVITE transaction came; true when it was the transaction's own (of a failure).
+    pub(super) fn server_acked(&mut self, key: &ServerKey, now: Now) -> bool {
+        let Some(exchange) = self.servers.get_mut(key) else { return false };
+        let reliable = exchange.reply.protocol.is_reliable();
+        let ServerMachine::Invite(machine) = &mut exchange.machine else { return false };
+        if !matches!(machine, InviteServer::Completed { .. } | InviteServer::Confirmed { .. }) {
+            return false;
+        }
+        let steps = machine.on_ack(reliable, now.mono);
+        self.after_server(key, steps, now);
+        true
+    }
+
+    pub(super) fn server_time(&mut self, key: &ServerKey, now: Now) {
+        let Some(exchange) = self.servers.get_mut(key) else { return };
+        exchange.armed = None;
+        let steps = match &mut exchange.machine {
+            ServerMachine::Invite(machine) => machine.on_time(now.mono),
+            ServerMachine::Other(machine) => machine.on_time(now.mono),
+        };
+        self.after_server(key, steps, now);
+    }
+
+    fn after_server(&mut self, key: &ServerKey, steps: &'static [Step], now: Now) {
+        for step in steps {
+            let Some(exchange) = self.servers.get(key) else { return };
+            match step {
+                Step::Repeat if !exchange.last.is_empty() => {
+                    let (flow, bytes) = (exchange.reply, exchange.last.clone());
+                    self.send(Way::Flow(flow), bytes);
+                }
+                Step::Terminate => {
+                    if let Some(merged) = self.servers.remove(key).and_then(|gone| gone.merged) {
+                        self.invites.remove(&merged);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let Some(exchange) = self.servers.get_mut(key) else { return };
+        let next = match &exchange.machine {
+            ServerMachine::Invite(machine) => machine.next_time(),
+            ServerMachine::Other(machine) => machine.next_time(),
+        };
+        let _ = now;
+        self.timers.arm(&mut exchange.armed, next, || Timer::Server(key.clone()));
+    }
+
+    /// Sends a request and begins its client transaction. `branch` is the one in its Via.
+    pub(super) fn request(
+        &mut self,
+        way: Way,
+        branch: &str,
+        request: RequestBuilder,
+        owner: Owner,
+        now: Now,
+    ) -> Option<Message> {
+        let bytes = match request.build() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(%error, "a request could not be written");
+                return None;
+            }
+        };
+        // What we wrote is what its ACK and CANCEL are made from, so it is read like any other message.
+        let message = Message::parse_datagram(&bytes).ok()?;
+        let reliable = way.protocol().is_reliable();
+        let is_invite = *message.method() == Method::Invite;
+        let machine = if is_invite {
+            ClientMachine::Invite(InviteClient::new(now.mono, reliable))
+        } else {
+            ClientMachine::Other(OtherClient::new(now.mono, reliable))
+        };
+        let exchange = ClientExchange {
+            machine,
+            way,
+            bytes: bytes.clone(),
+            method: message.method().clone(),
+            invite: is_invite.then(|| message.clone()),
+            owner,
+            armed: None,
+        };
+        self.clients.insert(client_key(branch, message.method()), exchange);
+        self.send(way, bytes);
+        self.after_client(&client_key(branch, message.method()), &[], None, now);
+        Some(message)
+    }
+
+    pub(super) fn on_response(&mut self, _flow: Flow, response: &Message, now: Now) {
+        let Some(branch) = response.branch() else { return };
+        let key = client_key(branch, response.method());
+        let Some(exchange) = self.clients.get_mut(&key) else { return };
+        let reliable = exchange.way.protocol().is_reliable();
+        let status = response.status().unwrap_or(0);
+        let steps = match &mut exchange.machine {
+            ClientMachine::Invite(machine) => machine.on_response(status, reliable, now.mono),
+            ClientMachine::Other(machine) => machine.on_response(status, reliable, now.mono),
+        };
+        self.after_client(&key, steps, Some(response), now);
+    }
+
+    pub(super) fn client_time(&mut self, key: &str, now: Now) {
+        let Some(exchange) = self.clients.get_mut(key) else { return };
+        exchange.armed = None;
+        let steps = match &mut exchange.machine {
+            ClientMachine::Invite(machine) => machine.on_time(now.mono),
+            ClientMachine::Other(machine) => machine.on_time(now.mono),
+        };
+        self.after_client(key, steps, None, now);
+    }
+
+    fn after_client(&mut self, key: &str, steps: &'static [Step], response: Option<&Message>, now: Now) {
+        for step in steps {
+            let Some(exchange) = self.clients.get(key) else { return };
+            let (way, owner, method) = (exchange.way, exchange.owner, exchange.method.clone());
+            match step {
+                Step::Repeat => self.send(way, exchange.bytes.clone()),
+                Step::Ack => {
+                    let ack = exchange
+                        .invite
+                        .as_ref()
+                        .zip(response)
+                        .map(|(i, r)| RequestBuilder::ack_of_failure(i, r).build());
+                    if let Some(Ok(bytes)) = ack {
+                        self.send(way, bytes);
+                    }
+                }
+                Step::Deliver => {
+                    if let Some(response) = response {
+                        self.on_answer(owner, &method, response, now);
+                    }
+                }
+                Step::TimedOut => self.on_no_answer(owner, &method, 408, now),
+                Step::Terminate => {
+                    self.clients.remove(key);
+                }
+            }
+        }
+        let Some(exchange) = self.clients.get_mut(key) else { return };
+        let next = match &exchange.machine {
+            ClientMachine::Invite(machine) => machine.next_time(),
+            ClientMachine::Other(machine) => machine.next_time(),
+        };
+        self.timers.arm(&mut exchange.armed, next, || Timer::Client(key.into()));
+    }
+
+    /// Every request under way to this destination has failed.
+    pub(super) fn on_unreachable(&mut self, destination: Destination, now: Now) {
+        let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
+        let failed: Vec<_> =
+            failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.method.clone())).collect();
+        for (key, owner, method) in failed {
+            self.clients.remove(&key);
+            self.on_no_answer(owner, &method, 503, now);
+        }
+    }
+
+    /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).
+    pub(super) fn drop_client(&mut self, branch: &str) {
+        self.clients.remove(&client_key(branch, &Method::Invite));
+    }
+
+    fn on_answer(&mut self, owner: Owner, method: &Method, response: &Message, now: Now) {
+        match owner {
+            Owner::Leg(leg) if *method == Method::Invite => self.on_invite_answer(leg, response, now),
+            Owner::Leg(leg) => self.on_in_dialog_answer(leg, response, now),
+            Owner::Probe(trunk) => self.on_probe_answer(trunk, now),
+            Owner::Nobody => {}
+        }
+    }
+
+    fn on_no_answer(&mut self, owner: Owner, method: &Method, status: u16, now: Now) {
+        match owner {
+            Owner::Leg(leg) if *method == Method::Invite => self.on_invite_unanswered(leg, status, now),
+            Owner::Leg(leg) => self.on_in_dialog_unanswered(leg, now),
+            Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
+            Owner::Nobody => {}
+        }
+    }
+}
+
+/// A CANCEL has its INVITE's branch: the method tells them apart.
+fn client_key(branch: &str, method: &Method) -> Box<str> {
+    format!("{branch} {method}").into_boxed_str()
+}
+
+/// The status of a response we wrote.
+fn status_of(bytes: &Bytes) -> u16 {
+    bytes.get(8..11).and_then(|text| std::str::from_utf8(text).ok()).and_then(|text| text.parse().ok()).unwrap_or(500)
+}

@@ -1,0 +1,314 @@
+//! A-legs: an INVITE to us, from the first message to the ACK of its 200.
+
+use super::exchange::{ServerKey, Way, reply_flow};
+use super::leg::{Leg, Pending200, Stage, peer_text};
+use super::timers::Timer;
+use super::{Core, dispatch::ALLOW};
+use crate::dialog::{Dialog, Stored, StoredInvite};
+use crate::flow::{Flow, Protocol};
+use crate::message::{HeaderName, Message, Method, NameAddr, Reason, ResponseBuilder, Uri};
+use crate::sdp::{self, Description, Origin, Placement};
+use crate::transaction::{GIVE_UP, Repetition, T2};
+use bytes::Bytes;
+use schema::account::SipCredential;
+use schema::id::CallId;
+use schema::leg::{EndCause, HangupCause, Invited, LegEvent, LegId, Sdp};
+use schema::pii::Pii;
+use schema::time::Now;
+
+/// Longest user part of a Request-URI that is taken as a number dialled.
+const DIALLED_MAX: usize = 64;
+
+impl Core {
+    /// An INVITE outside a dialog.
+    pub(super) fn on_invite(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
+        if self.is_trunk(flow) {
+            // Carriers do not call in: there is nobody to ring.
+            return self.refuse(flow, &request, 404, now);
+        }
+        if self.is_barred(flow) {
+            return self.refuse(flow, &request, 403, now);
+        }
+        if let Err(status) = self.check_target(&request) {
+            return self.refuse(flow, &request, status, now);
+        }
+        if self.refuse_extensions(flow, &request, now) {
+            return;
+        }
+        if !request.body().is_empty() && !request.has_sdp() {
+            let response = self.response(&request, 415).header(HeaderName::Accept, &"application/sdp");
+            return self.reply(flow, &request, response);
+        }
+        let merged = (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0);
+        if self.invites.contains_key(&merged) {
+            return self.refuse(flow, &request, 482, now);
+        }
+        if self.legs.len() >= self.config.legs_max {
+            return self.refuse_overloaded(flow, &request);
+        }
+        self.authenticate(flow, request, key, now);
+    }
+
+    /// The INVITE is authenticated: a new A-leg.
+    pub(super) fn invited(
+        &mut self,
+        flow: Flow,
+        invite: Message,
+        key: &ServerKey,
+        credential: &SipCredential,
+        now: Now,
+    ) {
+        match self.incoming_leg(flow, &invite, key) {
+            Ok(leg) => {
+                let id = LegId::a(CallId::generate(&mut self.entropy, now.wall));
+                let event = Invited {
+                    leg: id,
+                    account: credential.account,
+                    credential: credential.id,
+                    dialled: Pii::new(dialled(&invite)),
+                    wanted_caller_id: wanted_caller_id(&invite).map(Pii::new),
+                    withhold: wants_privacy(&invite),
+                    offer: sdp_of(&invite),
+                    checkpoint: incoming_checkpoint(&leg, &invite),
+                };
+                if let Some(exchange) = self.servers.get_mut(key) {
+                    exchange.leg = Some(id);
+                }
+                self.dialogs.insert(leg.dialog.key(), id);
+                self.legs.insert(id, leg);
+                self.tell(LegEvent::Invited(Box::new(event)), now);
+            }
+            Err(status) => {
+                let response = self.response(&invite, status);
+                self.respond(key, response, now);
+            }
+        }
+    }
+
+    /// # Errors
+    /// The status to answer with: no Contact, or a session description that cannot be read.
+    fn incoming_leg(&mut self, flow: Flow, invite: &Message, key: &ServerKey) -> Result<Leg, u16> {
+        if invite.has_sdp() && Description::parse(invite.body()).is_err() {
+            return Err(400);
+        }
+        let tag = self.entropy.hex::<8>();
+        let dialog = Dialog::of_invite(invite, &tag).map_err(|_| 400_u16)?;
+        let contact = self.contact(flow.protocol).ok_or(500_u16)?;
+        Ok(Leg {
+            stage: Stage::Incoming { key: key.clone(), invite: invite.clone() },
+            dialog,
+            contact,
+            way: Way::Flow(reply_flow(flow, invite)),
+            is_customer: true,
+            origin: Origin::fresh(&mut self.entropy),
+            local_sdp: None,
+            remote_sdp: invite.has_sdp().then(|| invite.body().clone()),
+            ok: None,
+            ack: None,
+            hang_up: None,
+            armed: None,
+        })
+    }
+
+    /// Our Contact on a leg over this transport: a fresh random user, so that legs cannot be linked.
+    pub(super) fn contact(&mut self, protocol: Protocol) -> Option<NameAddr> {
+        let user = self.entropy.hex::<8>();
+        let advertised = self.config.advertised(protocol)?;
+        let uri = Uri::sip(Some(&user), &advertised.host, Some(advertised.port)).ok()?;
+        let transport = match protocol {
+            Protocol::Udp => return Some(NameAddr::new(uri)),
+            Protocol::Tcp => "tcp",
+            Protocol::Tls => "tls",
+        };
+        Some(NameAddr::new(uri.with_param("transport", Some(transport)).ok()?))
+    }
+
+    /// The session description for this leg out of what another leg sent: built anew by an allow-list.
+    pub(super) fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
+        let description = Description::parse(theirs?.expose().as_bytes()).ok()?;
+        let address = self.config.sdp_address;
+        let leg = self.legs.get_mut(&leg)?;
+        if leg.local_sdp.is_some() {
+            leg.origin = leg.origin.next();
+        }
+        // Media is not anchored yet: the addresses pass as they are given.
+        let ours = Bytes::from(description.rewrite(leg.origin, address, |_, _| Placement::AsGiven));
+        leg.local_sdp = Some(ours.clone());
+        Some(ours)
+    }
+
+    /// A 18x.
+    pub(super) fn progress(&mut self, id: LegId, status: u16, sdp: Option<&Sdp>, now: Now) {
+        if !(180..=189).contains(&status)
+            || !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. }))
+        {
+            return;
+        }
+        let body = self.describe(id, sdp);
+        let Some(leg) = self.legs.get(&id) else { return };
+        let Stage::Incoming { key, invite } = &leg.stage else { return };
+        let response =
+            ResponseBuilder::to_request(invite, status, leg.dialog.local.tag()).record_route().contact(&leg.contact);
+        let response = with_sdp(response, body);
+        let key = key.clone();
+        self.respond(&key, response, now);
+    }
+
+    /// The 200. It is repeated until its ACK, over every transport (RFC 3261 §13.3.1.4).
+    pub(super) fn accept(&mut self, id: LegId, sdp: Option<&Sdp>, now: Now) {
+        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
+            return;
+        }
+        let body = self.describe(id, sdp);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Stage::Incoming { key, invite } = &leg.stage else { return };
+        let response = ResponseBuilder::to_request(invite, 200, leg.dialog.local.tag())
+            .record_route()
+            .contact(&leg.contact)
+            .header(HeaderName::Allow, &ALLOW);
+        let (key, cseq) = (key.clone(), invite.cseq().0);
+        let Ok(bytes) = with_sdp(response, body).build() else { return };
+        let Way::Flow(flow) = leg.way else { return };
+        let repeat = Repetition::from(now.mono, T2);
+        leg.ok = Some(Pending200 { bytes: bytes.clone(), flow, cseq, repeat, give_up: now.mono + GIVE_UP });
+        leg.stage = Stage::Up;
+        self.respond_bytes(&key, bytes, now);
+        self.arm_leg(id);
+    }
+
+    /// A final failure.
+    pub(super) fn reject(
+        &mut self,
+        id: LegId,
+        status: u16,
+        reason: Option<&str>,
+        retry_after_s: Option<u32>,
+        now: Now,
+    ) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let Stage::Incoming { key, invite } = &leg.stage else { return };
+        let status = if (400..=699).contains(&status) { status } else { 500 };
+        let mut response = ResponseBuilder::to_request(invite, status, leg.dialog.local.tag());
+        if let Some(text) = reason {
+            response = response.header(HeaderName::Reason, &Reason::sip(status, text));
+        }
+        if let Some(seconds) = retry_after_s {
+            response = response.header(HeaderName::RetryAfter, &seconds);
+        }
+        let key = key.clone();
+        self.respond(&key, response, now);
+        self.forget_leg(id, now);
+    }
+
+    pub(super) fn on_cancel(&mut self, flow: Flow, cancel: &Message, now: Now) {
+        let invite_key = ServerKey::of(cancel, &Method::Invite);
+        let found = invite_key.as_ref().and_then(|key| self.servers.get(key)).map(|exchange| exchange.leg);
+        let Some(leg) = found else { return self.answer_status(flow, cancel, 481, now) };
+        // The CANCEL succeeds whatever becomes of the INVITE (RFC 3261 §9.2).
+        let tag = leg.and_then(|id| self.legs.get(&id)).and_then(|leg| leg.dialog.local.tag().map(str::to_owned));
+        let tag = tag.unwrap_or_else(|| self.entropy.hex::<8>());
+        self.answer(flow, cancel, ResponseBuilder::to_request(cancel, 200, Some(&tag)), now);
+        let Some(id) = leg else { return };
+        let Some(Leg { stage: Stage::Incoming { key, invite }, dialog, .. }) = self.legs.get(&id) else { return };
+        let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, dialog.local.tag()));
+        self.respond(&key, response, now);
+        self.forget_leg(id, now);
+        self.tell(LegEvent::Cancelled { leg: id }, now);
+    }
+
+    /// The ACK of a 2xx of ours.
+    pub(super) fn on_ack(&mut self, ack: &Message, now: Now) {
+        let Some(id) = self.leg_of(ack) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if leg.dialog.remote.tag() != ack.from_tag() || leg.ok.as_ref().is_none_or(|ok| ok.cseq != ack.cseq().0) {
+            return;
+        }
+        let first = leg.ok.take().is_some_and(|ok| leg.dialog.local_cseq == 0 && leg.is_customer && ok.cseq > 0);
+        let hang_up = leg.hang_up.take();
+        if ack.has_sdp() {
+            leg.remote_sdp = Some(ack.body().clone());
+        }
+        if first {
+            self.tell(LegEvent::Confirmed { leg: id }, now);
+        }
+        if let Some(cause) = hang_up {
+            self.bye(id, Some(cause), now);
+            self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
+        }
+    }
+
+    pub(super) fn leg_time(&mut self, id: LegId, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.armed = None;
+        if let Some(ok) = &mut leg.ok {
+            if ok.give_up <= now.mono {
+                leg.ok = None;
+                self.bye(id, Some(HangupCause::ServiceFailure), now);
+                return self.tell(LegEvent::Ended { leg: id, cause: EndCause::NoAck }, now);
+            }
+            if ok.repeat.take(now.mono) {
+                let (flow, bytes) = (ok.flow, ok.bytes.clone());
+                self.send(Way::Flow(flow), bytes);
+            }
+        } else if let Stage::Outgoing(outgoing) = &leg.stage
+            && outgoing.until <= now.mono
+        {
+            self.outgoing_time(id, now);
+        }
+        self.arm_leg(id);
+    }
+
+    pub(super) fn arm_leg(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.get_mut(&id) {
+            let next = leg.next_time();
+            self.timers.arm(&mut leg.armed, next, || Timer::Leg(id));
+        }
+    }
+}
+
+pub(super) fn with_sdp(response: ResponseBuilder, body: Option<Bytes>) -> ResponseBuilder {
+    match body {
+        Some(body) => response.body(sdp::CONTENT_TYPE, body),
+        None => response,
+    }
+}
+
+pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
+    if !message.has_sdp() {
+        return None;
+    }
+    std::str::from_utf8(message.body()).ok().map(|text| Pii::new(text.into()))
+}
+
+/// What the phone dialled: the user of a SIP URI, the number of a tel URI, without visual separators and parameters.
+fn dialled(invite: &Message) -> String {
+    let Some(uri) = invite.request_uri() else { return String::new() };
+    let user = uri.user_decoded().unwrap_or_else(|| uri.as_str().trim_start_matches("tel:").to_owned());
+    user.split(';').next().unwrap_or_default().chars().take(DIALLED_MAX).collect()
+}
+
+/// The caller ID the phone asks for, when it looks like a number.
+fn wanted_caller_id(invite: &Message) -> Option<String> {
+    let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
+    let user = preferred.unwrap_or_else(|| invite.from()).uri.user_decoded()?;
+    let digits = user.strip_prefix('+').unwrap_or(&user);
+    let looks_like_one = (4..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    looks_like_one.then_some(user)
+}
+
+/// `Privacy: id` or stronger, or an anonymous From (RFC 3323, RFC 3325).
+fn wants_privacy(invite: &Message) -> bool {
+    let by_header = invite
+        .texts(HeaderName::Privacy)
+        .flat_map(|text| text.split(';'))
+        .any(|value| ["id", "user", "header"].contains(&value.trim().to_ascii_lowercase().as_str()));
+    by_header || invite.from().uri.host().eq_ignore_ascii_case("anonymous.invalid")
+}
+
+fn incoming_checkpoint(leg: &Leg, invite: &Message) -> schema::leg::Checkpoint {
+    let mut stored = Stored::of(&leg.dialog, &leg.contact, peer_text(leg.way));
+    stored.invite =
+        Some(StoredInvite { vias: invite.vias().iter().map(ToString::to_string).collect(), cseq: invite.cseq().0 });
+    stored.remote_sdp = leg.remote_sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
+    stored.checkpoint()
+}

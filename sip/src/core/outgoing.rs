@@ -1,0 +1,363 @@
+//! B-legs: our INVITE, built from typed fields only, from the first message to the ACK of its 200.
+
+use super::Core;
+use super::exchange::{Owner, Way};
+use super::incoming::sdp_of;
+use super::leg::{Leg, Outgoing, Stage, peer_text};
+use crate::dialog::{Dialog, Stored};
+use crate::flow::{Destination, Protocol};
+use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
+use crate::sdp::{self, Description, Origin};
+use crate::transaction::GIVE_UP;
+use schema::carrier::GatewayTransport;
+use schema::leg::{HangupCause, Invite, LegEvent, LegId};
+use schema::number::Presentation;
+use schema::time::Now;
+use std::time::Duration;
+
+/// Host of an anonymous From (RFC 3323 §4.1.1.3).
+const ANONYMOUS: &str = "anonymous.invalid";
+
+impl Core {
+    /// Begins an outgoing leg.
+    pub(super) fn invite(&mut self, invite: Invite, now: Now) {
+        let id = invite.leg;
+        if self.legs.contains_key(&id) {
+            return;
+        }
+        if self.try_invite(&invite, now).is_err() {
+            self.tell(LegEvent::Failed { leg: id, status: 503, q850: None, rang: false, redress: None }, now);
+        }
+    }
+
+    /// # Errors
+    /// Something in it cannot be written in SIP; nothing was sent.
+    fn try_invite(&mut self, invite: &Invite, now: Now) -> Result<(), Malformed> {
+        let way =
+            Way::To(Destination { protocol: protocol_of(invite.gateway.transport), address: invite.gateway.address });
+        let contact = self.contact(way.protocol()).ok_or(Malformed)?;
+        let (local, remote, target) = self.addresses(invite)?;
+        let dialog = Dialog {
+            call_id: invite.ids.call_id.clone(),
+            local: local.with_tag(&invite.ids.from_tag)?,
+            remote,
+            local_cseq: invite.ids.cseq,
+            remote_cseq: None,
+            target: target.clone(),
+            routes: Vec::new(),
+        };
+        let via = self.via(way.protocol(), Some(&invite.ids.branch)).ok_or(Malformed)?;
+        let origin = Origin::fresh(&mut self.entropy);
+        let mut request = RequestBuilder::new(Method::Invite, target)
+            .via(&via)
+            .from(&dialog.local)
+            .to(&dialog.remote)
+            .call_id(&dialog.call_id)
+            .cseq(invite.ids.cseq)
+            .contact(&contact)
+            .header(HeaderName::Allow, &"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE");
+        request = self.with_privacy(request, invite)?;
+        let mut local_sdp = None;
+        if let Some(offer) = &invite.offer {
+            let description = Description::parse(offer.expose().as_bytes()).map_err(|_| Malformed)?;
+            let ours = description.rewrite(origin, self.config.sdp_address, |_, _| sdp::Placement::AsGiven);
+            local_sdp = Some(bytes::Bytes::from(ours));
+            request = request.body(sdp::CONTENT_TYPE, local_sdp.clone().unwrap_or_default());
+        }
+        let sent = self.request(way, &invite.ids.branch, request, Owner::Leg(invite.leg), now).ok_or(Malformed)?;
+        let outgoing = Outgoing {
+            branch: invite.ids.branch.clone(),
+            invite: sent,
+            provisional: false,
+            rang: false,
+            unwanted: None,
+            cancelled: false,
+            until: now.mono + Duration::from_secs(u64::from(invite.ring_timeout_s)),
+        };
+        let leg = Leg {
+            stage: Stage::Outgoing(outgoing),
+            dialog,
+            contact,
+            way,
+            is_customer: false,
+            origin,
+            local_sdp,
+            remote_sdp: None,
+            ok: None,
+            ack: None,
+            hang_up: None,
+            armed: None,
+        };
+        self.dialogs.insert(leg.dialog.key(), invite.leg);
+        self.legs.insert(invite.leg, leg);
+        self.arm_leg(invite.leg);
+        Ok(())
+    }
+
+    /// From, To and Request-URI. A withheld number leaves no trace in them.
+    fn addresses(&self, invite: &Invite) -> Result<(NameAddr, NameAddr, Uri), Malformed> {
+        let from = match &invite.presentation {
+            Presentation::Shown(number) => {
+                NameAddr::new(Uri::sip(Some(number.number().as_str()), &self.config.domain, None)?)
+            }
+            Presentation::Withheld(_) => {
+                NameAddr::new(Uri::sip(Some("anonymous"), ANONYMOUS, None)?).with_display("Anonymous")?
+            }
+        };
+        let destination = invite.destination.as_str();
+        let target = Uri::of_address(Some(destination), invite.gateway.address);
+        let to = NameAddr::new(Uri::sip(Some(destination), target.host(), None)?);
+        Ok((from, to, target))
+    }
+
+    /// Privacy and, over trusted trunks only, the asserted identity (RFC 3323, RFC 3325).
+    fn with_privacy(&self, request: RequestBuilder, invite: &Invite) -> Result<RequestBuilder, Malformed> {
+        let Presentation::Withheld(number) = &invite.presentation else { return Ok(request) };
+        let request = request.header(HeaderName::Privacy, &"id");
+        if !invite.trusted {
+            return Ok(request);
+        }
+        let identity = NameAddr::new(Uri::sip(Some(number.number().as_str()), &self.config.domain, None)?);
+        Ok(request.header(HeaderName::PAssertedIdentity, &identity))
+    }
+
+    /// A response to the INVITE.
+    pub(super) fn on_invite_answer(&mut self, id: LegId, response: &Message, now: Now) {
+        let status = response.status().unwrap_or(0);
+        match status {
+            100..=199 => self.on_provisional(id, status, response, now),
+            200..=299 => self.on_success(id, response, now),
+            _ => self.on_failure(id, status, response, now),
+        }
+    }
+
+    fn on_provisional(&mut self, id: LegId, status: u16, response: &Message, now: Now) {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), remote_sdp, .. }) = self.legs.get_mut(&id) else { return };
+        outgoing.provisional = true;
+        if outgoing.unwanted.is_some() {
+            return self.cancel(id, now);
+        }
+        if !(180..=189).contains(&status) {
+            return;
+        }
+        outgoing.rang = true;
+        let sdp = sdp_of(response).filter(|text| Description::parse(text.expose().as_bytes()).is_ok());
+        if sdp.is_some() {
+            *remote_sdp = Some(response.body().clone());
+        }
+        self.tell(LegEvent::Progress { leg: id, status, sdp }, now);
+    }
+
+    fn on_success(&mut self, id: LegId, response: &Message, now: Now) {
+        let Some(leg) = self.legs.get(&id) else { return self.end_stray(response, now) };
+        match &leg.stage {
+            Stage::Outgoing(outgoing) if outgoing.unwanted.is_none() => self.on_first_success(id, response, now),
+            Stage::Outgoing(outgoing) => {
+                // It was answered while our CANCEL was on its way: the call is not wanted.
+                let (cause, rang) = (outgoing.unwanted, outgoing.rang);
+                self.acknowledge_and_end(id, response, now);
+                self.forget_leg(id, now);
+                let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
+                self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
+            }
+            _ if leg.dialog.remote.tag() != response.to_tag() => self.acknowledge_and_end(id, response, now),
+            // Repeated: our ACK was lost, or is still waiting for the commit.
+            _ => {
+                if let (Some(ack), way) = (leg.ack.clone(), leg.way) {
+                    self.send(way, ack);
+                }
+            }
+        }
+    }
+
+    fn on_first_success(&mut self, id: LegId, response: &Message, now: Now) {
+        let usable = !response.has_sdp() || Description::parse(response.body()).is_ok();
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if !usable {
+            self.acknowledge_and_end(id, response, now);
+            self.forget_leg(id, now);
+            return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
+        }
+        leg.dialog = leg.dialog.confirmed_by(response);
+        leg.stage = Stage::Answered { cseq: response.cseq().0 };
+        if response.has_sdp() {
+            leg.remote_sdp = Some(response.body().clone());
+        }
+        leg.way = next_way(&leg.dialog, leg.way);
+        let sdp = sdp_of(response).or_else(|| {
+            let early = leg.remote_sdp.as_ref().and_then(|sdp| std::str::from_utf8(sdp).ok());
+            early.map(|text| schema::pii::Pii::new(text.into()))
+        });
+        let checkpoint = checkpoint(leg);
+        self.arm_leg(id);
+        self.tell(LegEvent::Answered { leg: id, sdp, checkpoint }, now);
+    }
+
+    fn on_failure(&mut self, id: LegId, status: u16, response: &Message, now: Now) {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) else { return };
+        let status = match outgoing.unwanted {
+            Some(HangupCause::NoAnswer) => 408,
+            Some(_) => 487,
+            None => status,
+        };
+        let rang = outgoing.rang;
+        let q850 = q850_of(response);
+        let redress = [603, 607, 608].contains(&status).then(|| redress(response)).flatten();
+        self.forget_leg(id, now);
+        self.tell(LegEvent::Failed { leg: id, status, q850, rang, redress }, now);
+    }
+
+    /// Nothing final came in time, or the gateway cannot be reached.
+    pub(super) fn on_invite_unanswered(&mut self, id: LegId, status: u16, now: Now) {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) else { return };
+        let rang = outgoing.rang;
+        self.forget_leg(id, now);
+        self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
+    }
+
+    /// It rang long enough, or its CANCEL was not answered.
+    pub(super) fn outgoing_time(&mut self, id: LegId, now: Now) {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) else { return };
+        if outgoing.unwanted.is_none() {
+            return self.withdraw(id, HangupCause::NoAnswer, now);
+        }
+        let branch = outgoing.branch.clone();
+        let status = if outgoing.unwanted == Some(HangupCause::NoAnswer) { 408 } else { 487 };
+        self.drop_client(&branch);
+        self.on_invite_unanswered(id, status, now);
+    }
+
+    /// The leg is not wanted any more: CANCEL, as soon as a provisional response allows it (RFC 3261 §9.1).
+    pub(super) fn withdraw(&mut self, id: LegId, cause: HangupCause, now: Now) {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) else { return };
+        if outgoing.unwanted.is_some() {
+            return;
+        }
+        outgoing.unwanted = Some(cause);
+        outgoing.until = now.mono + GIVE_UP;
+        let may_cancel = outgoing.provisional;
+        if may_cancel {
+            self.cancel(id, now);
+        }
+        self.arm_leg(id);
+    }
+
+    fn cancel(&mut self, id: LegId, now: Now) {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), way, .. }) = self.legs.get_mut(&id) else { return };
+        if std::mem::replace(&mut outgoing.cancelled, true) {
+            return;
+        }
+        let mut cancel = RequestBuilder::cancel(&outgoing.invite);
+        if let Some(cause) = outgoing.unwanted {
+            cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
+        }
+        let (branch, way) = (outgoing.branch.clone(), *way);
+        self.request(way, &branch, cancel, Owner::Nobody, now);
+    }
+
+    /// The commit is done: acknowledge the 200.
+    pub(super) fn confirm(&mut self, id: LegId) {
+        let Some(Leg { stage: Stage::Answered { cseq }, .. }) = self.legs.get(&id) else { return };
+        let cseq = *cseq;
+        self.acknowledge(id, cseq);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.stage = Stage::Up;
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, id: LegId, cseq: u32) {
+        let Some(way) = self.legs.get(&id).map(|leg| leg.way) else { return };
+        let Some(via) = self.via(way.protocol(), None) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if let Ok(bytes) = leg.dialog.ack(cseq, &via).build() {
+            leg.ack = Some(bytes.clone());
+            self.send(way, bytes);
+        }
+    }
+
+    /// ACK and BYE for a 200 that is not the leg's own: forked, or too late (RFC 3261 §13.2.2.4).
+    fn acknowledge_and_end(&mut self, id: LegId, response: &Message, now: Now) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let (mut dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
+        let way = next_way(&dialog, way);
+        let (Some(ack_via), Some(bye_via)) = (self.via(way.protocol(), None), self.via(way.protocol(), None)) else {
+            return;
+        };
+        if let Ok(ack) = dialog.ack(response.cseq().0, &ack_via).build() {
+            self.send(way, ack);
+        }
+        let bye = dialog.request(Method::Bye, &bye_via);
+        let branch = bye_via.branch().unwrap_or_default().to_owned();
+        self.request(way, &branch, bye, Owner::Nobody, now);
+    }
+
+    /// ACK and BYE for a 200 whose leg is gone: it crossed our giving up, or is the fork of a call that is over.
+    fn end_stray(&mut self, response: &Message, now: Now) {
+        let Some(contact) = response.contacts().into_iter().next() else { return };
+        let mut routes = response.record_routes();
+        routes.reverse();
+        let cseq = response.cseq().0;
+        let mut dialog = Dialog {
+            call_id: response.call_id().into(),
+            local: response.from(),
+            remote: response.to(),
+            local_cseq: cseq,
+            remote_cseq: None,
+            target: contact.uri,
+            routes,
+        };
+        let protocol = match response.via_transport() {
+            crate::message::Transport::Tcp => Protocol::Tcp,
+            crate::message::Transport::Tls => Protocol::Tls,
+            _ => Protocol::Udp,
+        };
+        let Some(way) = address_way(&dialog, protocol) else { return };
+        let (Some(ack_via), Some(bye_via)) = (self.via(protocol, None), self.via(protocol, None)) else { return };
+        if let Ok(ack) = dialog.ack(cseq, &ack_via).build() {
+            self.send(way, ack);
+        }
+        let bye = dialog.request(Method::Bye, &bye_via);
+        let branch = bye_via.branch().unwrap_or_default().to_owned();
+        self.request(way, &branch, bye, Owner::Nobody, now);
+    }
+}
+
+/// Requests of the dialog go where it says, when that is an address; else to the gateway.
+fn next_way(dialog: &Dialog, way: Way) -> Way {
+    address_way(dialog, way.protocol()).unwrap_or(way)
+}
+
+/// Where the dialog's own word leads, when that is an address.
+fn address_way(dialog: &Dialog, protocol: Protocol) -> Option<Way> {
+    let hop = dialog.next_hop();
+    let port = hop.port().unwrap_or(if protocol == Protocol::Tls { 5061 } else { 5060 });
+    let ip = hop.host().trim_matches(['[', ']']).parse().ok()?;
+    Some(Way::To(Destination { protocol, address: std::net::SocketAddr::new(ip, port) }))
+}
+
+const fn protocol_of(transport: GatewayTransport) -> Protocol {
+    match transport {
+        GatewayTransport::Udp => Protocol::Udp,
+        GatewayTransport::Tcp => Protocol::Tcp,
+        GatewayTransport::Tls => Protocol::Tls,
+    }
+}
+
+/// Q.850 cause of a Reason header.
+pub(super) fn q850_of(message: &Message) -> Option<u8> {
+    let reason = message.reasons().find(|reason| reason.protocol.eq_ignore_ascii_case("Q.850"))?;
+    u8::try_from(reason.cause?).ok().filter(|cause| *cause <= 127)
+}
+
+/// Where a blocked caller can complain: the Call-Info with purpose jwscard is not read yet; a Contact of a 608 is.
+fn redress(response: &Message) -> Option<String> {
+    response.contacts().into_iter().next().map(|contact| contact.uri.to_string())
+}
+
+pub(super) fn checkpoint(leg: &Leg) -> schema::leg::Checkpoint {
+    let text = |sdp: &Option<bytes::Bytes>| sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
+    let mut stored = Stored::of(&leg.dialog, &leg.contact, peer_text(leg.way));
+    stored.local_sdp = text(&leg.local_sdp);
+    stored.remote_sdp = text(&leg.remote_sdp);
+    stored.checkpoint()
+}

@@ -1,0 +1,96 @@
+//! REGISTER: the phone's request, the registrar's decision, the answer.
+
+use super::exchange::{ServerKey, reply_flow};
+use super::timers::Timer;
+use super::{Core, Output};
+use crate::flow::{Flow, Protocol};
+use crate::message::{HeaderName, Message, Method};
+use crate::registrar::{Ask, Decision, Registration};
+use schema::account::SipCredential;
+use schema::edge::{BindingChange, EdgeEvent};
+use schema::time::Now;
+
+impl Core {
+    pub(super) fn on_register(&mut self, flow: Flow, request: Message, now: Now) {
+        if self.is_barred(flow) {
+            return self.refuse(flow, &request, 403, now);
+        }
+        let status = self.check_target(&request).err().or_else(|| {
+            let host_is_ours = self.config.is_ours(request.to().uri.host());
+            (!host_is_ours).then_some(404)
+        });
+        if let Some(status) = status {
+            return self.refuse(flow, &request, status, now);
+        }
+        if self.refuse_extensions(flow, &request, now) {
+            return;
+        }
+        let Some(key) = ServerKey::of(&request, &Method::Register) else { return };
+        self.authenticate(flow, request, key, now);
+    }
+
+    /// The REGISTER is authenticated.
+    pub(super) fn register(&mut self, flow: Flow, request: &Message, credential: &SipCredential, now: Now) {
+        // The address-of-record is the digest user's own, and no other (RFC 3261 §10.3 step 4).
+        if request.to().uri.user_decoded().as_deref() != Some(&*credential.username) {
+            return self.answer_status(flow, request, 403, now);
+        }
+        let registration = Registration {
+            credential: credential.id,
+            account: credential.account,
+            flow: reply_flow(flow, request),
+            call_id: request.call_id(),
+            cseq: request.cseq().0,
+            default_s: if flow.protocol == Protocol::Udp { 300 } else { 3_600 },
+            asks: asks(request),
+        };
+        match self.registrar.register(&registration, now.wall) {
+            Decision::Refused(status) => {
+                let mut response = self.response(request, status);
+                if status == 423 {
+                    response = response.header(HeaderName::MinExpires, &crate::registrar::EXPIRES_MIN_S);
+                }
+                self.answer(flow, request, response, now);
+            }
+            Decision::Registered { contacts, changes } => {
+                let response = self.response(request, 200);
+                let response =
+                    contacts.iter().fold(response, |response, contact| response.header(HeaderName::Contact, contact));
+                self.answer(flow, request, response, now);
+                self.tell_bindings(changes);
+                self.arm_bindings(now);
+            }
+        }
+    }
+
+    pub(super) fn tell_bindings(&mut self, changes: Vec<BindingChange>) {
+        for change in changes {
+            self.output.push_back(Output::Edge(EdgeEvent::BindingChanged(Box::new(change))));
+        }
+    }
+
+    pub(super) fn bindings_time(&mut self, now: Now) {
+        let changes = self.registrar.expire(now.wall);
+        self.tell_bindings(changes);
+        self.arm_bindings(now);
+    }
+
+    fn arm_bindings(&mut self, now: Now) {
+        if let Some(at) = self.registrar.next_expiry() {
+            self.timers.set(now.mono + at.since(now.wall), Timer::Bindings);
+        }
+    }
+}
+
+/// What the Contacts ask for.
+fn asks(request: &Message) -> Ask {
+    if request.is_contact_wildcard() {
+        return Ask::RemoveAll { expires_s: request.expires() };
+    }
+    let default = request.expires();
+    let contacts = request.contacts().into_iter().map(|contact| {
+        let expires = contact.expires_s().or(default);
+        (contact, expires)
+    });
+    Ask::Contacts(contacts.collect())
+}

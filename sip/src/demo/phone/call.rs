@@ -1,0 +1,167 @@
+//! The phone's calls and registration: what its requests' outcomes and the server's requests mean.
+
+use super::super::LINGER;
+use super::{Call, Dialog, Out, Outgoing, Owner, Phone, PhoneCall, PhoneEvent, Stage, Timer};
+use crate::message::{Message, Method, NameAddr, ResponseBuilder, Uri};
+use crate::sdp::{self, Origin};
+use bytes::Bytes;
+use schema::time::Mono;
+use std::time::Duration;
+
+impl Phone {
+    pub(super) fn place_call(&mut self, call: PhoneCall, number: &str, now: Mono, out: &mut Out) {
+        let uri = Uri::sip(Some(number), &self.config.domain, None);
+        let (Ok(target), Ok(from)) = (uri, NameAddr::new(self.aor.clone()).with_tag(&self.entropy.hex::<8>())) else {
+            return out.events.push(PhoneEvent::Failed { call, status: 484 });
+        };
+        if self.calls.len() >= self.config.most_calls || self.calls.contains_key(&call) {
+            return out.events.push(PhoneEvent::Failed { call, status: 503 });
+        }
+        let call_id: Box<str> = self.entropy.hex::<16>().into();
+        let to = NameAddr::new(target.clone());
+        let dialog = Dialog { call_id: call_id.clone(), from, to, target, routes: Vec::new(), cseq: 0 };
+        let origin = Origin::fresh(&mut self.entropy);
+        self.by_call_id.insert(call_id, call);
+        let stage = Stage::Calling;
+        self.calls.insert(call, Call { dialog, stage, unwanted: false, invite: 0, ack: None, origin });
+        let body = Bytes::from(sdp::audio(origin, self.media_address(call)));
+        let outgoing = Outgoing { body: Some(body), ..Outgoing::new(Method::Invite) };
+        let invite = self.send(Owner::Call(call), outgoing, now, out);
+        if let Some(state) = self.calls.get_mut(&call) {
+            state.invite = invite;
+        }
+    }
+
+    pub(super) fn hang_up(&mut self, call: PhoneCall, now: Mono, out: &mut Out) {
+        let Some(state) = self.calls.get_mut(&call) else { return };
+        match state.stage {
+            Stage::Calling => state.unwanted = true,
+            Stage::Ringing => {
+                state.unwanted = true;
+                let invite = state.invite;
+                self.cancel(invite, now, out);
+            }
+            Stage::Up => {
+                state.stage = Stage::Ending;
+                self.send(Owner::Call(call), Outgoing::new(Method::Bye), now, out);
+            }
+            Stage::Ending | Stage::Over => {}
+        }
+    }
+
+    pub(super) fn on_registered(&mut self, response: &Message, status: u16, now: Mono, out: &mut Out) {
+        if status >= 300 {
+            self.refresh_at = None;
+            return out.events.push(PhoneEvent::RegistrationFailed { status });
+        }
+        let own = self.contact().uri;
+        let granted =
+            response.contacts().iter().find(|contact| contact.uri.is_equivalent(&own)).and_then(NameAddr::expires_s);
+        let present = response.contacts().iter().any(|contact| contact.uri.is_equivalent(&own));
+        let expires_s = if present { granted.or(response.expires()).unwrap_or(self.config.expires_s) } else { 0 };
+        self.refresh_at = (expires_s > 0).then(|| now + Duration::from_secs(u64::from(expires_s / 2).max(5)));
+        if let Some(at) = self.refresh_at {
+            self.timers.set(at, Timer::Refresh);
+        }
+        out.events.push(PhoneEvent::Registered { expires_s });
+    }
+
+    pub(super) fn on_answer(&mut self, call: PhoneCall, response: &Message, now: Mono, out: &mut Out) {
+        let Some(state) = self.calls.get_mut(&call) else { return };
+        state.dialog.to = response.to();
+        if let Some(contact) = response.contacts().into_iter().next() {
+            state.dialog.target = contact.uri;
+        }
+        state.dialog.routes = response.record_routes().into_iter().rev().collect();
+        state.stage = Stage::Up;
+        let unwanted = state.unwanted;
+        let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
+        let ack = self.build(Owner::Call(call), &branch, &Outgoing::new(Method::Ack));
+        out.datagrams.extend(ack.clone());
+        if let Some(state) = self.calls.get_mut(&call) {
+            state.ack = ack;
+        }
+        out.events.push(PhoneEvent::Answered { call });
+        if unwanted {
+            self.hang_up(call, now, out);
+        }
+    }
+
+    /// A repeated 2xx: its ACK was lost.
+    pub(super) fn on_late_answer(&self, response: &Message, out: &mut Out) {
+        let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
+        let call = self.by_call_id.get(response.call_id()).and_then(|call| self.calls.get(call));
+        if let Some(call) = call.filter(|_| is_answer) {
+            out.datagrams.extend(call.ack.clone());
+        }
+    }
+
+    pub(super) fn on_hung_up(&mut self, call: PhoneCall, now: Mono, out: &mut Out) {
+        if self.calls.get(&call).is_some_and(|state| state.stage == Stage::Ending) {
+            self.over(call, now);
+            out.events.push(PhoneEvent::Ended { call, by_phone: true, q850: None });
+        }
+    }
+
+    pub(super) fn over(&mut self, call: PhoneCall, now: Mono) {
+        if let Some(state) = self.calls.get_mut(&call) {
+            state.stage = Stage::Over;
+            self.timers.set(now + LINGER, Timer::Linger(call));
+        }
+    }
+
+    pub(super) fn on_request(&mut self, request: &Message, now: Mono, out: &mut Out) {
+        let call = self.by_call_id.get(request.call_id()).copied();
+        let status = match (request.method(), call) {
+            (Method::Ack, _) => return,
+            (Method::Bye, Some(call)) => {
+                self.on_bye(call, request, now, out);
+                200
+            }
+            (Method::Invite | Method::Update | Method::Info | Method::Notify | Method::Options, Some(_)) => 200,
+            (Method::Options, None) => 200,
+            (Method::Invite, None) => 486,
+            (Method::Bye | Method::Cancel | Method::Update | Method::Info, None) => 481,
+            (Method::Cancel, Some(_)) => 200,
+            _ => 405,
+        };
+        self.reply(request, status, call, out);
+    }
+
+    fn on_bye(&mut self, call: PhoneCall, bye: &Message, now: Mono, out: &mut Out) {
+        let up = |state: &Call| matches!(state.stage, Stage::Up | Stage::Ending);
+        if !self.calls.get(&call).is_some_and(up) {
+            return;
+        }
+        let q850 = bye.reasons().find(|reason| &*reason.protocol == "Q.850").and_then(|reason| reason.cause);
+        self.over(call, now);
+        self.pending.retain(|_, pending| pending.owner != Owner::Call(call));
+        out.events.push(PhoneEvent::Ended { call, by_phone: false, q850 });
+    }
+
+    fn reply(&mut self, request: &Message, status: u16, call: Option<PhoneCall>, out: &mut Out) {
+        let tag = self.entropy.hex::<8>();
+        let mut builder = ResponseBuilder::to_request(request, status, Some(&tag));
+        let describes = matches!(request.method(), Method::Invite | Method::Update) && request.has_sdp();
+        if let Some(call) = call.filter(|_| status == 200 && (describes || *request.method() == Method::Invite)) {
+            let media = self.media_address(call);
+            if let Some(state) = self.calls.get_mut(&call) {
+                state.origin = state.origin.next();
+                builder = builder
+                    .contact(&NameAddr::new(Uri::of_address(Some(&self.config.username), self.config.address)))
+                    .body(sdp::CONTENT_TYPE, sdp::audio(state.origin, media).into());
+            }
+        }
+        if let (Some(to), Ok(bytes)) = (request.response_address(), builder.build()) {
+            out.datagrams.push((to, bytes));
+        }
+    }
+
+    pub(super) fn on_linger_end(&mut self, call: PhoneCall) {
+        if self.calls.get(&call).is_some_and(|state| state.stage == Stage::Over)
+            && let Some(state) = self.calls.remove(&call)
+        {
+            self.by_call_id.remove(&state.dialog.call_id);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Dialogs (RFC 3261 §12): what both ends have agreed on, and how it survives a restart.
+
+use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via};
+use schema::leg::Checkpoint;
+use schema::pii::Pii;
+use serde::{Deserialize, Serialize};
+
+/// Version of [`Dialog::checkpoint`]'s encoding.
+const VERSION: u16 = 1;
+/// Added to the local CSeq after a restart: requests sent since the checkpoint used lower ones. Gaps are legal.
+const CSEQ_GAP: u32 = 1_000;
+
+/// One end of a dialog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dialog {
+    pub(crate) call_id: Box<str>,
+    /// Our From or To, with our tag.
+    pub(crate) local: NameAddr,
+    /// Theirs; with a tag once the dialog stands.
+    pub(crate) remote: NameAddr,
+    /// CSeq of our last request.
+    pub(crate) local_cseq: u32,
+    /// CSeq of their last request; `None` before one came.
+    pub(crate) remote_cseq: Option<u32>,
+    /// Their Contact.
+    pub(crate) target: Uri,
+    /// Proxies to pass, the nearest first.
+    pub(crate) routes: Vec<NameAddr>,
+}
+
+/// What identifies a dialog among ours: Call-ID and our tag.
+pub(crate) type DialogKey = (Box<str>, Box<str>);
+
+impl Dialog {
+    /// The dialog that a 2xx to this INVITE would make at its server (RFC 3261 §12.1.1).
+    pub(crate) fn of_invite(invite: &Message, local_tag: &str) -> Result<Self, Malformed> {
+        let target = invite.contacts().into_iter().next().ok_or(Malformed)?.uri;
+        Ok(Self {
+            call_id: invite.call_id().into(),
+            local: invite.to().with_tag(local_tag)?,
+            remote: invite.from(),
+            local_cseq: 0,
+            remote_cseq: Some(invite.cseq().0),
+            target,
+            routes: invite.record_routes(),
+        })
+    }
+
+    /// The dialog that this 2xx makes at the client (RFC 3261 §12.1.2), out of what stood before it.
+    pub(crate) fn confirmed_by(&self, response: &Message) -> Self {
+        let mut routes = response.record_routes();
+        routes.reverse();
+        Self {
+            remote: response.to(),
+            target: response.contacts().into_iter().next().map_or_else(|| self.target.clone(), |contact| contact.uri),
+            routes,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn key(&self) -> DialogKey {
+        (self.call_id.clone(), self.local.tag().unwrap_or_default().into())
+    }
+
+    /// Checks a request's tags and CSeq and takes its CSeq and target over (RFC 3261 §12.2.2).
+    ///
+    /// # Errors
+    /// The status to answer with.
+    pub(crate) fn take_request(&mut self, request: &Message) -> Result<(), u16> {
+        if self.remote.tag() != request.from_tag() {
+            return Err(481);
+        }
+        let (number, method) = request.cseq();
+        if *method == Method::Ack {
+            return Ok(());
+        }
+        if self.remote_cseq.is_some_and(|last| number <= last) {
+            return Err(500);
+        }
+        self.remote_cseq = Some(number);
+        if matches!(method, Method::Invite | Method::Update)
+            && let Some(contact) = request.contacts().into_iter().next()
+        {
+            self.target = contact.uri;
+        }
+        Ok(())
+    }
+
+    /// Our next request in the dialog.
+    pub(crate) fn request(&mut self, method: Method, via: &Via) -> RequestBuilder {
+        self.local_cseq += 1;
+        self.numbered(method, self.local_cseq, via)
+    }
+
+    /// The ACK of the 2xx to our INVITE of this CSeq.
+    pub(crate) fn ack(&self, cseq: u32, via: &Via) -> RequestBuilder {
+        self.numbered(Method::Ack, cseq, via)
+    }
+
+    fn numbered(&self, method: Method, cseq: u32, via: &Via) -> RequestBuilder {
+        let strict = self.routes.first().filter(|route| route.uri.param("lr").is_none());
+        let (uri, routes) = match strict {
+            None => (self.target.clone(), self.routes.clone()),
+            // A strict router reads its own address off the Request-URI (RFC 3261 §12.2.1.1).
+            Some(first) => {
+                let rest = self.routes.iter().skip(1).cloned();
+                (first.uri.clone(), rest.chain([NameAddr::new(self.target.clone())]).collect())
+            }
+        };
+        let request = RequestBuilder::new(method, uri)
+            .via(via)
+            .from(&self.local)
+            .to(&self.remote)
+            .call_id(&self.call_id)
+            .cseq(cseq);
+        routes.iter().fold(request, RequestBuilder::route)
+    }
+
+    /// Where the next request goes by the dialog's own word: the first route, else the target.
+    pub(crate) fn next_hop(&self) -> &Uri {
+        self.routes.first().map_or(&self.target, |route| &route.uri)
+    }
+}
+
+/// Everything a leg needs after a restart, as text.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Stored {
+    call_id: String,
+    local: String,
+    remote: String,
+    local_cseq: u32,
+    remote_cseq: Option<u32>,
+    target: String,
+    routes: Vec<String>,
+    /// Our Contact.
+    pub(crate) contact: String,
+    /// `udp 192.0.2.1:5060`, `tls …`: where the peer was.
+    pub(crate) peer: String,
+    /// Address-of-record and instance of the phone, to find its newest flow; none of a carrier's leg.
+    pub(crate) binding: Option<(String, String)>,
+    /// The Vias of the A-leg's INVITE and its CSeq, for the 200 sent after a restart.
+    pub(crate) invite: Option<StoredInvite>,
+    /// Our last session description.
+    pub(crate) local_sdp: Option<String>,
+    /// Their last one.
+    pub(crate) remote_sdp: Option<String>,
+}
+
+/// What a response to the A-leg's INVITE needs.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredInvite {
+    pub(crate) vias: Vec<String>,
+    pub(crate) cseq: u32,
+}
+
+impl Stored {
+    pub(crate) fn of(dialog: &Dialog, contact: &NameAddr, peer: String) -> Self {
+        Self {
+            call_id: dialog.call_id.to_string(),
+            local: dialog.local.to_string(),
+            remote: dialog.remote.to_string(),
+            local_cseq: dialog.local_cseq,
+            remote_cseq: dialog.remote_cseq,
+            target: dialog.target.to_string(),
+            routes: dialog.routes.iter().map(ToString::to_string).collect(),
+            contact: contact.to_string(),
+            peer,
+            binding: None,
+            invite: None,
+            local_sdp: None,
+            remote_sdp: None,
+        }
+    }
+
+    /// The durable form.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        let state = serde_json::to_string(self).unwrap_or_default();
+        Checkpoint { version: VERSION, state: Pii::new(state.into_boxed_str()) }
+    }
+
+    /// Reads the durable form.
+    ///
+    /// # Errors
+    /// When it is of another version or not ours.
+    pub(crate) fn read(checkpoint: &Checkpoint) -> Result<Self, Malformed> {
+        if checkpoint.version != VERSION {
+            return Err(Malformed);
+        }
+        serde_json::from_str(checkpoint.state.expose()).map_err(|_| Malformed)
+    }
+
+    /// The dialog as it goes on after a restart.
+    pub(crate) fn dialog(&self) -> Result<Dialog, Malformed> {
+        Ok(Dialog {
+            call_id: self.call_id.as_str().into(),
+            local: NameAddr::parse(&self.local)?,
+            remote: NameAddr::parse(&self.remote)?,
+            local_cseq: self.local_cseq.saturating_add(CSEQ_GAP),
+            remote_cseq: self.remote_cseq,
+            target: Uri::parse(&self.target)?,
+            routes: self.routes.iter().map(|route| NameAddr::parse(route)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Transport;
+    use bytes::Bytes;
+
+    fn message(text: &str) -> Message {
+        Message::parse_datagram(&Bytes::from(text.replace('\n', "\r\n"))).expect("valid")
+    }
+
+    fn invite() -> Message {
+        message(
+            "INVITE sip:+447700900123@localhost SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bKx\nRecord-Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\nMax-Forwards: 70\nFrom: <sip:demo@localhost>;tag=a\nTo: <sip:+447700900123@localhost>\nCall-ID: c\nCSeq: 7 INVITE\nContact: <sip:demo@127.0.0.1:5100>\nContent-Length: 0\n\n",
+        )
+    }
+
+    fn via() -> Via {
+        Via::new(Transport::Udp, "127.0.0.1", Some(5060), "z9hG4bKy").expect("valid")
+    }
+
+    #[test]
+    fn a_dialog_survives_its_checkpoint_with_a_gap_in_its_cseq() {
+        let dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let contact = NameAddr::parse("<sip:x@127.0.0.1:5060>").expect("valid");
+        let stored = Stored::of(&dialog, &contact, String::from("udp 127.0.0.1:5100")).checkpoint();
+        let again = Stored::read(&stored).and_then(|s| s.dialog()).expect("readable");
+        assert_eq!(again, Dialog { local_cseq: 1_000, ..dialog });
+        assert!(Stored::read(&Checkpoint { version: 2, ..stored }).is_err());
+    }
+
+    #[test]
+    fn requests_of_a_server_side_dialog_follow_the_record_route() {
+        let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let bye = message(
+            &String::from_utf8(dialog.request(Method::Bye, &via()).build().expect("complete").to_vec())
+                .expect("text")
+                .replace("\r\n", "\n"),
+        );
+        assert_eq!(bye.request_uri().expect("a request").as_str(), "sip:demo@127.0.0.1:5100");
+        assert_eq!(
+            bye.routes().iter().map(|r| r.uri.host().to_owned()).collect::<Vec<_>>(),
+            ["p1.example.com", "p2.example.com"]
+        );
+        assert_eq!((bye.from_tag(), bye.to_tag(), bye.cseq().0), (Some("b"), Some("a"), 1));
+    }
+
+    #[test]
+    fn a_lower_cseq_and_a_foreign_tag_are_refused() {
+        let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let request = |tag: &str, cseq: u32| {
+            message(&format!(
+                "BYE sip:x@127.0.0.1 SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bKz\nMax-Forwards: 70\nFrom: <sip:demo@localhost>;tag={tag}\nTo: <sip:y@localhost>;tag=b\nCall-ID: c\nCSeq: {cseq} BYE\nContent-Length: 0\n\n"
+            ))
+        };
+        assert_eq!(dialog.take_request(&request("other", 8)), Err(481));
+        assert_eq!(dialog.take_request(&request("a", 7)), Err(500));
+        assert_eq!(dialog.take_request(&request("a", 8)), Ok(()));
+        assert_eq!(dialog.take_request(&request("a", 8)), Err(500));
+    }
+}

@@ -1,0 +1,91 @@
+//! How a message came, and how the answer goes back: plain values that the core holds and the transports give meaning.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// A transport protocol we speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is the protocol of that name")]
+pub enum Protocol {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+impl Protocol {
+    /// True when the transport itself retransmits.
+    #[must_use]
+    pub const fn is_reliable(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
+    /// As named in a Via.
+    #[must_use]
+    pub const fn via(self) -> crate::message::Transport {
+        match self {
+            Self::Udp => crate::message::Transport::Udp,
+            Self::Tcp => crate::message::Transport::Tcp,
+            Self::Tls => crate::message::Transport::Tls,
+        }
+    }
+}
+
+/// Number of a connection; never used again within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// The way to one peer (RFC 5626 §2): its address over UDP, or one connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The peer's address and port.
+    pub peer: SocketAddr,
+    /// The connection, of TCP and TLS.
+    pub connection: Option<ConnectionId>,
+}
+
+impl Flow {
+    /// Over UDP.
+    #[must_use]
+    pub const fn udp(peer: SocketAddr) -> Self {
+        Self { protocol: Protocol::Udp, peer, connection: None }
+    }
+
+    /// What a digest nonce is bound to.
+    #[must_use]
+    pub const fn origin(&self) -> crate::digest::Origin {
+        match self.connection {
+            None => crate::digest::Origin::Address(self.peer.ip()),
+            Some(ConnectionId(number)) => crate::digest::Origin::Connection(number),
+        }
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub const fn ip(&self) -> IpAddr {
+        self.peer.ip()
+    }
+}
+
+/// No address: it is personal.
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Flow({:?}, {:?})", self.protocol, self.connection)
+    }
+}
+
+/// Where a request of ours goes when there is no flow to use: a datagram, or a connection that is opened if there is none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+/// No address: it may be a customer's.
+impl std::fmt::Debug for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Destination({:?})", self.protocol)
+    }
+}

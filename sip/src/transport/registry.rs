@@ -1,0 +1,233 @@
+//! The table of connections and its limits (`security.md` §4.1). Pure.
+
+use super::TransportLimits;
+use crate::flow::{ConnectionId, Destination, Flow, Protocol};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use tokio::sync::mpsc;
+
+struct Connection {
+    flow: Flow,
+    outbox: mpsc::Sender<Bytes>,
+    incoming: bool,
+    /// Handshake or connect not done yet.
+    opening: bool,
+    /// A digest was right on it: it no longer counts against its address's limit.
+    trusted: bool,
+}
+
+/// Why a connection is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All connections together.
+    Total,
+    /// Those of this address without authentication.
+    Address,
+}
+
+/// All connections, by number, and the outgoing ones by where they go.
+pub(super) struct Registry {
+    limits: TransportLimits,
+    connections: BTreeMap<ConnectionId, Connection>,
+    outgoing: BTreeMap<Destination, ConnectionId>,
+    untrusted: BTreeMap<IpAddr, usize>,
+    handshakes: usize,
+    next: u64,
+}
+
+impl Registry {
+    pub(super) const fn new(limits: TransportLimits) -> Self {
+        Self {
+            limits,
+            connections: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            untrusted: BTreeMap::new(),
+            handshakes: 0,
+            next: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether another TLS handshake may begin now.
+    pub(super) const fn may_shake_hands(&self) -> bool {
+        self.handshakes < self.limits.handshakes
+    }
+
+    fn is_exempt(&self, ip: IpAddr) -> bool {
+        self.limits.exempt_loopback && ip.is_loopback()
+    }
+
+    /// Takes a connection that a peer opened. The outbox's other end goes to its task.
+    pub(super) fn accept(
+        &mut self,
+        protocol: Protocol,
+        peer: SocketAddr,
+    ) -> Result<(ConnectionId, Flow, mpsc::Receiver<Bytes>), Full> {
+        if self.connections.len() >= self.limits.connections {
+            return Err(Full::Total);
+        }
+        let count = self.untrusted.get(&peer.ip()).copied().unwrap_or(0);
+        if count >= self.limits.per_address && !self.is_exempt(peer.ip()) {
+            return Err(Full::Address);
+        }
+        self.untrusted.insert(peer.ip(), count + 1);
+        if protocol == Protocol::Tls {
+            self.handshakes += 1;
+        }
+        Ok(self.add(protocol, peer, true))
+    }
+
+    /// Notes a connection that we open.
+    pub(super) fn open(&mut self, to: Destination) -> Result<(ConnectionId, Flow, mpsc::Receiver<Bytes>), Full> {
+        if self.connections.len() >= self.limits.connections {
+            return Err(Full::Total);
+        }
+        let added = self.add(to.protocol, to.address, false);
+        self.outgoing.insert(to, added.0);
+        Ok(added)
+    }
+
+    fn add(
+        &mut self,
+        protocol: Protocol,
+        peer: SocketAddr,
+        incoming: bool,
+    ) -> (ConnectionId, Flow, mpsc::Receiver<Bytes>) {
+        let id = ConnectionId(self.next);
+        self.next += 1;
+        let (outbox, receiver) = mpsc::channel(self.limits.outbox);
+        let flow = Flow { protocol, peer, connection: Some(id) };
+        self.connections.insert(id, Connection { flow, outbox, incoming, opening: true, trusted: false });
+        (id, flow, receiver)
+    }
+
+    /// The open or opening connection to a destination.
+    pub(super) fn to(&self, destination: Destination) -> Option<ConnectionId> {
+        self.outgoing.get(&destination).copied()
+    }
+
+    pub(super) fn flow(&self, id: ConnectionId) -> Option<Flow> {
+        self.connections.get(&id).map(|connection| connection.flow)
+    }
+
+    pub(super) fn opened(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && std::mem::take(&mut connection.opening)
+            && connection.incoming
+            && connection.flow.protocol == Protocol::Tls
+        {
+            self.handshakes -= 1;
+        }
+    }
+
+    pub(super) fn trust(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && connection.incoming
+            && !std::mem::replace(&mut connection.trusted, true)
+        {
+            let ip = connection.flow.ip();
+            self.release(ip);
+        }
+    }
+
+    fn release(&mut self, ip: IpAddr) {
+        if let Some(count) = self.untrusted.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.untrusted.remove(&ip);
+            }
+        }
+    }
+
+    /// Queues bytes. False when the connection is gone, or its queue full: then it is closed, its reader being too slow.
+    pub(super) fn send(&mut self, id: ConnectionId, bytes: Bytes) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return false };
+        if connection.outbox.try_send(bytes).is_ok() {
+            return true;
+        }
+        self.remove(id);
+        false
+    }
+
+    /// Forgets a connection; its task ends as its outbox closes. The destination when it was one of ours.
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<(Flow, Option<Destination>)> {
+        let connection = self.connections.remove(&id)?;
+        let Connection { flow, incoming, opening, trusted, .. } = connection;
+        if incoming && opening && flow.protocol == Protocol::Tls {
+            self.handshakes -= 1;
+        }
+        if incoming && !trusted {
+            self.release(flow.ip());
+        }
+        let destination = Destination { protocol: flow.protocol, address: flow.peer };
+        if !incoming && self.outgoing.get(&destination) == Some(&id) {
+            self.outgoing.remove(&destination);
+        }
+        Some((flow, (!incoming).then_some(destination)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> TransportLimits {
+        TransportLimits { connections: 5, per_address: 2, handshakes: 2, outbox: 3, ..TransportLimits::default() }
+    }
+
+    fn peer(last: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], port))
+    }
+
+    #[test]
+    fn each_limit_holds_and_is_given_back() {
+        let mut registry = Registry::new(limits());
+        let mut boxes = Vec::new();
+        for port in 1..=2 {
+            let (id, _, outbox) = registry.accept(Protocol::Tls, peer(1, port)).expect("room");
+            boxes.push((id, outbox));
+        }
+        assert!(!registry.may_shake_hands());
+        assert_eq!(registry.accept(Protocol::Tcp, peer(1, 3)).map(|_| ()), Err(Full::Address));
+        registry.opened(boxes[0].0);
+        registry.opened(boxes[0].0);
+        assert!(registry.may_shake_hands());
+        registry.trust(boxes[0].0);
+        registry.trust(boxes[0].0);
+        boxes.extend(registry.accept(Protocol::Tcp, peer(1, 4)).map(|(id, _, outbox)| (id, outbox)));
+        assert_eq!(registry.accept(Protocol::Tcp, peer(1, 5)).map(|_| ()), Err(Full::Address));
+        boxes.extend(registry.accept(Protocol::Tcp, peer(2, 1)).map(|(id, _, outbox)| (id, outbox)));
+        let to = Destination { protocol: Protocol::Tcp, address: peer(9, 5060) };
+        boxes.extend(registry.open(to).map(|(id, _, outbox)| (id, outbox)));
+        assert_eq!(registry.to(to), Some(boxes[4].0));
+        assert_eq!(registry.accept(Protocol::Tcp, peer(3, 1)).map(|_| ()), Err(Full::Total));
+        for (id, _) in &boxes {
+            assert!(registry.remove(*id).is_some() && registry.remove(*id).is_none());
+        }
+        assert_eq!((registry.len(), registry.untrusted.len(), registry.handshakes, registry.to(to)), (0, 0, 0, None));
+    }
+
+    #[test]
+    fn a_reader_too_slow_loses_its_connection_only() {
+        let mut registry = Registry::new(limits());
+        let (slow, _, _kept) = registry.accept(Protocol::Tcp, peer(1, 1)).expect("room");
+        let (other, _, mut outbox) = registry.accept(Protocol::Tcp, peer(2, 1)).expect("room");
+        let sent: Vec<bool> = (0..5).map(|_| registry.send(slow, Bytes::from_static(b"x"))).collect();
+        assert_eq!(sent, [true, true, true, false, false]);
+        assert!(registry.send(other, Bytes::from_static(b"y")));
+        assert_eq!(outbox.try_recv().ok(), Some(Bytes::from_static(b"y")));
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[test]
+    fn loopback_may_be_exempt_from_the_limit_per_address() {
+        let mut registry = Registry::new(TransportLimits { exempt_loopback: true, ..limits() });
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let kept: Vec<_> = (1..=5).map(|port| registry.accept(Protocol::Tcp, local(port)).expect("exempt")).collect();
+        assert_eq!((kept.len(), registry.accept(Protocol::Tcp, local(6)).map(|_| ())), (5, Err(Full::Total)));
+    }
+}

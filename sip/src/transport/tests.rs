@@ -1,0 +1,332 @@
+//! Sockets on loopback against a server that answers every request 200.
+
+use super::wire::{Arrival, Wire};
+use super::*;
+use crate::flow::{Destination, Protocol};
+use crate::message::{Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
+use bytes::Bytes;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use schema::entropy::Entropy;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn request(number: u32, body: usize) -> Bytes {
+    let uri = Uri::sip(None, "127.0.0.1", None).expect("a URI");
+    let via = Via::new(Transport::Tcp, "127.0.0.1", None, &format!("z9hG4bK{number}")).expect("a Via");
+    let from = NameAddr::new(uri.clone()).with_tag("f").expect("a tag");
+    RequestBuilder::new(Method::Message, uri.clone())
+        .via(&via)
+        .from(&from)
+        .to(&NameAddr::new(uri))
+        .call_id("c")
+        .cseq(number)
+        .body("text/plain", vec![b'x'; body].into())
+        .build()
+        .expect("built")
+}
+
+struct Server {
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    tls: SocketAddr,
+    counts: Arc<TransportCounts>,
+    orders: mpsc::Sender<(Destination, Bytes)>,
+    unreachable: mpsc::Receiver<Destination>,
+    certificate: CertificateDer<'static>,
+    _task: tokio::task::JoinHandle<()>,
+}
+
+fn settings() -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let certificate = made.cert.der().clone();
+    (certificate.clone(), tls::server_config(vec![certificate], key).expect("they fit"))
+}
+
+impl Server {
+    /// `size` is that of the answers' bodies.
+    fn start(limits: TransportLimits, size: usize) -> Self {
+        let (certificate, server) = settings();
+        let config = TransportConfig {
+            udp: Some(any_port()),
+            tcp: Some(any_port()),
+            tls: Some((any_port(), server)),
+            tls_client: Some(tls::client_config(vec![certificate.clone()]).expect("a root")),
+        };
+        let bound = Bound::open(config).expect("free ports");
+        let (udp, tcp, tls) = (bound.udp_address(), bound.tcp_address(), bound.tls_address());
+        let counts = Arc::new(TransportCounts::default());
+        let (orders, mut ordered) = mpsc::channel(8);
+        let (lost, unreachable) = mpsc::channel(8);
+        let mut wire = Wire::new(bound, limits, Entropy::from_number(1), Arc::clone(&counts)).expect("registered");
+        let task = tokio::spawn(async move {
+            let mut arrivals = Vec::new();
+            loop {
+                tokio::select! {
+                    () = wire.arrivals(&mut arrivals) => {}
+                    order = ordered.recv() => match order {
+                        Some((to, bytes)) => wire.send_to(to, bytes),
+                        None => return,
+                    },
+                }
+                for arrival in arrivals.drain(..) {
+                    match arrival {
+                        Arrival::Message(flow, message) if message.is_request() => {
+                            let answer = ResponseBuilder::to_request(&message, 200, Some("t"));
+                            let answer = answer.body("text/plain", vec![b'y'; size].into()).build().expect("built");
+                            wire.send(flow, answer);
+                        }
+                        Arrival::Message(..) | Arrival::Closed(_) => {}
+                        Arrival::Unreachable(destination) => drop(lost.try_send(destination)),
+                    }
+                }
+            }
+        });
+        let bound = |address: Option<SocketAddr>| address.expect("bound");
+        let (udp, tcp, tls) = (bound(udp), bound(tcp), bound(tls));
+        Self { udp, tcp, tls, counts, orders, unreachable, certificate, _task: task }
+    }
+
+    async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.tcp).await.expect("connected")
+    }
+}
+
+/// Reads until so many answers with an empty body have come.
+async fn answers<S: AsyncReadExt + Unpin>(stream: &mut S, wanted: usize) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    while text.matches("\r\n\r\n").count() < wanted {
+        let read = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.expect("in time").expect("open");
+        assert_ne!(read, 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&buffer[..read]).expect("text"));
+    }
+    text
+}
+
+/// How long until the server closes.
+async fn closed_after(stream: &mut TcpStream) -> Duration {
+    let (start, mut buffer) = (Instant::now(), [0; 4096]);
+    loop {
+        match timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.expect("in time") {
+            Ok(0) | Err(_) => return start.elapsed(),
+            Ok(_) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_datagram_is_answered_and_garbage_is_not() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let socket = tokio::net::UdpSocket::bind(any_port()).await.expect("a port");
+    for datagram in [&b"\r\n\r\n"[..], b"garbage", &[0; 100], &request(1, 0)] {
+        socket.send_to(datagram, server.udp).await.expect("sent");
+    }
+    let mut buffer = [0; 2048];
+    let (length, _) =
+        timeout(Duration::from_secs(5), socket.recv_from(&mut buffer)).await.expect("in time").expect("open");
+    assert!(buffer[..length].starts_with(b"SIP/2.0 200 OK\r\n"));
+    let broken = String::from_utf8(request(2, 0).to_vec()).expect("text").replace("CSeq: 2 MESSAGE", "CSeq: 2 BYE");
+    socket.send_to(broken.as_bytes(), server.udp).await.expect("sent");
+    let (length, _) =
+        timeout(Duration::from_secs(5), socket.recv_from(&mut buffer)).await.expect("in time").expect("open");
+    assert!(buffer[..length].starts_with(b"SIP/2.0 400 Bad Request\r\n"));
+    assert_eq!((server.counts.datagrams.load(Relaxed), server.counts.refused.load(Relaxed)), (5, 3));
+}
+
+#[tokio::test]
+async fn segments_do_not_matter_on_a_stream() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let mut stream = server.tcp().await;
+    let all = [request(1, 30), Bytes::from_static(b"\r\n\r\n"), request(2, 0), request(3, 3)].concat();
+    stream.write_all(&all).await.expect("sent");
+    let text = answers(&mut stream, 3).await;
+    assert!(text.find("CSeq: 1").zip(text.find("CSeq: 2")).is_some_and(|(one, two)| one < two));
+    let is_pong = |before: &str| before == "\r\n" || before.ends_with("\r\n\r\n\r\n");
+    assert!(text.split("SIP/2.0 200").any(is_pong) || text.ends_with("\r\n\r\n\r\n"), "a ping is answered: {text:?}");
+    stream.set_nodelay(true).expect("set");
+    for piece in all.chunks(7) {
+        stream.write_all(piece).await.expect("sent");
+    }
+    assert_eq!(answers(&mut stream, 3).await.matches("200 OK").count(), 3);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_cut_is_answered_and_closed() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let mut stream = server.tcp().await;
+    let text =
+        String::from_utf8(request(1, 0).to_vec()).expect("text").replace("Content-Length: 0", "Content-Length: -1");
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    assert!(answers(&mut stream, 1).await.starts_with("SIP/2.0 400"));
+    assert!(closed_after(&mut stream).await < Duration::from_secs(2));
+    let mut garbage = server.tcp().await;
+    garbage.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+    assert!(closed_after(&mut garbage).await < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn silent_slow_and_idle_peers_are_closed() {
+    let limits = TransportLimits {
+        first_message: Duration::from_millis(300),
+        idle: Duration::from_millis(600),
+        handshake: Duration::from_millis(300),
+        ..TransportLimits::default()
+    };
+    let server = Server::start(limits, 0);
+    let mut silent = server.tcp().await;
+    let mut half_open = TcpStream::connect(server.tls).await.expect("connected");
+    let mut idle = server.tcp().await;
+    idle.write_all(&request(1, 0)).await.expect("sent");
+    let mut slow = server.tcp().await;
+    slow.write_all(&request(1, 0)).await.expect("sent");
+    answers(&mut slow, 1).await;
+    let slow = async {
+        // One byte now and then never completes a message in time.
+        for byte in &request(2, 0)[..] {
+            if slow.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        panic!("a byte-slow sender was not cut");
+    };
+    let (silent, half_open, idle, ()) =
+        tokio::join!(closed_after(&mut silent), closed_after(&mut half_open), closed_after(&mut idle), slow);
+    let (short, long) = (Duration::from_millis(200), Duration::from_millis(500));
+    assert!(silent > short && half_open > short && idle > long, "{silent:?} {half_open:?} {idle:?}");
+    assert!(idle < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn keep_alives_hold_an_idle_connection() {
+    let limits = TransportLimits { idle: Duration::from_millis(1_000), ..TransportLimits::default() };
+    let server = Server::start(limits, 0);
+    let mut stream = server.tcp().await;
+    stream.write_all(&request(1, 0)).await.expect("sent");
+    answers(&mut stream, 1).await;
+    for _ in 0..5 {
+        sleep(Duration::from_millis(300)).await;
+        stream.write_all(b"\r\n\r\n").await.expect("open");
+        let mut pong = [0; 2];
+        stream.read_exact(&mut pong).await.expect("open");
+        assert_eq!(&pong, b"\r\n");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_too_slow_delays_nobody() {
+    let limits = TransportLimits { write: Duration::from_millis(500), ..TransportLimits::default() };
+    let server = Server::start(limits, 60_000);
+    let mut stuck = server.tcp().await;
+    let socket = tokio::net::UdpSocket::bind(any_port()).await.expect("a port");
+    let mut buffer = vec![0; 65_536];
+    let flood: Vec<u8> = (0..400).flat_map(|number| request(number, 0)).collect();
+    let write = tokio::spawn(async move {
+        let _ = stuck.write_all(&flood).await;
+        sleep(Duration::from_secs(3)).await;
+        drop(stuck);
+    });
+    let small = Server::start(TransportLimits::default(), 0);
+    assert_eq!(small.counts.connections.load(Relaxed), 0);
+    // Datagrams too large for UDP answers are not the point: each probe must be handled at once.
+    for number in 0..20 {
+        let start = Instant::now();
+        socket.send_to(&request(number, 0), small.udp).await.expect("sent");
+        let before = server.counts.datagrams.load(Relaxed);
+        socket.send_to(&request(number, 0), server.udp).await.expect("sent");
+        while server.counts.datagrams.load(Relaxed) == before {
+            assert!(start.elapsed() < Duration::from_secs(1), "the SIP thread waits for a slow reader");
+            sleep(Duration::from_millis(1)).await;
+        }
+        while socket.try_recv_from(&mut buffer).is_ok() {}
+        sleep(Duration::from_millis(50)).await;
+    }
+    let start = Instant::now();
+    while server.counts.connections.load(Relaxed) > 0 {
+        assert!(start.elapsed() < Duration::from_secs(5), "a slow reader keeps its connection");
+        sleep(Duration::from_millis(20)).await;
+    }
+    write.abort();
+}
+
+#[tokio::test]
+async fn one_address_has_a_limit_of_connections() {
+    let server = Server::start(TransportLimits { per_address: 3, ..TransportLimits::default() }, 0);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut stream = server.tcp().await;
+        stream.write_all(&request(1, 0)).await.expect("sent");
+        answers(&mut stream, 1).await;
+        kept.push(stream);
+    }
+    let mut extra = server.tcp().await;
+    assert!(closed_after(&mut extra).await < Duration::from_secs(2));
+    assert_eq!(server.counts.shed_connections.load(Relaxed), 1);
+    drop(kept.pop());
+    let start = Instant::now();
+    while server.counts.connections.load(Relaxed) > 2 {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut again = server.tcp().await;
+    again.write_all(&request(1, 0)).await.expect("sent");
+    answers(&mut again, 1).await;
+}
+
+#[tokio::test]
+async fn tls_carries_the_same_messages_both_ways() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let config = tls::client_config(vec![server.certificate.clone()]).expect("a root");
+    let stream = TcpStream::connect(server.tls).await.expect("connected");
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let mut stream = connector.connect(server.tls.ip().into(), stream).await.expect("a handshake");
+    stream.write_all(&request(1, 0)).await.expect("sent");
+    assert!(answers(&mut stream, 1).await.starts_with("SIP/2.0 200"));
+    // The server opens a connection to itself: the request arrives and its answer comes back on the same connection.
+    let before = server.counts.connections.load(Relaxed);
+    server
+        .orders
+        .send((Destination { protocol: Protocol::Tls, address: server.tls }, request(9, 0)))
+        .await
+        .expect("taken");
+    let start = Instant::now();
+    while server.counts.connections.load(Relaxed) < before + 2 {
+        assert!(start.elapsed() < Duration::from_secs(5), "no connection was opened");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_destination_that_refuses_is_told() {
+    let mut server = Server::start(TransportLimits::default(), 0);
+    let closed = std::net::TcpListener::bind(any_port()).expect("a port").local_addr().expect("bound");
+    for protocol in [Protocol::Tcp, Protocol::Tls] {
+        let to = Destination { protocol, address: closed };
+        server.orders.send((to, request(1, 0))).await.expect("taken");
+        let told = timeout(Duration::from_secs(6), server.unreachable.recv()).await.expect("in time");
+        assert_eq!(told, Some(to));
+    }
+    // A plain peer never finishes the handshake: 5 s at most.
+    let limits = TransportLimits { connect: Duration::from_millis(200), ..TransportLimits::default() };
+    let mut hasty = Server::start(limits, 0);
+    let mute = tokio::net::TcpListener::bind(any_port()).await.expect("a port");
+    let to = Destination { protocol: Protocol::Tls, address: mute.local_addr().expect("bound") };
+    hasty.orders.send((to, request(1, 0))).await.expect("taken");
+    assert_eq!(timeout(Duration::from_secs(3), hasty.unreachable.recv()).await.expect("in time"), Some(to));
+}
+
+#[test]
+fn a_port_taken_is_named() {
+    let taken = UdpSocket::bind(any_port()).expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let config = TransportConfig { udp: Some(address), ..TransportConfig::default() };
+    let error = Bound::open(config).map(|_| ()).expect_err("it is taken").to_string();
+    assert!(error.starts_with(&format!("cannot listen for SIP over udp on {address}: ")), "{error}");
+}

@@ -1,0 +1,177 @@
+//! The SIP thread: takes what arrives, commands and time to the core, and carries out what it answers.
+
+use super::wire::{Arrival, Wire};
+use super::{Bound, TransportCounts, TransportLimits};
+use crate::core::{Core, Counts, Input, Output};
+use schema::edge::{EdgeCommand, EdgeEvent};
+use schema::entropy::Entropy;
+use schema::leg::{LegCommand, LegEventAt};
+use schema::time::{Clock, Now};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands taken before sockets and timers are looked at again.
+const BATCH: usize = 128;
+
+/// The seam to the rest of the server. The two functions must not block.
+pub struct Seam {
+    /// Commands for call legs.
+    pub legs: mpsc::Receiver<LegCommand>,
+    /// Commands for the edge.
+    pub edge: mpsc::Receiver<EdgeCommand>,
+    /// Told what legs tell, in order.
+    pub on_leg: Box<dyn Fn(LegEventAt) + Send>,
+    /// Told what the edge tells, in order.
+    pub on_edge: Box<dyn Fn(EdgeEvent) + Send>,
+}
+
+/// The running SIP thread.
+pub struct SipThread {
+    stop: Option<oneshot::Sender<()>>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+    counts: Arc<TransportCounts>,
+    figures: Arc<Mutex<Counts>>,
+}
+
+impl SipThread {
+    /// Starts it. `entropy` is for the tags of messages that the core never sees.
+    ///
+    /// # Errors
+    /// When the runtime or the thread cannot be made.
+    pub fn start(
+        bound: Bound,
+        limits: TransportLimits,
+        core: Core,
+        entropy: Entropy,
+        clock: Clock,
+        seam: Seam,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let counts = Arc::new(TransportCounts::default());
+        let figures = Arc::new(Mutex::new(Counts::default()));
+        let (stop, stopped) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let wire = {
+            let _registered_here = runtime.enter();
+            Wire::new(bound, limits, entropy, Arc::clone(&counts))?
+        };
+        let worker = Worker { wire, core, clock, seam, figures: Arc::clone(&figures) };
+        let thread = std::thread::Builder::new().name("sip".to_owned()).spawn(move || {
+            // Dropped at the end, also by a panic.
+            let _ending: oneshot::Sender<()> = ending;
+            runtime.block_on(worker.work(stopped));
+        })?;
+        Ok(Self { stop: Some(stop), ended, thread, counts, figures })
+    }
+
+    /// What the transports counted.
+    #[must_use]
+    pub fn transport_counts(&self) -> &Arc<TransportCounts> {
+        &self.counts
+    }
+
+    /// Sizes of the core's tables as of its last input.
+    #[must_use]
+    pub fn core_counts(&self) -> Counts {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when the thread is over. Before [`SipThread::stop`] that is a panic: the server cannot go on without it.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Stops it after what it is doing and waits for it (milliseconds). Dialogs are not ended: the next process carries them
+    /// on.
+    ///
+    /// # Errors
+    /// When the thread had panicked.
+    pub fn stop(mut self) -> std::thread::Result<()> {
+        drop(self.stop.take());
+        self.thread.join()
+    }
+}
+
+impl std::fmt::Debug for SipThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SipThread").field("core", &self.core_counts()).finish_non_exhaustive()
+    }
+}
+
+struct Worker {
+    wire: Wire,
+    core: Core,
+    clock: Clock,
+    seam: Seam,
+    figures: Arc<Mutex<Counts>>,
+}
+
+impl Worker {
+    /// Works until `stopped` resolves.
+    async fn work(mut self, mut stopped: oneshot::Receiver<()>) {
+        let mut arrivals = Vec::new();
+        loop {
+            let wait = self.core.next_timeout().map(|at| at.since((self.clock)().mono));
+            let timer = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = &mut stopped => return,
+                () = self.wire.arrivals(&mut arrivals) => {
+                    let now = (self.clock)();
+                    for arrival in arrivals.drain(..) {
+                        self.handle(input_of(arrival), now);
+                    }
+                }
+                Some(command) = self.seam.legs.recv() => {
+                    let now = (self.clock)();
+                    self.handle(Input::Leg(command), now);
+                    for _ in 1..BATCH {
+                        let Ok(command) = self.seam.legs.try_recv() else { break };
+                        self.handle(Input::Leg(command), now);
+                    }
+                }
+                Some(command) = self.seam.edge.recv() => {
+                    let now = (self.clock)();
+                    self.handle(Input::Edge(command), now);
+                    for _ in 1..BATCH {
+                        let Ok(command) = self.seam.edge.try_recv() else { break };
+                        self.handle(Input::Edge(command), now);
+                    }
+                }
+                () = timer => {
+                    let now = (self.clock)();
+                    self.handle(Input::Timeout, now);
+                }
+            }
+            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.counts();
+        }
+    }
+
+    fn handle(&mut self, input: Input, now: Now) {
+        self.core.handle(input, now);
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send(flow, bytes) => self.wire.send(flow, bytes),
+                Output::SendTo(destination, bytes) => self.wire.send_to(destination, bytes),
+                Output::Trust(flow) => self.wire.trust(flow),
+                Output::Leg(event) => (self.seam.on_leg)(event),
+                Output::Edge(event) => (self.seam.on_edge)(event),
+            }
+        }
+    }
+}
+
+fn input_of(arrival: Arrival) -> Input {
+    match arrival {
+        Arrival::Message(flow, message) => Input::Message(flow, message),
+        Arrival::Closed(flow) => Input::FlowClosed(flow),
+        Arrival::Unreachable(destination) => Input::Unreachable(destination),
+    }
+}

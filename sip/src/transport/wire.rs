@@ -1,0 +1,329 @@
+//! The sockets of the SIP thread: datagrams and connections in, bytes out. Nothing here waits for a peer.
+
+use super::connection::{Arrived, Line};
+use super::registry::Registry;
+use super::{Bound, TransportCounts, TransportLimits};
+use crate::flow::{ConnectionId, Destination, Flow, Protocol};
+use crate::message::limits::MAX_DATAGRAM;
+use crate::message::{Message, ParseError, Problem};
+use bytes::Bytes;
+use schema::entropy::Entropy;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// Datagrams and connection events handled before commands and timers are looked at again.
+const BATCH: usize = 128;
+/// Events of connections waiting for the SIP thread.
+const ARRIVALS: usize = 1024;
+/// Rest after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What reaches the core.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A message, its source noted.
+    Message(Flow, Message),
+    /// A connection is over; what was queued on it may be lost.
+    Closed(Flow),
+    /// A connection could not be opened.
+    Unreachable(Destination),
+}
+
+pub(super) struct Wire {
+    udp: Option<UdpSocket>,
+    tcp: Option<TcpListener>,
+    tls: Option<(TcpListener, TlsAcceptor)>,
+    connector: Option<TlsConnector>,
+    limits: TransportLimits,
+    registry: Registry,
+    accept_again: Instant,
+    arrivals: mpsc::Sender<Arrived>,
+    arrived: mpsc::Receiver<Arrived>,
+    /// Found while sending; told with the next arrivals.
+    lost: Vec<Arrival>,
+    buffer: Vec<u8>,
+    entropy: Entropy,
+    counts: Arc<TransportCounts>,
+}
+
+/// What a moment of waiting brought.
+enum Woken {
+    Datagrams,
+    Connection(Option<Arrived>),
+    Tcp(io::Result<(TcpStream, SocketAddr)>),
+    Tls(io::Result<(TcpStream, SocketAddr)>),
+    AcceptAgain,
+}
+
+impl Wire {
+    /// Registers the sockets with the runtime it is called in.
+    pub(super) fn new(
+        bound: Bound,
+        limits: TransportLimits,
+        entropy: Entropy,
+        counts: Arc<TransportCounts>,
+    ) -> io::Result<Self> {
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let tls = match bound.tls {
+            Some((listener, config)) => Some((TcpListener::from_std(listener)?, TlsAcceptor::from(config))),
+            None => None,
+        };
+        Ok(Self {
+            udp: bound.udp.map(UdpSocket::from_std).transpose()?,
+            tcp: bound.tcp.map(TcpListener::from_std).transpose()?,
+            tls,
+            connector: bound.tls_client.map(TlsConnector::from),
+            limits,
+            registry: Registry::new(limits),
+            accept_again: Instant::now(),
+            arrivals,
+            arrived,
+            lost: Vec::new(),
+            buffer: vec![0; MAX_DATAGRAM + 1],
+            entropy,
+            counts,
+        })
+    }
+
+    /// Waits until something arrives, then takes what is there, up to a batch. May be dropped while it waits.
+    pub(super) async fn arrivals(&mut self, into: &mut Vec<Arrival>) {
+        if !self.lost.is_empty() {
+            return into.append(&mut self.lost);
+        }
+        let tls = self.tls.as_ref().map(|(listener, _)| listener);
+        let paused = self.accept_again > Instant::now();
+        let may_shake_hands = self.registry.may_shake_hands();
+        let woken = tokio::select! {
+            () = readable(self.udp.as_ref()) => Woken::Datagrams,
+            arrived = self.arrived.recv() => Woken::Connection(arrived),
+            () = sleep_until(self.accept_again), if paused => Woken::AcceptAgain,
+            accepted = accept(self.tcp.as_ref()), if !paused => Woken::Tcp(accepted),
+            accepted = accept(tls), if !paused && may_shake_hands => Woken::Tls(accepted),
+        };
+        match woken {
+            Woken::Datagrams => self.receive(into),
+            Woken::Connection(first) => {
+                let mut next = first;
+                for _ in 0..BATCH {
+                    let Some(arrived) = next else { return };
+                    self.take(arrived, into);
+                    next = self.arrived.try_recv().ok();
+                }
+                if let Some(arrived) = next {
+                    self.take(arrived, into);
+                }
+            }
+            Woken::Tcp(accepted) => self.on_accept(Protocol::Tcp, accepted),
+            Woken::AcceptAgain => {}
+            Woken::Tls(accepted) => self.on_accept(Protocol::Tls, accepted),
+        }
+    }
+
+    fn receive(&mut self, into: &mut Vec<Arrival>) {
+        for _ in 0..BATCH {
+            let Some(socket) = &self.udp else { return };
+            match socket.try_recv_from(&mut self.buffer) {
+                Ok((length, source)) => self.on_datagram(length, source, into),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error of an earlier datagram belongs to nobody here.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, length: usize, source: SocketAddr, into: &mut Vec<Arrival>) {
+        self.counts.datagrams.fetch_add(1, Relaxed);
+        // Port 0 cannot be answered.
+        if source.port() == 0 {
+            return;
+        }
+        let datagram = Bytes::copy_from_slice(&self.buffer[..length]);
+        match Message::parse_datagram(&datagram) {
+            Ok(message) => into.push(Arrival::Message(Flow::udp(source), message.with_source(source))),
+            Err(error) if error.problem == Problem::Empty => {}
+            Err(error) => self.refuse(Flow::udp(source), &error),
+        }
+    }
+
+    /// Answers a message that breaks a rule, where that is allowed. Keeps nothing.
+    fn refuse(&mut self, flow: Flow, error: &ParseError) {
+        self.counts.refused.fetch_add(1, Relaxed);
+        tracing::debug!(problem = %error.problem, protocol = ?flow.protocol, "message refused");
+        let tag = self.entropy.hex::<8>();
+        if let Some(answer) = error.answer(flow.peer, &tag) {
+            self.send(flow, answer);
+        }
+    }
+
+    fn take(&mut self, arrived: Arrived, into: &mut Vec<Arrival>) {
+        match arrived {
+            Arrived::Opened(id) => self.registry.opened(id),
+            Arrived::Message(flow, message) => into.push(Arrival::Message(flow, message)),
+            Arrived::Refused(flow, error) => self.refuse(flow, &error),
+            Arrived::Lost(flow, error) => {
+                self.refuse(flow, &error);
+                self.close(flow);
+                into.push(Arrival::Closed(flow));
+            }
+            Arrived::Closed { id, connected } => {
+                if let Some((flow, outgoing)) = self.registry.remove(id) {
+                    into.push(closed(flow, outgoing.filter(|_| !connected)));
+                }
+                self.count_connections();
+            }
+        }
+    }
+
+    fn count_connections(&self) {
+        self.counts.connections.store(self.registry.len() as u64, Relaxed);
+    }
+
+    fn on_accept(&mut self, protocol: Protocol, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        let Ok((stream, peer)) = accepted else {
+            // Out of file descriptors: without a pause this would spin.
+            self.accept_again = Instant::now() + ACCEPT_PAUSE;
+            return;
+        };
+        let (id, flow, outbox) = match self.registry.accept(protocol, peer) {
+            Ok(taken) => taken,
+            Err(full) => {
+                self.counts.shed_connections.fetch_add(1, Relaxed);
+                tracing::debug!(?full, "connection refused");
+                return;
+            }
+        };
+        self.count_connections();
+        let _ = stream.set_nodelay(true);
+        let line = Line { flow, id, incoming: true, arrivals: self.arrivals.clone(), outbox, limits: self.limits };
+        let acceptor = self.tls.as_ref().map(|(_, acceptor)| acceptor.clone()).filter(|_| protocol == Protocol::Tls);
+        spawn(async move {
+            match acceptor {
+                None => line.carry(stream).await,
+                Some(acceptor) => match timeout(line.limits.handshake, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => line.carry(stream).await,
+                    _ => line.never_opened().await,
+                },
+            }
+        });
+    }
+
+    /// Sends on a flow. A flow that is gone is told with the next arrivals.
+    pub(super) fn send(&mut self, flow: Flow, bytes: Bytes) {
+        match flow.connection {
+            None => self.send_datagram(flow.peer, &bytes),
+            Some(id) => {
+                let known = self.registry.flow(id).is_some();
+                if !self.registry.send(id, bytes) {
+                    self.lost.push(Arrival::Closed(flow));
+                    self.counts.slow_connections.fetch_add(u64::from(known), Relaxed);
+                    self.count_connections();
+                }
+            }
+        }
+    }
+
+    fn send_datagram(&self, to: SocketAddr, bytes: &[u8]) {
+        // A full socket buffer loses the datagram, as the network may; what matters is repeated.
+        let sent = self.udp.as_ref().map(|socket| socket.try_send_to(bytes, to));
+        if !matches!(sent, Some(Ok(_))) {
+            self.counts.unsent.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Sends to a destination, over the connection to it if there is one, else over a new one.
+    pub(super) fn send_to(&mut self, to: Destination, bytes: Bytes) {
+        if to.protocol == Protocol::Udp {
+            return self.send_datagram(to.address, &bytes);
+        }
+        let id = match self.registry.to(to) {
+            Some(id) => id,
+            None => match self.connect(to) {
+                Some(id) => id,
+                None => return self.lost.push(Arrival::Unreachable(to)),
+            },
+        };
+        if !self.registry.send(id, bytes) {
+            self.lost.push(Arrival::Unreachable(to));
+        }
+    }
+
+    fn connect(&mut self, to: Destination) -> Option<ConnectionId> {
+        let tls = match to.protocol {
+            Protocol::Tls => Some(self.connector.clone()?),
+            _ => None,
+        };
+        let (id, flow, outbox) = self.registry.open(to).ok()?;
+        self.count_connections();
+        let line = Line { flow, id, incoming: false, arrivals: self.arrivals.clone(), outbox, limits: self.limits };
+        spawn(async move {
+            let connect = async {
+                let stream = TcpStream::connect(to.address).await?;
+                let _ = stream.set_nodelay(true);
+                Ok::<_, io::Error>(stream)
+            };
+            match tls {
+                None => match timeout(line.limits.connect, connect).await {
+                    Ok(Ok(stream)) => line.carry(stream).await,
+                    _ => line.never_opened().await,
+                },
+                Some(connector) => {
+                    let shake = async { connector.connect(to.address.ip().into(), connect.await?).await };
+                    match timeout(line.limits.connect, shake).await {
+                        Ok(Ok(stream)) => line.carry(stream).await,
+                        _ => line.never_opened().await,
+                    }
+                }
+            }
+        });
+        Some(id)
+    }
+
+    /// The peer of this flow proved who it is: its connection no longer counts against its address.
+    pub(super) fn trust(&mut self, flow: Flow) {
+        if let Some(id) = flow.connection {
+            self.registry.trust(id);
+        }
+    }
+
+    /// Ends a connection.
+    pub(super) fn close(&mut self, flow: Flow) {
+        if let Some(id) = flow.connection {
+            self.registry.remove(id);
+            self.count_connections();
+        }
+    }
+}
+
+const fn closed(flow: Flow, unreachable: Option<Destination>) -> Arrival {
+    match unreachable {
+        Some(destination) => Arrival::Unreachable(destination),
+        None => Arrival::Closed(flow),
+    }
+}
+
+/// On the SIP thread's own runtime: the task ends with it.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+async fn readable(socket: Option<&UdpSocket>) {
+    match socket {
+        // An error shows again when receiving.
+        Some(socket) => drop(socket.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
