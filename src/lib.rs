@@ -1,7 +1,19 @@
 //! The wiring of Ringfence: configuration, command line, and the parts put together. No rules.
 
+pub mod admin;
+mod admin_server;
 pub mod certificate;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod credit;
+pub mod data;
+pub mod demo;
+pub mod development;
+mod listener;
+mod metrics;
+pub mod provision;
+mod receipt;
+pub mod server;
 pub mod world;

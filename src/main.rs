@@ -1,3 +1,10 @@
-//! The `ringfence` program.
+//! The `ringfence` program: reads the command line, does one thing, says how it went.
 
-fn main() {}
+use clap::Parser as _;
+use ringfence::cli::Cli;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    ringfence::commands::run(Cli::parse()).await
+}

@@ -5,6 +5,7 @@ use schema::carrier::{Gateway, GatewayTransport};
 use schema::money::{Currency, Micros};
 use schema::number::{CallbackNumber, E164};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The most accounts one `[[accounts_bulk]]` may make.
@@ -164,6 +165,29 @@ impl World {
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
         for deck in &mut world.rate_decks {
             deck.csv = read(&folder.join(&deck.file))?;
+        }
+        Ok(world)
+    }
+
+    /// The texts of a world file and of the rate decks it names, to be sent to a running server.
+    ///
+    /// # Errors
+    /// As [`World::load`].
+    pub fn texts(path: &Path) -> Result<(String, BTreeMap<String, String>), WorldError> {
+        let world = Self::load(path)?;
+        let text = std::fs::read_to_string(path).map_err(|error| WorldError(format!("{}: {error}", path.display())))?;
+        Ok((text, world.rate_decks.into_iter().map(|deck| (deck.file, deck.csv)).collect()))
+    }
+
+    /// Out of what [`World::texts`] gave.
+    ///
+    /// # Errors
+    /// As [`World::load`].
+    pub fn of_texts(text: &str, files: &BTreeMap<String, String>) -> Result<Self, WorldError> {
+        let mut world = Self::parse(text)?;
+        for deck in &mut world.rate_decks {
+            let csv = files.get(&deck.file).ok_or_else(|| WorldError(format!("{}: not sent", deck.file)))?;
+            deck.csv.clone_from(csv);
         }
         Ok(world)
     }

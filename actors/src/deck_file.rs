@@ -153,10 +153,8 @@ fn prefix(text: &str) -> Result<String, String> {
 }
 
 fn destination(text: &str) -> Result<String, String> {
-    match text.chars().count() {
-        1..=100 => Ok(text.to_owned()),
-        _ => Err("a destination has 1 to 100 characters".to_owned()),
-    }
+    let good = (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if good { Ok(text.to_owned()) } else { Err("a destination has 1 to 100 printable characters".to_owned()) }
 }
 
 fn amount(text: &str) -> Result<Micros, String> {
@@ -267,7 +265,7 @@ mod tests {
                 "line 3, column rate_per_minute: it must be a decimal number, not negative, such as 0.0125, found '-1'",
                 "line 3, column increment_s: it must be whole seconds, 1 to 86400, found '0'",
                 "line 3, column grace_s: it must be whole seconds, 0 to 86400, found 'x'",
-                "line 4, column destination: a destination has 1 to 100 characters, found ''",
+                "line 4, column destination: a destination has 1 to 100 printable characters, found ''",
                 "line 4, column effective_from: it must be a time such as 2027-01-31T00:00:00Z, or a date, found 'tomorrow'",
             ]
         );

@@ -182,9 +182,9 @@ pub(crate) mod tests {
     #[test]
     fn each_route_left_out_says_why() {
         type Change = Box<dyn FnOnce(&mut Vec<Trunk>, &mut BTreeMap<TrunkId, TrunkStatus>)>;
-        let second = TrunkId(Uuid::from_u128(2));
+        const SECOND: TrunkId = TrunkId(Uuid::from_u128(2));
         let of_status = |change: fn(&mut TrunkStatus)| -> Change {
-            Box::new(move |_, status| change(status.get_mut(&second).expect("known")))
+            Box::new(move |_, status| change(status.get_mut(&SECOND).expect("known")))
         };
         let cases: [(Change, &str); 6] = [
             (of_status(|s| s.up = false), "down"),
@@ -197,7 +197,7 @@ pub(crate) mod tests {
             ),
             (
                 Box::new(|_, status| {
-                    status.remove(&second);
+                    status.remove(&SECOND);
                 }),
                 "down",
             ),
@@ -205,7 +205,7 @@ pub(crate) mod tests {
         for (change, why) in cases {
             assert_eq!(outcomes(change, false, &[]), ["1 planned", "3 planned", &format!("2 excluded: {why}")]);
         }
-        assert_eq!(outcomes(|_, _| {}, false, &[second]).pop(), Some("2 excluded: tried before".into()));
+        assert_eq!(outcomes(|_, _| {}, false, &[SECOND]).pop(), Some("2 excluded: tried before".into()));
     }
 
     #[test]

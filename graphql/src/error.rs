@@ -120,9 +120,13 @@ pub(crate) fn code_of(error: &ServerError) -> Option<&str> {
     }
 }
 
+/// async-graphql's words for a query over the limit of complexity.
+const TOO_COMPLEX: &str = "Query is too complex.";
+
 /// Gives errors that async-graphql made itself their code: they are about the document or its variables.
 pub(crate) fn complete(errors: &mut [ServerError]) {
     for error in errors.iter_mut().filter(|error| code_of(error).is_none()) {
-        error.extensions.get_or_insert_default().set("code", ErrorCode::InvalidInput.as_str());
+        let code = if error.message == TOO_COMPLEX { ErrorCode::QueryTooCostly } else { ErrorCode::InvalidInput };
+        error.extensions.get_or_insert_default().set("code", code.as_str());
     }
 }

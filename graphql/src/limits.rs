@@ -46,10 +46,18 @@ pub(crate) enum Transport {
 /// Reads a document that keeps all limits, and says what its one operation is.
 pub(crate) fn parse(text: &str, transport: Transport) -> Result<(ExecutableDocument, OperationType), ApiError> {
     scan(text)?;
-    let document = async_graphql::parser::parse_query(text)
-        .map_err(|error| ApiError::new(ErrorCode::InvalidInput, format!("query: {error}")))?;
+    let document = async_graphql::parser::parse_query(text).map_err(|error| syntax(&error))?;
     let kind = check(&document, transport)?;
     Ok((document, kind))
+}
+
+/// Where a document stops being one, in one line and without its text.
+fn syntax(error: &async_graphql::parser::Error) -> ApiError {
+    let place = error.positions().next().map(|at| format!(" in line {}, column {}", at.line, at.column));
+    let words = error.to_string();
+    let expected = words.lines().find_map(|line| line.trim().strip_prefix("= ")).map(|text| format!(": {text}"));
+    let message = format!("query: no GraphQL{}{}", place.unwrap_or_default(), expected.unwrap_or_default());
+    ApiError::new(ErrorCode::InvalidInput, message)
 }
 
 fn costly(message: String) -> ApiError {
@@ -150,7 +158,9 @@ fn only_operation(document: &ExecutableDocument) -> Result<&OperationDefinition,
 fn check_transport(operation: &OperationDefinition, transport: Transport) -> Result<(), ApiError> {
     let invalid = |message: &'static str| Err(ApiError::new(ErrorCode::InvalidInput, message));
     match (operation.ty, transport) {
-        (OperationType::Subscription, Transport::Http) => invalid("query: subscriptions go to the WebSocket /graphql/ws"),
+        (OperationType::Subscription, Transport::Http) => {
+            invalid("query: subscriptions go to the WebSocket /graphql/ws")
+        }
         (OperationType::Subscription, Transport::WebSocket) => match operation.selection_set.node.items.as_slice() {
             [one] if matches!(one.node, Selection::Field(_)) => Ok(()),
             _ => invalid("query: a subscription has exactly one field"),
@@ -247,7 +257,8 @@ mod tests {
 
     #[test]
     fn an_ordinary_document_passes() {
-        let text = "query A($id: ID!) { call(id: $id) { ...F other: legs { cost { amount } } } } fragment F on Call { id }";
+        let text =
+            "query A($id: ID!) { call(id: $id) { ...F other: legs { cost { amount } } } } fragment F on Call { id }";
         assert_eq!(parse(text, Transport::Http).expect("allowed").1, OperationType::Query);
         assert_eq!(parse("mutation { signOut { ok } }", Transport::Http).expect("allowed").1, OperationType::Mutation);
         let text = "subscription { balance { remaining { amount } } }";
@@ -256,7 +267,7 @@ mod tests {
 
     #[test]
     fn each_limit_is_held_and_named() {
-        let nested = format!("{}id{}", "{ a ".repeat(8), " }".repeat(8));
+        let nested = format!("{}id{}", "{ a ".repeat(9), " }".repeat(9));
         let brackets = format!("{{ a(x: {}1{}) }}", "[".repeat(40), "]".repeat(40));
         let aliases = format!("{{ {} }}", (0..11).map(|n| format!("a{n}: viewer {{ id }} ")).collect::<String>());
         let spread = format!("{{ {} }} fragment F on Query {{ a: viewer {{ id }} }}", "...F ".repeat(11));
@@ -279,8 +290,8 @@ mod tests {
             ("{ ...A } fragment A on Query { ...A }".to_owned(), "INVALID_INPUT query: fragments in a circle"),
             ("query A { a } query B { b }".to_owned(), "INVALID_INPUT query: exactly one operation"),
             ("subscription { balance { id } }".to_owned(), "INVALID_INPUT query: subscriptions go to"),
-            ("{".to_owned(), "INVALID_INPUT query: "),
-            (String::new(), "INVALID_INPUT query: "),
+            ("{".to_owned(), "INVALID_INPUT query: no GraphQL in line 1, column 2: expected selection"),
+            (String::new(), "INVALID_INPUT query: no GraphQL in line 1, column 1: expected executable_definition"),
         ] {
             let said = refused(&text);
             assert!(said.starts_with(says), "{said}");

@@ -165,6 +165,7 @@ impl Store {
     /// The store failed.
     pub async fn account(&self, key: AccountKey) -> Result<Option<LoadedAccount>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.account(key).await,
             Backend::Memory(disk) => disk.read(|t| t.accounts.get(&key).map(memory::Account::load)),
         }
     }
@@ -175,6 +176,7 @@ impl Store {
     /// The store failed.
     pub async fn account_key(&self, id: AccountId) -> Result<Option<AccountKey>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.account_key(id).await,
             Backend::Memory(disk) => disk.read(|t| t.account_ids.get(&id).copied()),
         }
     }
@@ -185,6 +187,7 @@ impl Store {
     /// The store failed.
     pub async fn account_profile(&self, key: AccountKey) -> Result<Option<AccountProfile>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.account_profile(key).await,
             Backend::Memory(disk) => disk.read(|t| t.accounts.get(&key).map(|a| a.profile.clone())),
         }
     }
@@ -193,9 +196,14 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn accounts_page(&self, after: Option<AccountKey>, limit: u32) -> Result<Vec<AccountSummary>, StoreError> {
+    pub async fn accounts_page(
+        &self,
+        after: Option<AccountKey>,
+        limit: u32,
+    ) -> Result<Vec<AccountSummary>, StoreError> {
         let (after, limit) = (after.unwrap_or(AccountKey(0)), crate::store::page(limit));
         match &self.backend {
+            Backend::Sql(sql) => sql.accounts_page(after, limit).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let rest = t.accounts.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
                 let summary = |a: &memory::Account| AccountSummary { profile: a.profile.clone(), figures: a.figures };
@@ -218,6 +226,7 @@ impl Store {
         let mut created = Vec::with_capacity(accounts.len());
         for chunk in accounts.chunks(5_000) {
             match &self.backend {
+                Backend::Sql(sql) => created.extend(sql.create_accounts(chunk).await?),
                 Backend::Memory(disk) => created.extend(disk.write(|t| t.create_accounts(chunk))?),
             }
             progress(created.len());
@@ -231,6 +240,7 @@ impl Store {
     /// The store failed.
     pub async fn credential(&self, username: &str) -> Result<Option<SipCredential>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.credential(username).await,
             Backend::Memory(disk) => disk.read(|t| t.credentials.get(username).cloned()),
         }
     }
@@ -241,6 +251,7 @@ impl Store {
     /// The store failed.
     pub async fn credentials(&self, account: AccountKey) -> Result<Vec<SipCredential>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.credentials(account).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let mut found: Vec<_> = t.credentials.values().filter(|c| c.account == account).cloned().collect();
                 found.sort_by_key(|c| (c.created_at, c.id));
@@ -255,6 +266,7 @@ impl Store {
     /// [`StoreError::Taken`] when the username exists, [`StoreError::NotFound`] when the account does not; or the store failed.
     pub async fn create_credential(&self, credential: &SipCredential) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.create_credential(credential).await,
             Backend::Memory(disk) => disk.write(|t| t.create_credential(credential.clone())),
         }
     }
@@ -265,8 +277,10 @@ impl Store {
     /// [`StoreError::NotFound`] when it does not exist; or the store failed.
     pub async fn rotate_credential(&self, id: CredentialId, secret: &Pii<Ha1>) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.rotate_credential(id, secret).await,
             Backend::Memory(disk) => disk.write(|t| {
-                let found = t.credentials.values_mut().find(|c| c.id == id).ok_or(StoreError::NotFound("credential"))?;
+                let found =
+                    t.credentials.values_mut().find(|c| c.id == id).ok_or(StoreError::NotFound("credential"))?;
                 found.secret = *secret;
                 Ok(())
             }),
@@ -279,6 +293,7 @@ impl Store {
     /// The store failed.
     pub async fn revoke_credential(&self, id: CredentialId) -> Result<bool, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.revoke_credential(id).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.bindings.retain(|(credential, _), _| *credential != id);
                 let before = t.credentials.len();

@@ -38,6 +38,7 @@ impl Store {
     /// The store failed; then nothing is changed.
     pub async fn write_bindings(&self, writes: &[BindingWrite], at: Timestamp) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.write_bindings(writes, at).await,
             Backend::Memory(disk) => disk.write(|t| {
                 writes.iter().for_each(|write| t.write_binding(write, at));
                 Ok(())
@@ -51,6 +52,7 @@ impl Store {
     /// The store failed.
     pub async fn bindings(&self, at: Timestamp) -> Result<Vec<Binding>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.bindings(at).await,
             Backend::Memory(disk) => {
                 disk.read(|t| t.bindings.values().filter(|b| b.expires_at > at).cloned().collect())
             }
@@ -63,6 +65,7 @@ impl Store {
     /// The store failed.
     pub async fn registrations(&self, account: AccountKey, at: Timestamp) -> Result<Vec<Registration>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.registrations(account, at).await,
             Backend::Memory(disk) => disk.read(|t| t.registrations(account, at)),
         }
     }
@@ -73,6 +76,7 @@ impl Store {
     /// The store failed.
     pub async fn purge_bindings(&self, at: Timestamp) -> Result<u64, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.purge_bindings(at).await,
             Backend::Memory(disk) => disk.write(|t| {
                 let before = t.bindings.len();
                 t.bindings.retain(|_, b| b.expires_at >= at);

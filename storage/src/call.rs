@@ -50,6 +50,7 @@ pub(crate) fn without_call_data(cdr: &Cdr) -> Cdr {
             destination: None,
             presented_number: None,
             attestation: None,
+            cost: cdr.charged,
             legs: Vec::new(),
             funded_until: None,
             route: None,
@@ -74,6 +75,7 @@ impl Store {
     ) -> Result<Vec<(AccountKey, LiveCall)>, StoreError> {
         let (after, limit) = (after.unwrap_or((AccountKey(0), CallNo(0))), page(limit));
         match &self.backend {
+            Backend::Sql(sql) => sql.live_calls(after, limit).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let accounts = t.accounts.range(after.0..);
                 let calls = accounts.flat_map(|(key, a)| a.calls.values().map(|call| (*key, call)));
@@ -88,6 +90,7 @@ impl Store {
     /// The store failed.
     pub async fn live_call(&self, id: CallId) -> Result<Option<(AccountKey, LiveCall)>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.live_call(id).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let &(key, no) = t.call_ids.get(&id)?;
                 Some((key, t.accounts.get(&key)?.calls.get(&no)?.clone()))
@@ -101,6 +104,7 @@ impl Store {
     /// The store failed.
     pub async fn call(&self, id: CallId) -> Result<Option<(AccountKey, Cdr)>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.call(id).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let &(key, no) = t.call_ids.get(&id)?;
                 Some((key, t.accounts.get(&key)?.cdrs.get(&no)?.1.clone()))
@@ -114,6 +118,7 @@ impl Store {
     /// The store failed.
     pub async fn cdr(&self, account: AccountKey, no: CallNo) -> Result<Option<Cdr>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.cdr(account, no).await,
             Backend::Memory(disk) => disk.read(|t| t.accounts.get(&account)?.cdrs.get(&no).map(|(_, cdr)| cdr.clone())),
         }
     }
@@ -131,6 +136,7 @@ impl Store {
     ) -> Result<Vec<Cdr>, StoreError> {
         let (before, limit) = (before.unwrap_or(CallNo(i64::MAX)), page(limit));
         match &self.backend {
+            Backend::Sql(sql) => sql.calls_page(account, before, limit, filter).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let Some(account) = t.accounts.get(&account) else { return Vec::new() };
                 let older = account.cdrs.range(..before).rev().map(|(_, (_, cdr))| cdr);
@@ -145,6 +151,7 @@ impl Store {
     /// The store failed.
     pub async fn attempts(&self, account: AccountKey, call: CallNo) -> Result<Vec<AttemptRecord>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.attempts(account, call).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let Some(account) = t.accounts.get(&account) else { return Vec::new() };
                 account.attempts.range((call, 0)..=(call, u8::MAX)).map(|(_, a)| a.clone()).collect()
@@ -158,6 +165,7 @@ impl Store {
     /// The store failed.
     pub async fn holds(&self, account: AccountKey, call: CallNo) -> Result<Vec<Hold>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.holds(account, call).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let Some(account) = t.accounts.get(&account) else { return Vec::new() };
                 let from = Bound::Included((call, schema::call::LegSide::A, 0));

@@ -27,6 +27,9 @@ pub enum StoreError {
     /// A unique value is in use.
     #[error("this {0} is already taken")]
     Taken(&'static str),
+    /// A rule forbids it.
+    #[error("{0}")]
+    Refused(&'static str),
     /// What was to be changed does not exist.
     #[error("no such {0}")]
     NotFound(&'static str),

@@ -42,6 +42,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<AccountEvent>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.events_after(account, after, page(limit)).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let Some(account) = t.accounts.get(&account) else { return Vec::new() };
                 flatten(account.events.range(after.seq..).map(|(_, row)| row.clone()), after, page(limit))
@@ -56,6 +57,7 @@ impl Store {
     /// The store failed.
     pub async fn oldest_event(&self, account: AccountKey) -> Result<Option<EventCursor>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.oldest_event(account).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let (seq, _) = t.accounts.get(&account)?.events.first_key_value()?;
                 Some(EventCursor { seq: *seq, index: 0 })
@@ -70,6 +72,7 @@ impl Store {
     /// The store failed; what was removed before stays removed.
     pub async fn purge_events(&self, older_than: Timestamp, keep: u32) -> Result<u64, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.purge_events(older_than, keep).await,
             Backend::Memory(disk) => disk.write(|t| {
                 let mut removed = 0;
                 for account in t.accounts.values_mut() {

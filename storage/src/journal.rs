@@ -5,22 +5,29 @@
 //! Every store writes an entry only when the account's stored `seq` is the one before it, and says so in the writing
 //! statement itself. What is true on every store:
 //!
-//! 1. an entry whose idempotency key is taken is rejected with [`Rejection::DuplicateKey`];
-//! 2. an entry whose `seq` does not follow the stored one is rejected as [`Rejection::Fenced`], and so is every later entry of
-//!    an account after a rejected one;
-//! 3. an entry that contradicts the rows (a call ended twice, a hold placed twice, money below zero) is [`Rejection::Failed`]
+//! 1. after a rejected entry every later one of its account, in the batch or handed over before the rejection was told, is
+//!    [`Rejection::Fenced`]: it was decided on a state that never was;
+//! 2. an entry whose idempotency key is taken is rejected with [`Rejection::DuplicateKey`];
+//! 3. an entry whose `seq` does not follow the stored one is [`Rejection::Fenced`];
+//! 4. an entry that contradicts the rows (a call ended twice, a hold placed twice, money below zero) is [`Rejection::Failed`]
 //!    alone; when the database fails, so is the whole batch;
-//! 4. an entry is written whole or not at all.
+//! 5. an entry is written whole or not at all.
 
+use crate::sql::Db;
 use crate::store::{Backend, Store};
+use schema::id::AccountKey;
 use schema::journal::{Change, Entry, Outcome, Rejection};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) mod encode;
 mod memory;
+mod postgres;
+mod sqlite;
 
 /// Told what became of an entry, exactly once, on the writer: it must be quick and must not block.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -54,33 +61,90 @@ pub struct Journal {
 
 #[derive(Default)]
 struct Counts {
+    /// Entries handed over; the n-th has ticket n.
+    tickets: AtomicU64,
     batches: AtomicU64,
     entries: AtomicU64,
 }
 
 /// What waits in the queue.
 enum Item {
-    Entry(Box<Entry>, Done),
+    Entry(u64, Box<Entry>, Done),
     Flush(oneshot::Sender<()>),
 }
 
-/// What is written in one transaction.
+/// What is written in one transaction, and who is told afterwards.
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
-    done: Vec<Done>,
+    told: Told,
+}
+
+/// Who is told what became of a batch.
+#[derive(Default)]
+struct Told {
+    slots: Vec<Slot>,
     flushes: Vec<oneshot::Sender<()>>,
 }
 
+struct Slot {
+    account: AccountKey,
+    done: Done,
+    /// It was not even tried: an earlier entry of its account was rejected.
+    fenced: bool,
+}
+
+/// Accounts of which an entry was rejected in the batch at hand.
+#[derive(Default)]
+pub(crate) struct Rejected(BTreeSet<AccountKey>);
+
+impl Rejected {
+    pub(crate) fn contains(&self, account: AccountKey) -> bool {
+        self.0.contains(&account)
+    }
+
+    pub(crate) fn note(&mut self, account: AccountKey, outcome: &Outcome) {
+        if outcome.is_err() {
+            self.0.insert(account);
+        }
+    }
+
+    /// Tries the next entry of an account, unless an earlier one was rejected.
+    pub(crate) fn attempt<E>(
+        &mut self,
+        account: AccountKey,
+        attempt: impl FnOnce() -> Result<Outcome, E>,
+    ) -> Result<Outcome, E> {
+        if self.contains(account) {
+            return Ok(Err(Rejection::Fenced));
+        }
+        let outcome = attempt()?;
+        self.note(account, &outcome);
+        Ok(outcome)
+    }
+}
+
 impl Journal {
-    /// Starts the one writer of a store; within a tokio runtime. On memory it is a task of that runtime.
+    /// Starts the one writer of a store; within a tokio runtime. On SQLite it is a thread, otherwise a task of that runtime.
+    ///
+    /// # Panics
+    /// When the system has no thread for it.
     #[must_use]
     pub fn start(store: &Store, options: JournalOptions) -> Self {
         let (queue, waiting) = mpsc::channel(options.queue.max(1));
         let counts = Arc::new(Counts::default());
-        let queue_of = Queue { waiting, limit: options.batch.max(1), counts: counts.clone() };
+        let queue_of = Queue { waiting, limit: options.batch.max(1), counts: counts.clone(), fences: BTreeMap::new() };
         match &store.backend {
             Backend::Memory(disk) => drop(tokio::spawn(memory::write(queue_of, disk.clone()))),
+            Backend::Sql(sql) => match &sql.db {
+                Db::Postgres(pool) => drop(tokio::spawn(postgres::write(queue_of, pool.clone(), sql.keys.clone()))),
+                Db::Sqlite(db) => {
+                    let (db, keys, runtime) = (db.clone(), sql.keys.clone(), Handle::current());
+                    let writer = std::thread::Builder::new().name("journal".to_owned());
+                    let writer = writer.spawn(move || sqlite::write(queue_of, db, &keys, &runtime));
+                    drop(writer.expect("the system starts the journal's thread"));
+                }
+            },
         }
         Self { queue, counts }
     }
@@ -91,7 +155,8 @@ impl Journal {
     /// # Errors
     /// [`JournalFull`]: nothing happens then, and `done` is dropped.
     pub fn submit(&self, entry: Entry, done: Done) -> Result<(), JournalFull> {
-        self.queue.try_send(Item::Entry(Box::new(entry), done)).map_err(|_| JournalFull)
+        let ticket = self.counts.tickets.fetch_add(1, Ordering::AcqRel);
+        self.queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull)
     }
 
     /// Returns when all that was submitted before is acknowledged.
@@ -126,6 +191,8 @@ struct Queue {
     waiting: mpsc::Receiver<Item>,
     limit: usize,
     counts: Arc<Counts>,
+    /// Per account with a rejected entry: no entry with a ticket below this is written.
+    fences: BTreeMap<AccountKey, u64>,
 }
 
 impl Queue {
@@ -135,12 +202,18 @@ impl Queue {
         Some(self.batch(first))
     }
 
+    /// As [`Self::next`], on a thread.
+    fn next_blocking(&mut self) -> Option<Batch> {
+        let first = self.waiting.blocking_recv()?;
+        Some(self.batch(first))
+    }
+
     fn batch(&mut self, first: Item) -> Batch {
         let mut batch = Batch::default();
-        batch.push(first);
-        while batch.entries.len() < self.limit {
+        self.add(&mut batch, first);
+        while batch.told.slots.len() < self.limit {
             let Ok(item) = self.waiting.try_recv() else { break };
-            batch.push(item);
+            self.add(&mut batch, item);
         }
         if !batch.entries.is_empty() {
             self.counts.batches.fetch_add(1, Ordering::Relaxed);
@@ -148,30 +221,44 @@ impl Queue {
         }
         batch
     }
-}
 
-impl Batch {
-    fn push(&mut self, item: Item) {
+    fn add(&mut self, batch: &mut Batch, item: Item) {
         match item {
-            Item::Entry(entry, done) => {
-                self.entries.push(*entry);
-                self.done.push(done);
+            Item::Entry(ticket, entry, done) => {
+                let account = entry.account;
+                let fenced = self.fences.get(&account).is_some_and(|fence| ticket < *fence);
+                if !fenced {
+                    self.fences.remove(&account);
+                    batch.entries.push(*entry);
+                }
+                batch.told.slots.push(Slot { account, done, fenced });
             }
-            Item::Flush(reached) => self.flushes.push(reached),
+            Item::Flush(reached) => batch.told.flushes.push(reached),
         }
     }
-}
 
-/// Tells everyone. A panic in one `done` is not the others' concern.
-fn acknowledge(done: Vec<Done>, flushes: Vec<oneshot::Sender<()>>, outcomes: Vec<Outcome>) {
-    assert_eq!(done.len(), outcomes.len(), "one outcome for each entry");
-    for (done, outcome) in done.into_iter().zip(outcomes) {
-        if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
-            tracing::error!("an acknowledgement panicked");
+    /// Tells everyone. A panic in one `done` is not the others' concern.
+    fn tell(&mut self, told: Told, outcomes: Vec<Outcome>) {
+        // Whatever was handed over until now was decided before anyone could know of a rejection.
+        let fence = self.counts.tickets.load(Ordering::Acquire);
+        let mut outcomes = outcomes.into_iter();
+        let fenced = || Err(Rejection::Fenced);
+        let mut pairs = Vec::with_capacity(told.slots.len());
+        for slot in told.slots {
+            let outcome = if slot.fenced { fenced() } else { outcomes.next().expect("one outcome for each entry") };
+            if outcome.is_err() {
+                self.fences.insert(slot.account, fence);
+            }
+            pairs.push((slot.done, outcome));
         }
-    }
-    for reached in flushes {
-        let _ = reached.send(());
+        for (done, outcome) in pairs {
+            if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+                tracing::error!("an acknowledgement panicked");
+            }
+        }
+        for reached in told.flushes {
+            let _ = reached.send(());
+        }
     }
 }
 
@@ -203,7 +290,10 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
                     return Err("an idempotency key used twice, empty or too long");
                 }
                 let cost_negative = transfer.carrier_cost.is_some_and(|c| c.amount.is_negative());
-                transfer.debit != transfer.credit && !transfer.amount.is_negative() && !transfer.loss.is_negative() && !cost_negative
+                transfer.debit != transfer.credit
+                    && !transfer.amount.is_negative()
+                    && !transfer.loss.is_negative()
+                    && !cost_negative
             }
             Change::CallEnded(cdr) | Change::CallRefused(cdr) => {
                 cdr.call.state.is_over() && !cdr.charged.is_negative() && !cdr.loss.is_negative()

@@ -39,6 +39,7 @@ impl Store {
     ) -> Result<Vec<PostedTransfer>, StoreError> {
         let before = before.unwrap_or(LedgerCursor { seq: Seq(i64::MAX), position: 0 });
         match &self.backend {
+            Backend::Sql(sql) => sql.ledger_page(account, before, page(limit)).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let Some(account) = t.accounts.get(&account) else { return Vec::new() };
                 account.transfers.range(..before).rev().take(page(limit)).map(|(_, posted)| posted.clone()).collect()
@@ -52,6 +53,7 @@ impl Store {
     /// The store failed.
     pub async fn transfer(&self, id: TransferId) -> Result<Option<(AccountKey, PostedTransfer)>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.transfer(id).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let &(key, cursor) = t.transfer_ids.get(&id)?;
                 Some((key, t.accounts.get(&key)?.transfers.get(&cursor)?.clone()))
@@ -65,6 +67,7 @@ impl Store {
     /// The store failed.
     pub async fn transfer_by_key(&self, account: AccountKey, key: &str) -> Result<Option<PostedTransfer>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.transfer_by_key(account, key).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let account = t.accounts.get(&account)?;
                 account.transfers.get(account.keys.get(key)?).cloned()

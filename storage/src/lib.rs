@@ -7,6 +7,7 @@
 //! * [`audit::audit`] derives every stored figure again from the rows.
 
 pub mod account;
+pub mod audit;
 pub mod binding;
 pub mod call;
 pub mod error;
@@ -16,7 +17,9 @@ pub mod keyring;
 pub mod ledger;
 pub mod memory;
 pub mod person;
+mod seal;
 pub mod session;
+mod sql;
 pub mod store;
 pub mod tariff;
 pub mod url;
@@ -26,7 +29,7 @@ pub use binding::{BindingWrite, Registration};
 pub use call::CallFilter;
 pub use error::StoreError;
 pub use journal::{Done, Journal, JournalFull, JournalOptions};
-pub use keyring::{Class, KeyringError, Subject};
+pub use keyring::{Class, Keyring, KeyringError, MasterKey, MasterKeyError, Subject};
 pub use ledger::{LedgerCursor, PostedTransfer};
 pub use memory::MemDisk;
 pub use person::{Brand, MemberRole, Membership, OperatorRole, User};

@@ -86,9 +86,7 @@ impl MemDisk {
         let mut disk = self.disk();
         let entries = std::mem::take(&mut disk.unsynced);
         if unsynced == Unsynced::Kept {
-            for entry in entries {
-                let _ = disk.tables.apply(entry);
-            }
+            let _ = disk.tables.apply_all(entries);
         }
         if let Some(platter) = disk.platter.take() {
             disk.tables = *platter;
@@ -123,7 +121,7 @@ impl MemDisk {
             disk.faults.failing_batches -= 1;
             return vec![Err(Rejection::Failed); entries.len()];
         }
-        entries.into_iter().map(|entry| disk.tables.apply(entry)).collect()
+        disk.tables.apply_all(entries)
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {

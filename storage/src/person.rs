@@ -123,6 +123,7 @@ impl Store {
     /// The store failed.
     pub async fn brand(&self) -> Result<Option<Brand>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.brand().await,
             Backend::Memory(disk) => disk.read(|t| t.brand.clone()),
         }
     }
@@ -133,6 +134,7 @@ impl Store {
     /// The store failed.
     pub async fn put_brand(&self, brand: &Brand) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.put_brand(brand).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.brand = Some(brand.clone());
                 Ok(())
@@ -152,6 +154,7 @@ impl Store {
         roles: &[OperatorRole],
     ) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.create_user(user, memberships, roles).await,
             Backend::Memory(disk) => disk.write(|t| t.create_user(user, memberships, roles)),
         }
     }
@@ -162,6 +165,7 @@ impl Store {
     /// The store failed.
     pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.user(id).await,
             Backend::Memory(disk) => disk.read(|t| t.users.get(&id).cloned()),
         }
     }
@@ -172,6 +176,7 @@ impl Store {
     /// The store failed.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.user_by_email(email).await,
             Backend::Memory(disk) => disk.read(|t| t.users.get(t.emails.get(&canonical_email(email))?).cloned()),
         }
     }
@@ -182,6 +187,7 @@ impl Store {
     /// [`StoreError::NotFound`], or the store failed.
     pub async fn set_password(&self, user: UserId, password: Option<Pii<String>>) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.set_password(user, password.as_ref()).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.users.get_mut(&user).ok_or(StoreError::NotFound("user"))?.password = password;
                 Ok(())
@@ -195,6 +201,7 @@ impl Store {
     /// The store failed.
     pub async fn memberships(&self, user: UserId) -> Result<Vec<Membership>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.memberships(user).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let mine = t.memberships.range((user, AccountKey(i64::MIN))..=(user, AccountKey(i64::MAX)));
                 mine.filter_map(|(&(user, account), &role)| {
@@ -211,6 +218,7 @@ impl Store {
     /// [`StoreError::NotFound`] when either does not exist; or the store failed.
     pub async fn put_membership(&self, user: UserId, account: AccountKey, role: MemberRole) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.put_membership(user, account, role).await,
             Backend::Memory(disk) => disk.write(|t| t.put_membership(user, account, role)),
         }
     }
@@ -221,9 +229,9 @@ impl Store {
     /// The store failed.
     pub async fn operator_roles(&self, user: UserId) -> Result<Vec<OperatorRole>, StoreError> {
         match &self.backend {
-            Backend::Memory(disk) => {
-                disk.read(|t| t.operator_roles.get(&user).map(|roles| roles.iter().copied().collect()).unwrap_or_default())
-            }
+            Backend::Sql(sql) => sql.operator_roles(user).await,
+            Backend::Memory(disk) => disk
+                .read(|t| t.operator_roles.get(&user).map(|roles| roles.iter().copied().collect()).unwrap_or_default()),
         }
     }
 
@@ -234,6 +242,7 @@ impl Store {
     pub async fn set_operator_roles(&self, user: UserId, roles: &[OperatorRole]) -> Result<(), StoreError> {
         let roles: BTreeSet<_> = roles.iter().copied().collect();
         match &self.backend {
+            Backend::Sql(sql) => sql.set_operator_roles(user, &roles).await,
             Backend::Memory(disk) => disk.write(|t| {
                 if !t.users.contains_key(&user) {
                     return Err(StoreError::NotFound("user"));

@@ -66,6 +66,7 @@ impl Store {
     /// [`StoreError::NotFound`] without its user; or the store failed.
     pub async fn create_session(&self, session: &Session) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.create_session(session).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.known_user(session.user)?;
                 t.sessions.insert(session.token_sha256, *session);
@@ -80,6 +81,7 @@ impl Store {
     /// The store failed.
     pub async fn session(&self, token_sha256: &TokenHash) -> Result<Option<Session>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.session(token_sha256).await,
             Backend::Memory(disk) => disk.read(|t| t.sessions.get(token_sha256).copied()),
         }
     }
@@ -90,6 +92,7 @@ impl Store {
     /// The store failed.
     pub async fn touch_session(&self, id: SessionId, at: Timestamp) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.touch_session(id, at).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.sessions.values_mut().filter(|s| s.id == id).for_each(|s| s.last_used_at = at);
                 Ok(())
@@ -103,6 +106,7 @@ impl Store {
     /// The store failed.
     pub async fn revoke_session(&self, id: SessionId) -> Result<bool, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.revoke_session(id).await,
             Backend::Memory(disk) => disk.write(|t| {
                 let before = t.sessions.len();
                 t.sessions.retain(|_, s| s.id != id);
@@ -117,6 +121,7 @@ impl Store {
     /// The store failed.
     pub async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.sessions(user).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let mut found: Vec<_> = t.sessions.values().filter(|s| s.user == user).copied().collect();
                 found.sort_by_key(|s| (s.created_at, s.id));
@@ -131,6 +136,7 @@ impl Store {
     /// The store failed.
     pub async fn purge_sessions(&self, at: Timestamp) -> Result<u64, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.purge_sessions(at).await,
             Backend::Memory(disk) => disk.write(|t| {
                 let before = t.sessions.len();
                 t.sessions.retain(|_, s| s.expires_at >= at);
@@ -145,6 +151,7 @@ impl Store {
     /// [`StoreError::NotFound`] without its user; or the store failed.
     pub async fn create_device_token(&self, token: &DeviceToken) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.create_device_token(token).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.known_user(token.user)?;
                 t.device_tokens.insert(token.token_sha256, token.clone());
@@ -159,6 +166,7 @@ impl Store {
     /// The store failed.
     pub async fn device_token(&self, token_sha256: &TokenHash) -> Result<Option<DeviceToken>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.device_token(token_sha256).await,
             Backend::Memory(disk) => disk.read(|t| t.device_tokens.get(token_sha256).cloned()),
         }
     }
@@ -169,6 +177,7 @@ impl Store {
     /// The store failed.
     pub async fn touch_device_token(&self, id: DeviceTokenId, at: Timestamp) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.touch_device_token(id, at).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.device_tokens.values_mut().filter(|d| d.id == id).for_each(|d| d.last_used_at = Some(at));
                 Ok(())
@@ -182,6 +191,7 @@ impl Store {
     /// The store failed.
     pub async fn revoke_device_token(&self, user: UserId, id: DeviceTokenId) -> Result<bool, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.revoke_device_token(user, id).await,
             Backend::Memory(disk) => disk.write(|t| {
                 let before = t.device_tokens.len();
                 t.device_tokens.retain(|_, d| !(d.id == id && d.user == user));
@@ -196,6 +206,7 @@ impl Store {
     /// The store failed.
     pub async fn device_tokens(&self, user: UserId) -> Result<Vec<DeviceToken>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.device_tokens(user).await,
             Backend::Memory(disk) => disk.read(|t| {
                 let mut found: Vec<_> = t.device_tokens.values().filter(|d| d.user == user).cloned().collect();
                 found.sort_by_key(|d| (d.created_at, d.id));

@@ -1,8 +1,11 @@
 //! One set of functions over three kinds of store.
 
 use crate::error::StoreError;
-use crate::keyring::{Class, Subject};
+use crate::keyring::{Class, Keyring, Subject};
 use crate::memory::MemDisk;
+use crate::sql::{Db, SqlStore};
+use crate::url::DatabaseUrl;
+use std::sync::Arc;
 
 /// Where accounts, calls and money are kept: SQLite, PostgreSQL or memory. A cheap handle.
 ///
@@ -15,12 +18,17 @@ pub struct Store {
 #[derive(Clone)]
 pub(crate) enum Backend {
     Memory(MemDisk),
+    Sql(Arc<SqlStore>),
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = match &self.backend {
             Backend::Memory(_) => "memory",
+            Backend::Sql(sql) => match sql.db {
+                Db::Sqlite(_) => "sqlite",
+                Db::Postgres(_) => "postgres",
+            },
         };
         write!(f, "Store({name})")
     }
@@ -32,6 +40,14 @@ pub(crate) fn page(limit: u32) -> usize {
 }
 
 impl Store {
+    /// Opens a database and brings it to this program's version.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] for one that a newer program wrote; or it cannot be opened.
+    pub async fn open(url: &DatabaseUrl, keys: Keyring) -> Result<Self, StoreError> {
+        Ok(Self { backend: Backend::Sql(Arc::new(SqlStore::open(url, keys).await?)) })
+    }
+
     /// On a simulated disk, which outlives it. Nothing is sealed there, and no threads or clocks are used.
     #[must_use]
     pub fn memory(disk: &MemDisk) -> Self {
@@ -44,6 +60,7 @@ impl Store {
     /// The store failed.
     pub async fn destroy_key(&self, subject: Subject, class: Class) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.destroy_key(subject, class).await,
             Backend::Memory(disk) => disk.write(|t| {
                 t.destroy_key(subject, class);
                 Ok(())
@@ -54,6 +71,10 @@ impl Store {
     /// Closes the connections. Journals of this store must have been flushed.
     pub async fn close(&self) {
         match &self.backend {
+            Backend::Sql(sql) => {
+                sql.db.close().await;
+                sql.keys.close().await;
+            }
             Backend::Memory(_) => {}
         }
     }

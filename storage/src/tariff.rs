@@ -47,6 +47,7 @@ impl Store {
     /// The store failed.
     pub async fn decks(&self) -> Result<Vec<Deck>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.decks().await,
             Backend::Memory(disk) => disk.read(|t| {
                 let mut decks: Vec<_> = t.decks.values().cloned().collect();
                 decks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -63,10 +64,8 @@ impl Store {
         let mut deck = deck.clone();
         deck.rates.sort_by(|a, b| (&a.prefix, a.effective_from).cmp(&(&b.prefix, b.effective_from)));
         match &self.backend {
-            Backend::Memory(disk) => {
-                let _ = at;
-                disk.write(|t| t.put_deck(deck))
-            }
+            Backend::Sql(sql) => sql.put_deck(&deck, at).await,
+            Backend::Memory(disk) => disk.write(|t| t.put_deck(deck)),
         }
     }
 
@@ -76,6 +75,7 @@ impl Store {
     /// The store failed.
     pub async fn trunks(&self) -> Result<Vec<Trunk>, StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.trunks().await,
             Backend::Memory(disk) => disk.read(|t| {
                 let mut trunks: Vec<_> = t.trunks.values().cloned().collect();
                 trunks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -90,6 +90,7 @@ impl Store {
     /// [`StoreError::Taken`] when another trunk has the name; or the store failed.
     pub async fn put_trunk(&self, trunk: &Trunk) -> Result<(), StoreError> {
         match &self.backend {
+            Backend::Sql(sql) => sql.put_trunk(trunk).await,
             Backend::Memory(disk) => disk.write(|t| {
                 if t.trunks.values().any(|other| other.name == trunk.name && other.id != trunk.id) {
                     return Err(StoreError::Taken("trunk name"));

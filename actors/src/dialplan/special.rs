@@ -37,7 +37,7 @@ pub fn class(digits: &str) -> DestinationClass {
     longest.unwrap_or(DestinationClass::Ordinary)
 }
 
-const LONGEST: usize = 7;
+const LONGEST: usize = 6;
 
 use DestinationClass::{Premium, Satellite, SharedCost};
 
@@ -68,10 +68,6 @@ const PREFIXES: &[(&str, DestinationClass)] = &[
     ("351707", SharedCost),
     ("351708", SharedCost),
     ("351761", Premium),
-    ("35315", Premium),
-    ("353818", SharedCost),
-    ("3531850", SharedCost),
-    ("3531890", SharedCost),
     ("358600", Premium),
     ("358700", Premium),
     ("3690", Premium),

@@ -1,1 +1,498 @@
-//! Whole exchanges through the core.
+//! Whole calls through the core in a small world: the test phone, the test carrier, a network that loses and repeats, and a
+//! stand-in for the calls' actors that connects legs at once. Time is a number.
+
+use super::*;
+use crate::demo::carrier::Carrier;
+use crate::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
+use crate::demo::{Actions, Endpoint};
+use crate::digest::ha1;
+use schema::account::{Attestation, CallerId, CallerIdStatus, Evidence, SipCredential};
+use schema::carrier::{Gateway, GatewayTransport};
+use schema::edge::{CredentialLookup, TrunkAddress};
+use schema::id::{AccountKey, CallerIdId, CredentialId, TrunkId};
+use schema::leg::{AttemptIds, EndCause, HangupCause, Invite};
+use schema::number::{E164, Presentation, PresentedNumber};
+use schema::pii::Pii;
+use schema::time::Timestamp;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 5060);
+const PHONE: ([u8; 4], u16) = ([127, 0, 0, 1], 5100);
+const CARRIER: ([u8; 4], u16) = ([127, 0, 0, 1], 5090);
+const CALL: PhoneCall = PhoneCall(1);
+
+/// What the network does with the n-th datagram: how often it arrives, and how late.
+type Weather = fn(u64) -> &'static [u64];
+
+const FAIR: Weather = |_| &[1];
+
+struct World {
+    core: Core,
+    phone: Phone,
+    carrier: Carrier,
+    now: Now,
+    on_the_way: BTreeMap<(u64, u64), (SocketAddr, SocketAddr, Bytes)>,
+    sent: u64,
+    weather: Weather,
+    phone_events: Vec<PhoneEvent>,
+    leg_events: Vec<LegEvent>,
+    to_carrier: Vec<Bytes>,
+    withhold: bool,
+    /// The stand-in answers the caller only after so long: the commit.
+    pending: Vec<(Mono, LegCommand)>,
+    registered: usize,
+}
+
+fn credential() -> SipCredential {
+    SipCredential {
+        id: CredentialId::generate(&mut Entropy::from_number(1), Timestamp(0)),
+        account: AccountKey(1),
+        username: "demo".into(),
+        label: Pii::new(String::new()),
+        secret: Pii::new(ha1("demo", "localhost", "secret")),
+        created_at: Timestamp(0),
+    }
+}
+
+fn presented() -> PresentedNumber {
+    let caller_id = CallerId {
+        id: CallerIdId::generate(&mut Entropy::from_number(2), Timestamp(0)),
+        number: E164::parse("+442079460123").expect("valid"),
+        label: None,
+        status: CallerIdStatus::Verified,
+        evidence: Some(Evidence::Assigned),
+        is_default: true,
+        verified_at: None,
+        expires_at: None,
+    };
+    let presented = PresentedNumber::of(&caller_id, Timestamp(1)).expect("verified");
+    assert_eq!(presented.attestation(), Attestation::A);
+    presented
+}
+
+fn config() -> CoreConfig {
+    CoreConfig {
+        domain: "localhost".into(),
+        other_hosts: vec!["127.0.0.1".into()],
+        udp: Some(Advertised { host: "127.0.0.1".into(), port: 5060 }),
+        tcp: None,
+        tls: None,
+        sdp_address: std::net::IpAddr::from([127, 0, 0, 1]),
+        plain_customers: true,
+        legs_max: 1_000,
+        transactions_max: 10_000,
+        lookups_max: 100,
+    }
+}
+
+impl World {
+    fn new(password: &str, weather: Weather) -> Self {
+        let phone = PhoneConfig {
+            server: SERVER.into(),
+            domain: "localhost".into(),
+            address: PHONE.into(),
+            username: "demo".into(),
+            password: Pii::new(password.into()),
+            expires_s: 120,
+            most_calls: 10,
+        };
+        Self {
+            core: Core::new(config(), Entropy::from_number(3)).expect("a realm"),
+            phone: Phone::new(phone, Entropy::from_number(4)).expect("a domain"),
+            carrier: Carrier::new(Entropy::from_number(5), CARRIER.into(), 100),
+            now: Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) },
+            on_the_way: BTreeMap::new(),
+            sent: 0,
+            weather,
+            phone_events: Vec::new(),
+            leg_events: Vec::new(),
+            to_carrier: Vec::new(),
+            withhold: false,
+            pending: Vec::new(),
+            registered: 0,
+        }
+    }
+
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        self.sent += 1;
+        for late in (self.weather)(self.sent) {
+            self.on_the_way
+                .insert((self.now.mono.0 + late * 1_000, self.sent * 8 + late % 8), (from, to, bytes.clone()));
+        }
+    }
+
+    fn take_core(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send(Flow { peer: to, .. }, bytes) | Output::SendTo(Destination { address: to, .. }, bytes) => {
+                    if to == CARRIER.into() {
+                        self.to_carrier.push(bytes.clone());
+                    }
+                    self.send(SERVER.into(), to, bytes);
+                }
+                Output::Leg(LegEventAt { event, .. }) => self.connect(event),
+                Output::Edge(EdgeEvent::CredentialWanted { ticket, username }) => {
+                    let found = if &*username == "demo" {
+                        CredentialLookup::Found(Box::new(credential()))
+                    } else {
+                        CredentialLookup::Unknown
+                    };
+                    self.core.handle(Input::Edge(EdgeCommand::Credential { ticket, found }), self.now);
+                }
+                Output::Edge(EdgeEvent::BindingChanged(change)) => self.registered = change.bindings as usize,
+                Output::Edge(EdgeEvent::TrunkProbed { .. }) | Output::Trust(_) => {}
+            }
+        }
+    }
+
+    /// What calls' actors would say, without money.
+    fn connect(&mut self, event: LegEvent) {
+        let call = event.leg().call;
+        let (a, b) = (LegId::a(call), LegId::b(call, 1));
+        let mut say = |command| self.pending.push((self.now.mono, command));
+        match &event {
+            LegEvent::Invited(invited) => {
+                let number = presented();
+                let presentation =
+                    if self.withhold { Presentation::Withheld(number) } else { Presentation::Shown(number) };
+                say(LegCommand::Invite(Box::new(Invite {
+                    leg: b,
+                    trunk: TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0)),
+                    gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() },
+                    trusted: false,
+                    ids: AttemptIds {
+                        call_id: "0123456789abcdef".into(),
+                        from_tag: "tag".into(),
+                        branch: "z9hG4bKb1".into(),
+                        cseq: 1,
+                    },
+                    destination: E164::parse(invited.dialled.expose()).expect("a number"),
+                    presentation,
+                    offer: invited.offer.clone(),
+                    ring_timeout_s: 60,
+                })));
+            }
+            LegEvent::Progress { status, sdp, .. } => {
+                say(LegCommand::Progress { leg: a, status: *status, sdp: sdp.clone() })
+            }
+            LegEvent::Answered { leg, sdp, .. } => {
+                say(LegCommand::Confirm { leg: *leg });
+                say(LegCommand::Accept { leg: a, sdp: sdp.clone() });
+            }
+            LegEvent::Failed { leg, status, .. } if leg.side == schema::call::LegSide::B => {
+                say(LegCommand::Reject { leg: a, status: *status, reason: None, retry_after_s: None });
+            }
+            LegEvent::Cancelled { .. } => say(LegCommand::HangUp { leg: b, cause: HangupCause::Cancelled }),
+            LegEvent::Ended { leg, .. } => {
+                let other = if leg.side == schema::call::LegSide::A { b } else { a };
+                say(LegCommand::HangUp { leg: other, cause: HangupCause::OtherLeg });
+            }
+            _ => {}
+        }
+        self.leg_events.push(event);
+    }
+
+    fn carry_out(&mut self, mut phone: Actions<PhoneEvent>, carrier: Actions<crate::demo::carrier::CarrierEvent>) {
+        for (to, bytes) in phone.datagrams.drain(..) {
+            self.send(PHONE.into(), to, bytes);
+        }
+        self.phone_events.append(&mut phone.events);
+        for (to, bytes) in carrier.datagrams {
+            self.send(CARRIER.into(), to, bytes);
+        }
+    }
+
+    fn command(&mut self, command: PhoneCommand) {
+        let mut actions = Actions::default();
+        self.phone.on_command(command, self.now.mono, &mut actions);
+        self.carry_out(actions, Actions::default());
+    }
+
+    /// Lets time pass until nothing is left to do before `limit`.
+    fn run(&mut self, limit: Duration) {
+        let end = self.now.mono + limit;
+        loop {
+            let pending = std::mem::take(&mut self.pending);
+            let idle = pending.is_empty();
+            for (_, command) in pending {
+                self.core.handle(Input::Leg(command), self.now);
+            }
+            self.take_core();
+            if !idle {
+                continue;
+            }
+            let network = self.on_the_way.keys().next().map(|(at, _)| Mono(*at));
+            let moments = [network, self.core.next_timeout(), self.phone.next_time(), self.carrier.next_time()];
+            let next = moments.into_iter().flatten().min().filter(|at| *at <= end);
+            let Some(next) = next else { break };
+            self.now = self.now.after(next.since(self.now.mono));
+            self.step();
+        }
+        self.now = self.now.after(end.since(self.now.mono));
+    }
+
+    fn step(&mut self) {
+        let (mut phone, mut carrier) = (Actions::default(), Actions::default());
+        while let Some(entry) = self.on_the_way.first_entry().filter(|entry| entry.key().0 <= self.now.mono.0) {
+            let (from, to, bytes) = entry.remove();
+            if to == SERVER.into() {
+                if let Ok(message) = Message::parse_datagram(&bytes) {
+                    self.core.handle(Input::Message(Flow::udp(from), message.with_source(from)), self.now);
+                }
+            } else if to == PHONE.into() {
+                self.phone.on_datagram(&bytes, from, self.now.mono, &mut phone);
+            } else if to == CARRIER.into() {
+                self.carrier.on_datagram(&bytes, from, self.now.mono, &mut carrier);
+            }
+        }
+        self.core.handle(Input::Timeout, self.now);
+        self.phone.on_time(self.now.mono, &mut phone);
+        self.carrier.on_time(self.now.mono, &mut carrier);
+        self.carry_out(phone, carrier);
+    }
+
+    fn call(&mut self, number: &str) {
+        self.command(PhoneCommand::Call { call: CALL, number: Pii::new(number.into()) });
+    }
+
+    fn saw(&self, wanted: impl Fn(&LegEvent) -> bool) -> bool {
+        self.leg_events.iter().any(wanted)
+    }
+
+    /// After everything has timed out nothing may be left.
+    fn assert_empty(&mut self) {
+        self.run(Duration::from_secs(200));
+        let counts = self.core.counts();
+        assert_eq!(counts, Counts { registrations: counts.registrations, ..Counts::default() });
+        assert_eq!((self.phone.live_calls(), self.carrier.live_calls()), (0, 0));
+    }
+}
+
+fn answered(world: &World) -> bool {
+    world.phone_events.contains(&PhoneEvent::Answered { call: CALL })
+}
+
+#[test]
+fn a_phone_registers_with_digest_and_its_binding_ends() {
+    let mut world = World::new("secret", FAIR);
+    world.command(PhoneCommand::Register);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.phone_events, [PhoneEvent::Registered { expires_s: 120 }]);
+    assert_eq!(world.registered, 1);
+    world.command(PhoneCommand::Unregister);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.registered, world.core.counts().registrations), (0, 0));
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_user_are_refused_alike() {
+    let mut world = World::new("wrong", FAIR);
+    world.command(PhoneCommand::Register);
+    world.call("+447700900000");
+    world.run(Duration::from_secs(5));
+    assert!(world.phone_events.contains(&PhoneEvent::RegistrationFailed { status: 401 }));
+    assert!(world.phone_events.contains(&PhoneEvent::Failed { call: CALL, status: 407 }));
+    assert!(world.leg_events.is_empty());
+    world.assert_empty();
+}
+
+#[test]
+fn a_call_is_answered_and_the_caller_hangs_up() {
+    let mut world = World::new("secret", FAIR);
+    world.call("+447700900000");
+    world.run(Duration::from_secs(5));
+    assert!(answered(&world));
+    assert!(world.saw(|event| matches!(event, LegEvent::Confirmed { .. })));
+    world.command(PhoneCommand::HangUp { call: CALL });
+    world.run(Duration::from_secs(2));
+    assert!(
+        world.saw(|event| matches!(event, LegEvent::Ended { leg, cause: EndCause::Bye { .. } } if leg.attempt == 0))
+    );
+    assert!(world.saw(|event| matches!(event, LegEvent::Ended { leg, cause: EndCause::HungUp } if leg.attempt == 1)));
+    assert_eq!(world.carrier.counts().ended, 1);
+    world.assert_empty();
+}
+
+#[test]
+fn c4_the_called_side_hangs_up_and_the_callers_leg_ends() {
+    let mut world = World::new("secret", FAIR);
+    world.call("+447700900080");
+    world.run(Duration::from_secs(7));
+    assert!(world.phone_events.iter().any(|event| matches!(event, PhoneEvent::Ended { by_phone: false, .. })));
+    world.assert_empty();
+}
+
+#[test]
+fn early_media_busy_and_unknown_numbers_reach_the_phone() {
+    for (number, status) in
+        [("+447700900050", 486), ("+447700900070", 503), ("+447700900090", 604), ("+447700900095", 603)]
+    {
+        let mut world = World::new("secret", FAIR);
+        world.call(number);
+        world.run(Duration::from_secs(2));
+        assert!(
+            world.phone_events.contains(&PhoneEvent::Failed { call: CALL, status }),
+            "{number}: {:?}",
+            world.phone_events
+        );
+        world.assert_empty();
+    }
+    let mut world = World::new("secret", FAIR);
+    world.call("+447700900040");
+    world.run(Duration::from_secs(7));
+    assert!(world.phone_events.contains(&PhoneEvent::Progress { call: CALL, status: 183, early_media: true }));
+    assert!(answered(&world));
+}
+
+#[test]
+fn a_ringing_call_is_cancelled() {
+    let mut world = World::new("secret", FAIR);
+    world.call("+447700900060");
+    world.run(Duration::from_secs(3));
+    world.command(PhoneCommand::HangUp { call: CALL });
+    world.run(Duration::from_secs(3));
+    assert!(world.phone_events.contains(&PhoneEvent::Failed { call: CALL, status: 487 }));
+    assert!(world.saw(|event| matches!(event, LegEvent::Cancelled { .. })));
+    assert!(world.saw(|event| matches!(event, LegEvent::Failed { status: 487, .. })));
+    assert_eq!(world.carrier.counts().cancelled, 1);
+    world.assert_empty();
+}
+
+#[test]
+fn an_unanswered_call_ends_after_the_ring_time() {
+    let mut world = World::new("secret", FAIR);
+    world.call("+447700900061");
+    world.run(Duration::from_secs(70));
+    assert!(world.saw(|event| matches!(event, LegEvent::Failed { status: 408, rang: true, .. })));
+    assert!(world.phone_events.contains(&PhoneEvent::Failed { call: CALL, status: 408 }));
+    world.assert_empty();
+}
+
+#[test]
+fn lost_repeated_and_reordered_datagrams_change_nothing() {
+    let weathers: [Weather; 5] = [
+        |n| if n % 3 == 0 { &[] } else { &[1] },
+        |n| if n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61 < 3 { &[] } else { &[3] },
+        |n| if n % 5 == 0 { &[] } else { &[1, 6] },
+        |_| &[1, 2, 4],
+        |n| if n % 2 == 0 { &[20] } else { &[1] },
+    ];
+    for (at, weather) in weathers.into_iter().enumerate() {
+        let mut world = World::new("secret", weather);
+        world.call("+447700900000");
+        world.run(Duration::from_secs(31));
+        assert!(answered(&world), "weather {at}: {:?}", world.phone_events);
+        world.command(PhoneCommand::HangUp { call: CALL });
+        world.run(Duration::from_secs(40));
+        let count = |wanted: fn(&LegEvent) -> bool| world.leg_events.iter().filter(|event| wanted(event)).count();
+        assert_eq!(count(|event| matches!(event, LegEvent::Invited(_))), 1, "weather {at}");
+        assert_eq!(count(|event| matches!(event, LegEvent::Answered { .. })), 1, "weather {at}");
+        assert_eq!(count(|event| matches!(event, LegEvent::Ended { .. })), 2, "weather {at}");
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_200_that_is_never_acknowledged_ends_in_a_bye() {
+    let mut world = World::new("secret", FAIR);
+    world.call("+447700900000");
+    world.run(Duration::from_millis(3));
+    // From here on the phone hears nothing and says nothing.
+    world.weather = |_| &[];
+    world.run(Duration::from_secs(40));
+    let ended = world.saw(|event| matches!(event, LegEvent::Ended { cause: EndCause::NoAck, .. }));
+    let failed = world.saw(|event| matches!(event, LegEvent::Failed { status: 408, .. }));
+    assert!(ended || failed, "{:?}", world.leg_events);
+    world.run(Duration::from_secs(300));
+    assert_eq!(world.core.counts(), Counts::default());
+}
+
+#[test]
+fn p1_the_b_leg_is_the_same_whoever_calls_from_wherever() {
+    let bytes_of = |phone_password: &str, weather: Weather, withhold: bool| {
+        let mut world = World::new(phone_password, weather);
+        world.withhold = withhold;
+        world.call("+447700900000");
+        world.run(Duration::from_secs(1));
+        world.to_carrier.first().map(|invite| String::from_utf8(invite.to_vec()).expect("text")).expect("an INVITE")
+    };
+    let shown = bytes_of("secret", FAIR, false);
+    assert!(shown.contains("From: <sip:+442079460123@localhost>;tag=tag"));
+    for trace in ["demo", "5100", "Authorization", "User-Agent"] {
+        let allowed = shown.matches("m=audio").count();
+        assert!(!shown.contains(trace) || allowed == 0, "{trace} of the A-leg is in {shown}");
+    }
+    let withheld = bytes_of("secret", FAIR, true);
+    assert!(withheld.contains("From: \"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=tag"));
+    assert!(withheld.contains("Privacy: id") && !withheld.contains("442079460123"));
+}
+
+#[test]
+fn requests_that_are_not_for_us_are_refused_in_their_class() {
+    let mut world = World::new("secret", FAIR);
+    let request = |method: &str, uri: &str, more: &str| {
+        format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bK{method}{}\r\nMax-Forwards: 70\r\nFrom: <sip:demo@localhost>;tag=a\r\nTo: <{uri}>\r\nCall-ID: {method}\r\nCSeq: 1 {method}\r\nContact: <sip:demo@127.0.0.1:5100>\r\n{more}Content-Length: 0\r\n\r\n",
+            more.len() + uri.len()
+        )
+    };
+    let cases = [
+        (request("INVITE", "sip:1@localhost", ""), "407"),
+        (request("INVITE", "sip:1@elsewhere.example", ""), "404"),
+        (request("INVITE", "sip:1@localhost", "Require: 100rel\r\n"), "420"),
+        (request("INVITE", "http://localhost", ""), "416"),
+        (request("REGISTER", "sip:localhost", ""), "401"),
+        (request("REGISTER", "sip:elsewhere.example", ""), "404"),
+        (request("OPTIONS", "sip:localhost", ""), "200"),
+        (request("MESSAGE", "sip:1@localhost", ""), "405"),
+        (request("REFER", "sip:1@localhost", ""), "405"),
+        (request("NONSENSE", "sip:1@localhost", ""), "501"),
+        (request("BYE", "sip:1@localhost", ""), "481"),
+        (request("CANCEL", "sip:1@localhost", ""), "481"),
+        (request("OPTIONS", "sip:localhost", "").replace("Max-Forwards: 70", "Max-Forwards: 0"), "483"),
+        (request("INVITE", "sip:2@localhost", "").replace("z9hG4bK", ""), "400"),
+    ];
+    for (text, status) in cases {
+        let message =
+            Message::parse_datagram(&Bytes::from(text.clone())).expect("well-formed").with_source(PHONE.into());
+        world.core.handle(Input::Message(Flow::udp(PHONE.into()), message), world.now);
+        let mut answers = Vec::new();
+        while let Some(output) = world.core.poll_output() {
+            if let Output::Send(_, bytes) = output {
+                answers.push(String::from_utf8(bytes.to_vec()).expect("text"));
+            }
+        }
+        assert_eq!(answers.len(), 1, "{text}");
+        assert!(answers[0].starts_with(&format!("SIP/2.0 {status} ")), "{text} was answered {}", answers[0]);
+    }
+    world.assert_empty();
+}
+
+#[test]
+fn a_trunk_that_does_not_answer_is_down_and_up_again_when_it_does() {
+    let mut world = World::new("secret", |_| &[]);
+    let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
+    let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() };
+    world.core.handle(Input::Edge(EdgeCommand::Trunks(vec![TrunkAddress { trunk, gateway }])), world.now);
+    let mut told = Vec::new();
+    let watch = |world: &mut World, seconds: u64, told: &mut Vec<bool>| {
+        for _ in 0..seconds {
+            world.now = world.now.after(Duration::from_secs(1));
+            world.core.handle(Input::Timeout, world.now);
+            while let Some(output) = world.core.poll_output() {
+                match output {
+                    Output::Edge(EdgeEvent::TrunkProbed { up, .. }) => told.push(up),
+                    Output::SendTo(_, bytes) => world.send(SERVER.into(), CARRIER.into(), bytes),
+                    _ => {}
+                }
+            }
+            world.step();
+        }
+    };
+    watch(&mut world, 130, &mut told);
+    assert_eq!(told, [false]);
+    world.weather = FAIR;
+    watch(&mut world, 40, &mut told);
+    assert_eq!(told, [false, true]);
+}

@@ -175,3 +175,6 @@ fn input_of(arrival: Arrival) -> Input {
         Arrival::Unreachable(destination) => Input::Unreachable(destination),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::tables::{Account, Tables};
 use crate::event::EventRow;
-use crate::journal::well_formed;
+use crate::journal::{Rejected, well_formed};
 use crate::keyring::{Class, Subject};
 use crate::ledger::{LedgerCursor, PostedTransfer};
 use schema::account::CallerId;
@@ -11,9 +11,20 @@ use schema::id::{AccountKey, CallNo};
 use schema::journal::{Change, Entry, Outcome, Rejection};
 use schema::ledger::{LedgerKind, Transfer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 impl Tables {
-    /// Writes an entry, as every store does (see [`crate::journal`]).
+    /// Writes a batch, as every store does (see [`crate::journal`]).
+    pub(crate) fn apply_all(&mut self, entries: Vec<Entry>) -> Vec<Outcome> {
+        let mut rejected = Rejected::default();
+        let mut write = |entry: Entry| {
+            let outcome: Result<_, Infallible> = rejected.attempt(entry.account, || Ok(self.apply(entry)));
+            outcome.unwrap_or_else(|never| match never {})
+        };
+        entries.into_iter().map(&mut write).collect()
+    }
+
+    /// Writes an entry.
     pub(crate) fn apply(&mut self, entry: Entry) -> Outcome {
         let account = self.accounts.get(&entry.account).ok_or(Rejection::Fenced)?;
         taken_key(account, &entry)?;
@@ -41,10 +52,14 @@ impl Tables {
             }
             Change::CallUpdated(call) => draft.is_live(account, call.no),
             Change::CallEnded(cdr) => {
-                draft.is_live(account, cdr.no) && draft.live.insert(cdr.no, false).is_none_or(|live| live) && draft.records(account, cdr)
+                draft.is_live(account, cdr.no)
+                    && draft.live.insert(cdr.no, false).is_none_or(|live| live)
+                    && draft.records(account, cdr)
             }
             Change::CallRefused(cdr) => {
-                !draft.is_live(account, cdr.no) && !self.call_ids.contains_key(&cdr.call.id) && draft.records(account, cdr)
+                !draft.is_live(account, cdr.no)
+                    && !self.call_ids.contains_key(&cdr.call.id)
+                    && draft.records(account, cdr)
             }
             Change::HoldPlaced(hold) => !account.holds.contains_key(&(hold.call, hold.leg, hold.step)),
             Change::AttemptEnded(attempt) => {

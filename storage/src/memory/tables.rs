@@ -15,7 +15,9 @@ use schema::call::{AttemptRecord, Cdr, LegSide, LiveCall};
 use schema::carrier::Trunk;
 use schema::edge::Binding;
 use schema::event::EventCursor;
-use schema::id::{AccountId, AccountKey, CallId, CallNo, CredentialId, DeckId, DeckVersionId, Seq, TransferId, TrunkId, UserId};
+use schema::id::{
+    AccountId, AccountKey, CallId, CallNo, CredentialId, DeckId, DeckVersionId, Seq, TransferId, TrunkId, UserId,
+};
 use schema::ledger::Hold;
 use schema::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,12 +64,13 @@ pub(crate) struct Account {
 impl Account {
     pub(crate) fn load(&self) -> LoadedAccount {
         let seq = self.figures.seq;
-        let last_event = self.events.get(&seq).map_or(EventCursor { seq, index: 0 }, |row| last_cursor(seq, row.bodies.len()));
+        let last_event =
+            self.events.get(&seq).map_or(EventCursor { seq, index: 0 }, |row| last_cursor(seq, row.bodies.len()));
         LoadedAccount {
             profile: self.profile.clone(),
             figures: self.figures,
-            caller_ids: self.caller_ids.clone(),
-            callback_phones: self.callback_phones.clone(),
+            caller_ids: sorted(&self.caller_ids, |c| c.id),
+            callback_phones: sorted(&self.callback_phones, |c| c.id),
             live_calls: self.calls.values().cloned().collect(),
             last_event,
         }
@@ -89,6 +92,13 @@ impl Account {
             events: BTreeMap::new(),
         }
     }
+}
+
+/// Oldest first: identities are ordered by time.
+fn sorted<T: Clone, K: Ord>(rows: &[T], key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut rows = rows.to_vec();
+    rows.sort_by_key(key);
+    rows
 }
 
 impl Tables {
@@ -113,7 +123,7 @@ impl Tables {
             }
             let currency = self.decks.get(&new.deck).ok_or(StoreError::NotFound("deck"))?.currency;
             if currency != new.currency {
-                return Err(StoreError::NotFound("deck of the account's currency"));
+                return Err(StoreError::Refused("an account's currency is its deck's"));
             }
             if self.brand.as_ref().is_none_or(|brand| brand.id != new.brand) {
                 return Err(StoreError::NotFound("brand"));
@@ -182,7 +192,12 @@ impl Tables {
         Ok(())
     }
 
-    pub(crate) fn put_membership(&mut self, user: UserId, account: AccountKey, role: MemberRole) -> Result<(), StoreError> {
+    pub(crate) fn put_membership(
+        &mut self,
+        user: UserId,
+        account: AccountKey,
+        role: MemberRole,
+    ) -> Result<(), StoreError> {
         self.known_user(user)?;
         if !self.accounts.contains_key(&account) {
             return Err(StoreError::NotFound("account"));
@@ -201,7 +216,7 @@ impl Tables {
                 return Ok(stored.version);
             }
             if stored.currency != deck.currency {
-                return Err(StoreError::Taken("deck name"));
+                return Err(StoreError::Refused("a deck's currency cannot change"));
             }
         }
         let version = deck.version;

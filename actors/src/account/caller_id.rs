@@ -1,0 +1,176 @@
+//! Which number a call shows: one of the account's own that is verified now, or none at all. An unverified wish is refused
+//! with an explanation, never replaced (DESIGN §7, invariant P2).
+
+use crate::dialplan::{self, Dialled, Form};
+use schema::account::{CallerId, CallerIdStatus, Evidence};
+use schema::call::{Refusal, RefusalCode};
+use schema::id::CallerIdId;
+use schema::number::{E164, NotPresentable, PresentedNumber};
+use schema::pii::Pii;
+use schema::time::Timestamp;
+
+/// Which caller ID is asked for.
+#[derive(Debug, Clone)]
+pub enum CallerChoice {
+    /// The account's default.
+    Default,
+    /// What a phone put into P-Preferred-Identity or From.
+    Wanted(Pii<String>),
+    /// One of the account's, by identity.
+    Chosen(CallerIdId),
+}
+
+/// The caller ID that a call shows, and why it may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The number.
+    pub number: PresentedNumber,
+    /// Why it is attested as it is.
+    pub basis: &'static str,
+}
+
+/// Chooses among the account's numbers.
+///
+/// # Errors
+/// The refusal: none given and no default, unknown, or not verified now.
+pub fn choose(caller_ids: &[CallerId], choice: &CallerChoice, country: &str, at: Timestamp) -> Result<Chosen, Refusal> {
+    let caller_id = match choice {
+        CallerChoice::Default => default(caller_ids)?,
+        CallerChoice::Chosen(id) => caller_ids.iter().find(|c| c.id == *id).ok_or_else(unknown)?,
+        CallerChoice::Wanted(text) => match wanted(text.expose(), country) {
+            Wish::Number(number) => caller_ids.iter().find(|c| c.number == number).ok_or_else(unknown)?,
+            Wish::Perhaps(number) => match caller_ids.iter().find(|c| c.number == number) {
+                Some(caller_id) => caller_id,
+                None => default(caller_ids)?,
+            },
+            Wish::None => default(caller_ids)?,
+        },
+    };
+    match PresentedNumber::of(caller_id, at) {
+        Ok(number) => Ok(Chosen { number, basis: basis(caller_id.evidence) }),
+        Err(why) => Err(refuse(RefusalCode::CallerIdUnverified, not_presentable(why, caller_id.status))),
+    }
+}
+
+/// The default, else the only verified one.
+fn default(caller_ids: &[CallerId]) -> Result<&CallerId, Refusal> {
+    let mut verified = caller_ids.iter().filter(|c| c.status == CallerIdStatus::Verified);
+    let chosen = caller_ids.iter().find(|c| c.is_default).or_else(|| match (verified.next(), verified.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    });
+    chosen.ok_or_else(|| {
+        refuse(
+            RefusalCode::CallerIdMissing,
+            "the account has no default caller ID: verify a number and make it the default",
+        )
+    })
+}
+
+enum Wish {
+    Number(E164),
+    /// Digits that may just as well be the phone's username.
+    Perhaps(E164),
+    None,
+}
+
+fn wanted(text: &str, country: &str) -> Wish {
+    match dialplan::read(text, country) {
+        Dialled::Number { number, form: Form::Bare, .. } => Wish::Perhaps(number),
+        Dialled::Number { number, .. } => Wish::Number(number),
+        Dialled::Emergency | Dialled::Invalid(_) => Wish::None,
+    }
+}
+
+fn unknown() -> Refusal {
+    refuse(
+        RefusalCode::CallerIdUnverified,
+        "the wanted caller ID is not one of the account's numbers: add and verify it first",
+    )
+}
+
+const fn not_presentable(why: NotPresentable, status: CallerIdStatus) -> &'static str {
+    match (why, status) {
+        (NotPresentable::Expired, _) => "the verification of this caller ID has ended: verify the number again",
+        (_, CallerIdStatus::Pending) => "the verification of this caller ID is not finished: enter its code",
+        (_, CallerIdStatus::Revoked) => "this caller ID was revoked: verify the number again",
+        (_, CallerIdStatus::Contested) => "another account has proved this number since: verify it again",
+        _ => "this caller ID is not verified: verify the number first",
+    }
+}
+
+const fn basis(evidence: Option<Evidence>) -> &'static str {
+    match evidence {
+        Some(Evidence::Assigned) => "A: the number was assigned to the account by the service",
+        Some(Evidence::Document) => "A: a letter of authorization was reviewed",
+        Some(Evidence::CallCode) => "B: proved by a code given in a call",
+        Some(Evidence::SmsCode) => "B: proved by a code sent by SMS",
+        Some(Evidence::Operator) | None => "B: on the operator's word",
+    }
+}
+
+fn refuse(code: RefusalCode, message: &str) -> Refusal {
+    Refusal { code, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn caller_id(id: u128, number: &str, status: CallerIdStatus, is_default: bool) -> CallerId {
+        CallerId {
+            id: CallerIdId(Uuid::from_u128(id)),
+            number: E164::parse(number).expect("valid"),
+            label: None,
+            status,
+            evidence: (status == CallerIdStatus::Verified).then_some(Evidence::CallCode),
+            is_default,
+            verified_at: None,
+            expires_at: Some(Timestamp(1_000)),
+        }
+    }
+
+    fn chosen(caller_ids: &[CallerId], choice: CallerChoice, at: i64) -> String {
+        match choose(caller_ids, &choice, "GB", Timestamp(at)) {
+            Ok(chosen) => chosen.number.number().as_str().to_owned(),
+            Err(refusal) => refusal.code.as_str().to_owned(),
+        }
+    }
+
+    #[test]
+    fn p2_only_a_verified_number_of_the_account_is_shown() {
+        use CallerIdStatus::{Contested, Pending, Revoked, Unverified, Verified};
+        let (one, two) = ("+447700900001", "+447700900002");
+        let ids = [caller_id(1, one, Verified, true), caller_id(2, two, Pending, false)];
+        let wish = |text: &str| CallerChoice::Wanted(Pii::new(text.to_owned()));
+        for (choice, at, expected) in [
+            (CallerChoice::Default, 0, one),
+            (CallerChoice::Default, 1_000, "CALLER_ID_UNVERIFIED"),
+            (wish(one), 0, one),
+            (wish("07700900001"), 0, one),
+            (wish(two), 0, "CALLER_ID_UNVERIFIED"),
+            (wish("+447700900009"), 0, "CALLER_ID_UNVERIFIED"),
+            (wish("00447700900009"), 0, "CALLER_ID_UNVERIFIED"),
+            (wish("1001"), 0, one),
+            (wish("alice"), 0, one),
+            (CallerChoice::Chosen(CallerIdId(Uuid::from_u128(2))), 0, "CALLER_ID_UNVERIFIED"),
+            (CallerChoice::Chosen(CallerIdId(Uuid::from_u128(7))), 0, "CALLER_ID_UNVERIFIED"),
+        ] {
+            assert_eq!(chosen(&ids, choice.clone(), at), expected, "{choice:?} at {at}");
+        }
+        for status in [Unverified, Revoked, Contested] {
+            assert_eq!(chosen(&[caller_id(1, one, status, true)], CallerChoice::Default, 0), "CALLER_ID_UNVERIFIED");
+        }
+    }
+
+    #[test]
+    fn without_a_default_the_only_verified_number_is_shown() {
+        use CallerIdStatus::Verified;
+        let (one, two) =
+            (caller_id(1, "+447700900001", Verified, false), caller_id(2, "+447700900002", Verified, false));
+        assert_eq!(chosen(std::slice::from_ref(&one), CallerChoice::Default, 0), "+447700900001");
+        assert_eq!(chosen(&[one, two], CallerChoice::Default, 0), "CALLER_ID_MISSING");
+        assert_eq!(chosen(&[], CallerChoice::Default, 0), "CALLER_ID_MISSING");
+    }
+}

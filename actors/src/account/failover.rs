@@ -1,0 +1,124 @@
+//! What happens when an attempt fails: its record, and the next route for the same call.
+
+use super::authorize::{Grant, attempt, is_trusted};
+use super::core::{AccountCore, Draft, LiveChange, Market, Patch, terms};
+use crate::routing::{self, RoutePlan, RouteRequest};
+use schema::call::{Attempt, AttemptRecord, LiveCall, RouteCandidate};
+use schema::id::{CallId, CallNo, TrunkId};
+use schema::journal::Change;
+use schema::leg::AttemptIds;
+use schema::number::Presentation;
+use schema::time::Now;
+
+/// An attempt that ended without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptFailed {
+    /// Which, from 1.
+    pub number: u8,
+    /// Final status; 408 when nothing came.
+    pub sip_code: u16,
+}
+
+impl AttemptFailed {
+    /// As the explanation says it: `503 Service Unavailable`.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        format!("{} {}", self.sip_code, crate::call::reasons::phrase(self.sip_code))
+    }
+}
+
+/// The answer to [`AccountCore::next_attempt`].
+#[derive(Debug, Clone)]
+pub enum NextAttempt {
+    /// Another route.
+    Granted(Box<Grant>),
+    /// No other route can take the call now.
+    NoRoute,
+    /// The account has no such live call.
+    NotLive,
+}
+
+impl AccountCore {
+    /// An attempt ended and others may follow: its record, and the next route if there is one. Without one the call stays as
+    /// it is. Asked again for the same attempt it gives the same answer and changes nothing. `presentation` is that of the
+    /// call's first grant.
+    pub fn next_attempt(
+        &self,
+        call: CallId,
+        failed: &AttemptFailed,
+        presentation: &Presentation,
+        ids: AttemptIds,
+        market: &Market<'_>,
+        now: Now,
+    ) -> (NextAttempt, Option<Draft>) {
+        let Some(live) = self.live.get(&call) else { return (NextAttempt::NotLive, None) };
+        let Some(current) = &live.attempt else { return (NextAttempt::NoRoute, None) };
+        if current.number > failed.number {
+            let trusted = is_trusted(market, current.trunk);
+            let grant = self.grant_of(live, presentation.clone(), trusted, live.paid_s);
+            return (grant.map_or(NextAttempt::NoRoute, |grant| NextAttempt::Granted(Box::new(grant))), None);
+        }
+        let Some((plan, tried)) = self.plan_again(live, current, failed, presentation, market, now) else {
+            return (NextAttempt::NoRoute, None);
+        };
+        let Some(route) = plan.routes.first() else { return (NextAttempt::NoRoute, None) };
+        let mut next = live.clone();
+        next.attempt = Some(attempt(failed.number.saturating_add(1), route, ids, self.profile.currency, now));
+        next.call.route = Some(route.trunk.name.clone());
+        next.call.explanation.candidates = tried.into_iter().chain(plan.candidates).collect();
+        next.proof_of_life = Some(self.reading(now));
+        let record = attempt_record(live.no, current, failed.sip_code, now);
+        let changes = vec![Change::AttemptEnded(record), Change::CallUpdated(Box::new(next.clone()))];
+        let Some(grant) = self.grant_of(&next, presentation.clone(), route.trunk.trusted, next.paid_s) else {
+            return (NextAttempt::NoRoute, None);
+        };
+        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        (NextAttempt::Granted(Box::new(grant)), Some(self.draft(now, self.figures, changes, Vec::new(), patch)))
+    }
+
+    /// Routes beside those tried, and what is said of those.
+    fn plan_again(
+        &self,
+        live: &LiveCall,
+        current: &Attempt,
+        failed: &AttemptFailed,
+        presentation: &Presentation,
+        market: &Market<'_>,
+        now: Now,
+    ) -> Option<(RoutePlan, Vec<RouteCandidate>)> {
+        let mut kept = live.call.explanation.candidates.clone();
+        note_outcome(&mut kept, &current.carrier, failed.outcome());
+        kept.retain(|c| c.outcome != routing::PLANNED && !c.outcome.starts_with("excluded"));
+        let is_tried = |name: &str| kept.iter().any(|c| c.carrier == name);
+        let tried: Vec<TrunkId> = market.tariffs.trunks.iter().filter(|t| is_tried(&t.name)).map(|t| t.id).collect();
+        let terms = terms(live);
+        let request = RouteRequest {
+            destination: live.call.destination.as_ref()?,
+            presentation,
+            price: &terms,
+            currency: self.profile.currency,
+            tried: &tried,
+        };
+        let mut plan = routing::plan_routes(&request, market.tariffs, market.trunks, now.wall);
+        plan.candidates.retain(|c| !is_tried(&c.carrier));
+        Some((plan, kept))
+    }
+}
+
+pub(super) fn note_outcome(candidates: &mut [RouteCandidate], carrier: &str, outcome: String) {
+    let tried = candidates.iter_mut().find(|c| c.carrier == carrier && c.outcome == routing::PLANNED);
+    if let Some(candidate) = tried {
+        candidate.outcome = outcome;
+    }
+}
+
+pub(super) fn attempt_record(call: CallNo, attempt: &Attempt, sip_code: u16, now: Now) -> AttemptRecord {
+    AttemptRecord {
+        call,
+        number: attempt.number,
+        trunk: attempt.trunk,
+        started_at: attempt.started_at,
+        ended_at: now.wall,
+        sip_code,
+    }
+}

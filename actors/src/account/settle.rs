@@ -1,0 +1,244 @@
+//! What happens to a call's money after its grant: answer, renewals, checkpoints, and the settlement that ends its holds,
+//! charges it and writes its CDR in one entry.
+
+use super::authorize::Funding;
+use super::core::{AccountCore, Draft, LiveChange, Patch, terms};
+use super::failover::{AttemptFailed, attempt_record, note_outcome};
+use super::holds::{self, NoSlice};
+use super::ledger;
+use super::meter::{self, Bill};
+use crate::call::protocol::TakenUp;
+use schema::call::{Call, CallState, Cdr, Hangup, LegSide, LiveCall};
+use schema::event::EventBody;
+use schema::id::{CallId, TransferId};
+use schema::journal::Change;
+use schema::ledger::{CarrierCost, Hold};
+use schema::leg::{Checkpoint, Sdp};
+use schema::money::Micros;
+use schema::pii::Pii;
+use schema::time::Now;
+use std::time::Duration;
+
+/// The B-leg answered.
+#[derive(Debug, Clone)]
+pub struct AnswerRequest {
+    /// Which call.
+    pub call: CallId,
+    /// When its 200 arrived.
+    pub at: Now,
+    /// The B-leg's dialog.
+    pub b_leg: Checkpoint,
+    /// The answer, for the A-leg's 200.
+    pub answer_sdp: Option<Sdp>,
+    /// From our INVITE to the first 18x or the 200.
+    pub post_dial_delay_ms: u32,
+}
+
+/// The answer to [`AccountCore::renew`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// Paid until further.
+    Paid(Funding),
+    /// Not even one billing step can be paid now.
+    NotAffordable,
+    /// The longest duration is paid already.
+    LimitReached,
+    /// The account has no such live call.
+    NotLive,
+}
+
+/// How a call ended, as its machine saw it.
+#[derive(Debug, Clone)]
+pub struct CallEnd {
+    /// The first BYE sent or received; `None`: unknown, then the last proof of life counts.
+    pub at: Option<Now>,
+    /// Who, and why.
+    pub hangup: Hangup,
+    /// The last attempt, when it ended without an answer.
+    pub failed: Option<AttemptFailed>,
+    /// The B-leg answered after the caller had gone: nothing is charged, the carrier charges us.
+    pub late_answer: bool,
+    /// We cut it in time: billed at most its grant.
+    pub cut: bool,
+    /// From our INVITE to the first 18x or final answer.
+    pub post_dial_delay_ms: Option<u32>,
+}
+
+/// The answer to [`AccountCore::settle`].
+#[derive(Debug, Clone)]
+pub enum Settled {
+    /// The call as it stands in the history now.
+    Done(Box<Call>),
+    /// The account has no such live call: it was settled before, or never began.
+    NotLive,
+}
+
+impl AccountCore {
+    /// Stores an answer: from now on the call is charged. `None`: there is no such live call.
+    #[must_use]
+    pub fn answer(&self, request: &AnswerRequest, now: Now) -> (Option<Funding>, Option<Draft>) {
+        let Some(live) = self.live.get(&request.call) else { return (None, None) };
+        let funding = self.funding(live, live.paid_s);
+        if live.answered.is_some() {
+            return (Some(funding), None);
+        }
+        let mut next = live.clone();
+        next.answered = Some(self.reading(request.at));
+        next.proof_of_life = next.answered;
+        next.b_leg = Some(request.b_leg.clone());
+        next.answer_sdp = request.answer_sdp.as_ref().map(|sdp| Pii::new(sdp.expose().to_string()));
+        next.call.state = CallState::Answered;
+        next.call.answered_at = Some(request.at.wall);
+        next.call.post_dial_delay_ms = Some(request.post_dial_delay_ms);
+        if let Some(attempt) = &live.attempt {
+            note_outcome(&mut next.call.explanation.candidates, &attempt.carrier, "answered".to_owned());
+        }
+        let events = vec![EventBody::CallChanged(Box::new(self.call_now(&next, now)))];
+        let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
+        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        (Some(funding), Some(self.draft(now, self.figures, changes, events, patch)))
+    }
+
+    /// Pays a further slice of a call, as its hold number `step`. Asked again for the same step it changes nothing.
+    #[must_use]
+    pub fn renew(&self, call: CallId, step: u32, now: Now) -> (Renewed, Option<Draft>) {
+        let Some(live) = self.live.get(&call) else { return (Renewed::NotLive, None) };
+        if live.hold_step >= step {
+            return (Renewed::Paid(self.funding(live, live.paid_s)), None);
+        }
+        let (available, others) = (self.figures.available(), self.live.len().saturating_sub(1));
+        let limit_s = u64::from(self.profile.limits.call_seconds);
+        let slice = match holds::next_slice(&terms(live), live.paid_s, live.held, available, others, limit_s) {
+            Ok(slice) => slice,
+            Err(NoSlice::NotAffordable { .. }) => return (Renewed::NotAffordable, None),
+            Err(NoSlice::LimitReached) => return (Renewed::LimitReached, None),
+        };
+        let mut next = live.clone();
+        next.held += slice.amount;
+        next.paid_s = slice.paid_s;
+        next.hold_step = live.hold_step + 1;
+        next.proof_of_life = Some(self.reading(now));
+        let mut figures = self.figures;
+        figures.held += slice.amount;
+        let hold = Hold { call: live.no, leg: LegSide::B, step: next.hold_step, amount: slice.amount };
+        let changes = vec![Change::CallUpdated(Box::new(next.clone())), Change::HoldPlaced(hold)];
+        let events = vec![EventBody::BalanceChanged(self.balance_of(&figures, now))];
+        let funding = self.funding(&next, slice.paid_s - live.paid_s);
+        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        (Renewed::Paid(funding), Some(self.draft(now, figures, changes, events, patch)))
+    }
+
+    /// Keeps the newest state of a dialog, which also proves that the call is up.
+    #[must_use]
+    pub fn checkpoint(&self, call: CallId, side: LegSide, checkpoint: &Checkpoint, now: Now) -> Option<Draft> {
+        let mut next = self.live.get(&call)?.clone();
+        match side {
+            LegSide::A => next.a_leg = Some(checkpoint.clone()),
+            LegSide::B => next.b_leg = Some(checkpoint.clone()),
+        }
+        next.proof_of_life = Some(self.reading(now));
+        let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
+        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        Some(self.draft(now, self.figures, changes, Vec::new(), patch))
+    }
+
+    /// What is needed to go on with an answered call after a restart.
+    #[must_use]
+    pub fn take_up(&self, call: CallId, now: Now) -> Option<TakenUp> {
+        let live = self.live.get(&call)?;
+        let talk = self.talk(live, now)?;
+        Some(TakenUp { live: live.clone(), funding: self.funding(live, live.paid_s), talk })
+    }
+
+    /// Ends a call: one charge, the rest of its holds voided, one CDR (C3, L3). Valid in any state of the call and before
+    /// its authorization, which is then refused; asked again it changes nothing.
+    pub fn settle(&mut self, call: CallId, end: &CallEnd, transfer: TransferId, now: Now) -> (Settled, Option<Draft>) {
+        let Some(live) = self.live.get(&call) else {
+            self.remember_void(call);
+            return (Settled::NotLive, None);
+        };
+        let talk = self.talk_until(live, end);
+        let bill = self.bill(live, end, talk);
+        let cost = carrier_cost(live, end, talk);
+        let mut figures = self.figures;
+        figures.total -= bill.charge;
+        figures.held -= live.held;
+        let ended = self.ended(live, end, talk, &bill, now);
+        let cdr = Cdr {
+            no: live.no,
+            credential: live.credential,
+            call: ended.clone(),
+            talk_ms: talk.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            charged: bill.charge,
+            loss: bill.loss,
+            carrier_cost: cost,
+            attempts: live.attempt.as_ref().map_or(0, |a| a.number),
+        };
+        let mut changes = Vec::with_capacity(3);
+        if let (Some(failed), Some(attempt)) = (&end.failed, &live.attempt) {
+            changes.push(Change::AttemptEnded(attempt_record(
+                live.no,
+                attempt,
+                failed.sip_code,
+                end.at.unwrap_or(now),
+            )));
+        }
+        changes.push(Change::CallEnded(Box::new(cdr)));
+        if talk.is_some() || cost.is_some() {
+            changes.push(Change::Posted(Box::new(ledger::call_charge(transfer, live, &bill, cost, figures.total))));
+        }
+        let mut balance = self.balance_without(call, now);
+        balance.set_figures(&figures);
+        let events =
+            vec![EventBody::CallChanged(Box::new(ended.clone())), EventBody::BalanceChanged(balance.into_balance())];
+        let patch = Patch { live: Some(LiveChange::Remove(call)), ..Patch::default() };
+        (Settled::Done(Box::new(ended)), Some(self.draft(now, figures, changes, events, patch)))
+    }
+
+    /// `None` when the call was not answered.
+    fn talk_until(&self, live: &LiveCall, end: &CallEnd) -> Option<Duration> {
+        // An answer that came too late, or that the caller never heard, is not talk time even when it was stored.
+        let answered = live.answered.as_ref().filter(|_| !end.late_answer)?;
+        Some(match end.at {
+            Some(at) => meter::talk(answered, live.proof_of_life.as_ref(), at, self.boot),
+            None => meter::proved(answered, live.proof_of_life.as_ref()),
+        })
+    }
+
+    fn bill(&self, live: &LiveCall, end: &CallEnd, talk: Option<Duration>) -> Bill {
+        let Some(talk) = talk else { return Bill { billed_s: 0, charge: Micros::ZERO, loss: Micros::ZERO } };
+        let funds = live.held + self.figures.available();
+        meter::bill(&terms(live), talk, funds, end.cut.then_some(live.paid_s))
+    }
+
+    fn ended(&self, live: &LiveCall, end: &CallEnd, talk: Option<Duration>, bill: &Bill, now: Now) -> Call {
+        let mut call = live.call.clone();
+        call.state = CallState::Ended;
+        call.ended_at = Some(match (end.at, talk.zip(live.answered)) {
+            (Some(at), _) => at.wall,
+            (None, Some((talk, answered))) => answered.wall + talk,
+            (None, None) => now.wall,
+        });
+        call.cost = bill.charge;
+        call.billed_seconds = bill.billed_s;
+        call.funded_until = None;
+        call.post_dial_delay_ms = call.post_dial_delay_ms.or(end.post_dial_delay_ms);
+        for leg in call.legs.iter_mut().filter(|leg| leg.side == LegSide::B) {
+            leg.billed_seconds = bill.billed_s;
+            leg.cost = bill.charge;
+        }
+        if let (Some(failed), Some(attempt)) = (&end.failed, &live.attempt) {
+            note_outcome(&mut call.explanation.candidates, &attempt.carrier, failed.outcome());
+        }
+        call.hangup = Some(end.hangup.clone());
+        call
+    }
+}
+
+/// What the carrier charges: for the talk time, or for an answer that came too late.
+fn carrier_cost(live: &LiveCall, end: &CallEnd, talk: Option<Duration>) -> Option<CarrierCost> {
+    let attempt = live.attempt.as_ref()?;
+    let talk = talk.or_else(|| end.late_answer.then_some(Duration::ZERO))?;
+    let amount = attempt.cost.terms.charge(talk);
+    Some(CarrierCost { trunk: attempt.trunk, amount, currency: attempt.cost_currency })
+}

@@ -1,0 +1,376 @@
+//! A call: its machine in pure files, its actor here. The actor carries out the machine's actions in order; when the account
+//! is asked it waits for the answer, with a time limit, before it takes the next message.
+
+mod endings;
+pub mod machine;
+pub mod protocol;
+pub mod reasons;
+mod setup;
+mod talking;
+pub mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use crate::account::authorize::{Authorized, CallRequest};
+use crate::account::failover::NextAttempt;
+use crate::account::settle::CallEnd;
+use crate::account::{AccountMsg, Reply as Answer, Routed};
+use crate::context::Context;
+use crate::directory::{AskError, CallEntry, ProgressCell};
+use crate::system::Live;
+use crate::trunk::Channel;
+use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
+use protocol::{Action, Ask, Input, Reply, TakenUp};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
+use schema::id::{AccountKey, CallId};
+use schema::leg::{HangupCause, LegCommand, LegEventAt, LegId, Sdp};
+use schema::time::Mono;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What a call's actor is told.
+pub(crate) enum CallMsg {
+    /// A leg tells something. Sent by the SIP edge; not answered.
+    Leg(Box<LegEventAt>),
+    /// Time-outs, of the actor's own timer, and money that came free, of the account. Not answered.
+    Input(Input),
+    /// Hang up. Sent through [`crate::Actors::hang_up`]; answered with the call when it is settled.
+    HangUp(HangupCause, oneshot::Sender<Option<Box<Call>>>),
+    /// Panic. Sent by tests only.
+    #[cfg(any(test, feature = "faults"))]
+    Panic,
+}
+
+/// How a call's actor begins.
+pub(crate) enum Start {
+    /// Somebody wants to call.
+    New(Box<CallRequest>, Option<Sdp>),
+    /// An answered call goes on after a restart.
+    Resume(Box<TakenUp>),
+}
+
+/// The actor of one live call.
+pub(crate) struct CallActor {
+    pub(crate) ctx: Arc<Context>,
+    pub(crate) account: AccountKey,
+    pub(crate) call: CallId,
+    pub(crate) progress: Arc<ProgressCell>,
+}
+
+/// What its actor keeps; lost with a panic, after which the call is ended and settled.
+pub(crate) struct CallActorState {
+    start: Option<Start>,
+    core: Option<CallCore>,
+    /// The carrier's channel that the attempt uses.
+    channel: Option<Channel>,
+    timer: Option<Timer>,
+    waiting: Vec<oneshot::Sender<Option<Box<Call>>>>,
+    /// Counts among the node's live calls.
+    _live: Live,
+}
+
+/// The one timer, of the earliest of the machine's.
+struct Timer {
+    at: Mono,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Most that wait for one call to end.
+const WAITING_MAX: usize = 64;
+
+impl Actor for CallActor {
+    type Msg = CallMsg;
+    type State = CallActorState;
+    type Arguments = (Start, Live);
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<CallMsg>,
+        (start, live): (Start, Live),
+    ) -> Result<CallActorState, ActorProcessingErr> {
+        Ok(CallActorState {
+            start: Some(start),
+            core: None,
+            channel: None,
+            timer: None,
+            waiting: Vec::new(),
+            _live: live,
+        })
+    }
+
+    async fn post_start(&self, me: ActorRef<CallMsg>, state: &mut CallActorState) -> Result<(), ActorProcessingErr> {
+        let now = self.ctx.now();
+        let (core, actions) = match state.start.take() {
+            Some(Start::New(request, offer)) => CallCore::begin(*request, offer, self.ctx.retry_after_s()),
+            Some(Start::Resume(taken)) => {
+                state.channel = taken.live.attempt.as_ref().and_then(|a| self.ctx.trunks.take_anyway(a.trunk));
+                CallCore::resume(*taken, now)
+            }
+            None => return Err("a call begins once".into()),
+        };
+        state.core = Some(core);
+        self.carry_out(&me, state, actions).await;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<CallMsg>,
+        message: CallMsg,
+        state: &mut CallActorState,
+    ) -> Result<(), ActorProcessingErr> {
+        self.ctx.tally.call_messages.fetch_add(1, Ordering::Relaxed);
+        let now = self.ctx.now();
+        let (input, at) = match message {
+            CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
+            CallMsg::Input(input) => (input, now),
+            CallMsg::HangUp(cause, reply) => {
+                if state.waiting.len() < WAITING_MAX {
+                    state.waiting.push(reply);
+                }
+                (Input::HangUp(cause), now)
+            }
+            #[cfg(any(test, feature = "faults"))]
+            CallMsg::Panic => panic!("a fault was injected into a call"),
+        };
+        if matches!(input, Input::TimeOut) {
+            state.timer = None;
+        }
+        let actions = state.core.as_mut().map(|core| core.on(input, at)).unwrap_or_default();
+        self.carry_out(&me, state, actions).await;
+        Ok(())
+    }
+}
+
+impl CallActor {
+    async fn carry_out(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, actions: Vec<Action>) {
+        let mut queue = VecDeque::from(actions);
+        while let Some(action) = queue.pop_front() {
+            match action {
+                Action::Leg(command) => {
+                    // Closed only when the process ends.
+                    let _ = self.ctx.legs.send(command).await;
+                }
+                Action::Ask(ask) => {
+                    let reply = self.ask(state, ask).await;
+                    let now = self.ctx.now();
+                    queue.extend(state.core.as_mut().map(|core| core.on(Input::Reply(reply), now)).unwrap_or_default());
+                }
+                Action::Keep(side, checkpoint) => {
+                    if let Ok(account) = self.ctx.account(self.account).await {
+                        account.tell(AccountMsg::Keep(self.call, side, Box::new(checkpoint)));
+                    }
+                }
+                Action::Show(progress) => {
+                    self.progress.set(progress);
+                    self.ctx.watches.changed(self.account);
+                }
+                Action::Finish(call) => return self.finish(me, state, call),
+            }
+        }
+        self.arm_timer(me, state);
+    }
+
+    async fn ask(&self, state: &mut CallActorState, ask: Ask) -> Reply {
+        let (call, ctx, account) = (self.call, &self.ctx, self.account);
+        match ask {
+            Ask::Authorize(request) => {
+                let ask = |reply| AccountMsg::Authorize(request.clone(), reply);
+                let answer: Result<Routed<Authorized>, _> = ctx.ask(account, ASK_LIMIT, ask).await;
+                match answer {
+                    Ok(Routed { decision, channel }) => {
+                        state.channel = channel;
+                        self.authorized(decision)
+                    }
+                    Err(error) => not_authorized(error)
+                        .map_or(Reply::Unknown, |refusal| self.authorized(Authorized::Refused(refusal))),
+                }
+            }
+            Ask::NextAttempt(failed, presentation) => {
+                let ask = |reply| AccountMsg::NextAttempt(call, failed.clone(), presentation.clone(), reply);
+                let answer: Result<Routed<NextAttempt>, _> = ctx.ask(account, ASK_LIMIT, ask).await;
+                answer.map_or(Reply::Unknown, |Routed { decision, channel }| {
+                    if channel.is_some() {
+                        state.channel = channel;
+                    }
+                    Reply::NextAttempt(decision)
+                })
+            }
+            Ask::Answer(request) => {
+                let ask = |reply| AccountMsg::Answer(request.clone(), reply);
+                ctx.ask(account, ASK_LIMIT, ask).await.map_or(Reply::Unknown, Reply::Answered)
+            }
+            Ask::Renew { step, limit } => {
+                let ask = |reply| AccountMsg::Renew(call, step, reply);
+                ctx.ask(account, limit.min(RENEWAL_LIMIT), ask).await.map_or(Reply::Unknown, Reply::Renewed)
+            }
+            Ask::Settle(end) => {
+                // The carrier's channel is free as soon as the legs are told to end.
+                state.channel = None;
+                self.progress.set_settling();
+                let ask = |reply| AccountMsg::Settle(call, end.clone(), reply);
+                ctx.ask(account, ASK_LIMIT, ask).await.map_or(Reply::Unknown, Reply::Settled)
+            }
+        }
+    }
+
+    /// A refused call leaves its one line in the log here, others when they end.
+    fn authorized(&self, decision: Authorized) -> Reply {
+        if let Authorized::Refused(refusal) = &decision {
+            let code = refusal.code.as_str();
+            metrics::counter!("ringfence_calls_refused_total", "code" => code).increment(1);
+            tracing::info!(call_id = %self.call, code, "call refused");
+        }
+        Reply::Authorized(decision)
+    }
+
+    fn finish(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, call: Option<Box<Call>>) {
+        state.timer = None;
+        if let Some(call) = &call {
+            log_end(call);
+        }
+        self.ctx.directory.remove_call(self.call);
+        for waiting in state.waiting.drain(..) {
+            let _ = waiting.send(call.clone());
+        }
+        me.stop(None);
+    }
+
+    /// Keeps one timer, of the earliest time-out.
+    fn arm_timer(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState) {
+        let at = state.core.as_ref().and_then(CallCore::next_timer);
+        if state.timer.as_ref().map(|timer| timer.at) == at {
+            return;
+        }
+        state.timer = None;
+        let Some(at) = at else { return };
+        let (me, wait) = (me.clone(), at.since(self.ctx.now().mono));
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = me.send_message(CallMsg::Input(Input::TimeOut));
+        });
+        state.timer = Some(Timer { at, task: task.abort_handle() });
+    }
+}
+
+/// What an authorization without an answer means: when it is certain that nothing was done, a refusal like others.
+fn not_authorized(error: AskError) -> Option<Refusal> {
+    let (code, message) = match error {
+        AskError::Unavailable => (RefusalCode::Overloaded, "the service is busy: try again in a moment"),
+        AskError::NotFound => (RefusalCode::AccountNotActive, "the account does not exist"),
+        AskError::NotStored | AskError::DuplicateKey | AskError::Unknown => return None,
+    };
+    Some(Refusal { code, message: message.to_owned() })
+}
+
+/// The one line a call leaves in the log.
+fn log_end(call: &Call) {
+    let hangup = call.hangup.as_ref();
+    tracing::info!(
+        call_id = %call.id,
+        destination = ?call.destination,
+        route = call.route.as_deref().unwrap_or(""),
+        answered = call.answered_at.is_some(),
+        billed_s = call.billed_seconds,
+        cost = %call.cost,
+        currency = %call.currency,
+        sip_code = hangup.and_then(|h| h.sip_code).unwrap_or(0),
+        ended_by = ?hangup.map(|h| h.side),
+        reason = hangup.map_or("", |h| h.reason.as_str()),
+        "call over"
+    );
+}
+
+impl Context {
+    /// Starts the actor of a call within the limits of admission. False when the call is known already.
+    pub(crate) fn start_call(self: &Arc<Self>, account: AccountKey, call: CallId, start: Start, live: Live) -> bool {
+        if self.directory.knows_call(call) {
+            return false;
+        }
+        let progress = Arc::new(ProgressCell::default());
+        let actor = CallActor { ctx: self.clone(), account, call, progress: progress.clone() };
+        let supervisor = self.supervisors.of_calls();
+        let started = ractor::ActorRuntime::spawn_linked_instant(None, actor, (start, live), supervisor);
+        match started {
+            Ok((actor, _)) => self.directory.add_call(call, CallEntry { account, actor, progress }),
+            Err(error) => {
+                tracing::error!(%error, "a call's actor could not be started");
+                false
+            }
+        }
+    }
+
+    /// A call whose actor died: both legs are hung up, and it is settled at what was paid.
+    pub(crate) async fn abandon_call(self: Arc<Self>, account: AccountKey, call: CallId) {
+        let cause = HangupCause::ServiceFailure;
+        let legs = std::iter::once(LegId::a(call)).chain((1..=machine::ATTEMPTS_MAX).map(|n| LegId::b(call, n)));
+        for leg in legs {
+            let _ = self.legs.send(LegCommand::HangUp { leg, cause }).await;
+        }
+        let end = Box::new(CallEnd {
+            at: Some(self.now()),
+            hangup: service_failure(),
+            failed: None,
+            late_answer: false,
+            cut: true,
+            post_dial_delay_ms: None,
+        });
+        self.settle_until_done(account, call, end).await;
+        self.directory.remove_call(call);
+    }
+
+    /// Settles a call that no actor cares for, until the account has answered.
+    pub(crate) async fn settle_until_done(self: &Arc<Self>, account: AccountKey, call: CallId, end: Box<CallEnd>) {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            let ask = |reply: Answer<_>| AccountMsg::Settle(call, end.clone(), reply);
+            match self.ask(account, ASK_LIMIT, ask).await {
+                Ok(crate::account::settle::Settled::Done(call)) => return log_end(&call),
+                Ok(crate::account::settle::Settled::NotLive) | Err(AskError::NotFound) => return,
+                Err(error) => tracing::warn!(%error, call_id = %call, "a call could not be settled yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    /// An event of a call that no actor cares for, or not any more.
+    pub(crate) fn stray(self: &Arc<Self>, told: &LegEventAt) {
+        if let schema::leg::LegEvent::Answered { leg, .. } = told.event {
+            self.tell_leg(LegCommand::HangUp { leg, cause: HangupCause::NotWanted });
+        }
+    }
+
+    /// Seconds for Retry-After, jittered so that phones do not come back all at once.
+    pub(crate) fn retry_after_s(&self) -> u32 {
+        u32::try_from(5 + self.entropy().below(11)).unwrap_or(5)
+    }
+}
+
+/// How a call ends that our side lost.
+pub(crate) fn service_failure() -> Hangup {
+    let cause = HangupCause::ServiceFailure;
+    Hangup {
+        side: HangupSide::Service,
+        sip_code: None,
+        q850: Some(cause.q850()),
+        reason: cause.as_str().to_owned(),
+        redress: None,
+    }
+}
+
+/// Whether an event changes nothing, so that it is not worth a message. The caller's ACK is waited for by the SIP side.
+pub(crate) const fn is_silent(told: &LegEventAt) -> bool {
+    matches!(told.event, schema::leg::LegEvent::Confirmed { .. })
+}

@@ -1,0 +1,99 @@
+//! The words between the call machine and whoever runs it: what it is told, what it wants done.
+
+use crate::account::authorize::{Authorized, CallRequest, Funding};
+use crate::account::failover::{AttemptFailed, NextAttempt};
+use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
+use schema::call::{Call, LegSide, LiveCall};
+use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent};
+use schema::number::Presentation;
+use std::time::Duration;
+
+/// What comes to the machine.
+#[derive(Debug)]
+pub enum Input {
+    /// A leg tells something.
+    Leg(LegEvent),
+    /// The account's answer to the last [`Action::Ask`].
+    Reply(Reply),
+    /// A timer may be due.
+    TimeOut,
+    /// Somebody outside wants the call to end.
+    HangUp(HangupCause),
+    /// Money came free: a renewal that was refused may be tried again.
+    FundsChanged,
+}
+
+/// The account's answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// To [`Ask::Authorize`].
+    Authorized(Authorized),
+    /// To [`Ask::NextAttempt`].
+    NextAttempt(NextAttempt),
+    /// To [`Ask::Answer`]; `None`: no such call.
+    Answered(Option<Funding>),
+    /// To [`Ask::Renew`].
+    Renewed(Renewed),
+    /// To [`Ask::Settle`].
+    Settled(Settled),
+    /// No answer in time, or it was lost: the outcome is unknown, not failed.
+    Unknown,
+}
+
+/// What the account is asked. One question at a time.
+#[derive(Debug)]
+pub enum Ask {
+    /// May it proceed?
+    Authorize(Box<CallRequest>),
+    /// Which way now?
+    NextAttempt(AttemptFailed, Box<Presentation>),
+    /// Store the answer.
+    Answer(Box<AnswerRequest>),
+    /// Pay a further slice, as hold number `step`.
+    Renew {
+        /// The hold's number.
+        step: u32,
+        /// Time for the answer.
+        limit: Duration,
+    },
+    /// End it.
+    Settle(Box<CallEnd>),
+}
+
+/// What the machine wants done, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell a leg.
+    Leg(LegCommand),
+    /// Ask the account and come back with [`Input::Reply`].
+    Ask(Ask),
+    /// Have the account keep a dialog's newest state; no answer.
+    Keep(LegSide, Checkpoint),
+    /// Show where the call is between its durable states.
+    Show(Progress),
+    /// The machine is done; the call as it stands in the history, unless it was refused or is unknown.
+    Finish(Option<Box<Call>>),
+}
+
+/// Where a call is between its durable states; shown live, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The destination rings.
+    Ringing {
+        /// From our first INVITE to the first 18x, in milliseconds.
+        post_dial_delay_ms: u32,
+    },
+    /// A leg has ended, the other is being ended.
+    Ending,
+}
+
+/// A call taken up again after a restart.
+#[derive(Debug, Clone)]
+pub struct TakenUp {
+    /// As it is stored.
+    pub live: LiveCall,
+    /// Until where it is paid.
+    pub funding: Funding,
+    /// How long it has been talking.
+    pub talk: Duration,
+}

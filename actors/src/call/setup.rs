@@ -1,0 +1,163 @@
+//! The part of the call machine from the INVITE to the answer, or to the end without one.
+
+use super::endings::{end, service_hangup};
+use super::machine::{
+    ATTEMPTS_MAX, Answer, CallCore, FinalAnswer, PROGRESS_MAX, RING_TIMEOUT, State, Trying, WITHDRAW_TIMEOUT,
+    Withdrawal, hang_up,
+};
+use super::protocol::{Action, Ask, Progress};
+use super::reasons;
+use super::talking::Talking;
+use super::timers::Timer;
+use crate::account::authorize::Funding;
+use crate::account::failover::AttemptFailed;
+use crate::account::settle::{AnswerRequest, CallEnd};
+use schema::call::{Hangup, HangupSide};
+use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId, Sdp};
+use schema::time::Now;
+use std::time::Duration;
+
+impl CallCore {
+    pub(super) fn progress(
+        &mut self,
+        trying: Trying,
+        status: u16,
+        sdp: Option<Sdp>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let post_dial_delay_ms = self.note_post_dial_delay(now);
+        self.timers.clear(Timer::FirstRinging);
+        if !trying.rang {
+            actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
+        }
+        if self.forwarded < PROGRESS_MAX {
+            self.forwarded += 1;
+            actions.push(Action::Leg(LegCommand::Progress { leg: LegId::a(self.call), status, sdp }));
+        }
+        self.state = State::Trying(Trying { rang: true, ..trying });
+    }
+
+    pub(super) fn note_post_dial_delay(&mut self, now: Now) -> u32 {
+        let waited = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
+        *self.post_dial_delay_ms.get_or_insert(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        trying: Trying,
+        sdp: Option<Sdp>,
+        b_leg: Checkpoint,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.timers.clear_all();
+        let request = AnswerRequest {
+            call: self.call,
+            at: now,
+            b_leg,
+            answer_sdp: sdp.clone(),
+            post_dial_delay_ms: self.note_post_dial_delay(now),
+        };
+        actions.push(Action::Ask(Ask::Answer(Box::new(request))));
+        self.state = State::Answering(trying, Answer { sdp, at: now });
+    }
+
+    pub(super) fn connect(&mut self, trying: Trying, answer: Answer, funding: Funding, actions: &mut Vec<Action>) {
+        actions.push(Action::Leg(LegCommand::Confirm { leg: trying.leg }));
+        actions.push(Action::Leg(LegCommand::Accept { leg: LegId::a(self.call), sdp: answer.sdp }));
+        let since = answer.at.mono;
+        let talking = Talking { b_leg: trying.leg, base: Duration::ZERO, since, funding, short: false, overdue: false };
+        self.state = State::Talking(talking);
+        self.arm_talking();
+    }
+
+    /// The answer could not be stored, so it must not be charged: the caller never hears it.
+    pub(super) fn answer_not_stored(&mut self, trying: Trying, at: Now, actions: &mut Vec<Action>) {
+        actions.push(hang_up(trying.leg, HangupCause::ServiceFailure));
+        actions.push(hang_up(LegId::a(self.call), HangupCause::ServiceFailure));
+        let hangup = service_hangup(HangupCause::ServiceFailure, None);
+        self.settle(CallEnd { at: Some(at), late_answer: true, ..end(hangup) }, actions);
+    }
+
+    pub(super) fn failed(&mut self, trying: Trying, ended: FinalAnswer, now: Now, actions: &mut Vec<Action>) {
+        self.timers.clear(Timer::FirstRinging);
+        let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
+        let again = reasons::may_reroute(ended.status)
+            && !trying.rang
+            && trying.leg.attempt < ATTEMPTS_MAX
+            && rung < RING_TIMEOUT;
+        if !again {
+            self.note_post_dial_delay(now);
+            return self.fail(trying, &ended, now, actions);
+        }
+        self.reroute(trying, Some(ended), actions);
+    }
+
+    pub(super) fn reroute(&mut self, trying: Trying, ended: Option<FinalAnswer>, actions: &mut Vec<Action>) {
+        let sip_code = ended.as_ref().map_or(408, |ended| ended.status);
+        let failed = AttemptFailed { number: trying.leg.attempt, sip_code };
+        match self.presentation.clone() {
+            Some(presentation) => {
+                actions.push(Action::Ask(Ask::NextAttempt(failed, Box::new(presentation))));
+                self.state = State::Rerouting(trying, ended);
+            }
+            None => self.state = State::Trying(trying),
+        }
+    }
+
+    /// The last attempt failed: the caller is told, the call settled.
+    pub(super) fn fail(&mut self, trying: Trying, ended: &FinalAnswer, now: Now, actions: &mut Vec<Action>) {
+        let callee = reasons::is_callee_decision(ended.status);
+        actions.push(Action::Leg(LegCommand::Reject {
+            leg: LegId::a(self.call),
+            status: reasons::status_for_caller(ended.status),
+            reason: Some(reasons::phrase(ended.status).into()),
+            retry_after_s: None,
+        }));
+        let hangup = Hangup {
+            side: if callee { HangupSide::Callee } else { HangupSide::Carrier },
+            sip_code: Some(ended.status),
+            q850: ended.q850.or(reasons::q850(ended.status)),
+            reason: reasons::phrase(ended.status).to_owned(),
+            redress: ended.redress.clone(),
+        };
+        let failed = AttemptFailed { number: trying.leg.attempt, sip_code: ended.status };
+        self.settle(CallEnd { at: Some(now), failed: Some(failed), ..end(hangup) }, actions);
+    }
+
+    /// The call is wanted no more before its answer: CANCEL, and a short wait for what the B-leg says to it.
+    pub(super) fn withdraw(
+        &mut self,
+        trying: Trying,
+        cause: HangupCause,
+        hangup: Hangup,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        actions.push(hang_up(trying.leg, cause));
+        actions.push(Action::Show(Progress::Ending));
+        self.timers.clear_all();
+        self.timers.set(Timer::Withdraw, now.mono + WITHDRAW_TIMEOUT);
+        self.state = State::Withdrawing(trying, Withdrawal { hangup, at: now });
+    }
+
+    pub(super) fn withdrawing(&mut self, trying: Trying, wait: Withdrawal, event: LegEvent, actions: &mut Vec<Action>) {
+        match event {
+            LegEvent::Failed { leg, status, .. } if leg == trying.leg => {
+                let failed = AttemptFailed { number: leg.attempt, sip_code: status };
+                self.settle(CallEnd { at: Some(wait.at), failed: Some(failed), ..end(wait.hangup) }, actions);
+            }
+            LegEvent::Answered { leg, .. } => {
+                actions.push(hang_up(leg, HangupCause::NotWanted));
+                if leg == trying.leg {
+                    // The 200 crossed the cancel, which was first: free for the customer, not for us.
+                    self.settle(CallEnd { at: Some(wait.at), late_answer: true, ..end(wait.hangup) }, actions);
+                } else {
+                    self.state = State::Withdrawing(trying, wait);
+                }
+            }
+            _ => self.state = State::Withdrawing(trying, wait),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A call's timers as data.
+
+use schema::time::Mono;
+
+/// The timers of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// When nobody answered in all attempts together.
+    Ring,
+    /// When nothing but 100 was heard of an attempt.
+    FirstRinging,
+    /// When the B-leg did not say how it ended after a cancel.
+    Withdraw,
+    /// When a further slice should be paid. Before [`Timer::CutOff`] when both are due.
+    Renew,
+    /// When the paid time ends.
+    CutOff,
+    /// When settling should be tried again.
+    SettleAgain,
+}
+
+const COUNT: usize = 6;
+
+/// When each timer is due.
+#[derive(Debug, Default)]
+pub struct Timers([Option<Mono>; COUNT]);
+
+const ALL: [Timer; COUNT] =
+    [Timer::Ring, Timer::FirstRinging, Timer::Withdraw, Timer::Renew, Timer::CutOff, Timer::SettleAgain];
+
+impl Timers {
+    /// Sets a timer, or moves it.
+    pub const fn set(&mut self, timer: Timer, at: Mono) {
+        self.0[timer as usize] = Some(at);
+    }
+
+    /// Stops a timer.
+    pub const fn clear(&mut self, timer: Timer) {
+        self.0[timer as usize] = None;
+    }
+
+    /// Stops all of them.
+    pub const fn clear_all(&mut self) {
+        self.0 = [None; COUNT];
+    }
+
+    /// When the first is due.
+    #[must_use]
+    pub fn next(&self) -> Option<Mono> {
+        self.0.iter().flatten().min().copied()
+    }
+
+    /// Takes the first that is due at `now`.
+    pub fn pop_due(&mut self, now: Mono) -> Option<Timer> {
+        let due = |timer: &Timer| self.0[*timer as usize].filter(|at| *at <= now);
+        let first = ALL.into_iter().filter(|t| due(t).is_some()).min_by_key(|t| (due(t), *t))?;
+        self.clear(first);
+        Some(first)
+    }
+}

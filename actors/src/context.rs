@@ -1,0 +1,66 @@
+//! What all actors share: the ways out (journal, legs, edge), the clocks and entropy, and the snapshots that are read
+//! without asking anybody.
+
+use crate::directory::Directory;
+use crate::hub::Hubs;
+use crate::rating::Tariffs;
+use crate::supervisor::Supervisors;
+use crate::system::{ActorsConfig, Admission};
+use crate::trunk::Trunks;
+use crate::watches::Watches;
+use arc_swap::ArcSwap;
+use schema::edge::EdgeCommand;
+use schema::entropy::Entropy;
+use schema::leg::LegCommand;
+use schema::time::{Clock, Now};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use storage::{Journal, Store};
+use tokio::sync::mpsc;
+
+pub(crate) struct Context {
+    pub(crate) config: ActorsConfig,
+    pub(crate) store: Store,
+    pub(crate) journal: Journal,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Mutex<Entropy>,
+    pub(crate) legs: mpsc::Sender<LegCommand>,
+    pub(crate) edge: mpsc::Sender<EdgeCommand>,
+    pub(crate) tariffs: ArcSwap<Tariffs>,
+    pub(crate) trunks: Arc<Trunks>,
+    pub(crate) directory: Directory,
+    pub(crate) hubs: Arc<Hubs>,
+    pub(crate) watches: Watches,
+    pub(crate) supervisors: Supervisors,
+    pub(crate) admission: Admission,
+    pub(crate) tally: Tally,
+}
+
+/// Counts since the start.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) account_messages: AtomicU64,
+    pub(crate) call_messages: AtomicU64,
+    pub(crate) calls_admitted: AtomicU64,
+    pub(crate) calls_shed: AtomicU64,
+    pub(crate) journal_full: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Now {
+        (self.clock)()
+    }
+
+    pub(crate) fn entropy(&self) -> MutexGuard<'_, Entropy> {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a leg, from where nothing may be awaited. A full channel is waited for elsewhere.
+    pub(crate) fn tell_leg(self: &Arc<Self>, command: LegCommand) {
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.legs.try_send(command) {
+            let ctx = self.clone();
+            tokio::spawn(async move { ctx.legs.send(command).await });
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Who is where: account key to account actor, call to call actor. An account is loaded on demand and goes away when idle; at
+//! any time at most one actor of it exists, and a successor loads only when the journal has acknowledged everything of its
+//! predecessor, also after a panic.
+
+use crate::account::core::AccountCore;
+use crate::account::{AccountActor, AccountMsg, Reply};
+use crate::call::CallMsg;
+use crate::call::protocol::{Input, Progress};
+use crate::context::Context;
+use crate::gate::{CommitGate, NotDone};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use ractor::{Actor, ActorId, ActorRef};
+use schema::call::{Call, CallState};
+use schema::id::{AccountKey, CallId};
+use schema::journal::Rejection;
+use schema::time::Mono;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Why an account gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// There is no such account.
+    #[error("no such account")]
+    NotFound,
+    /// The account could not be loaded, or has too much to do. Nothing was done.
+    #[error("the account cannot be reached now")]
+    Unavailable,
+    /// No answer came in time: it may have been done or not.
+    #[error("no answer in time, the outcome is unknown")]
+    Unknown,
+    /// The journal did not write it. Nothing was done.
+    #[error("it could not be stored")]
+    NotStored,
+    /// The idempotency key belongs to a transfer posted before.
+    #[error("the idempotency key is taken")]
+    DuplicateKey,
+}
+
+/// An account actor that can be talked to.
+#[derive(Clone)]
+pub(crate) struct AccountEntry {
+    generation: u64,
+    actor: ActorRef<AccountMsg>,
+    gate: Arc<CommitGate>,
+    /// When it was last asked for, by the monotonic clock.
+    used: Arc<AtomicU64>,
+}
+
+type Loaded = Option<Result<(), AskError>>;
+
+enum Slot {
+    /// Being loaded; the channel tells when that is over.
+    Loading(watch::Receiver<Loaded>),
+    Live(AccountEntry),
+    /// Its actor is gone; what it submitted may not be acknowledged yet.
+    Draining(Arc<CommitGate>),
+}
+
+enum Claim {
+    Live(AccountEntry),
+    Wait(watch::Receiver<Loaded>),
+    /// Whoever gets this loads the account, after the predecessor's gate is quiet.
+    Load(watch::Sender<Loaded>, Option<Arc<CommitGate>>),
+}
+
+impl AccountEntry {
+    /// Tells the actor something that needs no answer.
+    pub(crate) fn tell(&self, message: AccountMsg) {
+        let _ = self.actor.send_message(message);
+    }
+}
+
+/// A live call's actor.
+#[derive(Clone)]
+pub(crate) struct CallEntry {
+    pub(crate) account: AccountKey,
+    pub(crate) actor: ActorRef<CallMsg>,
+    pub(crate) progress: Arc<ProgressCell>,
+}
+
+/// Where a call is between its durable states. Written by its actor, read by whoever shows it.
+#[derive(Default)]
+pub(crate) struct ProgressCell(AtomicU64);
+
+impl ProgressCell {
+    pub(crate) fn set(&self, progress: Progress) {
+        let coded = match progress {
+            Progress::Ringing { post_dial_delay_ms } => 1 << 32 | u64::from(post_dial_delay_ms),
+            Progress::Ending => 2 << 32,
+        };
+        self.0.store(coded, Ordering::Release);
+    }
+
+    /// Shows a live call as it is now.
+    fn show(&self, call: &mut Call) {
+        let coded = self.0.load(Ordering::Acquire);
+        match coded >> 32 {
+            1 if call.state == CallState::Routing => {
+                call.state = CallState::Ringing;
+                call.post_dial_delay_ms = Some(coded as u32);
+            }
+            2 | 3 if !call.state.is_over() => call.state = CallState::Ending,
+            _ => {}
+        }
+    }
+
+    /// From now on nothing its legs tell changes anything.
+    pub(crate) fn set_settling(&self) {
+        self.0.store(3 << 32, Ordering::Release);
+    }
+
+    pub(crate) fn is_settling(&self) -> bool {
+        self.0.load(Ordering::Acquire) >> 32 == 3
+    }
+}
+
+/// The registries.
+#[derive(Default)]
+pub(crate) struct Directory {
+    accounts: DashMap<AccountKey, Slot>,
+    calls: DashMap<CallId, CallEntry>,
+    generations: AtomicU64,
+}
+
+impl Directory {
+    fn claim(&self, key: AccountKey, at: Mono) -> Claim {
+        let mut predecessor = None;
+        match self.accounts.entry(key) {
+            Entry::Occupied(mut slot) => {
+                match slot.get() {
+                    Slot::Live(entry) => {
+                        entry.used.store(at.0, Ordering::Relaxed);
+                        return Claim::Live(entry.clone());
+                    }
+                    // A loader that panicked dropped its end: somebody else loads.
+                    Slot::Loading(loaded) if loaded.has_changed().is_ok() || loaded.borrow().is_some() => {
+                        return Claim::Wait(loaded.clone());
+                    }
+                    Slot::Loading(_) => {}
+                    Slot::Draining(gate) => predecessor = Some(gate.clone()),
+                }
+                let (sender, receiver) = watch::channel(None);
+                slot.insert(Slot::Loading(receiver));
+                Claim::Load(sender, predecessor)
+            }
+            Entry::Vacant(slot) => {
+                let (sender, receiver) = watch::channel(None);
+                slot.insert(Slot::Loading(receiver));
+                Claim::Load(sender, None)
+            }
+        }
+    }
+
+    /// The actor goes away of its own will. What is sent to it from now on is lost, and sent again by the senders.
+    pub(crate) fn retire(&self, key: AccountKey, generation: u64) {
+        if let Entry::Occupied(mut slot) = self.accounts.entry(key) {
+            let Slot::Live(entry) = slot.get() else { return };
+            if entry.generation != generation {
+                return;
+            }
+            let gate = entry.gate.clone();
+            if gate.is_quiet() {
+                slot.remove();
+            } else {
+                slot.insert(Slot::Draining(gate));
+            }
+        }
+    }
+
+    /// An account's actor died. Gives the account when it was the one in charge, and whether calls of it are up.
+    pub(crate) fn account_died(&self, actor: ActorId) -> Option<(AccountKey, bool)> {
+        let found = self.accounts.iter().find_map(|slot| match slot.value() {
+            Slot::Live(entry) if entry.actor.get_id() == actor => Some((*slot.key(), entry.generation)),
+            _ => None,
+        });
+        let (key, generation) = found?;
+        self.retire(key, generation);
+        Some((key, self.calls.iter().any(|call| call.account == key)))
+    }
+
+    /// Accounts that nobody asked for since `before`, by key.
+    pub(crate) fn idle_since(&self, before: Mono) -> Vec<ActorRef<AccountMsg>> {
+        let mut idle: Vec<_> = self
+            .accounts
+            .iter()
+            .filter_map(|slot| match slot.value() {
+                Slot::Live(entry) if entry.used.load(Ordering::Relaxed) < before.0 => {
+                    Some((*slot.key(), entry.actor.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        idle.sort_by_key(|(key, _)| *key);
+        idle.into_iter().map(|(_, actor)| actor).collect()
+    }
+
+    /// The actor of an account that is loaded.
+    pub(crate) fn loaded(&self, key: AccountKey) -> Option<ActorRef<AccountMsg>> {
+        match self.accounts.get(&key)?.value() {
+            Slot::Live(entry) => Some(entry.actor.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn accounts_len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Registers a call's actor; false when the call is known already.
+    pub(crate) fn add_call(&self, call: CallId, entry: CallEntry) -> bool {
+        match self.calls.entry(call) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(slot) => {
+                slot.insert(entry);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn knows_call(&self, call: CallId) -> bool {
+        self.calls.contains_key(&call)
+    }
+
+    pub(crate) fn call(&self, call: CallId) -> Option<CallEntry> {
+        self.calls.get(&call).map(|entry| entry.value().clone())
+    }
+
+    pub(crate) fn remove_call(&self, call: CallId) {
+        self.calls.remove(&call);
+    }
+
+    /// A call's actor died: which call, of which account.
+    pub(crate) fn call_died(&self, actor: ActorId) -> Option<(CallId, AccountKey)> {
+        self.calls.iter().find(|entry| entry.actor.get_id() == actor).map(|entry| (*entry.key(), entry.account))
+    }
+
+    /// All live calls, by identity.
+    pub(crate) fn all_calls(&self) -> Vec<(CallId, AccountKey)> {
+        let mut calls: Vec<_> = self.calls.iter().map(|entry| (*entry.key(), entry.account)).collect();
+        calls.sort_unstable();
+        calls
+    }
+
+    pub(crate) fn calls_len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(crate) fn tell_funds_changed(&self, call: CallId) {
+        if let Some(entry) = self.call(call) {
+            let _ = entry.actor.send_message(CallMsg::Input(Input::FundsChanged));
+        }
+    }
+
+    /// Shows live calls as they are between their durable states.
+    pub(crate) fn show_progress(&self, calls: &mut [Call]) {
+        for call in calls {
+            if let Some(entry) = self.call(call.id) {
+                entry.progress.show(call);
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Asks an account's actor, loading it if need be. When the actor goes away before it answers, its successor is asked
+    /// once more: every question may be asked twice.
+    pub(crate) async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        key: AccountKey,
+        limit: Duration,
+        message: impl Fn(Reply<T>) -> AccountMsg + Send,
+    ) -> Result<T, AskError> {
+        let asked = async {
+            for _ in 0..2 {
+                let entry = self.account(key).await?;
+                let (reply, answer) = Reply::new();
+                if entry.actor.send_message(message(reply)).is_err() {
+                    self.directory.retire(key, entry.generation);
+                    continue;
+                }
+                match answer.await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(NotDone::Rejected(Rejection::DuplicateKey { .. }))) => return Err(AskError::DuplicateKey),
+                    // Nothing was done, and nothing this actor knows is true any more: its successor is asked.
+                    Ok(Err(NotDone::Rejected(Rejection::Fenced))) => self.directory.retire(key, entry.generation),
+                    Ok(Err(NotDone::Rejected(Rejection::Failed))) => return Err(AskError::NotStored),
+                    Ok(Err(NotDone::Overloaded)) => return Err(AskError::Unavailable),
+                    Err(_) => {}
+                }
+            }
+            Err(AskError::Unknown)
+        };
+        tokio::time::timeout(limit, asked).await.unwrap_or(Err(AskError::Unknown))
+    }
+
+    /// The actor of an account, loading it if need be.
+    pub(crate) async fn account(self: &Arc<Self>, key: AccountKey) -> Result<AccountEntry, AskError> {
+        loop {
+            let mut loaded = match self.directory.claim(key, self.now().mono) {
+                Claim::Live(entry) => return Ok(entry),
+                Claim::Wait(loaded) => loaded,
+                Claim::Load(sender, predecessor) => {
+                    let loaded = sender.subscribe();
+                    // On its own: who asked may stop waiting, the others must not wait for ever then.
+                    tokio::spawn(self.clone().load(key, sender, predecessor));
+                    loaded
+                }
+            };
+            let result = match loaded.wait_for(Option::is_some).await {
+                Ok(result) => *result,
+                Err(_) => Some(Err(AskError::Unavailable)),
+            };
+            if let Some(Err(error)) = result {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn load(self: Arc<Self>, key: AccountKey, done: watch::Sender<Loaded>, predecessor: Option<Arc<CommitGate>>) {
+        if let Some(gate) = predecessor {
+            gate.quiet().await;
+        }
+        let result = self.start_account(key).await;
+        match &result {
+            Ok(entry) => {
+                self.directory.accounts.insert(key, Slot::Live(entry.clone()));
+            }
+            Err(_) => {
+                self.directory.accounts.remove(&key);
+            }
+        }
+        let _ = done.send(Some(result.map(|_| ())));
+    }
+
+    async fn start_account(self: &Arc<Self>, key: AccountKey) -> Result<AccountEntry, AskError> {
+        let loaded = match self.store.account(key).await {
+            Ok(loaded) => loaded.ok_or(AskError::NotFound)?,
+            Err(error) => {
+                tracing::error!(%error, "an account could not be loaded");
+                return Err(AskError::Unavailable);
+            }
+        };
+        let core = AccountCore::load(loaded, self.config.boot);
+        let gate = Arc::new(CommitGate::new(core.seq()));
+        let generation = self.directory.generations.fetch_add(1, Ordering::Relaxed);
+        let actor = AccountActor { ctx: self.clone(), key, generation };
+        let supervisor = self.supervisors.of_account(key);
+        match AccountActor::spawn_linked(None, actor, (core, gate.clone()), supervisor).await {
+            Ok((actor, _)) => {
+                let used = Arc::new(AtomicU64::new(self.now().mono.0));
+                Ok(AccountEntry { generation, actor, gate, used })
+            }
+            Err(error) => {
+                tracing::error!(%error, "an account's actor could not be started");
+                Err(AskError::Unavailable)
+            }
+        }
+    }
+}

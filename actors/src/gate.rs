@@ -1,0 +1,172 @@
+//! The gate between an account's provisional state and everyone outside: effects (publish, reply) run only after the journal
+//! entry they depend on is committed, in the order of the entries (invariant A2). It stands outside the actor, so what was
+//! submitted is still acknowledged to its callers when the actor panics.
+
+use schema::id::Seq;
+use schema::journal::{Outcome, Rejection};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Why something was not carried out; nothing of it happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotDone {
+    /// The journal's queue, or the line of those who wait for it, is full.
+    Overloaded,
+    /// Its entry, or one before it, was rejected.
+    Rejected(Rejection),
+}
+
+/// Runs once, after the commit or the rejection it waits for. Quick, never blocks.
+pub(crate) type Effect = Box<dyn FnOnce(Result<(), NotDone>) + Send>;
+
+/// Most effects waiting; more are told [`NotDone::Overloaded`].
+const WAITING_MAX: usize = 16_384;
+
+pub(crate) struct CommitGate {
+    inner: Mutex<Inner>,
+    acknowledged: Notify,
+}
+
+struct Inner {
+    /// The last entry handed to the journal.
+    submitted: Seq,
+    /// The last entry of which the outcome is known.
+    acknowledged: Seq,
+    /// Once an entry was rejected nothing after it is valid.
+    rejected: Option<Rejection>,
+    waiting: VecDeque<(Seq, Effect)>,
+}
+
+impl CommitGate {
+    /// The gate of an account that was loaded as of entry `seq`.
+    pub(crate) fn new(seq: Seq) -> Self {
+        let inner = Inner { submitted: seq, acknowledged: seq, rejected: None, waiting: VecDeque::new() };
+        Self { inner: Mutex::new(inner), acknowledged: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers the effect of an entry that is about to be submitted.
+    pub(crate) fn expect(&self, seq: Seq, effect: Effect) {
+        let mut inner = self.lock();
+        inner.submitted = seq;
+        inner.waiting.push_back((seq, effect));
+    }
+
+    /// The journal did not take the entry: its effect comes back.
+    pub(crate) fn withdraw(&self, seq: Seq) -> Option<Effect> {
+        let mut inner = self.lock();
+        inner.submitted = Seq(seq.0 - 1);
+        let last = inner.waiting.pop_back_if(|(waiting, _)| *waiting == seq);
+        last.map(|(_, effect)| effect)
+    }
+
+    /// Runs an effect when entry `seq` is committed; at once when it is.
+    pub(crate) fn after(&self, seq: Seq, effect: Effect) {
+        let outcome = {
+            let mut inner = self.lock();
+            match &inner.rejected {
+                Some(rejection) => Err(NotDone::Rejected(rejection.clone())),
+                None if inner.acknowledged >= seq => Ok(()),
+                None if inner.waiting.len() >= WAITING_MAX => Err(NotDone::Overloaded),
+                None => {
+                    inner.waiting.push_back((seq, effect));
+                    return;
+                }
+            }
+        };
+        effect(outcome);
+    }
+
+    /// Tells what became of entry `seq`, and runs what waited for it. True when this is the first rejection.
+    pub(crate) fn done(&self, seq: Seq, outcome: &Outcome) -> bool {
+        let mut ready = VecDeque::new();
+        let first_rejection = {
+            let mut inner = self.lock();
+            inner.acknowledged = inner.acknowledged.max(seq);
+            while inner.waiting.front().is_some_and(|(waiting, _)| *waiting <= seq) {
+                ready.extend(inner.waiting.pop_front());
+            }
+            match outcome {
+                Err(rejection) if inner.rejected.is_none() => {
+                    inner.rejected = Some(rejection.clone());
+                    true
+                }
+                _ => false,
+            }
+        };
+        for (_, effect) in ready {
+            effect(outcome.clone().map_err(NotDone::Rejected));
+        }
+        self.acknowledged.notify_waiters();
+        first_rejection
+    }
+
+    /// Whether every entry submitted is acknowledged.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let inner = self.lock();
+        inner.acknowledged >= inner.submitted
+    }
+
+    /// Waits until every entry submitted is acknowledged: only then may a successor load the account.
+    pub(crate) async fn quiet(&self) {
+        loop {
+            let notified = self.acknowledged.notified();
+            if self.is_quiet() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn noting(log: &Arc<Mutex<Vec<String>>>, name: &str) -> Effect {
+        let (log, name) = (log.clone(), name.to_owned());
+        Box::new(move |outcome| log.lock().expect("no panic").push(format!("{name} {}", outcome.is_ok())))
+    }
+
+    #[test]
+    fn a2_effects_wait_for_their_entry_in_order() {
+        let (gate, log) = (CommitGate::new(Seq(5)), Arc::default());
+        gate.after(Seq(5), noting(&log, "read 5"));
+        gate.expect(Seq(6), noting(&log, "entry 6"));
+        gate.after(Seq(6), noting(&log, "read 6"));
+        gate.expect(Seq(7), noting(&log, "entry 7"));
+        assert_eq!(*log.lock().expect("no panic"), ["read 5 true"]);
+        assert!(!gate.is_quiet());
+        assert!(!gate.done(Seq(6), &Ok(())));
+        assert!(!gate.done(Seq(7), &Ok(())));
+        assert!(gate.is_quiet());
+        assert_eq!(log.lock().expect("no panic")[1..], ["entry 6 true", "read 6 true", "entry 7 true"]);
+    }
+
+    #[test]
+    fn after_a_rejection_nothing_is_true_any_more() {
+        let (gate, log) = (CommitGate::new(Seq(0)), Arc::default());
+        gate.expect(Seq(1), noting(&log, "entry 1"));
+        gate.expect(Seq(2), noting(&log, "entry 2"));
+        gate.after(Seq(2), noting(&log, "read 2"));
+        assert!(gate.done(Seq(1), &Err(Rejection::Failed)));
+        assert!(!gate.is_quiet());
+        gate.after(Seq(0), noting(&log, "read 0"));
+        assert!(!gate.done(Seq(2), &Err(Rejection::Fenced)));
+        assert!(gate.is_quiet());
+        assert_eq!(*log.lock().expect("no panic"), ["entry 1 false", "read 0 false", "entry 2 false", "read 2 false"]);
+    }
+
+    #[test]
+    fn an_entry_that_the_journal_did_not_take_is_withdrawn() {
+        let (gate, log) = (CommitGate::new(Seq(0)), Arc::default());
+        gate.expect(Seq(1), noting(&log, "entry 1"));
+        assert!(gate.withdraw(Seq(1)).is_some());
+        assert!(gate.is_quiet());
+    }
+}

@@ -1,0 +1,499 @@
+//! The handle of all actors: how the rest of the program asks and tells them, and how many calls they let in.
+
+use crate::account::AccountMsg;
+use crate::account::authorize::{CallRequest, Quote, QuoteRequest};
+use crate::account::caller_id::CallerChoice;
+use crate::account::core::Credited;
+use crate::account::ledger::{Credit, CreditRefused};
+use crate::account::view::{AccountView, LiveView};
+use crate::call::machine::ASK_LIMIT;
+use crate::call::{self, CallMsg, Start};
+use crate::context::{Context, Tally};
+use crate::directory::{AskError, Directory};
+use crate::edge::Edge;
+use crate::hub::{self, EventItem, Hubs};
+use crate::rating::Tariffs;
+use crate::supervisor::{Supervisors, TrunksMsg};
+use crate::trunk::{TokenBucket, Trunks};
+use crate::watches::Watches;
+use arc_swap::ArcSwap;
+use futures_util::Stream;
+use schema::call::{Call, CallMode, RefusalCode};
+use schema::edge::{EdgeCommand, EdgeEvent, TrunkAddress};
+use schema::entropy::Entropy;
+use schema::event::EventCursor;
+use schema::id::{AccountKey, CallId, CredentialId, TrunkId};
+use schema::leg::{HangupCause, Invited, LegCommand, LegEvent, LegEventAt};
+use schema::number::ServiceNumber;
+use schema::time::{BootId, Clock, Mono};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use storage::{Journal, Store, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long a hang-up may take, both legs and settlement.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the actors are told once.
+#[derive(Debug, Clone)]
+pub struct ActorsConfig {
+    /// The machine's boot, which durations are measured in.
+    pub boot: BootId,
+    /// The operator's own number, for A-legs of callbacks.
+    pub service_number: Option<ServiceNumber>,
+    /// Most live calls of the node; above it new ones get 503.
+    pub max_live_calls: u32,
+    /// Most new calls a second of the node; above it they get 503.
+    pub max_calls_per_second: u32,
+    /// An account without calls that nobody asks for leaves memory after this time; at least 61 s, the memory of its
+    /// calls-per-minute limit.
+    pub passivate_after: Duration,
+}
+
+impl Default for ActorsConfig {
+    fn default() -> Self {
+        Self {
+            boot: BootId(0),
+            service_number: None,
+            max_live_calls: 50_000,
+            max_calls_per_second: 5_000,
+            passivate_after: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Why the actors did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Decks, trunks or calls could not be read.
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// A supervisor did not start.
+    #[error("a supervisor did not start: {0}")]
+    Supervisor(#[from] ractor::SpawnErr),
+}
+
+/// Why a call was not hung up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HangUpError {
+    /// The account has no such call.
+    #[error("no such call")]
+    NotFound,
+    /// It was told to end, but no end came in time, or the history could not be read.
+    #[error("the call's end is not known yet")]
+    Unknown,
+}
+
+/// Why money was not posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CreditError {
+    /// The request itself.
+    #[error("refused: {0:?}")]
+    Refused(CreditRefused),
+    /// The account.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+}
+
+/// Figures for `/metrics`. Those of the past count since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Calls that have an actor.
+    pub live_calls: usize,
+    /// Accounts in memory.
+    pub loaded_accounts: usize,
+    /// Accounts whose events somebody subscribes to.
+    pub event_hubs: usize,
+    /// Accounts whose figures somebody watches.
+    pub watches: usize,
+    /// Entries waiting for the journal.
+    pub journal_depth: usize,
+    /// Calls let in.
+    pub calls_admitted: u64,
+    /// Calls turned away by the node's limits.
+    pub calls_shed: u64,
+    /// Decisions refused because the journal was full.
+    pub journal_full: u64,
+    /// Actors that failed.
+    pub restarts: u64,
+    /// Messages handled by account actors.
+    pub account_messages: u64,
+    /// Messages handled by call actors.
+    pub call_messages: u64,
+}
+
+/// How many calls the node lets in.
+pub(crate) struct Admission {
+    live: Arc<AtomicU32>,
+    rate: Mutex<TokenBucket>,
+    draining: AtomicBool,
+}
+
+/// One of the node's live calls; dropping it makes room for another.
+pub(crate) struct Live(Arc<AtomicU32>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Admission {
+    fn new(per_second: u32, at: Mono) -> Self {
+        Self {
+            live: Arc::default(),
+            rate: Mutex::new(TokenBucket::new(per_second, at)),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets a call in. Only reasons of the whole node are looked at: an account's own limits are its own business.
+    fn admit(&self, max_live: u32, at: Mono) -> Result<Live, RefusalCode> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(RefusalCode::Draining);
+        }
+        let one_more = |live: u32| (live < max_live).then_some(live + 1);
+        self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).map_err(|_| RefusalCode::Overloaded)?;
+        let live = Live(self.live.clone());
+        let allowed = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(at);
+        if allowed { Ok(live) } else { Err(RefusalCode::Overloaded) }
+    }
+
+    /// Counts a call that is up already.
+    pub(crate) fn admit_anyway(&self) -> Live {
+        self.live.fetch_add(1, Ordering::AcqRel);
+        Live(self.live.clone())
+    }
+}
+
+/// All actors of this process. A cheap handle.
+#[derive(Clone)]
+pub struct Actors {
+    ctx: Arc<Context>,
+    edge: Edge,
+    recovered: watch::Receiver<bool>,
+}
+
+impl Actors {
+    /// Reads decks and trunks, starts the supervision tree and takes up the calls found in the store, which goes on in the
+    /// background: see [`Actors::recovered`]. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the tree did not start.
+    pub async fn start(
+        config: ActorsConfig,
+        store: Store,
+        journal: Journal,
+        clock: Clock,
+        entropy: Entropy,
+        legs: mpsc::Sender<LegCommand>,
+        edge: mpsc::Sender<EdgeCommand>,
+    ) -> Result<Self, StartError> {
+        let at = clock().mono;
+        let admission = Admission::new(config.max_calls_per_second, at);
+        let config = ActorsConfig { passivate_after: config.passivate_after.max(Duration::from_secs(61)), ..config };
+        let ctx = Arc::new(Context {
+            config,
+            store,
+            journal,
+            clock,
+            entropy: Mutex::new(entropy),
+            legs,
+            edge,
+            tariffs: ArcSwap::default(),
+            trunks: Arc::new(Trunks::default()),
+            directory: Directory::default(),
+            hubs: Arc::new(Hubs::default()),
+            watches: Watches::default(),
+            supervisors: Supervisors::default(),
+            admission,
+            tally: Tally::default(),
+        });
+        Supervisors::start(&ctx).await?;
+        let (done, recovered) = watch::channel(false);
+        let actors = Self { edge: Edge::start(&ctx), ctx: ctx.clone(), recovered };
+        actors.change_tariffs().await?;
+        tokio::spawn(crate::recovery::take_up_calls(ctx.clone(), done));
+        tokio::spawn(crate::recovery::restore_bindings(ctx.clone()));
+        tokio::spawn(passivate(Arc::downgrade(&ctx)));
+        Ok(actors)
+    }
+
+    /// Waits until the calls found at the start are taken up or settled.
+    pub async fn recovered(&self) {
+        let _ = self.recovered.clone().wait_for(|done| *done).await;
+    }
+
+    /// A leg tells something. Never blocks.
+    pub fn on_leg_event(&self, event: LegEventAt) {
+        let call = event.event.leg().call;
+        match event.event {
+            LegEvent::Invited(invited) => self.invited(*invited, event.at),
+            _ if call::is_silent(&event) => {}
+            _ => match self.ctx.directory.call(call) {
+                Some(entry) if !entry.progress.is_settling() => {
+                    let _ = entry.actor.send_message(CallMsg::Leg(Box::new(event)));
+                }
+                _ => self.ctx.stray(&event),
+            },
+        }
+    }
+
+    fn invited(&self, invited: Invited, at: schema::time::Now) {
+        let ctx = &self.ctx;
+        let leg = invited.leg;
+        let live = match ctx.admission.admit(ctx.config.max_live_calls, at.mono) {
+            Ok(live) => live,
+            Err(code) => {
+                ctx.tally.calls_shed.fetch_add(1, Ordering::Relaxed);
+                let retry_after_s = Some(ctx.retry_after_s());
+                let reason = Some(code.as_str().into());
+                return ctx.tell_leg(LegCommand::Reject { leg, status: code.sip_status(), reason, retry_after_s });
+            }
+        };
+        ctx.tally.calls_admitted.fetch_add(1, Ordering::Relaxed);
+        let request = CallRequest {
+            call: leg.call,
+            mode: CallMode::Softphone,
+            credential: Some(invited.credential),
+            dialled: invited.dialled,
+            caller_id: invited.wanted_caller_id.map_or(CallerChoice::Default, CallerChoice::Wanted),
+            withhold: invited.withhold,
+            a_leg: Some(invited.checkpoint),
+            at,
+        };
+        ctx.start_call(invited.account, leg.call, Start::New(Box::new(request), invited.offer), live);
+    }
+
+    /// The SIP edge asks or tells something. Never blocks.
+    pub fn on_edge_event(&self, event: EdgeEvent) {
+        match event {
+            EdgeEvent::CredentialWanted { ticket, username } => self.edge.look_up(&self.ctx, ticket, username),
+            EdgeEvent::BindingChanged(change) => self.edge.store_binding(change),
+            EdgeEvent::TrunkProbed { trunk, up } => self.ctx.supervisors.tell_trunks(TrunksMsg::Probed(trunk, up)),
+        }
+    }
+
+    /// An account as of one moment.
+    ///
+    /// # Errors
+    /// There is none, or it gave no answer.
+    pub async fn view(&self, account: AccountKey) -> Result<Arc<AccountView>, AskError> {
+        let mut view = self.ctx.ask(account, ASK_LIMIT, AccountMsg::View).await?;
+        self.ctx.directory.show_progress(&mut view.live_calls);
+        Ok(Arc::new(view))
+    }
+
+    /// What a call would cost; decided as a live call is, without any effect.
+    ///
+    /// # Errors
+    /// There is no such account, or it gave no answer. A call that would be refused is no error: see its explanation.
+    pub async fn quote(&self, account: AccountKey, request: QuoteRequest) -> Result<Quote, AskError> {
+        let request = Box::new(request);
+        self.ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::Quote(request.clone(), reply)).await
+    }
+
+    /// Ends both legs of a call and gives it as it is in the history. A call that has ended succeeds too.
+    ///
+    /// # Errors
+    /// The account has no such call, or its end is not known in time.
+    pub async fn hang_up(&self, account: AccountKey, call: CallId) -> Result<Call, HangUpError> {
+        if let Some(entry) = self.ctx.directory.call(call) {
+            if entry.account != account {
+                return Err(HangUpError::NotFound);
+            }
+            let (reply, ended) = oneshot::channel();
+            let told = entry.actor.send_message(CallMsg::HangUp(HangupCause::Requested, reply)).is_ok();
+            let ended = if told { tokio::time::timeout(HANG_UP_LIMIT, ended).await } else { Ok(Ok(None)) };
+            match ended {
+                Ok(Ok(Some(call))) => return Ok(*call),
+                // Refused, or its actor went away: what is stored tells.
+                Ok(_) => {}
+                Err(_) => return Err(HangUpError::Unknown),
+            }
+        }
+        match self.ctx.store.call(call).await {
+            Ok(Some((owner, cdr))) if owner == account => Ok(cdr.call),
+            Ok(_) => self.not_in_history(account, call).await,
+            Err(_) => Err(HangUpError::Unknown),
+        }
+    }
+
+    /// A call without an actor that is not in the history either: being settled elsewhere, or none.
+    async fn not_in_history(&self, account: AccountKey, call: CallId) -> Result<Call, HangUpError> {
+        match self.ctx.store.live_call(call).await {
+            Ok(Some((owner, _))) if owner == account => Err(HangUpError::Unknown),
+            Ok(_) => Err(HangUpError::NotFound),
+            Err(_) => Err(HangUpError::Unknown),
+        }
+    }
+
+    /// Posts money once per key. The same key with the same request gives the stored transfer, with another one a conflict.
+    ///
+    /// # Errors
+    /// Why nothing was posted; with [`AskError::Unknown`] it may have been.
+    pub async fn credit(&self, account: AccountKey, credit: Credit) -> Result<Credited, CreditError> {
+        if let Some(answer) = self.credited_before(account, &credit).await? {
+            return answer;
+        }
+        let credit = Box::new(credit);
+        let asked = self.ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::Credit(credit.clone(), reply)).await;
+        match asked {
+            Ok(posted) => posted.map_err(CreditError::Refused),
+            // Somebody else posted under the key meanwhile.
+            Err(AskError::DuplicateKey) => {
+                let stored = self.credited_before(account, &credit).await?;
+                stored.unwrap_or(Err(CreditError::Ask(AskError::Unknown)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn credited_before(
+        &self,
+        account: AccountKey,
+        credit: &Credit,
+    ) -> Result<Option<Result<Credited, CreditError>>, CreditError> {
+        let stored = self.ctx.store.transfer_by_key(account, &credit.key.key).await;
+        let Some(stored) = stored.map_err(|_| AskError::Unavailable)?.map(|posted| posted.transfer) else {
+            return Ok(None);
+        };
+        let same = stored.key.as_ref().is_some_and(|key| key.request == credit.key.request);
+        Ok(Some(if same {
+            let (amount, balance_after) = (stored.customer_delta(), stored.balance_after);
+            Ok(Credited { transfer: stored.id, amount, balance_after, replayed: true })
+        } else {
+            Err(CreditError::Refused(CreditRefused::Conflict))
+        }))
+    }
+
+    /// The live figures of an account: now, at each change and each second while a call lasts; conflated to the latest. They
+    /// are computed only while somebody holds the receiver.
+    ///
+    /// # Errors
+    /// There is no such account, or it gave no answer.
+    pub async fn watch(&self, account: AccountKey) -> Result<watch::Receiver<Arc<LiveView>>, AskError> {
+        self.ctx.watch(account).await
+    }
+
+    /// The durable events of an account after a cursor, or from now on; without end and without a gap.
+    pub fn events(
+        &self,
+        account: AccountKey,
+        after: Option<EventCursor>,
+    ) -> impl Stream<Item = EventItem> + Send + use<> {
+        let actors = self.clone();
+        let present = async move { actors.view(account).await.ok().map(|view| view.cursor) };
+        hub::events(&self.ctx.hubs, self.ctx.store.clone(), account, after, present)
+    }
+
+    /// Reads decks and trunks again. Calls keep the rate they began with.
+    ///
+    /// # Errors
+    /// The store cannot be read; then nothing changes.
+    pub async fn change_tariffs(&self) -> Result<(), StoreError> {
+        let (decks, trunks) = (self.ctx.store.decks().await?, self.ctx.store.trunks().await?);
+        self.ctx.trunks.replace(&trunks, self.ctx.now().mono);
+        self.ctx.tariffs.store(Arc::new(Tariffs::build(&decks, trunks.clone())));
+        let addresses = trunks.iter().map(|trunk| TrunkAddress { trunk: trunk.id, gateway: trunk.gateway }).collect();
+        self.ctx.supervisors.tell_trunks(TrunksMsg::Replaced(trunks));
+        self.edge.tell(&self.ctx, EdgeCommand::Trunks(addresses));
+        Ok(())
+    }
+
+    /// Has an account loaded again before it is used next: its rows were changed from outside its actor (profile, caller
+    /// IDs, callback numbers).
+    pub fn reload(&self, account: AccountKey) {
+        if let Some(actor) = self.ctx.directory.loaded(account) {
+            let _ = actor.send_message(AccountMsg::Reload);
+        }
+    }
+
+    /// A credential was rotated or revoked in the store: its bindings end at once.
+    pub fn credential_revoked(&self, credential: CredentialId) {
+        self.edge.tell(&self.ctx, EdgeCommand::CredentialRevoked { credential });
+    }
+
+    /// Calls on a trunk now, and whether it is up; `None` when there is no such trunk.
+    #[must_use]
+    pub fn trunk(&self, trunk: TrunkId) -> Option<(u32, bool)> {
+        self.ctx.trunks.in_use(trunk)
+    }
+
+    /// Whether a call has an actor.
+    #[must_use]
+    pub fn is_live(&self, call: CallId) -> bool {
+        self.ctx.directory.knows_call(call)
+    }
+
+    /// Lets no more calls in and has everything written that was decided. Live calls stay as they are stored: the next
+    /// process carries them on.
+    pub async fn drain(&self, limit: Duration) {
+        self.ctx.admission.draining.store(true, Ordering::Release);
+        let flushed = async {
+            self.edge.flush().await;
+            self.ctx.journal.flush().await;
+        };
+        if tokio::time::timeout(limit, flushed).await.is_err() {
+            tracing::warn!("not everything was written before the drain ended");
+        }
+    }
+
+    /// Ends all actors. Live calls stay as they are stored.
+    pub fn stop(&self) {
+        self.ctx.admission.draining.store(true, Ordering::Release);
+        self.ctx.supervisors.stop();
+    }
+
+    /// Figures for `/metrics`.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let Context { directory, hubs, watches, journal, tally, .. } = &*self.ctx;
+        let past = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        Counts {
+            live_calls: directory.calls_len(),
+            loaded_accounts: directory.accounts_len(),
+            event_hubs: hubs.len(),
+            watches: watches.len(),
+            journal_depth: journal.depth(),
+            calls_admitted: past(&tally.calls_admitted),
+            calls_shed: past(&tally.calls_shed),
+            journal_full: past(&tally.journal_full),
+            restarts: past(&tally.restarts),
+            account_messages: past(&tally.account_messages),
+            call_messages: past(&tally.call_messages),
+        }
+    }
+}
+
+/// Faults for tests: the next message makes the actor panic.
+#[cfg(any(test, feature = "faults"))]
+impl Actors {
+    /// Makes an account's actor panic, if it is loaded.
+    pub fn panic_account(&self, account: AccountKey) {
+        if let Some(actor) = self.ctx.directory.loaded(account) {
+            let _ = actor.send_message(AccountMsg::Panic);
+        }
+    }
+
+    /// Makes a call's actor panic, if it is live.
+    pub fn panic_call(&self, call: CallId) {
+        if let Some(entry) = self.ctx.directory.call(call) {
+            let _ = entry.actor.send_message(CallMsg::Panic);
+        }
+    }
+}
+
+/// Sends idle accounts away, until the node ends.
+async fn passivate(ctx: std::sync::Weak<Context>) {
+    loop {
+        let Some(after) = ctx.upgrade().map(|ctx| ctx.config.passivate_after) else { return };
+        tokio::time::sleep(after / 4).await;
+        let Some(ctx) = ctx.upgrade() else { return };
+        let before = Mono(ctx.now().mono.0.saturating_sub(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)));
+        for account in ctx.directory.idle_since(before) {
+            let _ = account.send_message(AccountMsg::Passivate);
+        }
+    }
+}

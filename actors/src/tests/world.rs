@@ -1,0 +1,317 @@
+//! One account, two carriers and a SIP side that does what a test says.
+
+use super::words;
+use crate::rating::tests::{deck, line};
+use crate::routing::tests::trunk;
+use crate::{AccountView, Actors, ActorsConfig, Credit, CreditError, Credited};
+use schema::account::{AccountStatus, CallerId, CallerIdStatus, Evidence, Limits};
+use schema::call::Cdr;
+use schema::carrier::Trunk;
+use schema::edge::EdgeEvent;
+use schema::entropy::Entropy;
+use schema::event::{EventBody, EventCursor};
+use schema::id::{
+    AccountId, AccountKey, BrandId, CallId, CallNo, CallerIdId, CredentialId, DeckId, TransferId, TrunkId,
+};
+use schema::ledger::{IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
+use schema::leg::{Checkpoint, EndCause, Invited, LegCommand, LegEvent, LegEventAt, LegId};
+use schema::money::{Currency, Micros, NanosPerMinute};
+use schema::number::E164;
+use schema::pii::Pii;
+use schema::time::{BootId, Clock, Mono, Now, Timestamp};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use storage::memory::MemDisk;
+use storage::{Brand, Journal, JournalOptions, NewAccount, NewCredential, Store};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// What the simulated carriers do with an INVITE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Answers,
+    Rings,
+    FirstFails,
+}
+
+pub(super) struct World {
+    pub(super) actors: Actors,
+    pub(super) store: Store,
+    pub(super) journal: Journal,
+    pub(super) disk: MemDisk,
+    pub(super) account: AccountKey,
+    carrier: Carrier,
+    clock: Clock,
+    said: Arc<Mutex<Vec<LegCommand>>>,
+}
+
+pub(super) const fn call_id(n: u32) -> CallId {
+    CallId(Uuid::from_u128(n as u128))
+}
+
+/// Both clocks follow tokio's, which the test moves.
+fn clock(since: Duration) -> Clock {
+    let begun = tokio::time::Instant::now();
+    Arc::new(move || {
+        let us = u64::try_from((since + begun.elapsed()).as_micros()).expect("a test is short");
+        Now { mono: Mono(us), wall: Timestamp(1_700_000_000_000_000 + us as i64) }
+    })
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint { version: 1, state: Pii::new("dialog".into()) }
+}
+
+async fn fill(store: &Store, opening: i64) -> AccountKey {
+    let euro = Currency::parse("EUR").expect("a currency");
+    let at = Timestamp(1_700_000_000_000_000);
+    let decks = [
+        deck(1, vec![line("44", 600_000_000)]),
+        deck(2, vec![line("44", 300_000_000)]),
+        deck(3, vec![line("44", 400_000_000)]),
+    ];
+    for deck in &decks {
+        store.put_deck(deck, at).await.expect("a deck");
+    }
+    for trunk in [trunk(1, 2), trunk(2, 3)] {
+        store.put_trunk(&Trunk { max_channels: 1_000, max_cps: 1_000, ..trunk }).await.expect("a trunk");
+    }
+    let brand = BrandId(Uuid::from_u128(1));
+    let realm = "example.net".to_owned();
+    let new_brand = Brand { id: brand, domain: realm.clone(), realm, service_number: None, redress_contact: None };
+    store.put_brand(&new_brand).await.expect("a brand");
+    let opening = (opening > 0).then(|| Transfer {
+        id: TransferId(Uuid::from_u128(1)),
+        kind: LedgerKind::TopUp,
+        debit: LedgerAccount::PaymentClearing,
+        credit: LedgerAccount::Customer,
+        amount: Micros(opening),
+        call: None,
+        carrier_cost: None,
+        loss: Micros(0),
+        key: Some(IdempotencyKey { key: "opening".into(), request: [0; 32] }),
+        balance_after: Micros(opening),
+        description: "opening credit".into(),
+    });
+    let account = NewAccount {
+        id: AccountId(Uuid::from_u128(1)),
+        brand,
+        parent: None,
+        country: "GB".into(),
+        time_zone: "Europe/London".into(),
+        currency: euro,
+        deck: DeckId(Uuid::from_u128(1)),
+        limits: Limits {
+            live_calls: 1_000,
+            calls_per_minute: 10_000,
+            call_seconds: 7_200,
+            rate_per_minute: Some(NanosPerMinute(1_000_000_000)),
+        },
+        status: AccountStatus::Active,
+        created_at: at,
+        opening,
+        credentials: vec![NewCredential {
+            id: CredentialId(Uuid::from_u128(1)),
+            username: "alice".into(),
+            label: Pii::new("desk".into()),
+            secret: Pii::new(schema::account::Ha1 { md5: [0; 16], sha256: [0; 32] }),
+        }],
+        caller_ids: vec![CallerId {
+            id: CallerIdId(Uuid::from_u128(1)),
+            number: E164::parse("+447700900001").expect("valid"),
+            label: None,
+            status: CallerIdStatus::Verified,
+            evidence: Some(Evidence::Operator),
+            is_default: true,
+            verified_at: Some(at),
+            expires_at: None,
+        }],
+        callback_phones: Vec::new(),
+    };
+    store.create_accounts(&[account], |_| {}).await.expect("an account")[0].key
+}
+
+impl World {
+    pub(super) async fn start(opening: i64, carrier: Carrier) -> Self {
+        Self::start_with(opening, carrier, |_| {}).await
+    }
+
+    pub(super) async fn start_with(opening: i64, carrier: Carrier, change: impl FnOnce(&mut ActorsConfig)) -> Self {
+        let disk = MemDisk::new();
+        let account = fill(&Store::memory(&disk), opening).await;
+        let mut config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
+        change(&mut config);
+        Self::on(disk, account, carrier, config, Duration::from_secs(1_000)).await
+    }
+
+    async fn on(disk: MemDisk, account: AccountKey, carrier: Carrier, config: ActorsConfig, since: Duration) -> Self {
+        let store = Store::memory(&disk);
+        let journal = Journal::start(&store, JournalOptions::default());
+        let (legs, mut commands) = mpsc::channel::<LegCommand>(1_024);
+        let (edge, mut edge_commands) = mpsc::channel(1_024);
+        let clock = clock(since);
+        let entropy = Entropy::from_number(1);
+        let actors = Actors::start(config, store.clone(), journal.clone(), clock.clone(), entropy, legs, edge)
+            .await
+            .expect("the actors start");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        tokio::spawn(async move { while edge_commands.recv().await.is_some() {} });
+        let (sip, log, at) = (actors.clone(), said.clone(), clock.clone());
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                log.lock().expect("no panic").push(command.clone());
+                for event in carry(carrier, &command) {
+                    sip.on_leg_event(LegEventAt { event, at: at() });
+                }
+            }
+        });
+        actors.recovered().await;
+        Self { actors, store, journal, disk, account, carrier, clock, said }
+    }
+
+    /// The process ends as if killed, another begins on the same disk.
+    pub(super) async fn restart(self) -> Self {
+        let since = Duration::from_micros(self.now().mono.0);
+        self.actors.stop();
+        self.pass(10).await;
+        let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
+        Self::on(self.disk.clone(), self.account, self.carrier, config, since + Duration::from_millis(10)).await
+    }
+
+    pub(super) fn now(&self) -> Now {
+        (self.clock)()
+    }
+
+    pub(super) async fn pass(&self, ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    fn tell(&self, event: LegEvent) {
+        self.actors.on_leg_event(LegEventAt { event, at: self.now() });
+    }
+
+    pub(super) fn invite(&self, call: u32, dialled: &str) {
+        self.tell(LegEvent::Invited(Box::new(Invited {
+            leg: LegId::a(call_id(call)),
+            account: self.account,
+            credential: CredentialId(Uuid::from_u128(1)),
+            dialled: Pii::new(dialled.to_owned()),
+            wanted_caller_id: None,
+            withhold: false,
+            offer: Some(Pii::new("v=0".into())),
+            checkpoint: checkpoint(),
+        })));
+    }
+
+    pub(super) fn answer(&self, call: u32) {
+        let leg = LegId::b(call_id(call), 1);
+        self.tell(LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), checkpoint: checkpoint() });
+    }
+
+    pub(super) fn cancel(&self, call: u32) {
+        self.tell(LegEvent::Cancelled { leg: LegId::a(call_id(call)) });
+    }
+
+    pub(super) fn bye_from_caller(&self, call: u32) {
+        self.tell(LegEvent::Ended { leg: LegId::a(call_id(call)), cause: EndCause::Bye { q850: Some(16) } });
+    }
+
+    pub(super) fn bye_from_callee(&self, call: u32) {
+        self.tell(LegEvent::Ended { leg: LegId::b(call_id(call), 1), cause: EndCause::Bye { q850: None } });
+    }
+
+    pub(super) fn probe(&self, trunk: u128, up: bool) {
+        self.actors.on_edge_event(EdgeEvent::TrunkProbed { trunk: TrunkId(Uuid::from_u128(trunk)), up });
+    }
+
+    pub(super) fn channels(&self, trunk: u128) -> u32 {
+        self.actors.trunk(TrunkId(Uuid::from_u128(trunk))).map_or(0, |(used, _)| used)
+    }
+
+    /// What the legs were told since this was asked last.
+    pub(super) fn said(&self) -> Vec<String> {
+        std::mem::take(&mut *self.said.lock().expect("no panic")).iter().filter_map(words).collect()
+    }
+
+    pub(super) async fn view(&self) -> Arc<AccountView> {
+        self.actors.view(self.account).await.expect("a view")
+    }
+
+    pub(super) async fn cdr(&self, call: u32) -> Cdr {
+        self.store.call(call_id(call)).await.expect("read").expect("the call is in the history").1
+    }
+
+    pub(super) async fn credit(&self, amount: i64, key: &str) -> Result<Credited, CreditError> {
+        let request = [u8::try_from(amount % 251).expect("small"); 32];
+        let credit = Credit {
+            kind: LedgerKind::TopUp,
+            amount: Micros(amount),
+            key: IdempotencyKey { key: key.to_owned(), request },
+            reason: "test".to_owned(),
+        };
+        self.actors.credit(self.account, credit).await
+    }
+
+    /// The rows say the same as the rules, whatever the actors remember.
+    pub(super) async fn audit(&self) {
+        self.journal.flush().await;
+        let report = storage::audit::audit(&self.store, |_| {}).await.expect("audited");
+        assert!(report.is_clean(), "{report}");
+    }
+
+    async fn stored_events(&self) -> Vec<schema::event::AccountEvent> {
+        let (mut after, mut all) = (EventCursor::default(), Vec::new());
+        loop {
+            let page = self.store.events_after(self.account, after, 500).await.expect("read");
+            let Some(last) = page.last() else { return all };
+            after = last.cursor;
+            all.extend(page);
+        }
+    }
+
+    pub(super) async fn all_events(&self) -> Vec<EventCursor> {
+        self.stored_events().await.iter().map(|event| event.cursor).collect()
+    }
+
+    pub(super) async fn events_of_call_warnings(&self) -> Vec<Option<u32>> {
+        let events = self.stored_events().await;
+        let warning = |body: &EventBody| match body {
+            EventBody::CallWarning { seconds_left, .. } => Some(*seconds_left),
+            _ => None,
+        };
+        events.iter().filter_map(|event| warning(&event.body)).collect()
+    }
+
+    /// Rows written for the only call of the account, which is over: its own, and for each of its entries the account's row
+    /// and the row of its events.
+    pub(super) async fn row_writes(&self) -> u32 {
+        let entries = u32::try_from(self.view().await.cursor.seq.0 - 1).expect("few");
+        let holds = self.store.holds(self.account, CallNo(1)).await.expect("read").len();
+        let ledger = self.store.ledger_page(self.account, None, 10).await.expect("read");
+        let transfers = ledger.iter().filter(|posted| posted.transfer.call.is_some()).count();
+        let events: std::collections::BTreeSet<_> =
+            self.stored_events().await.iter().map(|e| e.cursor.seq).filter(|seq| seq.0 > 1).collect();
+        // The call's row: inserted, updated once at the answer, deleted; its CDR.
+        let own = 3 + 1 + holds + transfers;
+        entries + u32::try_from(events.len() + own).expect("few")
+    }
+}
+
+fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
+    let LegCommand::Invite(invite) = command else {
+        return match command {
+            LegCommand::Accept { leg, .. } => vec![LegEvent::Confirmed { leg: *leg }],
+            _ => Vec::new(),
+        };
+    };
+    let leg = invite.leg;
+    match carrier {
+        Carrier::FirstFails if leg.attempt == 1 => {
+            vec![LegEvent::Failed { leg, status: 503, q850: None, rang: false, redress: None }]
+        }
+        Carrier::Answers | Carrier::FirstFails => {
+            vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), checkpoint: checkpoint() }]
+        }
+        Carrier::Rings => vec![LegEvent::Progress { leg, status: 180, sdp: None }],
+    }
+}

@@ -1,0 +1,210 @@
+//! A trunk: whether it is up, how many calls it carries, how many it takes a second. The gauge is shared, so that an account
+//! plans its routes without asking anybody; its actor alone says whether the trunk is up.
+
+use crate::routing::TrunkStatus;
+use arc_swap::ArcSwap;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use schema::carrier::Trunk;
+use schema::id::TrunkId;
+use schema::time::Mono;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A limit of events per second: a bucket that refills evenly and holds one second's worth.
+#[derive(Debug)]
+pub(crate) struct TokenBucket {
+    per_second: u32,
+    /// In millionths of a token.
+    tokens: u64,
+    at: Mono,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub(crate) fn new(per_second: u32, at: Mono) -> Self {
+        Self { per_second, tokens: u64::from(per_second) * 1_000_000, at }
+    }
+
+    fn refill(&mut self, at: Mono) {
+        let passed = u64::try_from(at.since(self.at).as_micros()).unwrap_or(u64::MAX).min(1_000_000);
+        let full = u64::from(self.per_second) * 1_000_000;
+        self.tokens = (self.tokens + passed * u64::from(self.per_second)).min(full);
+        self.at = self.at.max(at);
+    }
+
+    /// Whether one would be let through.
+    pub(crate) fn allows(&mut self, at: Mono) -> bool {
+        self.refill(at);
+        self.tokens >= 1_000_000
+    }
+
+    /// Lets one through, or not.
+    pub(crate) fn take(&mut self, at: Mono) -> bool {
+        let allowed = self.allows(at);
+        if allowed {
+            self.tokens -= 1_000_000;
+        }
+        allowed
+    }
+}
+
+/// The figures of a trunk.
+pub(crate) struct Gauge {
+    up: AtomicBool,
+    channels: AtomicU32,
+    max_channels: u32,
+    rate: Mutex<TokenBucket>,
+}
+
+/// A channel of a trunk in use; dropping it gives it back.
+pub(crate) struct Channel(Arc<Gauge>);
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.0.channels.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Gauge {
+    fn new(trunk: &Trunk, at: Mono) -> Self {
+        Self {
+            // Until a probe says otherwise; a trunk without probes is used.
+            up: AtomicBool::new(true),
+            channels: AtomicU32::new(0),
+            max_channels: trunk.max_channels,
+            rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
+        }
+    }
+
+    fn status(&self, at: Mono) -> TrunkStatus {
+        TrunkStatus {
+            up: self.up.load(Ordering::Acquire),
+            free_channels: self.max_channels.saturating_sub(self.channels.load(Ordering::Acquire)),
+            rate_allows: self.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(at),
+        }
+    }
+
+    /// Takes a channel within both limits.
+    fn take(self: &Arc<Self>, at: Mono) -> Option<Channel> {
+        let one_more = |used: u32| (used < self.max_channels).then_some(used + 1);
+        self.channels.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        let channel = Channel(self.clone());
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(at).then_some(channel)
+    }
+}
+
+/// The gauges of all trunks.
+#[derive(Default)]
+pub(crate) struct Trunks(ArcSwap<BTreeMap<TrunkId, Arc<Gauge>>>);
+
+impl Trunks {
+    /// Replaces the trunks. Those that stay keep their calls and state.
+    pub(crate) fn replace(&self, trunks: &[Trunk], at: Mono) {
+        let old = self.0.load();
+        let gauge = |trunk: &Trunk| {
+            let new = Gauge::new(trunk, at);
+            if let Some(old) = old.get(&trunk.id) {
+                if old.max_channels == new.max_channels && old.rate_per_second() == trunk.max_cps {
+                    return (trunk.id, old.clone());
+                }
+                new.up.store(old.up.load(Ordering::Acquire), Ordering::Release);
+            }
+            (trunk.id, Arc::new(new))
+        };
+        self.0.store(Arc::new(trunks.iter().map(gauge).collect()));
+    }
+
+    pub(crate) fn status(&self, at: Mono) -> BTreeMap<TrunkId, TrunkStatus> {
+        self.0.load().iter().map(|(id, gauge)| (*id, gauge.status(at))).collect()
+    }
+
+    pub(crate) fn take(&self, trunk: TrunkId, at: Mono) -> Option<Channel> {
+        self.0.load().get(&trunk)?.take(at)
+    }
+
+    /// For a call that is up already: counted, whatever the limits say.
+    pub(crate) fn take_anyway(&self, trunk: TrunkId) -> Option<Channel> {
+        let gauge = self.0.load().get(&trunk)?.clone();
+        gauge.channels.fetch_add(1, Ordering::AcqRel);
+        Some(Channel(gauge))
+    }
+
+    fn set_up(&self, trunk: TrunkId, up: bool) {
+        if let Some(gauge) = self.0.load().get(&trunk)
+            && gauge.up.swap(up, Ordering::AcqRel) != up
+        {
+            tracing::info!(%trunk, up, "trunk changed");
+        }
+    }
+
+    /// Calls on a trunk, whether it is up.
+    pub(crate) fn in_use(&self, trunk: TrunkId) -> Option<(u32, bool)> {
+        let gauges = self.0.load();
+        let gauge = gauges.get(&trunk)?;
+        Some((gauge.channels.load(Ordering::Acquire), gauge.up.load(Ordering::Acquire)))
+    }
+}
+
+impl Gauge {
+    fn rate_per_second(&self) -> u32 {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).per_second
+    }
+}
+
+/// One carrier gateway's actor. Nothing is lost with it: its figures stand outside.
+pub(crate) struct TrunkActor {
+    pub(crate) trunk: TrunkId,
+    pub(crate) trunks: Arc<Trunks>,
+}
+
+/// What a trunk's actor is told.
+pub(crate) enum TrunkMsg {
+    /// A probe was answered, or not. Sent by the SIP edge; answered by nothing.
+    Probed { up: bool },
+}
+
+impl Actor for TrunkActor {
+    type Msg = TrunkMsg;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<TrunkMsg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<TrunkMsg>, message: TrunkMsg, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        match message {
+            TrunkMsg::Probed { up } => self.trunks.set_up(self.trunk, up),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::tests::trunk;
+
+    #[test]
+    fn a_trunk_takes_no_more_calls_than_it_has_channels() {
+        let (trunks, trunk) = (Trunks::default(), Trunk { max_channels: 2, max_cps: 100, ..trunk(1, 1) });
+        trunks.replace(std::slice::from_ref(&trunk), Mono(0));
+        let first = trunks.take(trunk.id, Mono(0));
+        let second = trunks.take(trunk.id, Mono(0));
+        assert!(first.is_some() && second.is_some());
+        assert!(trunks.take(trunk.id, Mono(0)).is_none());
+        assert_eq!(trunks.status(Mono(0))[&trunk.id].free_channels, 0);
+        drop(first);
+        assert!(trunks.take(trunk.id, Mono(0)).is_some());
+    }
+
+    #[test]
+    fn a_trunk_takes_no_more_calls_a_second_than_allowed() {
+        let (trunks, trunk) = (Trunks::default(), Trunk { max_channels: 100, max_cps: 3, ..trunk(1, 1) });
+        trunks.replace(std::slice::from_ref(&trunk), Mono(0));
+        let taken = |at| (0..10).filter_map(|_| trunks.take(trunk.id, Mono(at))).count();
+        assert_eq!((taken(0), taken(0), taken(1_000_000), taken(1_400_000)), (3, 0, 3, 1));
+        assert_eq!(trunks.in_use(trunk.id), Some((0, true)), "a refused call gives its channel back");
+    }
+}

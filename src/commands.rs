@@ -1,0 +1,170 @@
+//! What each command does, and its exit code.
+
+use crate::admin::{Client, Reply, Request};
+use crate::cli::{Cli, Command, Demo};
+use crate::config::Config;
+use crate::provision::{self, Provisioned, Provisioning};
+use crate::server::{self, Server};
+use crate::world::World;
+use crate::{clock, data, demo};
+use anyhow::{Context as _, bail};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use storage::audit::audit;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Runs a command. 0: done; 1: failed, or the audit found something; 2: wrong usage or configuration.
+pub async fn run(cli: Cli) -> ExitCode {
+    let filter = EnvFilter::try_from_env("RINGFENCE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = match Config::load(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("ringfence: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match cli.command {
+        None | Some(Command::Serve) => serve(&config).await,
+        Some(Command::Provision { world }) => provision_world(&config, &world).await,
+        Some(Command::Credit { account, amount, key, reason }) => credit(&config, account, amount, key, reason).await,
+        Some(Command::Audit) => audit_all(&config).await,
+        Some(Command::Demo { demo: Demo::Call { to, seconds } }) => demo_call(&config, &to, seconds).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ringfence: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<bool> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut server = Server::start(config).await?;
+    println!("{}", server.screen());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        error = server.failed() => {
+            tracing::error!("{error:#}");
+            server.stop().await?;
+            return Ok(false);
+        }
+    }
+    tracing::info!("no more calls are let in; live calls stay for the next start");
+    server.stop().await?;
+    Ok(true)
+}
+
+async fn provision_world(config: &Config, path: &Path) -> anyhow::Result<bool> {
+    let bar = demo::progress_bar("accounts");
+    let update = |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let done = match data::lock(&config.data_dir)? {
+        Some(_lock) => provision_directly(config, &World::load(path)?, &mut |done, all| update(done, all)).await?,
+        None => provision_running(config, path, update).await?,
+    };
+    bar.finish_and_clear();
+    let Provisioned { operators, carriers, rate_decks, accounts, accounts_existed } = done;
+    println!(
+        "created {operators} operators, {carriers} carriers, {rate_decks} rate decks and {accounts} accounts; {accounts_existed} accounts were there already"
+    );
+    Ok(true)
+}
+
+/// No server runs: the store is ours.
+async fn provision_directly(
+    config: &Config,
+    world: &World,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> anyhow::Result<Provisioned> {
+    let (store, clock, mut entropy) = (data::open(config).await?, clock::system(), server::system_entropy()?);
+    let number = config.service_number.clone();
+    let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
+    let mut provisioning = Provisioning { store: &store, brand: &brand, clock: &clock, entropy };
+    let done = provisioning.apply(world, progress).await;
+    store.close().await;
+    done
+}
+
+/// A running server does it, so that its actors know.
+async fn provision_running(config: &Config, path: &Path, update: impl Fn(u64, u64)) -> anyhow::Result<Provisioned> {
+    let (world, files) = World::texts(path)?;
+    let mut client = connect(config).await?;
+    client.send(&Request::Provision { world, files }).await?;
+    loop {
+        match client.reply().await? {
+            Some(Reply::Progress(done, all)) => update(done, all),
+            Some(Reply::Provisioned(done)) => return Ok(done),
+            Some(Reply::Failed(why)) => bail!(why),
+            _ => bail!("the server went away"),
+        }
+    }
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Client> {
+    let client = Client::connect(&config.data_dir).await.context("the running server cannot be reached")?;
+    client.context("the running server cannot be reached")
+}
+
+async fn credit(config: &Config, account: String, amount: String, key: String, reason: String) -> anyhow::Result<bool> {
+    // Without a server one is started for this command, so that money moves through the account's actor as always.
+    let local = match Client::connect(&config.data_dir).await? {
+        Some(_) => None,
+        None => Some(Server::start_quietly(config).await?),
+    };
+    let mut client = connect(config).await?;
+    client.send(&Request::Credit { account, amount, key, reason }).await?;
+    let reply = client.reply().await?;
+    if let Some(server) = local {
+        server.stop().await?;
+    }
+    match reply {
+        Some(Reply::Credited { available, repeated }) => {
+            println!("{}available {available}", if repeated { "this key was used before: nothing was posted; " } else { "" });
+            Ok(true)
+        }
+        Some(Reply::Failed(why)) => bail!(why),
+        _ => bail!("the server went away"),
+    }
+}
+
+async fn audit_all(config: &Config) -> anyhow::Result<bool> {
+    if !config.data_dir.exists() {
+        bail!("data_dir {}: there is nothing to audit", config.data_dir.display());
+    }
+    let store = data::open(config).await?;
+    let bar = demo::progress_bar("accounts");
+    let report = audit(&store, |progress| {
+        bar.set_length(progress.of);
+        bar.set_position(progress.done);
+    })
+    .await;
+    bar.finish_and_clear();
+    store.close().await;
+    let report = report?;
+    println!(
+        "{} accounts, {} transfers, {} holds, {} live calls, {} CDRs, {} events",
+        report.accounts, report.transfers, report.holds, report.live_calls, report.cdrs, report.events
+    );
+    for breach in &report.told {
+        println!("{}: account {}: {}", breach.invariant.as_str(), breach.account.0, breach.what);
+    }
+    println!("{}", if report.is_clean() { String::from("clean") } else { format!("{} breaches", report.breaches) });
+    Ok(report.is_clean())
+}
+
+async fn demo_call(config: &Config, to: &str, seconds: u64) -> anyhow::Result<bool> {
+    let entropy = server::system_entropy()?;
+    demo::call(&config.data_dir, to, Duration::from_secs(seconds), clock::system(), entropy).await
+}

@@ -1,0 +1,78 @@
+//! `/metrics` for Prometheus, on a listener of its own.
+
+use actors::Actors;
+use axum::Router;
+use axum::routing::get;
+use metrics::gauge;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sip::core::Counts;
+use sip::transport::TransportCounts;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
+use storage::Store;
+use tokio::net::TcpListener;
+
+/// One recorder a process.
+fn recorder() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // Only this function sets it, once.
+        let _ = metrics::set_global_recorder(recorder);
+        handle
+    })
+}
+
+/// Serves `/metrics` until it is dropped.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    actors: Actors,
+    store: Store,
+    transport: Arc<TransportCounts>,
+    core: Arc<dyn Fn() -> Counts + Send + Sync>,
+) -> anyhow::Result<()> {
+    let handle = recorder();
+    let render = move || {
+        let (actors, store, transport, core) = (actors.clone(), store.clone(), transport.clone(), core.clone());
+        async move {
+            read_gauges(&actors, &store, &transport, core()).await;
+            handle.render()
+        }
+    };
+    axum::serve(listener, Router::new().route("/metrics", get(render))).await?;
+    Ok(())
+}
+
+/// Figures that are read when asked for; counters are kept where things happen.
+async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts, core: Counts) {
+    let set = |name: &'static str, value: u64| gauge!(name).set(as_f64(value));
+    let counts = actors.counts();
+    set("ringfence_live_calls", counts.live_calls as u64);
+    set("ringfence_loaded_accounts", counts.loaded_accounts as u64);
+    set("ringfence_journal_depth", counts.journal_depth as u64);
+    set("ringfence_calls_admitted", counts.calls_admitted);
+    set("ringfence_calls_shed", counts.calls_shed);
+    set("ringfence_actor_restarts", counts.restarts);
+    set("ringfence_sip_server_transactions", core.server_transactions as u64);
+    set("ringfence_sip_client_transactions", core.client_transactions as u64);
+    set("ringfence_sip_legs", core.legs as u64);
+    set("ringfence_sip_dialogs", core.dialogs as u64);
+    set("ringfence_sip_ended_dialogs", core.ended_dialogs as u64);
+    set("ringfence_sip_registrations", core.registrations as u64);
+    set("ringfence_sip_datagrams", transport.datagrams.load(Relaxed));
+    set("ringfence_sip_refused_messages", transport.refused.load(Relaxed));
+    set("ringfence_sip_connections", transport.connections.load(Relaxed));
+    if let Ok(open) = store.open_holds().await {
+        set("ringfence_open_holds", open);
+    }
+}
+
+/// Prometheus values are floats; counts below 2⁵³ are exact.
+#[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "metrics only, no money")]
+const fn as_f64(value: u64) -> f64 {
+    value as f64
+}

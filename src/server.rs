@@ -1,0 +1,372 @@
+//! A running server: all parts, wired.
+
+use crate::config::Config;
+use crate::development::{self, Screen, Secrets};
+use crate::provision::{self, Provisioning};
+use crate::{admin_server, certificate, clock, data, listener, metrics};
+use actors::{Actors, ActorsConfig};
+use anyhow::Context as _;
+use graphql::{Api, WebConfig};
+use schema::entropy::Entropy;
+use schema::time::Clock;
+use sip::core::{Advertised, Core, CoreConfig};
+use sip::demo::carrier::{BEHAVIOURS, Carrier};
+use sip::transport::{Bound, Seam, SipThread, TransportConfig, TransportLimits};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Brand, Journal, JournalOptions, Store};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Commands waiting for the SIP thread.
+const COMMANDS: usize = 65_536;
+/// Calls the test carrier takes at a time.
+const CARRIER_CALLS: usize = 50_000;
+/// How long a drain may take.
+const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// Between two rounds of removing what has run out.
+const HOUSEKEEPING: Duration = Duration::from_secs(600);
+/// Event rows are kept this long and this many an account (DESIGN §10).
+const EVENTS_KEPT: (Duration, u32) = (Duration::from_secs(24 * 3600), 10_000);
+
+/// Where a server listens; ports are those given, also when 0 was asked for.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "as named")]
+pub struct Addresses {
+    pub http: SocketAddr,
+    pub metrics: SocketAddr,
+    pub sip_udp: Option<SocketAddr>,
+    pub sip_tcp: Option<SocketAddr>,
+    pub sip_tls: Option<SocketAddr>,
+    pub test_carrier: Option<SocketAddr>,
+}
+
+/// A running server.
+pub struct Server {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its accounts and calls.
+    pub actors: Actors,
+    /// Its data.
+    pub store: Store,
+    screen: String,
+    sip: SipThread,
+    draining: watch::Sender<bool>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    _lock: data::Lock,
+}
+
+/// What the parts share while they are put together.
+struct Parts<'a> {
+    config: &'a Config,
+    clock: Clock,
+    entropy: Entropy,
+    store: Store,
+    brand: Brand,
+}
+
+impl Server {
+    /// Takes the data folder, opens every listener and starts all parts.
+    ///
+    /// # Errors
+    /// One line that says what cannot be used.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let lock = data::take(&config.data_dir)?;
+        // Every listener before anything is written: a taken port is the commonest mistake.
+        let http = bind("http.listen", config.http.listen).await?;
+        let metrics_listener = bind("metrics.listen", config.metrics.listen).await?;
+        let bound = Bound::open(transports(config)?)?;
+        let carrier = match config.test_carrier {
+            Some(address) => {
+                Some(UdpSocket::bind(address).await.with_context(|| format!("test_carrier = {address}: cannot be used"))?)
+            }
+            None => None,
+        };
+        let addresses = Addresses {
+            http: http.local_addr()?,
+            metrics: metrics_listener.local_addr()?,
+            sip_udp: bound.udp_address(),
+            sip_tcp: bound.tcp_address(),
+            sip_tls: bound.tls_address(),
+            test_carrier: carrier.as_ref().and_then(|socket| socket.local_addr().ok()),
+        };
+        let mut parts = Parts::open(config).await?;
+        let secrets = parts.provision_demo(&addresses).await?;
+        let journal = Journal::start(&parts.store, JournalOptions::default());
+        let (legs, legs_in) = mpsc::channel(COMMANDS);
+        let (edge, edge_in) = mpsc::channel(COMMANDS);
+        let actors = parts.actors(journal, legs, edge).await?;
+        let sip = parts.sip(bound, &addresses, &actors, legs_in, edge_in)?;
+        let screen = parts.screen(&addresses, secrets.as_ref()).await?;
+        let (draining, drain_seen) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(parts.web(http, &addresses, &actors, drain_seen)?);
+        let sip_counts = sip.transport_counts().clone();
+        tasks.spawn(metrics::serve(metrics_listener, actors.clone(), parts.store.clone(), sip_counts, sip.core_figures()));
+        let admin = admin_server::Admin {
+            store: parts.store.clone(),
+            actors: actors.clone(),
+            brand: parts.brand.clone(),
+            clock: parts.clock.clone(),
+            entropy: std::sync::Mutex::new(parts.entropy.fork()),
+            phone_server: config.development.then_some(addresses.sip_udp).flatten(),
+        };
+        tasks.spawn(admin_server::serve(crate::admin::socket_path(&config.data_dir), Arc::new(admin))?);
+        tasks.spawn(housekeeping(parts.store.clone(), parts.clock.clone()));
+        if let Some(socket) = carrier {
+            tasks.spawn(test_carrier(socket, parts.entropy.fork(), parts.clock.clone()));
+        }
+        Ok(Self { addresses, actors, store: parts.store, screen, sip, draining, tasks, _lock: lock })
+    }
+
+    /// What to show on the terminal.
+    #[must_use]
+    pub fn screen(&self) -> &str {
+        &self.screen
+    }
+
+    /// Sizes of the SIP edge's tables.
+    #[must_use]
+    pub fn sip_counts(&self) -> sip::core::Counts {
+        self.sip.core_counts()
+    }
+
+    /// Returns when a part has failed: the server cannot go on without it.
+    ///
+    /// # Errors
+    /// Which part, and why.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            () = self.sip.ended() => anyhow::anyhow!("the SIP thread failed"),
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok(Err(error))) => error,
+                Some(Err(error)) => error.into(),
+                _ => anyhow::anyhow!("a part of the server ended"),
+            },
+        }
+    }
+
+    /// Lets no more calls in, has everything written, and ends. Live calls stay as they are stored: the next process carries
+    /// them on.
+    ///
+    /// # Errors
+    /// The SIP thread had panicked.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let _ = self.draining.send(true);
+        self.actors.drain(DRAIN_LIMIT).await;
+        self.tasks.shutdown().await;
+        // It waits for milliseconds only.
+        let stopped = self.sip.stop();
+        self.actors.stop();
+        self.store.close().await;
+        stopped.map_err(|_| anyhow::anyhow!("the SIP thread failed"))
+    }
+}
+
+impl<'a> Parts<'a> {
+    async fn open(config: &'a Config) -> anyhow::Result<Self> {
+        let clock = clock::system();
+        let mut entropy = system_entropy()?;
+        let store = data::open(config).await?;
+        let number = config.service_number.clone();
+        let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
+        Ok(Self { config, clock, entropy, store, brand })
+    }
+
+    /// The demo world of development mode; secrets at the first start only.
+    async fn provision_demo(&mut self, addresses: &Addresses) -> anyhow::Result<Option<Secrets>> {
+        let Some(carrier) = addresses.test_carrier else { return Ok(None) };
+        let is_first = self.store.user_by_email(development::CUSTOMER_EMAIL).await?.is_none();
+        let secrets = is_first.then(|| Secrets::generate(&mut self.entropy));
+        let world = development::world(carrier, secrets.as_ref())?;
+        let entropy = self.entropy.fork();
+        let mut provisioning = Provisioning { store: &self.store, brand: &self.brand, clock: &self.clock, entropy };
+        provisioning.apply(&world, &mut |_, _| ()).await?;
+        Ok(secrets)
+    }
+
+    async fn actors(
+        &mut self,
+        journal: Journal,
+        legs: mpsc::Sender<schema::leg::LegCommand>,
+        edge: mpsc::Sender<schema::edge::EdgeCommand>,
+    ) -> anyhow::Result<Actors> {
+        let config = ActorsConfig {
+            boot: clock::boot_id(),
+            service_number: self.config.service_number(),
+            max_live_calls: self.config.limits.live_calls,
+            max_calls_per_second: self.config.limits.calls_per_second,
+            ..ActorsConfig::default()
+        };
+        let (store, clock, entropy) = (self.store.clone(), self.clock.clone(), self.entropy.fork());
+        Ok(Actors::start(config, store, journal, clock, entropy, legs, edge).await?)
+    }
+
+    fn sip(
+        &mut self,
+        bound: Bound,
+        addresses: &Addresses,
+        actors: &Actors,
+        legs: mpsc::Receiver<schema::leg::LegCommand>,
+        edge: mpsc::Receiver<schema::edge::EdgeCommand>,
+    ) -> anyhow::Result<SipThread> {
+        let core = Core::new(core_config(self.config, addresses), self.entropy.fork()).context("sip.domain")?;
+        let (leg_actors, edge_actors) = (actors.clone(), actors.clone());
+        let seam = Seam {
+            legs,
+            edge,
+            on_leg: Box::new(move |event| leg_actors.on_leg_event(event)),
+            on_edge: Box::new(move |event| edge_actors.on_edge_event(event)),
+        };
+        let per_address = usize::try_from(self.config.limits.connections_per_ip)?;
+        let limits =
+            TransportLimits { per_address, exempt_loopback: self.config.development, ..TransportLimits::default() };
+        Ok(SipThread::start(bound, limits, core, self.entropy.fork(), self.clock.clone(), seam)?)
+    }
+
+    fn web(
+        &mut self,
+        listener: TcpListener,
+        addresses: &Addresses,
+        actors: &Actors,
+        draining: watch::Receiver<bool>,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+        let tls = self.config.http.tls.as_ref().map(|files| certificate::server_config(&files.cert, &files.key)).transpose()?;
+        let config = WebConfig {
+            public_url: public_url(self.config, addresses),
+            origins: Vec::new(),
+            trusted_proxies: self.config.http.trusted_proxies.clone(),
+            sip_domain: self.config.sip.domain.clone(),
+            development: self.config.development,
+        };
+        let router = graphql::router(Api {
+            actors: actors.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            entropy: self.entropy.fork(),
+            config,
+            draining,
+        });
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        Ok(async move {
+            match tls {
+                None => axum::serve(listener, service).await?,
+                Some(tls) => axum::serve(listener::Tls::new(listener, tls), service).await?,
+            }
+            Ok(())
+        })
+    }
+
+    async fn screen(&self, addresses: &Addresses, secrets: Option<&Secrets>) -> anyhow::Result<String> {
+        if !self.config.development {
+            return Ok(format!("ringfence serves {}", public_url(self.config, addresses)));
+        }
+        let calls = self.store.live_calls(None, 1_000).await?.len() as u64;
+        let accounts = self.store.accounts_page(None, 1_000).await?.len() as u64;
+        let sip = [("UDP", addresses.sip_udp), ("TCP", addresses.sip_tcp), ("TLS", addresses.sip_tls)];
+        let numbers = BEHAVIOURS.iter().map(|(digits, what)| (format!("+447700900{digits}"), (*what).to_owned()));
+        let screen = Screen {
+            url: public_url(self.config, addresses),
+            data_dir: self.config.data_dir.display().to_string(),
+            sip: sip.into_iter().filter_map(|(name, address)| Some((name, address?))).collect(),
+            domain: self.config.sip.domain.clone(),
+            secrets,
+            found: (accounts, calls),
+            numbers: numbers.collect(),
+        };
+        Ok(screen.to_string())
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key} = {address}: cannot be used"))
+}
+
+fn transports(config: &Config) -> anyhow::Result<TransportConfig> {
+    let tls = match &config.sip.tls {
+        None => None,
+        Some(tls) => {
+            let (cert, key) = match (&tls.cert, &tls.key) {
+                (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+                _ => certificate::self_signed(&config.data_dir, &config.sip.domain)?,
+            };
+            Some((tls.listen, certificate::server_config(&cert, &key)?))
+        }
+    };
+    let roots = Vec::new();
+    let tls_client = sip::transport::tls::client_config(roots).context("TLS")?;
+    Ok(TransportConfig { udp: config.sip.udp, tcp: config.sip.tcp, tls, tls_client: Some(tls_client) })
+}
+
+fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
+    let advertised = |address: Option<SocketAddr>| {
+        address.map(|address| Advertised { host: advertised_host(config, address.ip()).into(), port: address.port() })
+    };
+    let first = [addresses.sip_udp, addresses.sip_tcp, addresses.sip_tls].into_iter().flatten().next();
+    let listened = first.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+    CoreConfig {
+        domain: config.sip.domain.as_str().into(),
+        other_hosts: if config.development { vec!["127.0.0.1".into(), "localhost".into()] } else { Vec::new() },
+        udp: advertised(addresses.sip_udp),
+        tcp: advertised(addresses.sip_tcp),
+        tls: advertised(addresses.sip_tls),
+        sdp_address: config.sip.advertised.as_ref().and_then(|host| host.parse().ok()).unwrap_or(listened),
+        plain_customers: config.sip.allow_plain_customers,
+        legs_max: 2 * config.limits.live_calls as usize,
+        transactions_max: 1_000_000,
+        lookups_max: 10_000,
+    }
+}
+
+/// What we call ourselves in Via and Contact.
+fn advertised_host(config: &Config, listened: IpAddr) -> String {
+    match (&config.sip.advertised, listened) {
+        (Some(host), _) => host.clone(),
+        (None, ip) if ip.is_unspecified() => config.sip.domain.clone(),
+        (None, IpAddr::V4(ip)) => ip.to_string(),
+        (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+    }
+}
+
+fn public_url(config: &Config, addresses: &Addresses) -> String {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    config.http.public_url.clone().unwrap_or_else(|| format!("{scheme}://{}", addresses.http))
+}
+
+/// From the operating system.
+fn system_entropy() -> anyhow::Result<Entropy> {
+    let mut seed = [0; 32];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
+        .map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
+    Ok(Entropy::from_seed(seed))
+}
+
+async fn test_carrier(socket: UdpSocket, entropy: Entropy, clock: Clock) -> anyhow::Result<()> {
+    let mut carrier = Carrier::new(entropy, socket.local_addr()?, CARRIER_CALLS);
+    // Nobody commands it and nobody listens: it runs until the task is dropped.
+    let (_commands, commands) = mpsc::channel(1);
+    let (events, _events) = mpsc::channel(1);
+    sip::demo::run(&socket, &mut carrier, &clock, commands, &events).await?;
+    Ok(())
+}
+
+/// Removes what has run out.
+async fn housekeeping(store: Store, clock: Clock) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        let at = clock().wall;
+        let (kept, most) = EVENTS_KEPT;
+        let removed = async {
+            let sessions = store.purge_sessions(at).await?;
+            let bindings = store.purge_bindings(at).await?;
+            let events = store.purge_events(at - kept, most).await?;
+            Ok::<_, storage::StoreError>(sessions + bindings + events)
+        };
+        match removed.await {
+            Ok(rows) => tracing::debug!(rows, "removed what had run out"),
+            Err(error) => tracing::warn!(%error, "housekeeping failed; it will be tried again"),
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts'
+//! rows are locked in key order first, so that who is fenced and which key is taken is known before anything is written.
+
+use super::encode::{Encoded, Form, Rows, Write, encode};
+use super::{Batch, Queue, Rejected, all_failed};
+use crate::keyring::{Keyring, Subject};
+use crate::sql::{Value, failed};
+use schema::id::{AccountKey, TransferId};
+use schema::journal::{Outcome, Rejection};
+use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions};
+use sqlx::{Arguments, AssertSqlSafe, Postgres, Row, Transaction, query_with};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Why a batch was not written.
+enum Trouble {
+    /// The server refused a row, or a row that must exist does not.
+    Contradiction,
+    /// Nothing was written.
+    NotDone(sqlx::Error),
+    /// The connection broke while the commit was under way: it may have happened.
+    Unknown(sqlx::Error),
+}
+
+/// Classes of SQLSTATE that an entry of the batch may be the reason of.
+const SINGLY: [&str; 5] = ["21", "22", "23", "40", "P0"];
+
+impl From<sqlx::Error> for Trouble {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            // Integrity constraint, data exception, one row written twice by a statement, append-only, deadlock: try it singly.
+            sqlx::Error::Database(e) if e.code().is_some_and(|code| SINGLY.contains(&&code[..2])) => {
+                Self::Contradiction
+            }
+            _ => Self::NotDone(error),
+        }
+    }
+}
+
+/// Runs until the last handle of the journal is gone.
+pub(super) async fn write(mut queue: Queue, pool: PgPool, keys: Keyring) {
+    // A connection of its own: reads never make a commit wait.
+    let options = PgPoolOptions::new().max_connections(1).test_before_acquire(false).max_lifetime(None);
+    let writer = options.connect_lazy_with((*pool.connect_options()).clone());
+    while let Some(Batch { entries, told }) = queue.next().await {
+        let subjects: Vec<_> = entries.iter().map(|e| Subject::Account(e.account)).collect();
+        if let Err(error) = keys.load(&subjects).await {
+            tracing::error!(%error, "keys cannot be read");
+        }
+        let encoded: Vec<_> = entries.iter().map(|entry| encode(entry, &keys)).collect();
+        drop(entries);
+        let outcomes = if encoded.is_empty() { Vec::new() } else { write_batch(&writer, &encoded).await };
+        queue.tell(told, outcomes);
+    }
+    writer.close().await;
+}
+
+async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
+    match transaction(pool, entries).await {
+        Ok(outcomes) => outcomes,
+        // Some entry of the batch is at fault: each is written on its own, so that only that one fails.
+        Err(Trouble::Contradiction) if entries.len() > 1 => {
+            let mut outcomes = Vec::with_capacity(entries.len());
+            let mut rejected = Rejected::default();
+            for entry in entries {
+                if rejected.contains(entry.account) {
+                    outcomes.push(Err(Rejection::Fenced));
+                    continue;
+                }
+                let outcome = Box::pin(write_batch(pool, std::slice::from_ref(entry))).await;
+                outcome.iter().for_each(|outcome| rejected.note(entry.account, outcome));
+                outcomes.extend(outcome);
+            }
+            outcomes
+        }
+        Err(Trouble::Contradiction) => {
+            tracing::error!(account = entries[0].account.0, seq = entries[0].seq.0, "an entry contradicts the rows");
+            all_failed(1)
+        }
+        Err(Trouble::NotDone(error)) => {
+            tracing::error!(error = %failed(error), entries = entries.len(), "a journal batch failed");
+            all_failed(entries.len())
+        }
+        Err(Trouble::Unknown(error)) => {
+            tracing::error!(error = %failed(error), entries = entries.len(), "the outcome of a journal batch is unknown");
+            resolve(pool, entries).await
+        }
+    }
+}
+
+async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+    let mut tx = pool.begin().await?;
+    let outcomes = decide(&mut tx, entries).await?;
+    let accepted = entries.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+    let rows: Vec<_> =
+        accepted.filter_map(|(entry, _)| entry.rows.as_ref().ok().map(|rows| (entry.account, rows))).collect();
+    update_figures(&mut tx, &rows).await?;
+    write_rows(&mut tx, &rows).await?;
+    match tx.commit().await {
+        Ok(()) => Ok(outcomes),
+        Err(error @ sqlx::Error::Database(_)) => Err(error.into()),
+        Err(error) => Err(Trouble::Unknown(error)),
+    }
+}
+
+/// Who is fenced and whose key is taken, entry by entry, with the accounts' rows locked.
+async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+    let mut seqs = locked_seqs(tx, entries).await?;
+    let mut taken = taken_keys(tx, entries).await?;
+    let mut outcomes: Vec<Outcome> = Vec::with_capacity(entries.len());
+    let mut rejected = Rejected::default();
+    for entry in entries {
+        if rejected.contains(entry.account) {
+            outcomes.push(Err(Rejection::Fenced));
+            continue;
+        }
+        let duplicate = entry.keys.iter().find_map(|(key, _)| {
+            let (transfer, request) = taken.get(&(entry.account.0, key.key.clone()))?;
+            Some(Rejection::DuplicateKey { transfer: *transfer, same_request: *request == key.request })
+        });
+        let stored = seqs.get_mut(&entry.account);
+        let outcome = match (duplicate, stored, &entry.rows) {
+            (Some(rejection), Some(_), _) => Err(rejection),
+            (None, Some(seq), Ok(_)) if *seq + 1 == entry.seq.0 => {
+                *seq = entry.seq.0;
+                for (key, transfer) in &entry.keys {
+                    taken.insert((entry.account.0, key.key.clone()), (*transfer, key.request.to_vec()));
+                }
+                Ok(())
+            }
+            (None, Some(seq), Err(reason)) if *seq + 1 == entry.seq.0 => {
+                tracing::error!(account = entry.account.0, seq = entry.seq.0, reason, "an entry is malformed");
+                Err(Rejection::Failed)
+            }
+            _ => Err(Rejection::Fenced),
+        };
+        rejected.note(entry.account, &outcome);
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+async fn locked_seqs(
+    tx: &mut Transaction<'static, Postgres>,
+    entries: &[Encoded],
+) -> Result<BTreeMap<AccountKey, i64>, sqlx::Error> {
+    let mut accounts: Vec<_> = entries.iter().map(|e| e.account.0).collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    let text = "select key, seq from accounts where key = any($1) order by key for update";
+    let rows = query_with(text, arguments([Column::Ints(accounts.into_iter().map(Some).collect())])?)
+        .fetch_all(&mut **tx)
+        .await?;
+    rows.iter().map(|row| Ok((AccountKey(row.try_get(0)?), row.try_get(1)?))).collect()
+}
+
+type TakenKeys = BTreeMap<(i64, String), (TransferId, Vec<u8>)>;
+
+async fn taken_keys(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) -> Result<TakenKeys, sqlx::Error> {
+    let wanted: Vec<_> =
+        entries.iter().flat_map(|e| e.keys.iter().map(|(key, _)| (e.account.0, key.key.clone()))).collect();
+    if wanted.is_empty() {
+        return Ok(TakenKeys::new());
+    }
+    let (accounts, keys) = wanted.into_iter().map(|(account, key)| (Some(account), Some(key))).unzip();
+    let text = "select t.account_key, t.key, t.id, t.request from transfers t \
+                join unnest($1::bigint[], $2::text[]) as u(account_key, key) on t.account_key = u.account_key and t.key = u.key";
+    let rows = query_with(text, arguments([Column::Ints(accounts), Column::Texts(keys)])?).fetch_all(&mut **tx).await?;
+    rows.iter()
+        .map(|row| {
+            let transfer = TransferId(row.try_get::<Uuid, _>(2)?);
+            Ok(((row.try_get(0)?, row.try_get(1)?), (transfer, row.try_get(3)?)))
+        })
+        .collect()
+}
+
+/// One row for each account: from the seq before its first entry to the figures after its last.
+async fn update_figures(tx: &mut Transaction<'static, Postgres>, rows: &[(AccountKey, &Rows)]) -> Result<(), Trouble> {
+    let mut accounts: BTreeMap<AccountKey, (i64, &Rows)> = BTreeMap::new();
+    for (account, rows) in rows {
+        let Some(Value::Int(Some(seq))) = rows.figures.first() else { return Err(Trouble::Contradiction) };
+        accounts.entry(*account).and_modify(|(_, last)| *last = rows).or_insert((seq - 1, rows));
+    }
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    let values = accounts.values().map(|(before, rows)| [rows.figures.clone(), vec![Value::from(*before)]].concat());
+    let text = "update accounts a set seq = u.seq, status = u.status, total = u.total, held = u.held, receivable = u.receivable, \
+                last_call = u.last_call from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], \
+                $6::bigint[], $7::bigint[], $8::bigint[]) as u(seq, status, total, held, receivable, last_call, key, before) \
+                where a.key = u.key and a.seq = u.before";
+    let arguments = arguments(columns(values.collect()))?;
+    let done = query_with(text, arguments).execute(&mut **tx).await?;
+    if done.rows_affected() == accounts.len() as u64 { Ok(()) } else { Err(Trouble::Contradiction) }
+}
+
+/// The rows of all entries, one statement for each kind.
+async fn write_rows(tx: &mut Transaction<'static, Postgres>, rows: &[(AccountKey, &Rows)]) -> Result<(), Trouble> {
+    let mut by_kind: BTreeMap<Write, Vec<Vec<Value>>> = BTreeMap::new();
+    let mut calls = Calls::default();
+    for (_, rows) in rows {
+        for (write, values) in &rows.writes {
+            match write {
+                Write::CallInsert | Write::CallUpdate | Write::CallDelete => calls.fold(*write, values)?,
+                _ => by_kind.entry(*write).or_default().push(values.clone()),
+            }
+        }
+    }
+    calls.unfold(&mut by_kind);
+    for (write, rows) in by_kind {
+        let expected = rows.len() as u64;
+        let columns = columns(rows);
+        let text = text(write, &columns);
+        let done = query_with(AssertSqlSafe(text), arguments(columns)?).execute(&mut **tx).await?;
+        if done.rows_affected() != expected {
+            return Err(Trouble::Contradiction);
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of live calls in a batch: one call may be inserted, changed and deleted in it.
+#[derive(Default)]
+struct Calls(BTreeMap<(i64, i64), Net>);
+
+enum Net {
+    Insert(Vec<Value>),
+    Update(Vec<Value>),
+    Delete(Vec<Value>),
+    /// Begun and over within the batch.
+    Nothing,
+}
+
+impl Calls {
+    fn fold(&mut self, write: Write, values: &[Value]) -> Result<(), Trouble> {
+        let place = if write == Write::CallUpdate { 2 } else { 0 };
+        let [Value::Int(Some(account)), Value::Int(Some(no)), ..] = values[place..] else {
+            return Err(Trouble::Contradiction);
+        };
+        let before = self.0.remove(&(account, no));
+        let net = match (before, write) {
+            (None, Write::CallInsert) => Net::Insert(values.to_vec()),
+            (None | Some(Net::Update(_)), Write::CallUpdate) => Net::Update(values.to_vec()),
+            (None | Some(Net::Update(_)), Write::CallDelete) => Net::Delete(values.to_vec()),
+            (Some(Net::Insert(mut row)), Write::CallUpdate) => {
+                // `held, state, …` replace the same columns of `account_key, no, id, held, state`.
+                row.truncate(3);
+                row.extend_from_slice(&values[..2]);
+                Net::Insert(row)
+            }
+            (Some(Net::Insert(_)), Write::CallDelete) => Net::Nothing,
+            _ => return Err(Trouble::Contradiction),
+        };
+        self.0.insert((account, no), net);
+        Ok(())
+    }
+
+    fn unfold(self, by_kind: &mut BTreeMap<Write, Vec<Vec<Value>>>) {
+        for net in self.0.into_values() {
+            let (write, row) = match net {
+                Net::Insert(row) => (Write::CallInsert, row),
+                Net::Update(row) => (Write::CallUpdate, row),
+                Net::Delete(row) => (Write::CallDelete, row),
+                Net::Nothing => continue,
+            };
+            by_kind.entry(write).or_default().push(row);
+        }
+    }
+}
+
+/// One column of many rows.
+enum Column {
+    Ints(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+    Ids(Vec<Option<Uuid>>),
+    Bools(Vec<Option<bool>>),
+}
+
+impl Column {
+    fn starting_with(value: Value, rows: usize) -> Self {
+        let mut column = match value {
+            Value::Int(_) => Self::Ints(Vec::with_capacity(rows)),
+            Value::Text(_) => Self::Texts(Vec::with_capacity(rows)),
+            Value::Bytes(_) => Self::Bytes(Vec::with_capacity(rows)),
+            Value::Id(_) => Self::Ids(Vec::with_capacity(rows)),
+            Value::Bool(_) => Self::Bools(Vec::with_capacity(rows)),
+        };
+        column.push(value);
+        column
+    }
+
+    fn push(&mut self, value: Value) {
+        match (self, value) {
+            (Self::Ints(column), Value::Int(v)) => column.push(v),
+            (Self::Texts(column), Value::Text(v)) => column.push(v),
+            (Self::Bytes(column), Value::Bytes(v)) => column.push(v),
+            (Self::Ids(column), Value::Id(v)) => column.push(v),
+            (Self::Bools(column), Value::Bool(v)) => column.push(Some(v)),
+            _ => unreachable!("a column has one type"),
+        }
+    }
+
+    const fn array(&self) -> &'static str {
+        match self {
+            Self::Ints(_) => "bigint[]",
+            Self::Texts(_) => "text[]",
+            Self::Bytes(_) => "bytea[]",
+            Self::Ids(_) => "uuid[]",
+            Self::Bools(_) => "boolean[]",
+        }
+    }
+}
+
+fn columns(rows: Vec<Vec<Value>>) -> Vec<Column> {
+    let count = rows.len();
+    let mut rows = rows.into_iter();
+    let first = rows.next().unwrap_or_default();
+    let mut columns: Vec<_> = first.into_iter().map(|value| Column::starting_with(value, count)).collect();
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.push(value);
+        }
+    }
+    columns
+}
+
+fn arguments(columns: impl IntoIterator<Item = Column>) -> Result<PgArguments, sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    for column in columns {
+        let added = match column {
+            Column::Ints(column) => arguments.add(column),
+            Column::Texts(column) => arguments.add(column),
+            Column::Bytes(column) => arguments.add(column),
+            Column::Ids(column) => arguments.add(column),
+            Column::Bools(column) => arguments.add(column),
+        };
+        added.map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+fn text(write: Write, columns: &[Column]) -> String {
+    let arrays: Vec<_> = (1..).zip(columns).map(|(n, column)| format!("${n}::{}", column.array())).collect();
+    let unnest = format!("unnest({})", arrays.join(", "));
+    match write.form() {
+        Form::Insert(into, rest) => format!("insert into {into} select * from {unnest} where true{rest}"),
+        Form::UpdateCall => format!(
+            "update calls c set held = u.held, state = u.state from {unnest} as u(held, state, account_key, no) \
+             where c.account_key = u.account_key and c.no = u.no"
+        ),
+        Form::DeleteCall => format!(
+            "delete from calls c using {unnest} as u(account_key, no) where c.account_key = u.account_key and c.no = u.no"
+        ),
+    }
+}
+
+/// Finds out whether a batch whose commit was cut off was written. Nothing else is written meanwhile and new entries wait, up
+/// to the queue's limit: the service refuses rather than guesses.
+async fn resolve(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+        match written(pool, entries).await {
+            Ok(outcomes) => return outcomes,
+            Err(error) => tracing::error!(error = %failed(error), "the database cannot be asked what it wrote"),
+        }
+    }
+}
+
+/// Locking the accounts waits for the old connection's transaction to end, one way or the other. An entry was written when its
+/// event row is there: this is the accounts' only writer, and `at` tells a successor's entry from ours.
+async fn written(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    locked_seqs(&mut tx, entries).await?;
+    let text = "select e.account_key, e.seq from events e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
+                as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at";
+    let wanted = columns(entries.iter().map(|e| vec![e.account.0.into(), e.seq.0.into(), e.at.0.into()]).collect());
+    let rows = query_with(text, arguments(wanted)?).fetch_all(&mut *tx).await?;
+    let mut found = std::collections::BTreeSet::new();
+    for row in rows {
+        found.insert((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?));
+    }
+    let outcome = |e: &Encoded| if found.contains(&(e.account.0, e.seq.0)) { Ok(()) } else { Err(Rejection::Failed) };
+    Ok(entries.iter().map(outcome).collect())
+}

@@ -1,0 +1,580 @@
+//! SQLite and PostgreSQL behind one small set of functions, so that every statement is written once: `$1` placeholders, integers
+//! as `bigint`, identities as UUID, booleans, text and bytes. Only DDL and the hot batch differ by engine.
+//!
+//! SQLite has two writers in this process: the journal's thread and, for everything rare, one connection here. Both take
+//! `gate` first, a fair lock, so that neither ever polls the database's own lock (`busy_timeout` is for other processes).
+
+use crate::error::StoreError;
+use crate::keyring::{Class, Keyring, Subject};
+use crate::url::DatabaseUrl;
+use futures_util::{Stream, StreamExt};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Arguments, AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction, query_with};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use uuid::Uuid;
+
+mod account;
+mod binding;
+mod call;
+mod event;
+mod ledger;
+mod migrate;
+mod person;
+mod session;
+mod tariff;
+
+pub(crate) use migrate::{DATA, KEYS, migrate};
+
+/// How long a statement waits for another process's lock on a SQLite file.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Primary code of SQLite's input and output errors.
+const SQLITE_IOERR: i64 = 10;
+
+/// Ends the process at once: after a failed write or fsync nothing that the kernel says about the file can be believed.
+pub(crate) fn fatal(message: &str) -> ! {
+    tracing::error!(message, "the database file cannot be written: ending, to recover from what is on disk");
+    eprintln!("ringfence: the database file cannot be written ({message}): ending, to recover from what is on disk");
+    std::process::abort();
+}
+
+/// A store in a SQL database, with the keys of its sealed columns.
+pub(crate) struct SqlStore {
+    pub(crate) db: Db,
+    pub(crate) keys: Keyring,
+}
+
+/// A database. A cheap handle.
+#[derive(Clone)]
+pub(crate) enum Db {
+    Sqlite(Arc<SqliteDb>),
+    Postgres(PgPool),
+}
+
+pub(crate) struct SqliteDb {
+    pub(crate) path: PathBuf,
+    /// Held by whoever writes.
+    pub(crate) gate: Arc<Mutex<()>>,
+    read: SqlitePool,
+    write: SqlitePool,
+}
+
+/// A transaction; rolled back when it is dropped.
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>, Option<OwnedMutexGuard<()>>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A value to bind. The engines need the type of a null.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Int(Option<i64>),
+    Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
+    Id(Option<Uuid>),
+    Bool(bool),
+}
+
+/// A row, read from its first column to its last.
+pub(crate) struct Row {
+    row: EngineRow,
+    column: usize,
+}
+
+enum EngineRow {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+/// The values of a statement, in the order of its placeholders.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$($crate::sql::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+impl SqlStore {
+    /// Opens and migrates.
+    pub(crate) async fn open(url: &DatabaseUrl, keys: Keyring) -> Result<Self, StoreError> {
+        let db = Db::open(url).await?;
+        migrate(&db, &DATA).await?;
+        Ok(Self { db, keys })
+    }
+}
+
+impl SqlStore {
+    /// Destroys a key and erases the blind indexes of what it sealed.
+    pub(crate) async fn destroy_key(&self, subject: Subject, class: Class) -> Result<(), StoreError> {
+        self.keys.destroy(subject, class).await?;
+        match (subject, class) {
+            (Subject::Account(key), Class::Identity) => {
+                let text = "update caller_ids set number_index = null where account_key = $1";
+                self.db.execute(text, values![key.0]).await?;
+            }
+            (Subject::Account(key), Class::Calls) => {
+                let text =
+                    "update cdrs set destination_index = null where account_key = $1 and destination_index is not null";
+                self.db.execute(text, values![key.0]).await?;
+            }
+            (Subject::Account(key), Class::Tech) => {
+                self.db.execute("delete from bindings where account_key = $1", values![key.0]).await?;
+            }
+            (Subject::User(user), Class::Identity) => {
+                self.db.execute("update users set email_index = null where id = $1", values![user.0]).await?;
+            }
+            (Subject::Account(_), Class::Billing) | (Subject::User(_), _) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Db {
+    /// Opens; a SQLite file is made when it is missing.
+    pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => Self::open_sqlite(path).await,
+            DatabaseUrl::Postgres(text) => {
+                let options = PgConnectOptions::from_str(text).map_err(failed)?;
+                let options = options.options([("synchronous_commit", "on")]).application_name("ringfence");
+                let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
+                Ok(Self::Postgres(pool.connect_with(options).await.map_err(failed)?))
+            }
+        }
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("secure_delete", "on")
+            .busy_timeout(BUSY);
+        let pool = |most| {
+            let pool = SqlitePoolOptions::new().max_connections(most).test_before_acquire(false);
+            pool.idle_timeout(None).max_lifetime(None)
+        };
+        let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        let read = pool(4).connect_with(options.pragma("query_only", "on")).await.map_err(failed)?;
+        Ok(Self::Sqlite(Arc::new(SqliteDb { path: path.to_owned(), gate: Arc::default(), read, write })))
+    }
+
+    /// For writing: one at a time on SQLite.
+    pub(crate) async fn write(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite(db) => {
+                let gate = db.gate.clone().lock_owned().await;
+                Ok(Tx::Sqlite(db.write.begin_with("begin immediate").await.map_err(failed)?, Some(gate)))
+            }
+            Self::Postgres(pool) => Ok(Tx::Postgres(pool.begin().await.map_err(failed)?)),
+        }
+    }
+
+    /// For reading: all of it from one snapshot.
+    pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite(db) => Ok(Tx::Sqlite(db.read.begin().await.map_err(failed)?, None)),
+            Self::Postgres(pool) => {
+                let begin = "begin isolation level repeatable read read only";
+                Ok(Tx::Postgres(pool.begin_with(begin).await.map_err(failed)?))
+            }
+        }
+    }
+
+    /// Rows of one reading statement.
+    pub(crate) async fn fetch(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(db) => collect(query_with(sql, sqlite(values)?).fetch(&db.read), Row::sqlite).await,
+            Self::Postgres(pool) => collect(query_with(sql, postgres(values)?).fetch(pool), Row::postgres).await,
+        }
+    }
+
+    /// The first row of one reading statement.
+    pub(crate) async fn fetch_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+        Ok(self.fetch(sql, values).await?.into_iter().next())
+    }
+
+    /// One writing statement in a transaction of its own. Returns how many rows it changed.
+    pub(crate) async fn execute(&self, sql: &'static str, values: Vec<Value>) -> Result<u64, StoreError> {
+        let mut tx = self.write().await?;
+        let changed = tx.execute(sql, values).await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    /// After something was overwritten that must not be found again: empties the write-ahead log, which still holds the old
+    /// page (the page itself was overwritten in place). PostgreSQL keeps dead rows until vacuum: it is asked for one.
+    pub(crate) async fn forget_overwritten(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(db) => {
+                let _gate = db.gate.lock().await;
+                sqlx::raw_sql("pragma wal_checkpoint(truncate)").execute(&db.write).await.map(drop).map_err(failed)
+            }
+            Self::Postgres(pool) => sqlx::raw_sql("vacuum subject_keys").execute(pool).await.map(drop).map_err(failed),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(db) => {
+                db.read.close().await;
+                db.write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    pub(crate) async fn fetch(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(tx, _) => collect(query_with(sql, sqlite(values)?).fetch(&mut **tx), Row::sqlite).await,
+            Self::Postgres(tx) => collect(query_with(sql, postgres(values)?).fetch(&mut **tx), Row::postgres).await,
+        }
+    }
+
+    pub(crate) async fn fetch_one(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+        Ok(self.fetch(sql, values).await?.into_iter().next())
+    }
+
+    /// Hands each row over as it comes: for more rows than fit in memory.
+    pub(crate) async fn each(
+        &mut self,
+        sql: &'static str,
+        values: Vec<Value>,
+        mut take: impl FnMut(Row) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx, _) => {
+                let mut rows = query_with(sql, sqlite(values)?).fetch(&mut **tx);
+                while let Some(row) = rows.next().await {
+                    take(Row::sqlite(row.map_err(failed)?))?;
+                }
+            }
+            Self::Postgres(tx) => {
+                let mut rows = query_with(sql, postgres(values)?).fetch(&mut **tx);
+                while let Some(row) = rows.next().await {
+                    take(Row::postgres(row.map_err(failed)?))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn execute(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(tx, _) => {
+                let done = query_with(sql, sqlite(values)?).execute(&mut **tx).await.map_err(failed)?;
+                Ok(done.rows_affected())
+            }
+            Self::Postgres(tx) => {
+                let done = query_with(sql, postgres(values)?).execute(&mut **tx).await.map_err(failed)?;
+                Ok(done.rows_affected())
+            }
+        }
+    }
+
+    /// Several statements without values: migrations.
+    pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx, _) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop).map_err(failed),
+            Self::Postgres(tx) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop).map_err(failed),
+        }
+    }
+
+    /// Inserts rows, 200 a statement. `into` names table and columns: `decks (id, name)`.
+    pub(crate) async fn insert(&mut self, into: &'static str, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        self.insert_or(into, rows, "").await.map(drop)
+    }
+
+    /// Inserts those rows whose keys are not there yet. Returns how many.
+    pub(crate) async fn insert_new(&mut self, into: &'static str, rows: Vec<Vec<Value>>) -> Result<u64, StoreError> {
+        self.insert_or(into, rows, " on conflict do nothing").await
+    }
+
+    async fn insert_or(
+        &mut self,
+        into: &'static str,
+        rows: Vec<Vec<Value>>,
+        or: &'static str,
+    ) -> Result<u64, StoreError> {
+        let (mut rows, mut inserted) = (rows.into_iter(), 0);
+        let mut built = (0, Arc::<str>::default());
+        loop {
+            let part: Vec<_> = rows.by_ref().take(200).collect();
+            let Some(width) = part.first().map(Vec::len) else { return Ok(inserted) };
+            if built.0 != part.len() {
+                let numbered = matches!(self, Self::Postgres(_));
+                built = (part.len(), (insert_text(into, width, part.len(), numbered) + or).into());
+            }
+            let text = built.1.clone();
+            let values: Vec<_> = part.into_iter().flatten().collect();
+            inserted += match self {
+                Self::Sqlite(tx, _) => {
+                    let query = query_with(AssertSqlSafe(text), sqlite(values)?);
+                    query.execute(&mut **tx).await.map_err(failed)?.rows_affected()
+                }
+                Self::Postgres(tx) => {
+                    let query = query_with(AssertSqlSafe(text), postgres(values)?);
+                    query.execute(&mut **tx).await.map_err(failed)?.rows_affected()
+                }
+            };
+        }
+    }
+
+    /// Rows whose column, the last word of `select`, is one of `values`; 200 a statement.
+    pub(crate) async fn fetch_in(&mut self, select: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let mut found = Vec::new();
+        for part in values.chunks(200) {
+            let mut text = format!("{select} in (");
+            push_marks(&mut text, 0, part.len(), matches!(self, Self::Postgres(_)));
+            text.push(')');
+            let text = AssertSqlSafe(text);
+            found.extend(match self {
+                Self::Sqlite(tx, _) => {
+                    collect(query_with(text, sqlite(part.to_vec())?).fetch(&mut **tx), Row::sqlite).await?
+                }
+                Self::Postgres(tx) => {
+                    collect(query_with(text, postgres(part.to_vec())?).fetch(&mut **tx), Row::postgres).await?
+                }
+            });
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx, gate) => {
+                let done = tx.commit().await.map_err(failed);
+                if let Err(StoreError::Database { code: Some(code), message }) = &done
+                    && code.parse::<i64>().is_ok_and(|code| code & 0xff == SQLITE_IOERR)
+                {
+                    fatal(message);
+                }
+                drop(gate);
+                done
+            }
+            Self::Postgres(tx) => tx.commit().await.map_err(failed),
+        }
+    }
+}
+
+/// `insert into TABLE (a, b) values ($1, $2), ($3, $4)`: constants and numbers only.
+///
+/// On SQLite with `?` instead: it looks numbered placeholders up by name, one after the other, and there may be thousands.
+pub(crate) fn insert_text(into: &'static str, width: usize, rows: usize, numbered: bool) -> String {
+    let mut text = format!("insert into {into} values ");
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        push_marks(&mut text, row * width, width, numbered);
+        text.push(')');
+    }
+    text
+}
+
+fn push_marks(text: &mut String, before: usize, marks: usize, numbered: bool) {
+    for mark in 1..=marks {
+        if mark > 1 {
+            text.push_str(", ");
+        }
+        if numbered {
+            text.push('$');
+            text.push_str(&(before + mark).to_string());
+        } else {
+            text.push('?');
+        }
+    }
+}
+
+async fn collect<R>(
+    mut rows: impl Stream<Item = Result<R, sqlx::Error>> + Unpin,
+    wrap: impl Fn(R) -> Row,
+) -> Result<Vec<Row>, StoreError> {
+    let mut collected = Vec::new();
+    while let Some(row) = rows.next().await {
+        collected.push(wrap(row.map_err(failed)?));
+    }
+    Ok(collected)
+}
+
+fn sqlite(values: Vec<Value>) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        let added = match value {
+            Value::Int(v) => Arguments::add(&mut arguments, v),
+            Value::Text(v) => Arguments::add(&mut arguments, v),
+            Value::Bytes(v) => Arguments::add(&mut arguments, v),
+            Value::Id(v) => Arguments::add(&mut arguments, v),
+            Value::Bool(v) => Arguments::add(&mut arguments, v),
+        };
+        added.map_err(sqlx::Error::Encode).map_err(failed)?;
+    }
+    Ok(arguments)
+}
+
+fn postgres(values: Vec<Value>) -> Result<PgArguments, StoreError> {
+    let mut arguments = PgArguments::default();
+    for value in values {
+        let added = match value {
+            Value::Int(v) => Arguments::add(&mut arguments, v),
+            Value::Text(v) => Arguments::add(&mut arguments, v),
+            Value::Bytes(v) => Arguments::add(&mut arguments, v),
+            Value::Id(v) => Arguments::add(&mut arguments, v),
+            Value::Bool(v) => Arguments::add(&mut arguments, v),
+        };
+        added.map_err(sqlx::Error::Encode).map_err(failed)?;
+    }
+    Ok(arguments)
+}
+
+/// The engine's error without its detail, which could quote a row.
+pub(crate) fn failed(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Database(e) => {
+            StoreError::Database { code: e.code().map(|c| c.into_owned()), message: e.message().to_owned() }
+        }
+        sqlx::Error::Io(e) => StoreError::Unavailable(e.kind().to_string()),
+        sqlx::Error::PoolTimedOut => StoreError::Unavailable("no connection became free".to_owned()),
+        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            StoreError::Unavailable("the store was closed".to_owned())
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnIndexOutOfBounds { .. } => {
+            StoreError::unreadable("a row", "a column of another type")
+        }
+        sqlx::Error::Configuration(_) => StoreError::Unavailable("the database url is not understood".to_owned()),
+        other => StoreError::Database { code: None, message: other.to_string() },
+    }
+}
+
+impl StoreError {
+    /// A unique or primary key was in use.
+    pub(crate) fn is_unique(&self) -> bool {
+        matches!(self, Self::Database { code: Some(code), .. } if ["2067", "1555", "23505"].contains(&code.as_str()))
+    }
+
+    /// A row that is referred to does not exist.
+    pub(crate) fn is_foreign_key(&self) -> bool {
+        matches!(self, Self::Database { code: Some(code), .. } if ["787", "23503"].contains(&code.as_str()))
+    }
+
+    /// Says what was taken or missing, where the database named a constraint only.
+    pub(crate) fn named(self, taken: &'static str, missing: &'static str) -> Self {
+        match self {
+            error if error.is_unique() => Self::Taken(taken),
+            error if error.is_foreign_key() => Self::NotFound(missing),
+            error => error,
+        }
+    }
+}
+
+impl Row {
+    const fn sqlite(row: SqliteRow) -> Self {
+        Self { row: EngineRow::Sqlite(row), column: 0 }
+    }
+
+    const fn postgres(row: PgRow) -> Self {
+        Self { row: EngineRow::Postgres(row), column: 0 }
+    }
+}
+
+macro_rules! next_column {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
+        $(#[$doc])*
+        pub(crate) fn $name(&mut self) -> Result<$type, StoreError> {
+            let column = self.column;
+            self.column += 1;
+            match &self.row {
+                EngineRow::Sqlite(row) => row.try_get(column).map_err(failed),
+                EngineRow::Postgres(row) => row.try_get(column).map_err(failed),
+            }
+        }
+    )*};
+}
+
+impl Row {
+    next_column! {
+        int: i64;
+        opt_int: Option<i64>;
+        text: String;
+        opt_text: Option<String>;
+        bytes: Vec<u8>;
+        opt_bytes: Option<Vec<u8>>;
+        id: Uuid;
+        opt_id: Option<Uuid>;
+        bool: bool;
+    }
+
+    /// A column that holds one of a type's words.
+    pub(crate) fn word<T>(&mut self, table: &'static str, parse: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
+        parse(&self.text()?).ok_or(StoreError::unreadable(table, "an unknown word"))
+    }
+
+    /// A count that fits its type.
+    pub(crate) fn small<T: TryFrom<i64>>(&mut self, table: &'static str) -> Result<T, StoreError> {
+        T::try_from(self.int()?).map_err(|_| StoreError::unreadable(table, "a number out of range"))
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(Some(value))
+    }
+}
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Int(Some(i64::from(value)))
+    }
+}
+impl From<Option<i64>> for Value {
+    fn from(value: Option<i64>) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(Some(value.to_owned()))
+    }
+}
+impl From<Option<&str>> for Value {
+    fn from(value: Option<&str>) -> Self {
+        Self::Text(value.map(str::to_owned))
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Self {
+        Self::Bytes(Some(value))
+    }
+}
+impl From<[u8; 32]> for Value {
+    fn from(value: [u8; 32]) -> Self {
+        Self::Bytes(Some(value.to_vec()))
+    }
+}
+impl From<Option<Vec<u8>>> for Value {
+    fn from(value: Option<Vec<u8>>) -> Self {
+        Self::Bytes(value)
+    }
+}
+impl From<Uuid> for Value {
+    fn from(value: Uuid) -> Self {
+        Self::Id(Some(value))
+    }
+}
+impl From<Option<Uuid>> for Value {
+    fn from(value: Option<Uuid>) -> Self {
+        Self::Id(value)
+    }
+}

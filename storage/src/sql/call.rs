@@ -1,0 +1,201 @@
+//! Calls in SQL.
+
+use super::account::count;
+use super::{Row, SqlStore, Tx, values};
+use crate::call::CallFilter;
+use crate::error::StoreError;
+use crate::keyring::{Class, Subject};
+use crate::seal::{parse_word, word};
+use schema::call::{AttemptRecord, Call, Cdr, Explanation, LegSide, LiveCall};
+use schema::id::{AccountKey, CallId, CallNo, CredentialId, TrunkId};
+use schema::ledger::{CarrierCost, Hold};
+use schema::money::{Currency, Micros};
+use schema::time::Timestamp;
+
+macro_rules! select_cdr {
+    ($rest:literal) => {
+        concat!(
+            "select account_key, record, no, id, credential, mode, state, withheld, started_at, answered_at, ended_at, currency, ",
+            "talk_ms, billed_s, charged, loss, cost_trunk, cost_micros, cost_currency, attempts from cdrs ",
+            $rest
+        )
+    };
+}
+
+/// Three columns that are null together.
+pub(crate) fn carrier_cost(row: &mut Row) -> Result<Option<CarrierCost>, StoreError> {
+    let (trunk, amount, currency) = (row.opt_id()?, row.opt_int()?, row.opt_text()?);
+    let (Some(trunk), Some(amount), Some(currency)) = (trunk, amount, currency) else { return Ok(None) };
+    let currency =
+        Currency::parse(&currency).map_err(|_| StoreError::unreadable("carrier cost", "a currency that is none"))?;
+    Ok(Some(CarrierCost { trunk: TrunkId(trunk), amount: Micros(amount), currency }))
+}
+
+/// What the plain columns tell of a call whose record cannot be opened any more.
+fn read_plain(row: &mut Row) -> Result<Cdr, StoreError> {
+    let no = CallNo(row.int()?);
+    let id = CallId(row.id()?);
+    let credential = row.opt_id()?.map(CredentialId);
+    let (mode, state) = (row.word("cdrs", parse_word)?, row.word("cdrs", parse_word)?);
+    let withheld = row.bool()?;
+    let started_at = Timestamp(row.int()?);
+    let (answered_at, ended_at) = (row.opt_int()?.map(Timestamp), row.opt_int()?.map(Timestamp));
+    let currency = row.word("cdrs", |c| Currency::parse(c).ok())?;
+    let (talk_ms, billed_seconds) = (row.small("cdrs")?, row.small("cdrs")?);
+    let (charged, loss) = (Micros(row.int()?), Micros(row.int()?));
+    let carrier_cost = carrier_cost(row)?;
+    let attempts = row.small("cdrs")?;
+    let call = Call {
+        id,
+        state,
+        mode,
+        dialled: None,
+        destination: None,
+        presented_number: None,
+        withheld,
+        attestation: None,
+        started_at,
+        answered_at,
+        ended_at,
+        currency,
+        cost: charged,
+        billed_seconds,
+        legs: Vec::new(),
+        funded_until: None,
+        route: None,
+        post_dial_delay_ms: None,
+        hangup: None,
+        explanation: Explanation::default(),
+    };
+    Ok(Cdr { no, credential, call, talk_ms, charged, loss, carrier_cost, attempts })
+}
+
+impl SqlStore {
+    fn read_cdr(&self, row: &mut Row) -> Result<(AccountKey, Cdr), StoreError> {
+        let (account, record) = (AccountKey(row.int()?), row.bytes()?);
+        let opened = self.keys.unseal_json(Subject::Account(account), Class::Calls, "cdrs.record", &record)?;
+        match opened {
+            Some(cdr) => Ok((account, cdr)),
+            None => Ok((account, read_plain(row)?)),
+        }
+    }
+
+    /// `None` when its key was destroyed.
+    fn read_live(&self, account: AccountKey, state: &[u8]) -> Result<Option<LiveCall>, StoreError> {
+        self.keys.unseal_json(Subject::Account(account), Class::Calls, "calls.state", state)
+    }
+
+    pub(super) async fn account_calls(&self, tx: &mut Tx, account: AccountKey) -> Result<Vec<LiveCall>, StoreError> {
+        let rows = tx.fetch("select state from calls where account_key = $1 order by no", values![account.0]).await?;
+        let mut calls = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            calls.extend(self.read_live(account, &row.bytes()?)?);
+        }
+        Ok(calls)
+    }
+
+    pub(crate) async fn live_calls(
+        &self,
+        after: (AccountKey, CallNo),
+        limit: usize,
+    ) -> Result<Vec<(AccountKey, LiveCall)>, StoreError> {
+        let text = "select account_key, state from calls where account_key > $1 or (account_key = $1 and no > $2) \
+                    order by account_key, no limit $3";
+        let mut calls = Vec::new();
+        for mut row in self.db.fetch(text, values![after.0.0, after.1.0, count(limit)]).await? {
+            let (account, state) = (AccountKey(row.int()?), row.bytes()?);
+            self.keys.load(&[Subject::Account(account)]).await?;
+            calls.extend(self.read_live(account, &state)?.map(|call| (account, call)));
+        }
+        Ok(calls)
+    }
+
+    pub(crate) async fn live_call(&self, id: CallId) -> Result<Option<(AccountKey, LiveCall)>, StoreError> {
+        let row = self.db.fetch_one("select account_key, state from calls where id = $1", values![id.0]).await?;
+        let Some(mut row) = row else { return Ok(None) };
+        let account = AccountKey(row.int()?);
+        self.keys.load(&[Subject::Account(account)]).await?;
+        Ok(self.read_live(account, &row.bytes()?)?.map(|call| (account, call)))
+    }
+
+    pub(crate) async fn call(&self, id: CallId) -> Result<Option<(AccountKey, Cdr)>, StoreError> {
+        let text = "select account_key from cdrs where id = $1";
+        let Some(mut row) = self.db.fetch_one(text, values![id.0]).await? else { return Ok(None) };
+        self.keys.load(&[Subject::Account(AccountKey(row.int()?))]).await?;
+        let row = self.db.fetch_one(select_cdr!("where id = $1"), values![id.0]).await?;
+        row.map(|mut row| self.read_cdr(&mut row)).transpose()
+    }
+
+    pub(crate) async fn cdr(&self, account: AccountKey, no: CallNo) -> Result<Option<Cdr>, StoreError> {
+        self.keys.load(&[Subject::Account(account)]).await?;
+        let row =
+            self.db.fetch_one(select_cdr!("where account_key = $1 and no = $2"), values![account.0, no.0]).await?;
+        row.map(|mut row| self.read_cdr(&mut row).map(|(_, cdr)| cdr)).transpose()
+    }
+
+    /// Numbers are sealed: a destination's prefix is compared here, reading on until the page is full.
+    pub(crate) async fn calls_page(
+        &self,
+        account: AccountKey,
+        mut before: CallNo,
+        limit: usize,
+        filter: &CallFilter,
+    ) -> Result<Vec<Cdr>, StoreError> {
+        self.keys.load(&[Subject::Account(account)]).await?;
+        let text = select_cdr!(
+            "where account_key = $1 and no < $2 and started_at >= $3 and started_at < $4 and ($5 = '' or state = $5) \
+             order by no desc limit $6"
+        );
+        let state = filter.state.map(|s| word(&s)).unwrap_or_default();
+        let (from, to) = (filter.from.map_or(i64::MIN, |t| t.0), filter.to.map_or(i64::MAX, |t| t.0));
+        let step = if filter.destination_prefix.is_some() { 1_000 } else { limit };
+        let mut page = Vec::new();
+        loop {
+            let values = values![account.0, before.0, from, to, state.as_str(), count(step)];
+            let rows = self.db.fetch(text, values).await?;
+            let more = rows.len() == step;
+            for mut row in rows {
+                let (_, cdr) = self.read_cdr(&mut row)?;
+                before = cdr.no;
+                if filter.admits_destination(&cdr) {
+                    page.push(cdr);
+                }
+                if page.len() == limit {
+                    return Ok(page);
+                }
+            }
+            if !more {
+                return Ok(page);
+            }
+        }
+    }
+
+    pub(crate) async fn attempts(&self, account: AccountKey, call: CallNo) -> Result<Vec<AttemptRecord>, StoreError> {
+        let text = "select number, trunk, started_at, ended_at, sip_code from attempts \
+                    where account_key = $1 and call_no = $2 order by number";
+        let rows = self.db.fetch(text, values![account.0, call.0]).await?;
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(AttemptRecord {
+                    call,
+                    number: row.small("attempts")?,
+                    trunk: TrunkId(row.id()?),
+                    started_at: Timestamp(row.int()?),
+                    ended_at: Timestamp(row.int()?),
+                    sip_code: row.small("attempts")?,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) async fn holds(&self, account: AccountKey, call: CallNo) -> Result<Vec<Hold>, StoreError> {
+        let text = "select leg, step, amount from holds where account_key = $1 and call_no = $2 order by leg, step";
+        let rows = self.db.fetch(text, values![account.0, call.0]).await?;
+        rows.into_iter()
+            .map(|mut row| {
+                let leg = if row.int()? == 0 { LegSide::A } else { LegSide::B };
+                Ok(Hold { call, leg, step: row.small("holds")?, amount: Micros(row.int()?) })
+            })
+            .collect()
+    }
+}

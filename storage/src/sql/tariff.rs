@@ -1,0 +1,158 @@
+//! Decks and trunks in SQL.
+
+use super::account::count;
+use super::{Row, SqlStore, values};
+use crate::error::StoreError;
+use crate::seal::{parse_word, word};
+use crate::tariff::{Deck, Rate};
+use ring::digest::{SHA256, digest};
+use schema::carrier::{Gateway, Trunk};
+use schema::id::{DeckId, DeckVersionId, TrunkId};
+use schema::money::{Currency, Micros, NanosPerMinute};
+use schema::rate::RateTerms;
+use schema::time::Timestamp;
+
+const INSERT_RATE: &str = "rates (version, line, prefix, destination, per_minute, connect_fee, minimum_s, increment_s, grace_s, \
+     effective_from, effective_until)";
+
+fn read_rate(row: &mut Row) -> Result<Rate, StoreError> {
+    Ok(Rate {
+        prefix: row.text()?,
+        destination: row.text()?,
+        terms: RateTerms {
+            per_minute: NanosPerMinute(row.int()?),
+            connect_fee: Micros(row.int()?),
+            minimum_s: row.small("rates")?,
+            increment_s: row.small("rates")?,
+            grace_s: row.small("rates")?,
+        },
+        effective_from: row.opt_int()?.map(Timestamp),
+        effective_until: row.opt_int()?.map(Timestamp),
+    })
+}
+
+/// Equal for decks that differ in nothing but identity.
+fn content_sha256(deck: &Deck) -> Vec<u8> {
+    let mut text = format!("{}\n{}\n", deck.currency, deck.tax_included);
+    for rate in &deck.rates {
+        text.push_str(&format!("{rate:?}\n"));
+    }
+    digest(&SHA256, text.as_bytes()).as_ref().to_vec()
+}
+
+impl SqlStore {
+    pub(crate) async fn decks(&self) -> Result<Vec<Deck>, StoreError> {
+        let mut tx = self.db.snapshot().await?;
+        let mut decks = Vec::new();
+        for mut row in
+            tx.fetch("select id, name, currency, tax_included, version from decks order by name", values![]).await?
+        {
+            decks.push(Deck {
+                id: DeckId(row.id()?),
+                name: row.text()?,
+                currency: row.word("decks", |c| Currency::parse(c).ok())?,
+                tax_included: row.bool()?,
+                version: DeckVersionId(row.id()?),
+                rates: Vec::new(),
+            });
+        }
+        let text = "select prefix, destination, per_minute, connect_fee, minimum_s, increment_s, grace_s, effective_from, \
+                    effective_until from rates where version = $1 order by line";
+        for deck in &mut decks {
+            let rates = &mut deck.rates;
+            tx.each(text, values![deck.version.0], |mut row| {
+                rates.push(read_rate(&mut row)?);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(decks)
+    }
+
+    pub(crate) async fn put_deck(&self, deck: &Deck, at: Timestamp) -> Result<DeckVersionId, StoreError> {
+        let content = content_sha256(deck);
+        let mut tx = self.db.write().await?;
+        let text = "select d.version, d.currency, v.content_sha256 from decks d join deck_versions v on v.id = d.version \
+                    where d.id = $1 and d.name = $2";
+        if let Some(mut row) = tx.fetch_one(text, values![deck.id.0, deck.name.as_str()]).await? {
+            let (version, currency, stored) = (DeckVersionId(row.id()?), row.text()?, row.bytes()?);
+            if stored == content {
+                return Ok(version);
+            }
+            if currency != deck.currency.as_str() {
+                return Err(StoreError::Refused("a deck's currency cannot change"));
+            }
+        }
+        let text = "insert into decks (id, name, currency, tax_included, version) values ($1, $2, $3, $4, $5) on conflict (id) \
+                    do update set name = excluded.name, tax_included = excluded.tax_included, version = excluded.version";
+        let values = values![deck.id.0, deck.name.as_str(), deck.currency.as_str(), deck.tax_included, deck.version.0];
+        tx.execute(text, values).await.map_err(|e| e.named("deck name", "deck"))?;
+        let version = values![deck.version.0, deck.id.0, content, at.0];
+        let inserted = tx.insert("deck_versions (id, deck, content_sha256, created_at)", vec![version]).await;
+        inserted.map_err(|e| e.named("deck version", "deck"))?;
+        let lines = deck.rates.iter().enumerate().map(|(line, rate)| {
+            let terms = &rate.terms;
+            values![
+                deck.version.0,
+                count(line),
+                rate.prefix.as_str(),
+                rate.destination.as_str(),
+                terms.per_minute.0,
+                terms.connect_fee.0,
+                terms.minimum_s,
+                terms.increment_s,
+                terms.grace_s,
+                rate.effective_from.map(|t| t.0),
+                rate.effective_until.map(|t| t.0),
+            ]
+        });
+        tx.insert(INSERT_RATE, lines.collect()).await?;
+        tx.commit().await?;
+        Ok(deck.version)
+    }
+
+    pub(crate) async fn trunks(&self) -> Result<Vec<Trunk>, StoreError> {
+        let text = "select id, name, transport, address, currency, deck, max_channels, max_cps, priority, trusted from trunks \
+                    order by name";
+        let rows = self.db.fetch(text, values![]).await?;
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(Trunk {
+                    id: TrunkId(row.id()?),
+                    name: row.text()?,
+                    gateway: Gateway {
+                        transport: row.word("trunks", parse_word)?,
+                        address: row.word("trunks", |a| a.parse().ok())?,
+                    },
+                    currency: row.word("trunks", |c| Currency::parse(c).ok())?,
+                    deck: DeckId(row.id()?),
+                    max_channels: row.small("trunks")?,
+                    max_cps: row.small("trunks")?,
+                    priority: row.small("trunks")?,
+                    trusted: row.bool()?,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) async fn put_trunk(&self, trunk: &Trunk) -> Result<(), StoreError> {
+        let text = "insert into trunks (id, name, transport, address, currency, deck, max_channels, max_cps, priority, trusted) \
+                    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do update set name = excluded.name, \
+                    transport = excluded.transport, address = excluded.address, currency = excluded.currency, \
+                    deck = excluded.deck, max_channels = excluded.max_channels, max_cps = excluded.max_cps, \
+                    priority = excluded.priority, trusted = excluded.trusted";
+        let values = values![
+            trunk.id.0,
+            trunk.name.as_str(),
+            word(&trunk.gateway.transport).as_str(),
+            trunk.gateway.address.to_string().as_str(),
+            trunk.currency.as_str(),
+            trunk.deck.0,
+            trunk.max_channels,
+            trunk.max_cps,
+            i64::from(trunk.priority),
+            trunk.trusted,
+        ];
+        self.db.execute(text, values).await.map(drop).map_err(|e| e.named("trunk name", "deck"))
+    }
+}

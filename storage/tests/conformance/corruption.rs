@@ -1,0 +1,147 @@
+//! Rows spoilt behind the program's back: the audit names each broken invariant.
+
+use crate::samples::*;
+use rusqlite::Connection;
+use schema::id::AccountKey;
+use std::path::Path;
+use storage::audit::{AuditReport, Invariant, audit};
+use storage::*;
+
+/// Two accounts, each with a settled call (1), a live call (2) and a top-up.
+async fn world(folder: &Path) -> Store {
+    let store = crate::sqlite(folder).await;
+    let mut world = World::new(store.clone(), 8).await;
+    let journal = Journal::start(&store, JournalOptions::default());
+    for name in ["ann", "bob"] {
+        let key = world.account(name, 1_000).await;
+        let mut actor = world.actor(key).await;
+        let (mut call, start) = actor.start(&mut world, 100);
+        let answer = actor.renew(&mut world, &mut call, 10);
+        let settle = actor.settle(&mut world, &call, 50);
+        let (_, live) = actor.start(&mut world, 200);
+        let (_, credit) = actor.credit(&mut world, 500, "pay", [1; 32]);
+        let outcomes = submit(&journal, vec![start, answer, settle, live, credit]).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+    }
+    store
+}
+
+/// Runs statements with triggers, checks and unique indexes out of the way, then audits.
+async fn spoilt(statements: &str) -> AuditReport {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = world(folder.path()).await;
+    crate::audited(&store).await;
+    let raw = Connection::open(folder.path().join("data.db")).expect("opens");
+    let mut triggers = raw.prepare("select name from sqlite_master where type = 'trigger'").expect("listed");
+    let names: Vec<String> = triggers.query_map([], |row| row.get(0)).expect("listed").flatten().collect();
+    drop(triggers);
+    let drops: String = names.iter().map(|name| format!("drop trigger {name};")).collect();
+    raw.execute_batch(&format!(
+        "{drops} drop index l3_settling_transfers; drop index l4_transfer_keys; \
+         pragma ignore_check_constraints = 1; pragma foreign_keys = 0; {statements}"
+    ))
+    .expect("spoilt");
+    let report = audit(&store, |_| {}).await.expect("the audit can read");
+    store.close().await;
+    report
+}
+
+async fn names(statements: &str, invariant: Invariant, account: i64) {
+    let report = spoilt(statements).await;
+    let named = report.told.iter().any(|b| b.invariant == invariant && b.account == AccountKey(account));
+    assert!(named, "{statements}: {report}");
+    assert!(report.told.iter().all(|b| b.account == AccountKey(account)), "the other account is clean: {report}");
+}
+
+#[tokio::test]
+async fn l1_money_below_zero_is_named() {
+    names("update accounts set held = 9999999 where key = 1", Invariant::L1, 1).await;
+}
+
+#[tokio::test]
+async fn l2_a_transfer_that_does_not_balance_is_named() {
+    names(
+        "update transfers set debit = credit where account_key = 2 and kind = 'TOP_UP' and seq = 6",
+        Invariant::L2,
+        2,
+    )
+    .await;
+    names("update transfers set cost_currency = null where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::L2, 2)
+        .await;
+    names("update transfers set credit = 'nowhere' where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::L2, 1)
+        .await;
+}
+
+#[tokio::test]
+async fn l3_holds_that_end_twice_or_never_are_named() {
+    names("delete from calls where account_key = 1", Invariant::L3, 1).await;
+    names(
+        "insert into calls (account_key, no, id, held, state) values (2, 1, randomblob(16), 110, x'00')",
+        Invariant::L3,
+        2,
+    )
+    .await;
+    names("delete from cdrs where account_key = 2", Invariant::L3, 2).await;
+    names("update cdrs set state = 'REFUSED' where account_key = 2", Invariant::L3, 2).await;
+}
+
+#[tokio::test]
+async fn l4_a_key_used_twice_is_named() {
+    names("update transfers set key = 'opening' where account_key = 1 and key = 'pay'", Invariant::L4, 1).await;
+}
+
+#[tokio::test]
+async fn c3_an_answered_call_without_its_one_charge_is_named() {
+    names("delete from transfers where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::C3, 1).await;
+    names("update cdrs set charged = 51 where account_key = 2", Invariant::C3, 2).await;
+    names(
+        "delete from cdrs where account_key = 1; delete from holds where account_key = 1 and call_no = 1",
+        Invariant::C3,
+        1,
+    )
+    .await;
+    names("update transfers set call_no = null where account_key = 1", Invariant::C3, 1).await;
+    names(
+        "insert into transfers select account_key, seq, 9, randomblob(16), at, kind, debit, credit, amount, call_no, cost_trunk, \
+         cost_micros, cost_currency, loss, key, request, balance_after, description from transfers \
+         where account_key = 2 and kind = 'CALL_CHARGE'",
+        Invariant::C3,
+        2,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn stored_figures_that_the_rows_do_not_give_are_named() {
+    names("update accounts set total = total + 1 where key = 1", Invariant::Total, 1).await;
+    names("update accounts set held = held - 1 where key = 2", Invariant::Held, 2).await;
+    names("update holds set amount = amount + 1 where account_key = 1 and call_no = 2", Invariant::Held, 1).await;
+    names("update calls set held = held + 1 where account_key = 1", Invariant::Held, 1).await;
+    names(
+        "update transfers set balance_after = balance_after + 1 where account_key = 2 and seq = 4",
+        Invariant::Chain,
+        2,
+    )
+    .await;
+    names("update transfers set amount = amount + 1 where account_key = 2 and kind = 'TOP_UP'", Invariant::Chain, 2)
+        .await;
+}
+
+#[tokio::test]
+async fn a_gap_in_the_events_is_named() {
+    names("delete from events where account_key = 1 and seq = 3", Invariant::Events, 1).await;
+    names("delete from events where account_key = 1 and seq = 6", Invariant::Events, 1).await;
+}
+
+#[tokio::test]
+async fn orphans_and_negative_amounts_are_named() {
+    names("insert into transfers select 77, seq, position, randomblob(16), at, kind, debit, credit, amount, null, null, null, null, \
+           loss, null, null, balance_after, description from transfers where account_key = 2 and seq = 1", Invariant::Orphan, 77).await;
+    names("update accounts set last_call = 1 where key = 1", Invariant::Orphan, 1).await;
+    names("update accounts set seq = 2 where key = 2", Invariant::Orphan, 2).await;
+    names("insert into attempts values (1, 55, 1, randomblob(16), 0, 1, 503)", Invariant::Orphan, 1).await;
+    names("update holds set amount = -1 where account_key = 1 and step = 1", Invariant::Negative, 1).await;
+    names("update transfers set loss = -1 where account_key = 2 and seq = 4", Invariant::Negative, 2).await;
+    names("insert into events values (99, 1, 0, 0, x'00')", Invariant::Orphan, 99).await;
+    names("insert into holds values (99, 1, 0, 0, 5, 1)", Invariant::Orphan, 99).await;
+}

@@ -1,0 +1,103 @@
+//! SIPp as a caller: digest calls from many accounts.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A run of SIPp.
+pub struct Sipp {
+    /// The server.
+    pub server: SocketAddr,
+    /// `u1` (UDP) or `t1` (one TCP connection).
+    pub transport: &'static str,
+    /// Calls in all.
+    pub calls: u32,
+    /// New calls a second.
+    pub rate: u32,
+    /// Calls at the same time at most.
+    pub at_once: u32,
+    /// How long each call lasts, in milliseconds; 0: the callee hangs up.
+    pub hold_ms: u32,
+    /// Username, password and number to dial, taken in turn.
+    pub callers: Vec<(String, String, String)>,
+}
+
+/// What SIPp says at the end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Calls that went as in the scenario.
+    pub successful: u64,
+    /// All others.
+    pub failed: u64,
+}
+
+impl Sipp {
+    /// Runs it to its end in `folder`, which keeps its files and logs.
+    ///
+    /// # Errors
+    /// SIPp cannot be started, or says nothing.
+    pub fn run(&self, folder: &Path) -> std::io::Result<Outcome> {
+        let scenario = folder.join("caller.xml");
+        std::fs::write(&scenario, self.scenario())?;
+        let users = folder.join("callers.csv");
+        let mut csv = String::from("SEQUENTIAL\n");
+        for (username, password, number) in &self.callers {
+            let _ = writeln!(csv, "{username};[authentication username={username} password={password}];{number};");
+        }
+        std::fs::write(&users, csv)?;
+        let seconds = self.calls / self.rate.max(1) + self.hold_ms / 1_000 + 90;
+        let status = Command::new("sipp")
+            .current_dir(folder)
+            .arg(self.server.to_string())
+            .args(["-sf", "caller.xml", "-inf", "callers.csv", "-i", "127.0.0.1", "-t", self.transport])
+            .args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string(), "-l", &self.at_once.to_string()])
+            .args(["-d", &self.hold_ms.to_string(), "-timeout", &format!("{seconds}s"), "-timeout_error"])
+            .args(["-nostdin", "-trace_err", "-trace_stat", "-stf", "stat.csv", "-fd", "1", "-recv_timeout", "40000", "-abortunexp"])
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(folder.join("sipp.out"))?)
+            .stderr(std::fs::File::create(folder.join("sipp.err"))?)
+            .status()?;
+        let _ = status;
+        Self::outcome(&folder.join("stat.csv"))
+    }
+
+    /// The last line of SIPp's statistics.
+    fn outcome(stat: &PathBuf) -> std::io::Result<Outcome> {
+        let text = std::fs::read_to_string(stat)?;
+        let mut lines = text.lines();
+        let header: Vec<&str> = lines.next().unwrap_or_default().split(';').collect();
+        let last: Vec<&str> = lines.next_back().unwrap_or_default().split(';').collect();
+        let value = |name: &str| {
+            let at = header.iter().position(|column| *column == name);
+            at.and_then(|at| last.get(at)).and_then(|v| v.parse().ok()).ok_or(std::io::ErrorKind::InvalidData)
+        };
+        Ok(Outcome { successful: value("SuccessfulCall(C)")?, failed: value("FailedCall(C)")? })
+    }
+
+    fn scenario(&self) -> String {
+        let request = |method: &str, uri: &str, cseq: u32, to: &str, more: &str, body: bool| {
+            let sdp = "v=0\r\no=- 53655765 2353687637 IN IP4 [local_ip]\r\ns=-\r\nc=IN IP4 [media_ip]\r\nt=0 0\r\nm=audio [media_port] RTP/AVP 0 8\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n";
+            let (content, body) = if body { ("Content-Type: application/sdp\r\n", sdp) } else { ("", "") };
+            format!(
+                "<![CDATA[\r\n{method} {uri} SIP/2.0\r\nVia: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\r\n{more}From: <sip:[field0]@[remote_ip]>;tag=[pid]a[call_number]\r\nTo: <sip:[field2]@[remote_ip]>{to}\r\nCall-ID: [call_id]\r\nCSeq: {cseq} {method}\r\nContact: <sip:[field0]@[local_ip]:[local_port];transport=[transport]>\r\nMax-Forwards: 70\r\n{content}Content-Length: [len]\r\n\r\n{body}]]>"
+            )
+        };
+        let to_server = "sip:[field2]@[remote_ip]:[remote_port]";
+        let invite = request("INVITE", to_server, 1, "", "", true);
+        // The ACK to a 407 belongs to the INVITE's transaction: the same branch.
+        let ack_407 = request("ACK", to_server, 1, "[peer_tag_param]", "", false).replace("[branch]", "[branch-3]");
+        let invite_2 = request("INVITE", to_server, 2, "", "[field1]\r\n", true);
+        let ack = request("ACK", "[next_url]", 2, "[peer_tag_param]", "[routes]\r\n", false).replace("[routes]\r\n", "");
+        let bye = request("BYE", "[next_url]", 3, "[peer_tag_param]", "", false);
+        let end = if self.hold_ms == 0 {
+            let ok = "<![CDATA[\r\nSIP/2.0 200 OK\r\n[last_Via:]\r\n[last_From:]\r\n[last_To:]\r\n[last_Call-ID:]\r\n[last_CSeq:]\r\nContent-Length: 0\r\n\r\n]]>";
+            format!("<recv request=\"BYE\" timeout=\"120000\"/>\n<send>{ok}</send>\n")
+        } else {
+            format!("<pause/>\n<send retrans=\"500\">{bye}</send>\n<recv response=\"200\"/>\n")
+        };
+        format!(
+            "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<scenario name=\"caller\">\n<send retrans=\"500\">{invite}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"407\" auth=\"true\"/>\n<send>{ack_407}</send>\n<send retrans=\"500\">{invite_2}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"180\" optional=\"true\"/>\n<recv response=\"183\" optional=\"true\"/>\n<recv response=\"200\" rrs=\"true\"/>\n<send>{ack}</send>\n{end}</scenario>\n"
+        )
+    }
+}
