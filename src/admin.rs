@@ -123,7 +123,9 @@ impl Client {
     pub async fn connect(data_dir: &Path) -> std::io::Result<Option<Self>> {
         match UnixStream::connect(socket_path(data_dir)).await {
             Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream) })),
-            Err(error) if [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
+            Err(error)
+                if [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused].contains(&error.kind()) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -26,26 +26,29 @@ const CONVERSATIONS: usize = 16;
 const DEMO_PHONE: &str = "demo-phone";
 
 /// What the commands work on.
-pub struct Admin {
+pub(crate) struct Admin {
     /// The data.
-    pub store: Store,
+    pub(crate) store: Store,
     /// The accounts.
-    pub actors: Actors,
+    pub(crate) actors: Actors,
     /// The brand.
-    pub brand: Brand,
+    pub(crate) brand: Brand,
     /// For times.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// For identities.
-    pub entropy: Mutex<Entropy>,
+    pub(crate) entropy: Mutex<Entropy>,
     /// Where the test phone calls; development mode only.
-    pub phone_server: Option<SocketAddr>,
+    pub(crate) phone_server: Option<SocketAddr>,
 }
 
 /// Opens the socket; the future serves it.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn serve(path: PathBuf, admin: Arc<Admin>) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+pub(crate) fn serve(
+    path: PathBuf,
+    admin: Arc<Admin>,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
     // The folder's lock is ours, so a socket that is there belongs to nobody.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;

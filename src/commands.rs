@@ -6,14 +6,20 @@ use crate::config::Config;
 use crate::provision::{self, Provisioned, Provisioning};
 use crate::server::{self, Server};
 use crate::world::World;
-use crate::{clock, data, demo};
+use crate::{clock, credit, data, demo};
+use actors::{Actors, ActorsConfig};
 use anyhow::{Context as _, bail};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use storage::audit::audit;
+use storage::{Journal, JournalOptions};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
+
+/// How long writing what is left may take.
+const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 
 /// Runs a command. 0: done; 1: failed, or the audit found something; 2: wrong usage or configuration.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -29,7 +35,9 @@ pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         None | Some(Command::Serve) => serve(&config).await,
         Some(Command::Provision { world }) => provision_world(&config, &world).await,
-        Some(Command::Credit { account, amount, key, reason }) => credit(&config, account, amount, key, reason).await,
+        Some(Command::Credit { account, amount, key, reason }) => {
+            credit_account(&config, account, amount, key, reason).await
+        }
         Some(Command::Audit) => audit_all(&config).await,
         Some(Command::Demo { demo: Demo::Call { to, seconds } }) => demo_call(&config, &to, seconds).await,
     };
@@ -117,26 +125,57 @@ async fn connect(config: &Config) -> anyhow::Result<Client> {
     client.context("the running server cannot be reached")
 }
 
-async fn credit(config: &Config, account: String, amount: String, key: String, reason: String) -> anyhow::Result<bool> {
-    // Without a server one is started for this command, so that money moves through the account's actor as always.
-    let local = match Client::connect(&config.data_dir).await? {
-        Some(_) => None,
-        None => Some(Server::start_quietly(config).await?),
+async fn credit_account(
+    config: &Config,
+    account: String,
+    amount: String,
+    key: String,
+    reason: String,
+) -> anyhow::Result<bool> {
+    let (available, repeated) = match data::lock(&config.data_dir)? {
+        Some(_lock) => credit_directly(config, &account, &amount, &key, &reason).await?,
+        None => credit_running(config, Request::Credit { account, amount, key, reason }).await?,
     };
+    println!("{}available {available}", if repeated { "this key was used before, nothing was posted; " } else { "" });
+    Ok(true)
+}
+
+async fn credit_running(config: &Config, request: Request) -> anyhow::Result<(String, bool)> {
     let mut client = connect(config).await?;
-    client.send(&Request::Credit { account, amount, key, reason }).await?;
-    let reply = client.reply().await?;
-    if let Some(server) = local {
-        server.stop().await?;
-    }
-    match reply {
-        Some(Reply::Credited { available, repeated }) => {
-            println!("{}available {available}", if repeated { "this key was used before: nothing was posted; " } else { "" });
-            Ok(true)
-        }
+    client.send(&request).await?;
+    match client.reply().await? {
+        Some(Reply::Credited { available, repeated }) => Ok((available, repeated)),
         Some(Reply::Failed(why)) => bail!(why),
         _ => bail!("the server went away"),
     }
+}
+
+/// No server runs: the account's actor is started for this alone, without a SIP edge.
+async fn credit_directly(
+    config: &Config,
+    account: &str,
+    amount: &str,
+    key: &str,
+    reason: &str,
+) -> anyhow::Result<(String, bool)> {
+    let store = data::open(config).await?;
+    let journal = Journal::start(&store, JournalOptions::default());
+    let (legs, _) = mpsc::channel(1);
+    let (edge, _) = mpsc::channel(1);
+    let actors_config = ActorsConfig { boot: clock::boot_id(), ..ActorsConfig::default() };
+    let entropy = server::system_entropy()?;
+    let actors = Actors::start(actors_config, store.clone(), journal, clock::system(), entropy, legs, edge).await?;
+    let posted = async {
+        let account = credit::account(&store, account).await?;
+        let credited = actors.credit(account, credit::by_operator(amount, key, reason)?).await?;
+        let balance = actors.view(account).await?.balance;
+        Ok((format!("{} {}", balance.available, balance.currency), credited.replayed))
+    };
+    let posted = posted.await;
+    actors.drain(DRAIN_LIMIT).await;
+    actors.stop();
+    store.close().await;
+    posted
 }
 
 async fn audit_all(config: &Config) -> anyhow::Result<bool> {

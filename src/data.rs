@@ -30,7 +30,8 @@ pub fn take(folder: &Path) -> anyhow::Result<Lock> {
 pub fn lock(folder: &Path) -> anyhow::Result<Option<Lock>> {
     let unwritable = || format!("data_dir {}: cannot be written", folder.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(unwritable)?;
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock")).with_context(unwritable)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(folder.join("lock")).with_context(unwritable)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock { _file: file })),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -48,7 +49,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Store> {
     // With keys under another master key, a new one would only hide what is missing.
     let master = if keys.exists() { MasterKey::read(&key_file) } else { MasterKey::read_or_create(&key_file) };
     let master = master.with_context(|| format!("secrets.key_file {}", key_file.display()))?;
-    let keyring = Keyring::open(&DatabaseUrl::sqlite(&keys), &master).await.with_context(|| keys.display().to_string())?;
+    let keyring =
+        Keyring::open(&DatabaseUrl::sqlite(&keys), &master).await.with_context(|| keys.display().to_string())?;
     let url = DatabaseUrl::parse(&config.database_url()).context("database.url")?;
     Store::open(&url, keyring).await.with_context(|| format!("database.url {url:?}"))
 }

@@ -98,9 +98,10 @@ async fn follow(
 }
 
 fn show(live: &Live) -> std::io::Result<()> {
-    let call = live.calls.first().map_or_else(String::new, |call| {
-        format!("   {} {:>3} s, cost {}", call.state, call.seconds, call.cost)
-    });
+    let call = live
+        .calls
+        .first()
+        .map_or_else(String::new, |call| format!("   {} {:>3} s, cost {}", call.state, call.seconds, call.cost));
     println!(
         "  remaining {:>9} {}   reserved {:>8}   available {:>9}{call}",
         live.remaining, live.currency, live.reserved, live.available

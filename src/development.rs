@@ -17,7 +17,7 @@ prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,eff
 1,United States and Canada,0.30,0,0,1,0,,
 44,United Kingdom,0.12,0,0,1,0,,
 447,United Kingdom mobile,0.30,0,0,1,0,,
-447700900,Test carrier (numbers for fiction),0.60,0,0,1,0,,
+447700900,Test carrier (numbers for fiction),0.48,0,0,1,0,,
 ";
 
 const WHOLESALE: &str = "\
@@ -124,7 +124,10 @@ impl fmt::Display for Screen<'_> {
                 writeln!(f, "  Sign in     {CUSTOMER_EMAIL}       password {}   (customer)", secrets.customer)?;
                 writeln!(f, "              {OPERATOR_EMAIL}   password {}   (operator)", secrets.operator)?;
             }
-            None => writeln!(f, "  Sign in     {CUSTOMER_EMAIL} or {OPERATOR_EMAIL}, passwords as shown at the first start")?,
+            None => writeln!(
+                f,
+                "  Sign in     {CUSTOMER_EMAIL} or {OPERATOR_EMAIL}, passwords as shown at the first start"
+            )?,
         }
         for (transport, address) in &self.sip {
             writeln!(f, "  SIP server  {address} ({transport}), domain {}", self.domain)?;
@@ -138,10 +141,16 @@ impl fmt::Display for Screen<'_> {
         }
         writeln!(f)?;
         if self.secrets.is_some() {
-            writeln!(f, "The passwords are shown this once. Place a call: ringfence demo call (cargo run --release -- demo call)")
+            writeln!(
+                f,
+                "The passwords are shown this once. Place a call: ringfence demo call (cargo run --release -- demo call)"
+            )
         } else {
             let (accounts, calls) = self.found;
-            writeln!(f, "Found {accounts} accounts and {calls} live calls. To begin anew, stop and delete the data folder.")
+            writeln!(
+                f,
+                "Found {accounts} accounts and {calls} live calls. To begin anew, stop and delete the data folder."
+            )
         }
     }
 }

@@ -1,5 +1,9 @@
 //! HTTPS: a listener whose handshakes run beside each other, so that a silent peer delays nobody.
 
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::serve::IncomingStream;
 use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -17,16 +21,35 @@ const HANDSHAKES: usize = 256;
 /// Rest after a failed accept (out of file descriptors).
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Serves a router over TLS; its handlers see the peer's address as over plain TCP.
+pub(crate) async fn serve(listener: TcpListener, config: Arc<ServerConfig>, router: Router) -> io::Result<()> {
+    let router = router.layer(axum::middleware::map_request(|mut request: Request| async move {
+        if let Some(ConnectInfo(Peer(address))) = request.extensions().get::<ConnectInfo<Peer>>().copied() {
+            request.extensions_mut().insert(ConnectInfo(address));
+        }
+        request
+    }));
+    axum::serve(Tls::new(listener, config), router.into_make_service_with_connect_info::<Peer>()).await
+}
+
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
+
+impl Connected<IncomingStream<'_, Tls>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Tls>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
 /// TLS connections, their handshake done.
-pub struct Tls {
+struct Tls {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: io::Result<SocketAddr>,
 }
 
 impl Tls {
     /// Accepts on this listener with this certificate.
-    #[must_use]
-    pub fn new(listener: TcpListener, config: Arc<ServerConfig>) -> Self {
+    fn new(listener: TcpListener, config: Arc<ServerConfig>) -> Self {
         let (sender, ready) = mpsc::channel(HANDSHAKES);
         let address = listener.local_addr();
         tokio::spawn(accept(listener, TlsAcceptor::from(config), sender));

@@ -28,7 +28,7 @@ fn recorder() -> &'static PrometheusHandle {
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     actors: Actors,
     store: Store,

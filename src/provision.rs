@@ -5,7 +5,9 @@ use anyhow::{Context as _, bail};
 use schema::account::{AccountStatus, CallbackPhone, CallerIdStatus};
 use schema::carrier::Trunk;
 use schema::entropy::Entropy;
-use schema::id::{AccountId, BrandId, CallbackNumberId, CallerIdId, CredentialId, DeckId, DeckVersionId, TransferId, TrunkId, UserId};
+use schema::id::{
+    AccountId, BrandId, CallbackNumberId, CallerIdId, CredentialId, DeckId, DeckVersionId, TransferId, TrunkId, UserId,
+};
 use schema::ledger::{IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
 use schema::money::{Currency, Micros};
 use schema::pii::Pii;
@@ -69,7 +71,8 @@ impl Provisioning<'_> {
             while first < bulk.count {
                 let portion = first..(first + PORTION).min(bulk.count);
                 first = portion.end;
-                let accounts = portion.map(|n| self.bulk_account(bulk, n, &decks)).collect::<anyhow::Result<Vec<_>>>()?;
+                let accounts =
+                    portion.map(|n| self.bulk_account(bulk, n, &decks)).collect::<anyhow::Result<Vec<_>>>()?;
                 self.create(&accounts, &mut done).await?;
                 progress(done.accounts + done.accounts_existed, total);
             }
@@ -81,7 +84,11 @@ impl Provisioning<'_> {
         (self.clock)().wall
     }
 
-    async fn decks(&mut self, world: &World, done: &mut Provisioned) -> anyhow::Result<BTreeMap<String, (DeckId, Currency)>> {
+    async fn decks(
+        &mut self,
+        world: &World,
+        done: &mut Provisioned,
+    ) -> anyhow::Result<BTreeMap<String, (DeckId, Currency)>> {
         let mut known: BTreeMap<_, _> =
             self.store.decks().await?.into_iter().map(|d| (d.name, (d.id, d.currency))).collect();
         let at = self.now();
@@ -144,9 +151,8 @@ impl Provisioning<'_> {
                 continue;
             }
             let roles = operator.roles.iter().map(|role| {
-                OperatorRole::parse(role).with_context(|| {
-                    format!("operator.roles = {role}: must be admin, support, finance or compliance")
-                })
+                OperatorRole::parse(role)
+                    .with_context(|| format!("operator.roles = {role}: must be admin, support, finance or compliance"))
             });
             let roles = roles.collect::<anyhow::Result<Vec<_>>>()?;
             let user = self.user(&operator.email, &operator.email, &operator.password)?;
@@ -176,7 +182,8 @@ impl Provisioning<'_> {
         done: &mut Provisioned,
     ) -> anyhow::Result<()> {
         let deck = deck_of(decks, "account", &account.rate_deck, account.currency)?;
-        let mut new = self.new_account(&account.country, &account.time_zone, account.currency, deck, account.opening_credit);
+        let mut new =
+            self.new_account(&account.country, &account.time_zone, account.currency, deck, account.opening_credit);
         new.limits = account.limits;
         new.credentials = vec![self.credential(&account.sip_username, &account.sip_password)];
         new.caller_ids = self.caller_ids(&account.caller_ids);
@@ -226,7 +233,14 @@ impl Provisioning<'_> {
         Ok(created)
     }
 
-    fn new_account(&mut self, country: &str, time_zone: &str, currency: Currency, deck: DeckId, credit: Micros) -> NewAccount {
+    fn new_account(
+        &mut self,
+        country: &str,
+        time_zone: &str,
+        currency: Currency,
+        deck: DeckId,
+        credit: Micros,
+    ) -> NewAccount {
         let at = self.now();
         NewAccount {
             id: AccountId::generate(&mut self.entropy, at),

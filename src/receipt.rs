@@ -1,9 +1,9 @@
 //! A call's CDR and its account's ledger as text, for the terminal of whoever runs the server.
 
 use anyhow::Context as _;
+use schema::call::Cdr;
 use schema::id::AccountKey;
 use schema::money::Currency;
-use schema::call::Cdr;
 use storage::{CallFilter, PostedTransfer, Store};
 
 /// Ledger lines shown.
@@ -11,7 +11,7 @@ const LINES: u32 = 5;
 
 /// The word the API uses.
 #[must_use]
-pub fn word(value: &impl serde::Serialize) -> String {
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
@@ -19,7 +19,7 @@ pub fn word(value: &impl serde::Serialize) -> String {
 ///
 /// # Errors
 /// There is none, or the store failed.
-pub async fn last_call(store: &Store, account: AccountKey) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn last_call(store: &Store, account: AccountKey) -> anyhow::Result<Vec<String>> {
     let calls = store.calls_page(account, None, 1, &CallFilter::default()).await?;
     let cdr = calls.first().context("the account has no call yet")?;
     let ledger = store.ledger_page(account, None, LINES).await?;
@@ -57,5 +57,10 @@ fn ledger_line(posted: &PostedTransfer, currency: Currency) -> String {
     let transfer = &posted.transfer;
     let delta = transfer.customer_delta();
     let kind = transfer.kind.as_str();
-    format!("  {kind:<12} {:>12} {currency}   balance {:>12}   {}", delta.to_string(), transfer.balance_after.to_string(), transfer.description)
+    format!(
+        "  {kind:<12} {:>12} {currency}   balance {:>12}   {}",
+        delta.to_string(),
+        transfer.balance_after.to_string(),
+        transfer.description
+    )
 }

@@ -79,9 +79,9 @@ impl Server {
         let metrics_listener = bind("metrics.listen", config.metrics.listen).await?;
         let bound = Bound::open(transports(config)?)?;
         let carrier = match config.test_carrier {
-            Some(address) => {
-                Some(UdpSocket::bind(address).await.with_context(|| format!("test_carrier = {address}: cannot be used"))?)
-            }
+            Some(address) => Some(
+                UdpSocket::bind(address).await.with_context(|| format!("test_carrier = {address}: cannot be used"))?,
+            ),
             None => None,
         };
         let addresses = Addresses {
@@ -104,7 +104,13 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.web(http, &addresses, &actors, drain_seen)?);
         let sip_counts = sip.transport_counts().clone();
-        tasks.spawn(metrics::serve(metrics_listener, actors.clone(), parts.store.clone(), sip_counts, sip.core_figures()));
+        tasks.spawn(metrics::serve(
+            metrics_listener,
+            actors.clone(),
+            parts.store.clone(),
+            sip_counts,
+            sip.core_figures(),
+        ));
         let admin = admin_server::Admin {
             store: parts.store.clone(),
             actors: actors.clone(),
@@ -233,7 +239,13 @@ impl<'a> Parts<'a> {
         actors: &Actors,
         draining: watch::Receiver<bool>,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
-        let tls = self.config.http.tls.as_ref().map(|files| certificate::server_config(&files.cert, &files.key)).transpose()?;
+        let tls = self
+            .config
+            .http
+            .tls
+            .as_ref()
+            .map(|files| certificate::server_config(&files.cert, &files.key))
+            .transpose()?;
         let config = WebConfig {
             public_url: public_url(self.config, addresses),
             origins: Vec::new(),
@@ -249,11 +261,10 @@ impl<'a> Parts<'a> {
             config,
             draining,
         });
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         Ok(async move {
             match tls {
-                None => axum::serve(listener, service).await?,
-                Some(tls) => axum::serve(listener::Tls::new(listener, tls), service).await?,
+                None => axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await?,
+                Some(tls) => listener::serve(listener, tls, router).await?,
             }
             Ok(())
         })
@@ -336,7 +347,7 @@ fn public_url(config: &Config, addresses: &Addresses) -> String {
 }
 
 /// From the operating system.
-fn system_entropy() -> anyhow::Result<Entropy> {
+pub(crate) fn system_entropy() -> anyhow::Result<Entropy> {
     let mut seed = [0; 32];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
         .map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;

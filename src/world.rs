@@ -2,7 +2,7 @@
 
 use schema::account::{Evidence, Limits};
 use schema::carrier::{Gateway, GatewayTransport};
-use schema::money::{Currency, Micros};
+use schema::money::{Currency, Micros, NanosPerMinute};
 use schema::number::{CallbackNumber, E164};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ pub struct Account {
     pub caller_ids: Vec<CallerId>,
     #[serde(default, deserialize_with = "callback_numbers")]
     pub callback_numbers: Vec<CallbackNumber>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "limits")]
     pub limits: Limits,
 }
 
@@ -131,7 +131,7 @@ pub struct AccountsBulk {
     pub rate_deck: String,
     #[serde(default)]
     pub caller_ids: Vec<CallerId>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "limits")]
     pub limits: Limits,
 }
 
@@ -279,6 +279,33 @@ fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Micros, D::Error> {
         Amount::Whole(units) => units.to_string(),
     };
     Micros::parse(&text).map_err(|error| serde::de::Error::custom(format!("amount {text:?}: {error}")))
+}
+
+/// The keys of [`Limits`]; those left out have their defaults. `rate_per_minute` is a decimal as text, or `"none"`.
+fn limits<'de, D: Deserializer<'de>>(d: D) -> Result<Limits, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Given {
+        live_calls: Option<u32>,
+        calls_per_minute: Option<u32>,
+        call_seconds: Option<u32>,
+        rate_per_minute: Option<String>,
+    }
+    let (given, default) = (Given::deserialize(d)?, Limits::default());
+    let rate_per_minute = match given.rate_per_minute.as_deref() {
+        None => default.rate_per_minute,
+        Some("none") => None,
+        Some(text) => Some(
+            NanosPerMinute::parse(text)
+                .map_err(|error| serde::de::Error::custom(format!("rate_per_minute {text:?}: {error}")))?,
+        ),
+    };
+    Ok(Limits {
+        live_calls: given.live_calls.unwrap_or(default.live_calls),
+        calls_per_minute: given.calls_per_minute.unwrap_or(default.calls_per_minute),
+        call_seconds: given.call_seconds.unwrap_or(default.call_seconds),
+        rate_per_minute,
+    })
 }
 
 fn evidence<'de, D: Deserializer<'de>>(d: D) -> Result<Evidence, D::Error> {

@@ -97,7 +97,20 @@ const PURE: &[&str] = &[
 
 #[test]
 fn pure_files_decide_without_async_clock_randomness_or_io() {
-    let forbidden = ["async ", ".await", "tokio", "ractor", "sqlx", "::now()", "std::fs", "std::net::TcpStream", "std::net::UdpSocket", "std::thread", "OsRng", "thread_rng"];
+    let forbidden = [
+        "async ",
+        ".await",
+        "tokio",
+        "ractor",
+        "sqlx",
+        "::now()",
+        "std::fs",
+        "std::net::TcpStream",
+        "std::net::UdpSocket",
+        "std::thread",
+        "OsRng",
+        "thread_rng",
+    ];
     let mut pure = 0;
     for file in rust_files().iter().filter(|f| PURE.iter().any(|p| f.starts_with(p))) {
         pure += 1;
@@ -123,7 +136,10 @@ fn files_stay_readable() {
         let lines = before_tests(&read(&file)).lines().count();
         let is_test = file.starts_with("tests/") || file.contains("/tests/");
         let excused = listed.iter().any(|(name, _)| *name == file);
-        assert!(lines <= 500 || is_test || excused, "{file} has {lines} lines before its tests; split it or list it with a reason");
+        assert!(
+            lines <= 500 || is_test || excused,
+            "{file} has {lines} lines before its tests; split it or list it with a reason"
+        );
     }
 }
 
@@ -131,7 +147,10 @@ fn files_stay_readable() {
 fn files_have_honest_names_and_begin_with_what_they_answer() {
     for file in rust_files() {
         let stem = Path::new(&file).file_stem().expect("a name").to_string_lossy().into_owned();
-        assert!(!["util", "utils", "helper", "helpers", "manager", "common", "misc", "mod"].contains(&stem.as_str()), "{file}: a name that says nothing");
+        assert!(
+            !["util", "utils", "helper", "helpers", "manager", "common", "misc", "mod"].contains(&stem.as_str()),
+            "{file}: a name that says nothing"
+        );
         assert!(read(&file).starts_with("//!"), "{file} must begin with a //! line that says what question it answers");
     }
 }
@@ -167,7 +186,9 @@ fn every_path_named_in_the_architecture_exists() {
     let text = read("ARCHITECTURE.md");
     let endings = [".rs", ".md", ".toml", ".graphql", ".sql", "/"];
     for quoted in text.split('`').skip(1).step_by(2) {
-        let is_path = endings.iter().any(|e| quoted.ends_with(e)) && quoted.contains('/') && !quoted.contains([' ', '{', '<', '*', ':']);
+        let is_path = endings.iter().any(|e| quoted.ends_with(e))
+            && quoted.contains('/')
+            && !quoted.contains([' ', '{', '<', '*', ':']);
         if is_path && !quoted.starts_with(['/', '.']) {
             assert!(root().join(quoted).exists(), "ARCHITECTURE.md names {quoted}, which does not exist");
         }
@@ -189,7 +210,8 @@ fn every_direct_dependency_has_its_reason() {
 #[test]
 fn no_file_names_this_machine_or_a_registry() {
     // Written in pieces, so that this file does not name them either.
-    let words = ["/wo".to_owned() + "rk/", "crates".to_owned() + ".io", "npm".to_owned() + "js", "pypi".to_owned() + ".org"];
+    let words =
+        ["/wo".to_owned() + "rk/", "crates".to_owned() + ".io", "npm".to_owned() + "js", "pypi".to_owned() + ".org"];
     let endings = [".rs", ".md", ".toml", ".ts", ".svelte", ".json", ".sql", ".graphql", ".html", ".css"];
     for file in endings.iter().flat_map(|e| files(".", e)).filter(|f| !f.ends_with("Cargo.lock")) {
         let text = read(&file);

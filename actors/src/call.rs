@@ -64,7 +64,7 @@ pub(crate) struct CallActor {
 
 /// What its actor keeps; lost with a panic, after which the call is ended and settled.
 pub(crate) struct CallActorState {
-    start: Option<Start>,
+    start: Option<(Start, oneshot::Receiver<()>)>,
     core: Option<CallCore>,
     /// The carrier's channel that the attempt uses.
     channel: Option<Channel>,
@@ -92,15 +92,16 @@ const WAITING_MAX: usize = 64;
 impl Actor for CallActor {
     type Msg = CallMsg;
     type State = CallActorState;
-    type Arguments = (Start, Live);
+    /// The receiver says when the call is in the directory; when it never is, nothing happens.
+    type Arguments = (Start, oneshot::Receiver<()>, Live);
 
     async fn pre_start(
         &self,
         _: ActorRef<CallMsg>,
-        (start, live): (Start, Live),
+        (start, registered, live): Self::Arguments,
     ) -> Result<CallActorState, ActorProcessingErr> {
         Ok(CallActorState {
-            start: Some(start),
+            start: Some((start, registered)),
             core: None,
             channel: None,
             timer: None,
@@ -110,14 +111,18 @@ impl Actor for CallActor {
     }
 
     async fn post_start(&self, me: ActorRef<CallMsg>, state: &mut CallActorState) -> Result<(), ActorProcessingErr> {
+        let Some((start, registered)) = state.start.take() else { return Err("a call begins once".into()) };
+        if registered.await.is_err() {
+            me.stop(None);
+            return Ok(());
+        }
         let now = self.ctx.now();
-        let (core, actions) = match state.start.take() {
-            Some(Start::New(request, offer)) => CallCore::begin(*request, offer, self.ctx.retry_after_s()),
-            Some(Start::Resume(taken)) => {
+        let (core, actions) = match start {
+            Start::New(request, offer)) => CallCore::begin(*request, offer, self.ctx.retry_after_s()),
+            Start::Resume(taken) => {
                 state.channel = taken.live.attempt.as_ref().and_then(|a| self.ctx.trunks.take_anyway(a.trunk));
                 CallCore::resume(*taken, now)
             }
-            None => return Err("a call begins once".into()),
         };
         state.core = Some(core);
         self.carry_out(&me, state, actions).await;
@@ -299,16 +304,19 @@ impl Context {
             return false;
         }
         let progress = Arc::new(ProgressCell::default());
-        let actor = CallActor { ctx: self.clone(), account, call, progress: progress.clone() };
+        let (registered, wait) = oneshot::channel();
+        let runs = CallActor { ctx: self.clone(), account, call, progress: progress.clone() };
         let supervisor = self.supervisors.of_calls();
-        let started = ractor::ActorRuntime::spawn_linked_instant(None, actor, (start, live), supervisor);
-        match started {
-            Ok((actor, _)) => self.directory.add_call(call, CallEntry { account, actor, progress }),
+        let started = ractor::ActorRuntime::spawn_linked_instant(None, runs, (start, wait, live), supervisor);
+        let actor = match started {
+            Ok((actor, _)) => actor,
             Err(error) => {
                 tracing::error!(%error, "a call's actor could not be started");
-                false
+                return false;
             }
-        }
+        };
+        // Only now may it tell a leg anything: what the leg answers must find it.
+        self.directory.add_call(call, CallEntry { account, actor, progress }) && registered.send(()).is_ok()
     }
 
     /// A call whose actor died: both legs are hung up, and it is settled at what was paid.

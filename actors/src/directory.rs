@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How often an account that comes and goes is asked for at most.
+const TRIES: usize = 4;
+
 /// Why an account gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
@@ -275,21 +278,27 @@ impl Context {
         message: impl Fn(Reply<T>) -> AccountMsg + Send,
     ) -> Result<T, AskError> {
         let asked = async {
-            for _ in 0..2 {
+            let mut swallowed = false;
+            for _ in 0..TRIES {
                 let entry = self.account(key).await?;
                 let (reply, answer) = Reply::new();
                 if entry.actor.send_message(message(reply)).is_err() {
+                    // It is gone and its supervisor has not said so yet.
                     self.directory.retire(key, entry.generation);
                     continue;
                 }
                 match answer.await {
                     Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(NotDone::Overloaded)) => return Err(AskError::Unavailable),
                     Ok(Err(NotDone::Rejected(Rejection::DuplicateKey { .. }))) => return Err(AskError::DuplicateKey),
+                    Ok(Err(NotDone::Rejected(Rejection::Failed))) => return Err(AskError::NotStored),
                     // Nothing was done, and nothing this actor knows is true any more: its successor is asked.
                     Ok(Err(NotDone::Rejected(Rejection::Fenced))) => self.directory.retire(key, entry.generation),
-                    Ok(Err(NotDone::Rejected(Rejection::Failed))) => return Err(AskError::NotStored),
-                    Ok(Err(NotDone::Overloaded)) => return Err(AskError::Unavailable),
-                    Err(_) => {}
+                    Err(_) if swallowed => break,
+                    Err(_) => {
+                        swallowed = true;
+                        self.directory.retire(key, entry.generation);
+                    }
                 }
             }
             Err(AskError::Unknown)

@@ -129,12 +129,12 @@ pub(crate) fn events<P>(
     present: P,
 ) -> impl Stream<Item = EventItem> + Send + use<P>
 where
-    P: Future<Output = Option<EventCursor>> + Send + 'static,
+    P: Future<Output = EventCursor> + Send + 'static,
 {
     // The hub exists before the present is asked for: whatever is committed later goes through it.
     let subscription = hubs.subscribe(account);
     let start = async move {
-        let present = present.await.unwrap_or_default();
+        let present = present.await;
         let reader = |cursor| Reader { subscription, store, account, cursor, behind: true, ready: VecDeque::new() };
         match after {
             None => (None, reader(present)),

@@ -166,8 +166,8 @@ impl Actor for AccountsSupervisor {
         let SupervisionEvent::ActorFailed(dead, error) = event else { return Ok(()) };
         let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
         tracing::error!(%error, shard = self.shard, "an account's actor failed");
-        let Some((key, has_calls)) = ctx.directory.account_died(dead.get_id()) else { return Ok(()) };
         ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
+        let Some((key, has_calls)) = ctx.directory.account_died(dead.get_id()) else { return Ok(()) };
         let now = ctx.now().mono;
         restarts.retain(|at| now.since(*at) < RESTART_WINDOW);
         // Its calls go on; only warnings need the account before somebody asks for it.
@@ -206,8 +206,8 @@ impl Actor for CallsSupervisor {
         let SupervisionEvent::ActorFailed(dead, error) = event else { return Ok(()) };
         let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
         tracing::error!(%error, "a call's actor failed");
+        ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
         if let Some((call, account)) = ctx.directory.call_died(dead.get_id()) {
-            ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(ctx.abandon_call(account, call));
         }
         Ok(())

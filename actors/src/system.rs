@@ -384,7 +384,15 @@ impl Actors {
         after: Option<EventCursor>,
     ) -> impl Stream<Item = EventItem> + Send + use<> {
         let actors = self.clone();
-        let present = async move { actors.view(account).await.ok().map(|view| view.cursor) };
+        let present = async move {
+            loop {
+                match actors.view(account).await {
+                    Ok(view) => return view.cursor,
+                    Err(AskError::NotFound) => return EventCursor::default(),
+                    Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+                }
+            }
+        };
         hub::events(&self.ctx.hubs, self.ctx.store.clone(), account, after, present)
     }
 

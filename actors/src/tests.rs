@@ -437,6 +437,37 @@ async fn many_calls_leave_nothing_behind() {
     world.audit().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn on_several_threads_and_with_panics_nothing_is_left_behind() {
+    let world = World::start(1_000_000_000, Carrier::Answers).await;
+    for call in 1..=400_u32 {
+        world.invite(call, if call % 7 == 0 { "999" } else { MOBILE });
+        match call % 5 {
+            0 => world.bye_from_caller(call),
+            1 if call > 10 => world.bye_from_callee(call - 10),
+            2 if call % 20 == 2 => world.actors.panic_call(call_id(call)),
+            3 if call % 50 == 3 => world.actors.panic_account(world.account),
+            _ => {}
+        }
+        world.pass(1).await;
+    }
+    world.pass(500).await;
+    for _ in 0..50 {
+        for call in 1..=400 {
+            world.bye_from_callee(call);
+        }
+        world.pass(200).await;
+        if world.actors.counts().live_calls == 0 && world.view().await.live_calls.is_empty() {
+            break;
+        }
+    }
+    let view = world.view().await;
+    assert_eq!((world.actors.counts().live_calls, view.live_calls.len()), (0, 0));
+    assert_eq!((view.balance.reserved, world.channels(1), world.channels(2)), (Micros(0), 0, 0));
+    assert!(world.actors.counts().restarts > 5);
+    world.audit().await;
+}
+
 /// For tests that only look at what a leg was told.
 fn words(command: &LegCommand) -> Option<String> {
     use schema::call::LegSide;

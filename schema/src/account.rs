@@ -71,7 +71,12 @@ pub struct Limits {
 /// What a new account gets (`security.md` §4.2, `features.md` §5.5).
 impl Default for Limits {
     fn default() -> Self {
-        Self { live_calls: 2, calls_per_minute: 10, call_seconds: 7_200, rate_per_minute: Some(NanosPerMinute(500_000_000)) }
+        Self {
+            live_calls: 2,
+            calls_per_minute: 10,
+            call_seconds: 7_200,
+            rate_per_minute: Some(NanosPerMinute(500_000_000)),
+        }
     }
 }
 

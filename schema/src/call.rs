@@ -3,8 +3,8 @@
 use crate::account::Attestation;
 use crate::carrier::Gateway;
 use crate::id::{CallId, CallNo, CredentialId, TrunkId};
-use crate::leg::{AttemptIds, Checkpoint};
 use crate::ledger::CarrierCost;
+use crate::leg::{AttemptIds, Checkpoint};
 use crate::money::{Currency, Micros, NanosPerMinute};
 use crate::number::E164;
 use crate::pii::Pii;

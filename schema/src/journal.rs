@@ -81,4 +81,3 @@ pub enum Rejection {
 
 /// What became of an entry.
 pub type Outcome = Result<(), Rejection>;
-

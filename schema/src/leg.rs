@@ -330,4 +330,3 @@ pub enum LegCommand {
         checkpoint: Checkpoint,
     },
 }
-

@@ -227,7 +227,13 @@ mod tests {
 
     #[test]
     fn amounts_are_read_exactly() {
-        for (text, micros) in [("10", 10_000_000), ("-0.5", -500_000), ("12.345678", 12_345_678), ("0.10000000", 100_000), ("007", 7_000_000)] {
+        for (text, micros) in [
+            ("10", 10_000_000),
+            ("-0.5", -500_000),
+            ("12.345678", 12_345_678),
+            ("0.10000000", 100_000),
+            ("007", 7_000_000),
+        ] {
             assert_eq!(Micros::parse(text), Ok(Micros(micros)), "{text}");
         }
         for (text, why) in [

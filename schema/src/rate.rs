@@ -114,7 +114,13 @@ mod tests {
     use proptest::prelude::*;
 
     const fn terms(per_minute: i64, connect_fee: i64, minimum_s: u32, increment_s: u32, grace_s: u32) -> RateTerms {
-        RateTerms { per_minute: NanosPerMinute(per_minute), connect_fee: Micros(connect_fee), minimum_s, increment_s, grace_s }
+        RateTerms {
+            per_minute: NanosPerMinute(per_minute),
+            connect_fee: Micros(connect_fee),
+            minimum_s,
+            increment_s,
+            grace_s,
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Calls: live ones for recovery, CDRs for the history.
 
 use crate::error::StoreError;
+use crate::memory;
 use crate::store::{Backend, Store, page};
 use schema::call::{AttemptRecord, Call, CallState, Cdr, Explanation, LiveCall};
 use schema::id::{AccountKey, CallId, CallNo};
@@ -155,6 +156,21 @@ impl Store {
             Backend::Memory(disk) => disk.read(|t| {
                 let Some(account) = t.accounts.get(&account) else { return Vec::new() };
                 account.attempts.range((call, 0)..=(call, u8::MAX)).map(|(_, a)| a.clone()).collect()
+            }),
+        }
+    }
+
+    /// Open holds of all accounts: those whose call is live.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn open_holds(&self) -> Result<u64, StoreError> {
+        match &self.backend {
+            Backend::Sql(sql) => sql.open_holds().await,
+            Backend::Memory(disk) => disk.read(|t| {
+                let open =
+                    |a: &memory::Account| a.holds.keys().filter(|(no, ..)| a.calls.contains_key(no)).count() as u64;
+                t.accounts.values().map(open).sum()
             }),
         }
     }

@@ -10,6 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use schema::id::{AccountKey, UserId};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 mod master;
@@ -95,6 +96,8 @@ struct Inner {
     random: SystemRandom,
     /// Unwrapped keys in use.
     cache: DashMap<Subject, Arc<SubjectKeys>>,
+    /// How many keys were destroyed: whoever read a row before must not cache it afterwards.
+    destroyed: AtomicU64,
 }
 
 /// A subject's data keys, by class; `None`: destroyed.
@@ -105,7 +108,7 @@ struct SubjectKeys([Option<DataKey>; 4]);
 struct DataKey([u8; 32]);
 
 /// Most subjects whose keys are kept unwrapped.
-const CACHE: usize = 262_144;
+const CACHE: usize = 1_048_576;
 
 /// First byte of everything sealed: AES-256-GCM, 12 bytes of nonce, ciphertext and tag.
 const SEALED: u8 = 1;
@@ -138,7 +141,7 @@ impl Keyring {
         };
         tx.commit().await?;
         let index = hmac::Key::new(hmac::HMAC_SHA256, &index.0);
-        Ok(Self(Arc::new(Inner { db, master, index, random, cache: DashMap::new() })))
+        Ok(Self(Arc::new(Inner { db, master, index, random, cache: DashMap::new(), destroyed: AtomicU64::new(0) })))
     }
 
     /// Closes its connections.
@@ -183,23 +186,32 @@ impl Keyring {
     /// Brings subjects' keys into memory, so that they can be used without waiting.
     pub(crate) async fn load(&self, subjects: &[Subject]) -> Result<(), StoreError> {
         for &subject in subjects {
-            if self.0.cache.contains_key(&subject) {
-                continue;
+            while !self.0.cache.contains_key(&subject) {
+                let before = self.0.destroyed.load(Ordering::SeqCst);
+                let Some(keys) = self.read(subject).await? else { break };
+                if self.0.cache.len() >= CACHE {
+                    self.0.cache.clear();
+                }
+                self.0.cache.insert(subject, Arc::new(keys));
+                if self.0.destroyed.load(Ordering::SeqCst) != before {
+                    self.0.cache.remove(&subject);
+                }
             }
-            let id = subject.bytes();
-            let text = "select identity, calls, billing, tech from subject_keys where subject = $1";
-            let Some(mut row) = self.0.db.fetch_one(text, values![id.clone()]).await? else { continue };
-            let mut keys = SubjectKeys::default();
-            for (slot, class) in keys.0.iter_mut().zip(Class::ALL) {
-                let wrapped = row.opt_bytes()?;
-                *slot = wrapped.map(|w| unwrap_key(&self.0.master, &wrap_aad(&id, class), &w)).transpose()?;
-            }
-            if self.0.cache.len() >= CACHE {
-                self.0.cache.clear();
-            }
-            self.0.cache.insert(subject, Arc::new(keys));
         }
         Ok(())
+    }
+
+    /// A subject's keys as they are stored; `None` when it has none.
+    async fn read(&self, subject: Subject) -> Result<Option<SubjectKeys>, StoreError> {
+        let id = subject.bytes();
+        let text = "select identity, calls, billing, tech from subject_keys where subject = $1";
+        let Some(mut row) = self.0.db.fetch_one(text, values![id.clone()]).await? else { return Ok(None) };
+        let mut keys = SubjectKeys::default();
+        for (slot, class) in keys.0.iter_mut().zip(Class::ALL) {
+            let wrapped = row.opt_bytes()?;
+            *slot = wrapped.map(|w| unwrap_key(&self.0.master, &wrap_aad(&id, class), &w)).transpose()?;
+        }
+        Ok(Some(keys))
     }
 
     /// Whether a subject's keys are in memory.
@@ -252,6 +264,7 @@ impl Keyring {
             Class::Tech => "update subject_keys set tech = null where subject = $1",
         };
         self.0.db.execute(text, values![subject.bytes()]).await?;
+        self.0.destroyed.fetch_add(1, Ordering::SeqCst);
         self.0.cache.remove(&subject);
         self.0.db.forget_overwritten().await
     }

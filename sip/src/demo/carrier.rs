@@ -24,6 +24,18 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The table above, as shown to whoever may dial: last two digits and what happens.
+pub const BEHAVIOURS: [(&str, &str); 8] = [
+    ("000", "answers at once (00 to 19)"),
+    ("020", "rings 2 seconds, then answers (20 to 39)"),
+    ("040", "early media, answers after 5 seconds (40 to 49)"),
+    ("050", "busy (50 to 59)"),
+    ("060", "rings, no answer (60 to 69)"),
+    ("070", "503: the carrier fails (70 to 79)"),
+    ("081", "answers, hangs up after (n - 80) x 5 + 5 seconds (80 to 89)"),
+    ("090", "does not exist (90 to 94); declined (95 to 99)"),
+];
+
 /// How a number is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behaviour {

@@ -79,6 +79,13 @@ impl SipThread {
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`SipThread::core_counts`], for whoever reads them later.
+    #[must_use]
+    pub fn core_figures(&self) -> Arc<dyn Fn() -> Counts + Send + Sync> {
+        let figures = Arc::clone(&self.figures);
+        Arc::new(move || *figures.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Returns when the thread is over. Before [`SipThread::stop`] that is a panic: the server cannot go on without it.
     pub async fn ended(&mut self) {
         let _ = (&mut self.ended).await;

@@ -42,6 +42,7 @@ impl From<sqlx::Error> for Trouble {
 pub(super) async fn write(mut queue: Queue, pool: PgPool, keys: Keyring) {
     // A connection of its own: reads never make a commit wait.
     let options = PgPoolOptions::new().max_connections(1).test_before_acquire(false).max_lifetime(None);
+    let options = options.acquire_timeout(Duration::from_secs(2));
     let writer = options.connect_lazy_with((*pool.connect_options()).clone());
     while let Some(Batch { entries, told }) = queue.next().await {
         let subjects: Vec<_> = entries.iter().map(|e| Subject::Account(e.account)).collect();
@@ -57,7 +58,13 @@ pub(super) async fn write(mut queue: Queue, pool: PgPool, keys: Keyring) {
 }
 
 async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
-    match transaction(pool, entries).await {
+    let mut written = transaction(pool, entries).await;
+    if matches!(&written, Err(Trouble::NotDone(error)) if !matches!(error, sqlx::Error::Database(_))) {
+        // The connection broke before the commit: nothing was written, and a new one may do.
+        tracing::warn!("a journal batch is tried again on a new connection");
+        written = transaction(pool, entries).await;
+    }
+    match written {
         Ok(outcomes) => outcomes,
         // Some entry of the batch is at fault: each is written on its own, so that only that one fails.
         Err(Trouble::Contradiction) if entries.len() > 1 => {

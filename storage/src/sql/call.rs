@@ -188,6 +188,12 @@ impl SqlStore {
             .collect()
     }
 
+    pub(crate) async fn open_holds(&self) -> Result<u64, StoreError> {
+        let text = "select count(*) from calls join holds on holds.account_key = calls.account_key and holds.call_no = calls.no";
+        let row = self.db.fetch_one(text, values![]).await?;
+        Ok(row.map(|mut row| row.int()).transpose()?.unwrap_or(0).unsigned_abs())
+    }
+
     pub(crate) async fn holds(&self, account: AccountKey, call: CallNo) -> Result<Vec<Hold>, StoreError> {
         let text = "select leg, step, amount from holds where account_key = $1 and call_no = $2 order by leg, step";
         let rows = self.db.fetch(text, values![account.0, call.0]).await?;

@@ -145,3 +145,49 @@ async fn orphans_and_negative_amounts_are_named() {
     names("insert into events values (99, 1, 0, 0, x'00')", Invariant::Orphan, 99).await;
     names("insert into holds values (99, 1, 0, 0, 5, 1)", Invariant::Orphan, 99).await;
 }
+
+/// The same rules read the other engine's rows.
+pub async fn on_postgres(cluster: &crate::postgres::Cluster) {
+    use sqlx::{Connection, PgConnection};
+    let store = crate::postgres(cluster, "corruption").await;
+    let mut world = World::new(store.clone(), 8).await;
+    let journal = Journal::start(&store, JournalOptions::default());
+    let mut keys = Vec::new();
+    for name in ["ann", "bob"] {
+        let key = world.account(name, 1_000).await;
+        let mut actor = world.actor(key).await;
+        let (mut call, start) = actor.start(&mut world, 100);
+        let answer = actor.renew(&mut world, &mut call, 10);
+        let settle = actor.settle(&mut world, &call, 50);
+        submit(&journal, vec![start, answer, settle]).await.into_iter().for_each(|o| o.expect("written"));
+        keys.push(key);
+    }
+    crate::audited(&store).await;
+    let mut raw = PgConnection::connect(&cluster.url("corruption")).await.expect("connects");
+    for refused in
+        ["delete from transfers", "update holds set amount = 0", "update cdrs set charged = 0", "truncate cdrs cascade"]
+    {
+        let error = sqlx::raw_sql(refused).execute(&mut raw).await.expect_err(refused).to_string();
+        assert!(error.contains("append-only"), "{refused}: {error}");
+    }
+    sqlx::raw_sql("update cdrs set destination_index = null")
+        .execute(&mut raw)
+        .await
+        .expect("a blind index may be erased");
+    let spoil = "alter table transfers disable trigger all; delete from transfers where account_key = 1 and kind = 'CALL_CHARGE'; \
+                 delete from events where account_key = 2 and seq = 3; insert into holds values (99, 1, 0, 0, 5, 1)";
+    sqlx::raw_sql(spoil).execute(&mut raw).await.expect("spoilt");
+    let report = audit(&store, |_| {}).await.expect("the audit can read");
+    let found: Vec<_> = report.told.iter().map(|b| (b.account.0, b.invariant)).collect();
+    for expected in [
+        (1, Invariant::C3),
+        (1, Invariant::Total),
+        (2, Invariant::Events),
+        (99, Invariant::L3),
+        (99, Invariant::Orphan),
+    ] {
+        assert!(found.contains(&expected), "{expected:?}: {report}");
+    }
+    raw.close().await.expect("closed");
+    store.close().await;
+}

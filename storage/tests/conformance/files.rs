@@ -85,6 +85,47 @@ async fn p3_no_database_file_holds_a_readable_word_of_anybody() {
 }
 
 #[tokio::test]
+async fn p4_a_destroyed_key_is_in_no_file_any_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = crate::sqlite(folder.path()).await;
+    let key = populate(&store).await;
+    let wrapped: Vec<u8> = {
+        let raw = rusqlite::Connection::open(folder.path().join("keys.db")).expect("opens");
+        let text = "select identity from subject_keys where subject = ?1";
+        let subject = [&[1][..], &key.0.to_be_bytes()].concat();
+        raw.query_row(text, [subject], |row| row.get(0)).expect("there")
+    };
+    let found = || {
+        let files = std::fs::read_dir(folder.path()).expect("readable").flatten();
+        files.filter(|file| contains(&std::fs::read(file.path()).expect("readable"), &wrapped)).count()
+    };
+    assert!(found() > 0);
+    store.destroy_key(Subject::Account(key), Class::Identity).await.expect("destroyed");
+    assert_eq!(found(), 0, "neither in the database nor in its write-ahead log");
+    store.close().await;
+}
+
+/// Everything can be awaited in a spawned task.
+#[test]
+fn the_futures_can_move_between_threads() {
+    fn is_send<T: Send>(_: impl FnOnce(Store) -> T) {}
+    is_send(|store| async move { store.account(AccountKey(1)).await.map(drop) });
+    is_send(|store| async move { store.create_accounts(&[], |_| {}).await.map(drop) });
+    is_send(|store| async move { store.decks().await.map(drop) });
+    is_send(|store| async move { store.live_calls(None, 1).await.map(drop) });
+    is_send(|store| async move { store.calls_page(AccountKey(1), None, 1, &CallFilter::default()).await.map(drop) });
+    is_send(|store| async move { store.events_after(AccountKey(1), Default::default(), 1).await.map(drop) });
+    is_send(|store| async move { store.write_bindings(&[], START).await });
+    is_send(|store| async move { store.user_by_email("x").await.map(drop) });
+    is_send(|store| async move { store.memberships(UserId(uuid::Uuid::nil())).await.map(drop) });
+    is_send(|store| async move { store.device_token(&[0; 32]).await.map(drop) });
+    is_send(|store| async move { store.purge_events(START, 1).await.map(drop) });
+    is_send(|store| async move { store.destroy_key(Subject::Account(AccountKey(1)), Class::Calls).await });
+    is_send(|store| async move { storage::audit::audit(&store, |_| {}).await.map(drop) });
+    is_send(|store| async move { Journal::start(&store, JournalOptions::default()).flush().await });
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = crate::sqlite(folder.path()).await;

@@ -6,6 +6,7 @@ mod corruption;
 mod disk;
 mod files;
 mod model;
+mod outage;
 mod postgres;
 mod samples;
 mod suite;
@@ -73,6 +74,8 @@ macro_rules! conformance {
                 store.close().await;
             )*
             model::on_postgres(&cluster).await;
+            outage::on_postgres(&cluster).await;
+            corruption::on_postgres(&cluster).await;
         }
     };
 }

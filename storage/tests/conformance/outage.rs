@@ -1,0 +1,105 @@
+//! PostgreSQL goes away at the worst moment: an entry is told as written exactly when it is.
+
+use crate::postgres::Cluster;
+use crate::samples::*;
+use schema::journal::Rejection;
+use schema::money::Micros;
+use sqlx::{Connection, PgConnection};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use storage::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+/// What the proxy does with the next COMMIT.
+const PASS: u8 = 0;
+const CUT_BEFORE: u8 = 1;
+const CUT_AFTER: u8 = 2;
+
+/// Forwards connections to the server's socket. Returns its port and its switch.
+async fn proxy(socket: PathBuf) -> (u16, Arc<AtomicU8>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let switch = Arc::new(AtomicU8::new(PASS));
+    let watched = switch.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = UnixStream::connect(&socket).await.expect("the server is up");
+            tokio::spawn(forward(client, server, watched.clone()));
+        }
+    });
+    (port, switch)
+}
+
+async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<AtomicU8>) {
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let Ok(length @ 1..) = read else { return };
+                let commit = asked[..length].windows(6).any(|w| w.eq_ignore_ascii_case(b"commit"));
+                let action = if commit { switch.swap(PASS, Ordering::SeqCst) } else { PASS };
+                if action == CUT_BEFORE {
+                    return;
+                }
+                server.write_all(&asked[..length]).await.expect("the server reads");
+                if action == CUT_AFTER {
+                    // The answer comes, and nobody hears it.
+                    let _ = server.read(&mut answered).await;
+                    return;
+                }
+            }
+            read = server.read(&mut answered) => {
+                let Ok(length @ 1..) = read else { return };
+                if client.write_all(&answered[..length]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pub async fn on_postgres(cluster: &Cluster) {
+    println!("outage");
+    cluster.create_database("outage").await;
+    let (port, switch) = proxy(cluster.folder().join(".s.PGSQL.5432")).await;
+    let url = DatabaseUrl::parse(&format!("postgres://ringfence@127.0.0.1:{port}/outage")).expect("a url");
+    let keys_url = DatabaseUrl::sqlite(cluster.folder().join("outage.keys.db"));
+    let keys = Keyring::open(&keys_url, &MasterKey::from_bytes(crate::MASTER)).await.expect("keys");
+    let store = Store::open(&url, keys).await.expect("a store");
+    let mut world = World::new(store.clone(), 1).await;
+    let key = world.account("ann", 100).await;
+    let journal = Journal::start(&store, JournalOptions::default());
+    let mut actor = world.actor(key).await;
+    let first = actor.credit(&mut world, 1, "a", [0; 32]).1;
+    assert_eq!(submit(&journal, vec![first]).await, [Ok(())]);
+
+    switch.store(CUT_AFTER, Ordering::SeqCst);
+    let told = actor.credit(&mut world, 10, "b", [0; 32]).1;
+    assert_eq!(submit(&journal, vec![told]).await, [Ok(())], "it was committed, though the answer was lost");
+    assert_eq!(world.actor(key).await.figures.total, Micros(111));
+
+    switch.store(CUT_BEFORE, Ordering::SeqCst);
+    let before = actor.clone();
+    let lost = actor.credit(&mut world, 100, "c", [0; 32]).1;
+    assert_eq!(submit(&journal, vec![lost]).await, [Err(Rejection::Failed)], "the commit never arrived");
+    assert_eq!(world.actor(key).await.figures, before.figures);
+
+    let mut raw = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
+    let end =
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'outage' and pid <> pg_backend_pid()";
+    sqlx::raw_sql(end).execute(&mut raw).await.expect("ended");
+    let mut actor = before;
+    let again = actor.credit(&mut world, 100, "c", [0; 32]).1;
+    let outcome = submit(&journal, vec![again.clone()]).await;
+    if outcome != [Ok(())] {
+        // The server's farewell was read as the answer: known not to be done, so it can be tried again.
+        assert_eq!(outcome, [Err(Rejection::Failed)]);
+        assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "a broken connection is made anew");
+    }
+    assert_eq!(world.actor(key).await.figures.total, Micros(211));
+    crate::audited(&store).await;
+    raw.close().await.expect("closed");
+    store.close().await;
+}
