@@ -93,6 +93,9 @@ pub struct Sip {
     /// Host or address written into Via and Contact; default: the listener's address, else `domain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
+    /// Digest algorithms offered, most preferred first (RFC 8760): `SHA-256`, `MD5`. Some older phones and SIPp give up when the
+    /// first is one they do not know; development mode therefore begins with MD5.
+    pub digest: Vec<String>,
     /// Outside development: customers may use UDP and TCP too, where everyone on the way can read them.
     pub allow_plain_customers: bool,
 }
@@ -168,6 +171,7 @@ impl Default for Config {
                 tcp: None,
                 tls: None,
                 advertised: None,
+                digest: vec![String::from("SHA-256"), String::from("MD5")],
                 allow_plain_customers: false,
             },
             service_number: None,
@@ -190,6 +194,7 @@ impl Config {
                 udp: Some(loopback(5060)),
                 tcp: Some(loopback(5060)),
                 tls: Some(SipTls { listen: loopback(5061), cert: None, key: None }),
+                digest: vec![String::from("MD5"), String::from("SHA-256")],
                 allow_plain_customers: true,
                 ..base.sip
             },
@@ -239,6 +244,12 @@ impl Config {
         self.service_number.clone().map(ServiceNumber)
     }
 
+    /// Digest algorithms offered.
+    #[must_use]
+    pub fn digest_algorithms(&self) -> Vec<sip::digest::Algorithm> {
+        self.sip.digest.iter().filter_map(|name| sip::digest::Algorithm::parse(name)).collect()
+    }
+
     /// Every listener with the key that names it.
     fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
         let mut all = vec![("http.listen", self.http.listen), ("metrics.listen", self.metrics.listen)];
@@ -265,6 +276,9 @@ impl Config {
             || !self.sip.domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
         {
             return wrong("sip.domain", &self.sip.domain, "must be a host name or address");
+        }
+        if self.sip.digest.is_empty() || self.digest_algorithms().len() != self.sip.digest.len() {
+            return wrong("sip.digest", format!("{:?}", self.sip.digest), "must list SHA-256, MD5 or both");
         }
         if !(1..=1_000_000).contains(&self.limits.live_calls) {
             return wrong("limits.live_calls", self.limits.live_calls, "must be 1 to 1000000");
@@ -364,7 +378,7 @@ mod tests {
         let cases = [
             ("htp.listen = \"127.0.0.1:1\"", "FILE: unknown key htp: allowed are data_dir, development,"),
             ("[http]\nlisten = \"nonsense\"", "FILE: http.listen"),
-            ("[sip]\nport = 5060", "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, advertised"),
+            ("[sip]\nport = 5060", "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, advertised, digest"),
             ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
             ("service_number = \"123\"", "FILE: service_number"),
             (

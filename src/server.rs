@@ -320,6 +320,7 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
     CoreConfig {
         domain: config.sip.domain.as_str().into(),
         other_hosts: if config.development { vec!["127.0.0.1".into(), "localhost".into()] } else { Vec::new() },
+        digest: config.digest_algorithms(),
         udp: advertised(addresses.sip_udp),
         tcp: advertised(addresses.sip_tcp),
         tls: advertised(addresses.sip_tls),

@@ -16,9 +16,9 @@ use crate::account::authorize::{Authorized, CallRequest};
 use crate::account::failover::NextAttempt;
 use crate::account::settle::CallEnd;
 use crate::account::{AccountMsg, Reply as Answer, Routed};
+use crate::admission::Live;
 use crate::context::Context;
 use crate::directory::{AskError, CallEntry, ProgressCell};
-use crate::system::Live;
 use crate::trunk::Channel;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
 use protocol::{Action, Ask, Input, Reply, TakenUp};
@@ -118,7 +118,7 @@ impl Actor for CallActor {
         }
         let now = self.ctx.now();
         let (core, actions) = match start {
-            Start::New(request, offer)) => CallCore::begin(*request, offer, self.ctx.retry_after_s()),
+            Start::New(request, offer) => CallCore::begin(*request, offer, self.ctx.retry_after_s()),
             Start::Resume(taken) => {
                 state.channel = taken.live.attempt.as_ref().and_then(|a| self.ctx.trunks.take_anyway(a.trunk));
                 CallCore::resume(*taken, now)

@@ -1,11 +1,12 @@
 //! What all actors share: the ways out (journal, legs, edge), the clocks and entropy, and the snapshots that are read
 //! without asking anybody.
 
+use crate::admission::Admission;
 use crate::directory::Directory;
 use crate::hub::Hubs;
 use crate::rating::Tariffs;
 use crate::supervisor::Supervisors;
-use crate::system::{ActorsConfig, Admission};
+use crate::system::ActorsConfig;
 use crate::trunk::Trunks;
 use crate::watches::Watches;
 use arc_swap::ArcSwap;

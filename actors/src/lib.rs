@@ -34,6 +34,7 @@
 //! [`dialplan`], [`deck_file`].
 
 pub mod account;
+mod admission;
 pub mod call;
 mod context;
 pub mod deck_file;

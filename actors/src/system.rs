@@ -6,6 +6,7 @@ use crate::account::caller_id::CallerChoice;
 use crate::account::core::Credited;
 use crate::account::ledger::{Credit, CreditRefused};
 use crate::account::view::{AccountView, LiveView};
+use crate::admission::Admission;
 use crate::call::machine::ASK_LIMIT;
 use crate::call::{self, CallMsg, Start};
 use crate::context::{Context, Tally};
@@ -14,11 +15,11 @@ use crate::edge::Edge;
 use crate::hub::{self, EventItem, Hubs};
 use crate::rating::Tariffs;
 use crate::supervisor::{Supervisors, TrunksMsg};
-use crate::trunk::{TokenBucket, Trunks};
+use crate::trunk::Trunks;
 use crate::watches::Watches;
 use arc_swap::ArcSwap;
 use futures_util::Stream;
-use schema::call::{Call, CallMode, RefusalCode};
+use schema::call::{Call, CallMode};
 use schema::edge::{EdgeCommand, EdgeEvent, TrunkAddress};
 use schema::entropy::Entropy;
 use schema::event::EventCursor;
@@ -26,8 +27,8 @@ use schema::id::{AccountKey, CallId, CredentialId, TrunkId};
 use schema::leg::{HangupCause, Invited, LegCommand, LegEvent, LegEventAt};
 use schema::number::ServiceNumber;
 use schema::time::{BootId, Clock, Mono};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::{Journal, Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -121,50 +122,6 @@ pub struct Counts {
     pub account_messages: u64,
     /// Messages handled by call actors.
     pub call_messages: u64,
-}
-
-/// How many calls the node lets in.
-pub(crate) struct Admission {
-    live: Arc<AtomicU32>,
-    rate: Mutex<TokenBucket>,
-    draining: AtomicBool,
-}
-
-/// One of the node's live calls; dropping it makes room for another.
-pub(crate) struct Live(Arc<AtomicU32>);
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Admission {
-    fn new(per_second: u32, at: Mono) -> Self {
-        Self {
-            live: Arc::default(),
-            rate: Mutex::new(TokenBucket::new(per_second, at)),
-            draining: AtomicBool::new(false),
-        }
-    }
-
-    /// Lets a call in. Only reasons of the whole node are looked at: an account's own limits are its own business.
-    fn admit(&self, max_live: u32, at: Mono) -> Result<Live, RefusalCode> {
-        if self.draining.load(Ordering::Acquire) {
-            return Err(RefusalCode::Draining);
-        }
-        let one_more = |live: u32| (live < max_live).then_some(live + 1);
-        self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).map_err(|_| RefusalCode::Overloaded)?;
-        let live = Live(self.live.clone());
-        let allowed = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(at);
-        if allowed { Ok(live) } else { Err(RefusalCode::Overloaded) }
-    }
-
-    /// Counts a call that is up already.
-    pub(crate) fn admit_anyway(&self) -> Live {
-        self.live.fetch_add(1, Ordering::AcqRel);
-        Live(self.live.clone())
-    }
 }
 
 /// All actors of this process. A cheap handle.
@@ -438,7 +395,7 @@ impl Actors {
     /// Lets no more calls in and has everything written that was decided. Live calls stay as they are stored: the next
     /// process carries them on.
     pub async fn drain(&self, limit: Duration) {
-        self.ctx.admission.draining.store(true, Ordering::Release);
+        self.ctx.admission.close();
         let flushed = async {
             self.edge.flush().await;
             self.ctx.journal.flush().await;
@@ -450,7 +407,7 @@ impl Actors {
 
     /// Ends all actors. Live calls stay as they are stored.
     pub fn stop(&self) {
-        self.ctx.admission.draining.store(true, Ordering::Release);
+        self.ctx.admission.close();
         self.ctx.supervisors.stop();
     }
 

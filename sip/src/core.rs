@@ -108,7 +108,7 @@ impl Core {
     /// When the domain cannot be a digest realm.
     pub fn new(config: CoreConfig, mut entropy: Entropy) -> Result<Self, Malformed> {
         let hosts: Vec<&str> = config.hosts().collect();
-        let challenger = Challenger::new(&mut entropy, &config.domain, &hosts)?;
+        let challenger = Challenger::new(&mut entropy, &config.domain, &hosts, &config.digest)?;
         Ok(Self {
             challenger,
             config,

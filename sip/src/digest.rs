@@ -23,7 +23,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    fn parse(token: &str) -> Option<Self> {
+    /// Reads a token, in any case.
+    #[must_use]
+    pub fn parse(token: &str) -> Option<Self> {
         [Self::Sha256, Self::Md5].into_iter().find(|known| known.as_str().eq_ignore_ascii_case(token))
     }
 

@@ -110,6 +110,9 @@ struct DataKey([u8; 32]);
 /// Most subjects whose keys are kept unwrapped.
 const CACHE: usize = 1_048_576;
 
+/// Why a key of call data is not destroyed.
+pub(crate) const LIVE_CALL: StoreError = StoreError::Refused("the account has a live call, whose state this key seals");
+
 /// First byte of everything sealed: AES-256-GCM, 12 bytes of nonce, ciphertext and tag.
 const SEALED: u8 = 1;
 

@@ -5,12 +5,12 @@
 //! `gate` first, a fair lock, so that neither ever polls the database's own lock (`busy_timeout` is for other processes).
 
 use crate::error::StoreError;
-use crate::keyring::{Class, Keyring, Subject};
+use crate::keyring::{Class, Keyring, LIVE_CALL, Subject};
 use crate::url::DatabaseUrl;
 use futures_util::{Stream, StreamExt};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction, query_with};
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Sqlite, Transaction, query_with};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -90,6 +90,12 @@ impl SqlStore {
 impl SqlStore {
     /// Destroys a key and erases the blind indexes of what it sealed.
     pub(crate) async fn destroy_key(&self, subject: Subject, class: Class) -> Result<(), StoreError> {
+        if let (Subject::Account(key), Class::Calls) = (subject, class) {
+            let live = self.db.fetch_one("select no from calls where account_key = $1 limit 1", values![key.0]).await?;
+            if live.is_some() {
+                return Err(LIVE_CALL);
+            }
+        }
         self.keys.destroy(subject, class).await?;
         match (subject, class) {
             (Subject::Account(key), Class::Identity) => {
@@ -120,7 +126,10 @@ impl Db {
             DatabaseUrl::Sqlite(path) => Self::open_sqlite(path).await,
             DatabaseUrl::Postgres(text) => {
                 let options = PgConnectOptions::from_str(text).map_err(failed)?;
-                let options = options.options([("synchronous_commit", "on")]).application_name("ringfence");
+                let options = options
+                    .options([("synchronous_commit", "on")])
+                    .application_name("ringfence")
+                    .disable_statement_logging();
                 let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
                 Ok(Self::Postgres(pool.connect_with(options).await.map_err(failed)?))
             }
@@ -135,7 +144,8 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .pragma("secure_delete", "on")
-            .busy_timeout(BUSY);
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
         let pool = |most| {
             let pool = SqlitePoolOptions::new().max_connections(most).test_before_acquire(false);
             pool.idle_timeout(None).max_lifetime(None)

@@ -54,17 +54,14 @@ impl Store {
         Self { backend: Backend::Memory(disk.clone()) }
     }
 
-    /// Destroys a key: what it sealed is gone for ever, backups included. Call data only when the account has no live call.
+    /// Destroys a key: what it sealed is gone for ever, backups included.
     ///
     /// # Errors
-    /// The store failed.
+    /// [`StoreError::Refused`] for call data of an account with a live call; or the store failed.
     pub async fn destroy_key(&self, subject: Subject, class: Class) -> Result<(), StoreError> {
         match &self.backend {
             Backend::Sql(sql) => sql.destroy_key(subject, class).await,
-            Backend::Memory(disk) => disk.write(|t| {
-                t.destroy_key(subject, class);
-                Ok(())
-            }),
+            Backend::Memory(disk) => disk.write(|t| t.destroy_key(subject, class)),
         }
     }
 

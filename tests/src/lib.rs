@@ -1,1 +1,4 @@
 //! Whole-system tests: real SIP, HTTP and WebSocket on loopback, and the simulator.
+
+pub mod server;
+pub mod sipp;

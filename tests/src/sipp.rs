@@ -53,7 +53,7 @@ impl Sipp {
             .args(["-sf", "caller.xml", "-inf", "callers.csv", "-i", "127.0.0.1", "-t", self.transport])
             .args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string(), "-l", &self.at_once.to_string()])
             .args(["-d", &self.hold_ms.to_string(), "-timeout", &format!("{seconds}s"), "-timeout_error"])
-            .args(["-nostdin", "-trace_err", "-trace_stat", "-stf", "stat.csv", "-fd", "1", "-recv_timeout", "40000", "-abortunexp"])
+            .args(["-nostdin", "-trace_err", "-trace_stat", "-stf", "stat.csv", "-fd", "1", "-recv_timeout", "40000", "-default_behaviors", "all,-abortunexp"])
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(folder.join("sipp.out"))?)
             .stderr(std::fs::File::create(folder.join("sipp.err"))?)

@@ -1,5 +1,6 @@
 //! What the SIP edge is told at its start.
 
+use crate::digest::Algorithm;
 use crate::flow::Protocol;
 use std::net::IpAddr;
 
@@ -19,6 +20,8 @@ pub struct CoreConfig {
     pub domain: Box<str>,
     /// Further hosts that requests may be addressed to.
     pub other_hosts: Vec<Box<str>>,
+    /// Digest algorithms offered, most preferred first.
+    pub digest: Vec<Algorithm>,
     /// Over UDP.
     pub udp: Option<Advertised>,
     /// Over TCP.

@@ -4,7 +4,7 @@
 use super::carrier::{Behaviour, Carrier, CarrierCounts, CarrierEvent};
 use super::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
 use super::*;
-use crate::digest::{Challenger, Origin, Scheme, ha1};
+use crate::digest::{Algorithm, Challenger, Origin, Scheme, ha1};
 use crate::message::{Message, Method, ResponseBuilder};
 use schema::entropy::Entropy;
 use schema::pii::Pii;
@@ -68,7 +68,9 @@ impl World {
 
     fn with_gate(password: &'static str) -> Self {
         let mut world = Self::new();
-        let challenger = Challenger::new(&mut world.entropy, "ringfence.example", &[]).expect("a realm");
+        let challenger =
+            Challenger::new(&mut world.entropy, "ringfence.example", &[], &[Algorithm::Sha256, Algorithm::Md5])
+                .expect("a realm");
         world.gate = Some(Gate { challenger, password, verdicts: BTreeMap::new() });
         world
     }

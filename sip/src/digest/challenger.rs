@@ -109,24 +109,32 @@ pub struct Challenger {
     key: hmac::Key,
     realm: Box<str>,
     hosts: Vec<Box<str>>,
+    algorithms: Box<[Algorithm]>,
     dummy: Ha1,
     counts: NonceCounts,
 }
 
 impl Challenger {
-    /// For a realm (usually the domain) and the host names and addresses that are ours. The key is new, so that nonces of
-    /// an earlier process are stale.
+    /// For a realm (usually the domain), the host names and addresses that are ours, and the algorithms to offer, most
+    /// preferred first. The key is new, so that nonces of an earlier process are stale.
     ///
     /// # Errors
-    /// When the realm is empty or holds a quote, a backslash or a control character.
-    pub fn new(entropy: &mut Entropy, realm: &str, hosts: &[&str]) -> Result<Self, Malformed> {
-        if realm.is_empty() || realm.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {
+    /// When no algorithm is given, or the realm is empty or holds a quote, a backslash or a control character.
+    pub fn new(
+        entropy: &mut Entropy,
+        realm: &str,
+        hosts: &[&str],
+        algorithms: &[Algorithm],
+    ) -> Result<Self, Malformed> {
+        if algorithms.is_empty() || realm.is_empty() || realm.chars().any(|c| c.is_control() || matches!(c, '"' | '\\'))
+        {
             return Err(Malformed);
         }
         Ok(Self {
             key: new_key(entropy),
             realm: realm.into(),
             hosts: hosts.iter().map(|host| Box::from(*host)).collect(),
+            algorithms: algorithms.into(),
             dummy: Ha1 { md5: entropy.bytes(), sha256: entropy.bytes() },
             counts: NonceCounts::default(),
         })
@@ -152,13 +160,14 @@ impl Challenger {
 
     /// Values of the challenge header, most preferred first: one header field each (RFC 8760 §2.3).
     #[must_use]
-    pub fn challenge(&self, entropy: &mut Entropy, now: Mono, origin: Origin, stale: bool) -> [String; 2] {
+    pub fn challenge(&self, entropy: &mut Entropy, now: Mono, origin: Origin, stale: bool) -> Vec<String> {
         let nonce = nonce::make(&self.key, entropy, now, &origin.bytes());
         let stale = if stale { ", stale=true" } else { "" };
-        [Algorithm::Sha256, Algorithm::Md5].map(|algorithm| {
+        let one = |algorithm: &Algorithm| {
             let (realm, algorithm) = (&self.realm, algorithm.as_str());
             format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", qop=\"auth\", algorithm={algorithm}{stale}")
-        })
+        };
+        self.algorithms.iter().map(one).collect()
     }
 
     /// Reads a request's credentials and checks everything but the secret. Keeps nothing.
@@ -186,6 +195,9 @@ impl Challenger {
             None => Algorithm::Md5,
             Some(token) => Algorithm::parse(&token).ok_or(Refusal::Unsupported)?,
         };
+        if !self.algorithms.contains(&algorithm) {
+            return Err(Refusal::Unsupported);
+        }
         let is_auth = params.value("qop").is_some_and(|qop| qop.eq_ignore_ascii_case("auth"));
         let is_hashed = params.value("userhash").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         if !is_auth || is_hashed {

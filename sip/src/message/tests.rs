@@ -482,7 +482,9 @@ fn written() -> Vec<Bytes> {
     let request = Message::parse_datagram(&invite).expect("our own").with_source(source());
     let early = ResponseBuilder::to_request(&request, 183, Some("early")).contact(&odd).build().expect("built");
     let mut entropy = Entropy::from_number(1);
-    let challenger = crate::digest::Challenger::new(&mut entropy, "example.com", &[]).expect("a realm");
+    let challenger =
+        crate::digest::Challenger::new(&mut entropy, "example.com", &[], &[crate::digest::Algorithm::Sha256])
+            .expect("a realm");
     let origin = crate::digest::Origin::Address(source().ip());
     let mut challenge = ResponseBuilder::to_request(&request, 407, Some("t"));
     for value in challenger.challenge(&mut entropy, schema::time::Mono(0), origin, true) {

@@ -5,7 +5,7 @@ use crate::binding::{BindingWrite, Registration, identity};
 use crate::call::without_call_data;
 use crate::error::StoreError;
 use crate::event::{EventRow, last_cursor};
-use crate::keyring::{Class, Subject};
+use crate::keyring::{Class, LIVE_CALL, Subject};
 use crate::ledger::{LedgerCursor, PostedTransfer};
 use crate::person::{Brand, MemberRole, OperatorRole, User, canonical_email};
 use crate::session::{DeviceToken, Session, TokenHash};
@@ -254,7 +254,12 @@ impl Tables {
     }
 
     /// What the SQL stores cannot read any more is not there any more.
-    pub(crate) fn destroy_key(&mut self, subject: Subject, class: Class) {
+    pub(crate) fn destroy_key(&mut self, subject: Subject, class: Class) -> Result<(), StoreError> {
+        if let (Subject::Account(key), Class::Calls) = (subject, class)
+            && self.accounts.get(&key).is_some_and(|account| !account.calls.is_empty())
+        {
+            return Err(LIVE_CALL);
+        }
         self.destroyed.insert((subject, class));
         match (subject, class) {
             (Subject::Account(key), Class::Identity) => {
@@ -278,5 +283,6 @@ impl Tables {
             }
             (Subject::Account(_), Class::Billing) | (Subject::User(_), _) => {}
         }
+        Ok(())
     }
 }

@@ -552,6 +552,13 @@ pub async fn p4_what_a_destroyed_key_sealed_cannot_be_read(store: Store) {
         submit(&journal, vec![start, answer, settle]).await.into_iter().for_each(|o| o.expect("written"));
     }
     let before = store.cdr(ann, CallNo(1)).await.expect("readable").expect("there");
+    let mut actor = world.actor(ann).await;
+    let (live, start) = actor.start(&mut world, 1);
+    assert_eq!(submit(&journal, vec![start]).await, [Ok(())]);
+    let refused = store.destroy_key(Subject::Account(ann), Class::Calls).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    let end = actor.settle(&mut world, &live, 0);
+    assert_eq!(submit(&journal, vec![end]).await, [Ok(())]);
     store.destroy_key(Subject::Account(ann), Class::Calls).await.expect("destroyed");
     store.destroy_key(Subject::Account(ann), Class::Identity).await.expect("destroyed");
     let after = store.cdr(ann, CallNo(1)).await.expect("readable").expect("billing keeps the row");

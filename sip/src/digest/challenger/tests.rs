@@ -30,7 +30,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut entropy = Entropy::from_number(5);
-        let challenger = Challenger::new(&mut entropy, "ringfence.example", &["127.0.0.1"]).expect("a realm");
+        let challenger =
+            Challenger::new(&mut entropy, "ringfence.example", &["127.0.0.1"], &[Algorithm::Sha256, Algorithm::Md5])
+                .expect("a realm");
         Self { entropy, challenger, ha1: ha1("alice", "ringfence.example", "secret") }
     }
 
@@ -178,6 +180,8 @@ fn two_credentials_of_our_realm_are_refused() {
 #[test]
 fn a_realm_cannot_break_out_of_its_quotes() {
     for realm in ["", "a\"b", "a\\b", "a\r\nb"] {
-        assert!(Challenger::new(&mut Entropy::from_number(1), realm, &[]).is_err());
+        assert!(
+            Challenger::new(&mut Entropy::from_number(1), realm, &[], &[Algorithm::Sha256, Algorithm::Md5]).is_err()
+        );
     }
 }

@@ -79,6 +79,7 @@ fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
     let address = bound.udp_address().expect("bound");
     let advertised = Advertised { host: "127.0.0.1".into(), port: address.port() };
     let config = CoreConfig {
+        digest: vec![crate::digest::Algorithm::Sha256, crate::digest::Algorithm::Md5],
         domain: "ringfence.example".into(),
         other_hosts: Vec::new(),
         udp: Some(advertised),

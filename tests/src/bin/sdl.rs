@@ -1,0 +1,5 @@
+//! Prints the public GraphQL schema, for `just sdl`.
+
+fn main() {
+    print!("{}", graphql::schema_sdl());
+}

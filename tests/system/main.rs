@@ -1,0 +1,3 @@
+//! The whole system over real SIP, HTTP and WebSocket.
+
+mod sipp;
