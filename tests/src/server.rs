@@ -1,13 +1,24 @@
 //! A server of the tests' own: a temporary data folder, free ports, accounts as asked for.
 
+use actors::AccountView;
 use ringfence::config::{Config, SipTls};
 use ringfence::provision::{Provisioned, Provisioning};
 use ringfence::server::{Addresses, Server};
 use ringfence::world::World;
+use schema::call::Cdr;
 use schema::entropy::Entropy;
+use schema::id::AccountKey;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use storage::CallFilter;
+use storage::audit::{AuditReport, audit};
 use tempfile::TempDir;
+
+/// The caller ID of every account.
+pub const CALLER_ID: &str = "+12025550123";
+/// What owners of accounts sign in with.
+pub const PASSWORD: &str = "correct horse battery";
 
 /// Rates of the test world: 0.60 a minute in steps of a second for numbers of fiction; a cent a minute is what it costs us.
 pub const RETAIL: &str = "\
@@ -72,6 +83,54 @@ impl TestServer {
     /// # Panics
     /// When they cannot be made.
     pub async fn accounts(&self, count: u32, opening_credit: &str, limits: &str) -> Provisioned {
+        self.provision(&format!(
+            r#"
+            [[accounts_bulk]]
+            count = {count}
+            first_sip_username = "u0"
+            sip_password = "pw{{n}}"
+            country = "US"
+            currency = "EUR"
+            opening_credit = "{opening_credit}"
+            rate_deck = "Retail test"
+            caller_ids = [{{ number = "{CALLER_ID}", evidence = "assigned" }}]
+            limits = {{ rate_per_minute = "none", {limits} }}
+            "#
+        ))
+        .await
+    }
+
+    /// Adds an account whose owner signs in as `USERNAME@example.test` with [`PASSWORD`]; its phone has the same username
+    /// and the password `pw`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn customer(&self, username: &str, opening_credit: &str) -> AccountKey {
+        self.provision(&format!(
+            r#"
+            [[account]]
+            email = "{username}@example.test"
+            username = "{username}"
+            password = "{PASSWORD}"
+            country = "US"
+            currency = "EUR"
+            opening_credit = "{opening_credit}"
+            rate_deck = "Retail test"
+            sip_username = "{username}"
+            sip_password = "pw"
+            caller_ids = [{{ number = "{CALLER_ID}", evidence = "assigned" }}]
+            limits = {{ rate_per_minute = "none", live_calls = 10, calls_per_minute = 100 }}
+            "#
+        ))
+        .await;
+        self.account(username).await
+    }
+
+    /// Adds what this piece of a world file describes; it may name the decks `Retail test` and `Wholesale`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn provision(&self, piece: &str) -> Provisioned {
         let carrier = self.addresses().test_carrier.expect("development mode");
         let text = format!(
             r#"
@@ -90,28 +149,66 @@ impl TestServer {
             deck = "Wholesale"
             max_channels = 20000
             max_cps = 10000
-            [[accounts_bulk]]
-            count = {count}
-            first_sip_username = "u0"
-            sip_password = "pw{{n}}"
-            country = "US"
-            currency = "EUR"
-            opening_credit = "{opening_credit}"
-            rate_deck = "Retail test"
-            caller_ids = [{{ number = "+12025550123", evidence = "assigned" }}]
-            limits = {{ rate_per_minute = "none", {limits} }}
+            {piece}
             "#
         );
-        let files = BTreeMap::from([("retail".to_owned(), RETAIL.to_owned()), ("wholesale".to_owned(), WHOLESALE.to_owned())]);
+        let files =
+            BTreeMap::from([("retail".to_owned(), RETAIL.to_owned()), ("wholesale".to_owned(), WHOLESALE.to_owned())]);
         let world = World::of_texts(&text, &files).expect("a valid world");
         let store = &self.server.store;
         let brand = store.brand().await.expect("readable").expect("made at the start");
         let clock = ringfence::clock::system();
-        let entropy = Entropy::from_number(7);
-        let mut provisioning = Provisioning { store, brand: &brand, clock: &clock, entropy };
+        let seed = u64::try_from(clock().wall.0).expect("after 1970");
+        let mut provisioning =
+            Provisioning { store, brand: &brand, clock: &clock, entropy: Entropy::from_number(seed) };
         let done = provisioning.apply(&world, &mut |_, _| ()).await.expect("provisioned");
         self.server.actors.change_tariffs().await.expect("tariffs");
         done
+    }
+
+    /// The account of a SIP username.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn account(&self, username: &str) -> AccountKey {
+        let found = self.server.store.credential(username).await.expect("readable");
+        found.unwrap_or_else(|| panic!("{username} exists")).account
+    }
+
+    /// Its balance and live calls now.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn view(&self, account: AccountKey) -> Arc<AccountView> {
+        self.server.actors.view(account).await.expect("the account answers")
+    }
+
+    /// The calls of an account that are over, oldest first.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    pub async fn history(&self, account: AccountKey) -> Vec<Cdr> {
+        let page = self.server.store.calls_page(account, None, 1_000, &CallFilter::default()).await;
+        let mut calls = page.expect("readable");
+        calls.reverse();
+        calls
+    }
+
+    /// Waits until no call, leg, transaction or hold is left, then audits.
+    ///
+    /// # Panics
+    /// When something is left, or an invariant is broken.
+    pub async fn left_clean(&self) -> AuditReport {
+        self.until("no call, leg or hold is left", async |server| {
+            let counts = server.sip_counts();
+            server.actors.counts().live_calls == 0
+                && counts.legs + counts.dialogs + counts.server_transactions + counts.client_transactions == 0
+                && server.store.open_holds().await.is_ok_and(|open| open == 0)
+        })
+        .await;
+        let report = audit(&self.server.store, |_| ()).await.expect("readable");
+        assert!(report.is_clean(), "{:?}", report.told);
+        report
     }
 
     /// Waits until `is_so`, for at most 60 s.

@@ -53,7 +53,19 @@ impl Sipp {
             .args(["-sf", "caller.xml", "-inf", "callers.csv", "-i", "127.0.0.1", "-t", self.transport])
             .args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string(), "-l", &self.at_once.to_string()])
             .args(["-d", &self.hold_ms.to_string(), "-timeout", &format!("{seconds}s"), "-timeout_error"])
-            .args(["-nostdin", "-trace_err", "-trace_stat", "-stf", "stat.csv", "-fd", "1", "-recv_timeout", "40000", "-default_behaviors", "all,-abortunexp"])
+            .args([
+                "-nostdin",
+                "-trace_err",
+                "-trace_stat",
+                "-stf",
+                "stat.csv",
+                "-fd",
+                "1",
+                "-recv_timeout",
+                "40000",
+                "-default_behaviors",
+                "all,-abortunexp",
+            ])
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(folder.join("sipp.out"))?)
             .stderr(std::fs::File::create(folder.join("sipp.err"))?)
@@ -88,7 +100,8 @@ impl Sipp {
         // The ACK to a 407 belongs to the INVITE's transaction: the same branch.
         let ack_407 = request("ACK", to_server, 1, "[peer_tag_param]", "", false).replace("[branch]", "[branch-3]");
         let invite_2 = request("INVITE", to_server, 2, "", "[field1]\r\n", true);
-        let ack = request("ACK", "[next_url]", 2, "[peer_tag_param]", "[routes]\r\n", false).replace("[routes]\r\n", "");
+        let ack =
+            request("ACK", "[next_url]", 2, "[peer_tag_param]", "[routes]\r\n", false).replace("[routes]\r\n", "");
         let bye = request("BYE", "[next_url]", 3, "[peer_tag_param]", "", false);
         let end = if self.hold_ms == 0 {
             let ok = "<![CDATA[\r\nSIP/2.0 200 OK\r\n[last_Via:]\r\n[last_From:]\r\n[last_To:]\r\n[last_Call-ID:]\r\n[last_CSeq:]\r\nContent-Length: 0\r\n\r\n]]>";

@@ -14,15 +14,17 @@ async fn two_thousand_calls_from_fifty_accounts_leave_nothing_behind() {
     let server = TestServer::start().await;
     server.accounts(50, "100.00", "live_calls = 20, calls_per_minute = 1000").await;
     let sipp = caller(server.addresses().sip_udp.expect("UDP"), "u1", 2_000);
-    let folder = std::path::PathBuf::from("/tmp/spx"); std::fs::create_dir_all(&folder).unwrap();
+    let folder = server.folder.path().to_owned();
     let outcome = tokio::task::spawn_blocking(move || sipp.run(&folder)).await.expect("SIPp ran").expect("SIPp ran");
     assert_eq!(outcome, Outcome { successful: 2_000, failed: 0 });
-    server.until("no call, leg or hold is left", async |s| {
-        let counts = s.sip_counts();
-        s.actors.counts().live_calls == 0
-            && counts.legs + counts.dialogs + counts.server_transactions + counts.client_transactions == 0
-            && s.store.open_holds().await.is_ok_and(|open| open == 0)
-    }).await;
+    server
+        .until("no call, leg or hold is left", async |s| {
+            let counts = s.sip_counts();
+            s.actors.counts().live_calls == 0
+                && counts.legs + counts.dialogs + counts.server_transactions + counts.client_transactions == 0
+                && s.store.open_holds().await.is_ok_and(|open| open == 0)
+        })
+        .await;
     let report = storage::audit::audit(&server.server.store, |_| ()).await.expect("readable");
     assert!(report.is_clean(), "{:?}", report.told);
     assert_eq!(report.cdrs, 2_000);

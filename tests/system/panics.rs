@@ -1,0 +1,99 @@
+//! Actors that panic in the middle of calls (invariant A3).
+
+use schema::call::HangupSide;
+use schema::id::AccountKey;
+use schema::money::Micros;
+use std::time::Duration;
+use tests::phone::TestPhone;
+use tests::server::TestServer;
+
+async fn caller(server: &TestServer, credit: &str) -> (TestPhone, AccountKey) {
+    server.accounts(1, credit, "live_calls = 5, calls_per_minute = 100").await;
+    let account = server.account("u0").await;
+    (TestPhone::start(server.addresses().sip_udp.expect("UDP"), "u0", "pw0").await, account)
+}
+
+/// Every call was charged what it lasted, and the ledger says the same.
+async fn charged_right(server: &TestServer, account: AccountKey, credited: Micros) {
+    let mut charged = Micros::ZERO;
+    for cdr in server.history(account).await {
+        let seconds = i64::try_from(cdr.talk_ms.div_ceil(1_000)).expect("short");
+        assert_eq!((cdr.charged, cdr.loss), (Micros(10_000 * seconds), Micros::ZERO), "{} ms", cdr.talk_ms);
+        charged += cdr.charged;
+    }
+    assert_eq!(server.view(account).await.balance.total, credited - charged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a3_a_panic_in_a_call_ends_that_call_only_and_settles_it() {
+    let server = TestServer::start().await;
+    let (mut phone, account) = caller(&server, "10.00").await;
+    let (struck, other) = (phone.talk("15550000000").await, phone.talk("15550000001").await);
+    server
+        .until("the first call has cost something", async |s| {
+            s.actors.view(account).await.is_ok_and(|view| view.live_calls[0].cost >= Micros(20_000))
+        })
+        .await;
+    let live = server.view(account).await.live_calls.clone();
+    assert_eq!(live.len(), 2);
+
+    server.server.actors.panic_call(live[0].id);
+    assert!(!phone.ended(struck).await, "the server ends the struck call");
+    server.until("the struck call is in the history", async |s| s.store.call(live[0].id).await.is_ok_and(|c| c.is_some())).await;
+    let struck = server.history(account).await.remove(0);
+    assert_eq!(struck.call.id, live[0].id);
+    assert!(struck.charged >= Micros(20_000) && struck.talk_ms >= 1_000, "{struck:?}");
+    assert_eq!(struck.call.hangup.as_ref().map(|hangup| hangup.side), Some(HangupSide::Service));
+    assert_eq!(server.server.actors.counts().live_calls, 1);
+
+    // The other one goes on, and ends as any other.
+    let cost = server.view(account).await.live_calls[0].cost;
+    server
+        .until("the other call still costs more", async |s| {
+            s.actors.view(account).await.is_ok_and(|view| view.live_calls[0].cost > cost)
+        })
+        .await;
+    assert!(phone.is_up(other));
+    phone.hang_up(other).await;
+    server.left_clean().await;
+    assert_eq!(server.history(account).await.len(), 2);
+    charged_right(&server, account, Micros(10_000_000)).await;
+    assert_eq!(server.server.actors.counts().restarts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a3_a_panic_in_an_account_is_followed_by_a_rebuilt_one_and_its_calls_go_on() {
+    let server = TestServer::start().await;
+    // Eight seconds for the first call, one for the second: both need the rebuilt account soon.
+    let (mut phone, account) = caller(&server, "0.40").await;
+    let (first, second) = (phone.talk("15550000000").await, phone.talk("15550000001").await);
+    let before = server.view(account).await;
+    assert_eq!(before.live_calls.len(), 2);
+
+    server.server.actors.panic_account(account);
+    server.until("the account has failed", async |s| s.actors.counts().restarts == 1).await;
+    let after = server.view(account).await;
+    let ids = |view: &actors::AccountView| view.live_calls.iter().map(|call| call.id).collect::<Vec<_>>();
+    assert_eq!(ids(&after), ids(&before), "rebuilt with its live calls");
+    assert_eq!(after.balance.total, before.balance.total);
+    assert!(after.balance.reserved >= before.balance.reserved);
+    assert!(phone.is_up(first) && phone.is_up(second));
+
+    // It still extends, meters and settles: money comes, both calls outlast what was there at first.
+    let credit = ringfence::credit::by_operator("10.00", "k", "r").expect("an amount");
+    server.server.actors.credit(account, credit).await.expect("posted");
+    server
+        .until("the calls have cost more than the first money", async |s| {
+            s.actors.view(account).await.is_ok_and(|view| view.balance.accrued > Micros(400_000))
+        })
+        .await;
+    assert!(phone.is_up(first) && phone.is_up(second));
+    // Once more, with the hang-up at the same time.
+    server.server.actors.panic_account(account);
+    phone.hang_up(first).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    phone.hang_up(second).await;
+    server.left_clean().await;
+    assert_eq!(server.history(account).await.len(), 2);
+    charged_right(&server, account, Micros(10_400_000)).await;
+}
