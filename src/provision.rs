@@ -262,7 +262,7 @@ impl Provisioning<'_> {
 
     fn opening(&mut self, amount: Micros, at: Timestamp) -> Transfer {
         let description = String::from("Opening credit");
-        let request = crate::credit::request_hash(LedgerKind::TopUp, amount, &description);
+        let request = actors::credit_request_hash(LedgerKind::TopUp, amount, &description);
         Transfer {
             id: TransferId::generate(&mut self.entropy, at),
             kind: LedgerKind::TopUp,

@@ -71,7 +71,8 @@ impl Client {
     /// When that is refused.
     pub async fn signed_in(self, email: &str, password: &str) -> Self {
         let input = json!({"i": {"email": email, "password": password}});
-        let (headers, data) = self.send("mutation($i: SignInInput!) { signIn(input: $i) { viewer { email } } }", input).await;
+        let (headers, data) =
+            self.send("mutation($i: SignInInput!) { signIn(input: $i) { viewer { email } } }", input).await;
         assert_eq!(data["signIn"]["viewer"]["email"], email);
         let cookie = headers.get(SET_COOKIE).and_then(|line| line.to_str().ok()).expect("a cookie");
         let pair = cookie.split(';').next().expect("name=value").to_owned();

@@ -79,6 +79,9 @@ impl Browser {
         browser.pid = made["capabilities"]["goog:processID"].as_u64();
         assert!(browser.pid.is_some(), "chromedriver tells the browser's process: {made}");
         browser.session += &format!("/{}", made["sessionId"].as_str().expect("a session"));
+        // The page it begins with asks for many things of its own.
+        browser.open("about:blank").await;
+        browser.log("performance").await;
         browser
     }
 

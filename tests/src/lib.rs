@@ -1,7 +1,7 @@
 //! Whole-system tests: real SIP, HTTP and WebSocket on loopback, and the simulator.
 
-pub mod browser;
 pub mod api;
+pub mod browser;
 pub mod phone;
 pub mod server;
 pub mod sipp;

@@ -73,7 +73,10 @@ async fn a_credit_during_a_call_extends_it_and_withdraws_the_warning() {
     assert_eq!(cdr.call.hangup.as_ref().map(|hangup| hangup.side), Some(HangupSide::Caller));
     let seconds = cdr.talk_ms.div_ceil(1_000);
     assert!(seconds >= 15, "{} ms", cdr.talk_ms);
-    assert_eq!((cdr.call.billed_seconds, cdr.charged), (seconds, Micros(10_000 * i64::try_from(seconds).expect("short"))));
+    assert_eq!(
+        (cdr.call.billed_seconds, cdr.charged),
+        (seconds, Micros(10_000 * i64::try_from(seconds).expect("short")))
+    );
     assert_eq!(server.view(account).await.balance.total, Micros(5_120_000) - cdr.charged);
     server.left_clean().await;
 }

@@ -68,7 +68,7 @@ async fn a_customer_signs_in_watches_a_call_being_charged_and_hangs_it_up() {
     browser.gone(&part("live-call")).await;
     browser.see_words(&of("recent-call", "outcome"), "Answered").await;
     browser.see_words(&part("recent-call"), SHOWN_NUMBER).await;
-    server.left_clean().await;
+    server.until("the call is settled", async |server| server.actors.counts().live_calls == 0).await;
     let cdrs = server.history(account).await;
     let [cdr] = cdrs.as_slice() else { panic!("one call, not {}", cdrs.len()) };
     assert_eq!(cdr.call.hangup.as_ref().map(|hangup| hangup.side), Some(HangupSide::Service));

@@ -1,7 +1,7 @@
 //! The whole system over real SIP, HTTP and WebSocket.
 
-mod dashboard;
 mod credit;
+mod dashboard;
 mod money;
 mod panics;
 mod sipp;

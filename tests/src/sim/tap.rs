@@ -1,0 +1,171 @@
+//! What is seen on the wire in front of the server: which calls were answered and when each leg ended, whatever the program
+//! under test believes. It reads messages as they pass; from the program it takes only which call a message is about.
+
+use schema::id::CallId;
+use schema::time::Mono;
+use sip::message::{Message, Method, Uri};
+use std::collections::BTreeMap;
+
+/// A leg towards a carrier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BLeg {
+    /// Call-ID of its INVITE.
+    pub call_id: Box<str>,
+    /// When its first 200 came.
+    pub answered: Option<Mono>,
+    /// When its first BYE passed, either way.
+    pub bye: Option<Mono>,
+}
+
+/// A call as it was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Its attempts, in order.
+    pub b_legs: Vec<BLeg>,
+    /// When the caller was sent its 200.
+    pub accepted: Option<Mono>,
+    /// When the first BYE of the caller's leg passed, either way.
+    pub a_bye: Option<Mono>,
+    /// When the caller's CANCEL came, before the 200.
+    pub cancelled: Option<Mono>,
+}
+
+impl Observed {
+    /// The attempt with this Call-ID.
+    #[must_use]
+    pub fn b_leg(&self, call_id: &str) -> Option<&BLeg> {
+        self.b_legs.iter().find(|leg| &*leg.call_id == call_id)
+    }
+
+    /// The attempt that was answered then.
+    #[must_use]
+    pub fn answered_at(&self, at: Mono) -> Option<&BLeg> {
+        self.b_legs.iter().find(|leg| leg.answered == Some(at))
+    }
+
+    /// When the caller's leg ended.
+    #[must_use]
+    pub fn a_end(&self) -> Option<Mono> {
+        [self.a_bye, self.cancelled].into_iter().flatten().min()
+    }
+}
+
+/// What passed that the checker must look at now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notable {
+    /// The first INVITE of an attempt leaves for a carrier.
+    Invite { call: CallId, call_id: Box<str> },
+    /// A caller is sent its 200.
+    Accept { call: CallId },
+}
+
+/// The tap.
+#[derive(Default)]
+pub struct Tap {
+    calls: BTreeMap<CallId, Observed>,
+    /// The number dialled in each A-leg, by Call-ID.
+    dialled: BTreeMap<Box<str>, Box<str>>,
+    /// The newest call to each number; a plan dials every number once.
+    newest: BTreeMap<Box<str>, CallId>,
+    /// A-legs by Call-ID and the server's tag.
+    a_legs: BTreeMap<(Box<str>, Box<str>), CallId>,
+    /// B-legs by Call-ID.
+    b_legs: BTreeMap<Box<str>, CallId>,
+}
+
+fn is_success_of_invite(message: &Message) -> bool {
+    *message.method() == Method::Invite && matches!(message.status(), Some(200..=299))
+}
+
+fn tag(text: Option<&str>) -> Box<str> {
+    text.unwrap_or_default().into()
+}
+
+impl Tap {
+    /// The calls seen, by identity.
+    #[must_use]
+    pub const fn calls(&self) -> &BTreeMap<CallId, Observed> {
+        &self.calls
+    }
+
+    /// The server took an INVITE for this number to be this call.
+    pub fn invited(&mut self, call: CallId, number: &str) {
+        self.newest.insert(number.into(), call);
+    }
+
+    /// A message reaches the server.
+    pub fn received(&mut self, now: Mono, from_carrier: bool, message: &Message) {
+        if from_carrier {
+            return self.received_from_carrier(now, message);
+        }
+        match message.method() {
+            Method::Invite if message.is_request() && message.to_tag().is_none() => {
+                let number = message.request_uri().and_then(Uri::user_decoded).unwrap_or_default();
+                self.dialled.insert(message.call_id().into(), number.into_boxed_str());
+            }
+            Method::Cancel if message.is_request() => {
+                let number = self.dialled.get(message.call_id());
+                let call = number.and_then(|number| self.newest.get(number)).copied();
+                if let Some(seen) = call.and_then(|call| self.calls.get_mut(&call)).filter(|s| s.accepted.is_none()) {
+                    seen.cancelled.get_or_insert(now);
+                }
+            }
+            Method::Bye if message.is_request() => self.a_bye(now, message.call_id(), message.to_tag()),
+            _ => {}
+        }
+    }
+
+    fn received_from_carrier(&mut self, now: Mono, message: &Message) {
+        let is_bye = message.is_request() && *message.method() == Method::Bye;
+        if !is_bye && !is_success_of_invite(message) {
+            return;
+        }
+        if let Some(leg) = self.b_leg(message.call_id()) {
+            let moment = if is_bye { &mut leg.bye } else { &mut leg.answered };
+            moment.get_or_insert(now);
+        }
+    }
+
+    /// The server sends a message, on behalf of this call if it is known.
+    pub fn sent(&mut self, now: Mono, to_carrier: bool, message: &Message, call: Option<CallId>) -> Option<Notable> {
+        let (is_request, call_id) = (message.is_request(), message.call_id());
+        match message.method() {
+            Method::Invite if to_carrier && is_request && !self.b_legs.contains_key(call_id) => {
+                let call = call?;
+                self.b_legs.insert(call_id.into(), call);
+                let leg = BLeg { call_id: call_id.into(), answered: None, bye: None };
+                self.calls.entry(call).or_default().b_legs.push(leg);
+                Some(Notable::Invite { call, call_id: call_id.into() })
+            }
+            Method::Invite if !to_carrier && is_success_of_invite(message) => {
+                let call = call?;
+                self.a_legs.insert((call_id.into(), tag(message.to_tag())), call);
+                self.calls.entry(call).or_default().accepted.get_or_insert(now);
+                Some(Notable::Accept { call })
+            }
+            Method::Bye if is_request && to_carrier => {
+                if let Some(leg) = self.b_leg(call_id) {
+                    leg.bye.get_or_insert(now);
+                }
+                None
+            }
+            Method::Bye if is_request => {
+                self.a_bye(now, call_id, message.from_tag());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn b_leg(&mut self, call_id: &str) -> Option<&mut BLeg> {
+        let call = self.b_legs.get(call_id)?;
+        self.calls.get_mut(call)?.b_legs.iter_mut().find(|leg| &*leg.call_id == call_id)
+    }
+
+    fn a_bye(&mut self, now: Mono, call_id: &str, server_tag: Option<&str>) {
+        let call = self.a_legs.get(&(call_id.into(), tag(server_tag)));
+        if let Some(seen) = call.and_then(|call| self.calls.get_mut(call)) {
+            seen.a_bye.get_or_insert(now);
+        }
+    }
+}
