@@ -87,6 +87,12 @@ impl Client {
         let input = json!({"i": {"email": email, "password": password, "device": "test phone"}});
         let data = self.ask("mutation($i: SignInInput!) { signIn(input: $i) { token } }", input).await;
         let token = data["signIn"]["token"].as_str().expect("a token").to_owned();
+        self.bearing(&token)
+    }
+
+    /// The client with this token.
+    #[must_use]
+    pub fn bearing(self, token: &str) -> Self {
         self.with("authorization", &format!("Bearer {token}"))
     }
 
@@ -155,11 +161,31 @@ impl Socket {
     }
 
     async fn receive(&mut self) -> Value {
+        match self.message().await {
+            Ok(message) => message,
+            Err(code) => panic!("closed: {code}"),
+        }
+    }
+
+    /// The code with which the server closes; what comes before it is skipped.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn closed(&mut self) -> u16 {
+        loop {
+            if let Err(code) = self.message().await {
+                return code;
+            }
+        }
+    }
+
+    /// The next message, or the code of the end.
+    async fn message(&mut self) -> Result<Value, u16> {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("something in time");
             match message.expect("open").expect("open") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("JSON"),
-                Message::Close(why) => panic!("closed: {why:?}"),
+                Message::Text(text) => return Ok(serde_json::from_str(&text).expect("JSON")),
+                Message::Close(why) => return Err(why.map_or(1_005, |frame| frame.code.into())),
                 _ => {}
             }
         }

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod browser;
+pub mod carrier;
 pub mod phone;
 pub mod server;
 pub mod sipp;

@@ -2,6 +2,7 @@
 
 mod credit;
 mod dashboard;
+mod graphql;
 mod money;
 mod panics;
 mod sipp;

@@ -107,6 +107,7 @@ impl Core {
             bytes: bytes.clone(),
             flow: reply_flow(flow, request),
             cseq: request.cseq().0,
+            is_first: false,
             repeat: Repetition::from(now.mono, T2),
             give_up: now.mono + GIVE_UP,
         });
@@ -120,11 +121,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match &leg.stage {
             Stage::Incoming { .. } => {
-                let status = match cause {
-                    HangupCause::ServiceFailure => 500,
-                    HangupCause::NoAnswer => 480,
-                    _ => 487,
-                };
+                let status = if cause == HangupCause::ServiceFailure { 500 } else { 480 };
                 self.reject(id, status, Some(cause.as_str()), None, now);
             }
             Stage::Outgoing(_) => self.withdraw(id, cause, now),
@@ -135,7 +132,7 @@ impl Core {
                 self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
             }
             // A BYE must wait for the ACK (RFC 3261 §15).
-            Stage::Up if leg.ok.is_some() && leg.dialog.remote_cseq == leg.ok.as_ref().map(|ok| ok.cseq) => {
+            Stage::Up if leg.ok.as_ref().is_some_and(|ok| ok.is_first) => {
                 leg.hang_up.get_or_insert(cause);
             }
             Stage::Up => {

@@ -170,7 +170,8 @@ impl Core {
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let Way::Flow(flow) = leg.way else { return };
         let repeat = Repetition::from(now.mono, T2);
-        leg.ok = Some(Pending200 { bytes: bytes.clone(), flow, cseq, repeat, give_up: now.mono + GIVE_UP });
+        leg.ok =
+            Some(Pending200 { bytes: bytes.clone(), flow, cseq, is_first: true, repeat, give_up: now.mono + GIVE_UP });
         leg.stage = Stage::Up;
         self.respond_bytes(&key, bytes, now);
         self.arm_leg(id);
@@ -223,7 +224,7 @@ impl Core {
         if leg.dialog.remote.tag() != ack.from_tag() || leg.ok.as_ref().is_none_or(|ok| ok.cseq != ack.cseq().0) {
             return;
         }
-        let first = leg.ok.take().is_some_and(|ok| leg.dialog.local_cseq == 0 && leg.is_customer && ok.cseq > 0);
+        let first = leg.ok.take().is_some_and(|ok| ok.is_first);
         let hang_up = leg.hang_up.take();
         if ack.has_sdp() {
             leg.remote_sdp = Some(ack.body().clone());

@@ -50,6 +50,8 @@ pub(super) struct Pending200 {
     pub(super) bytes: Bytes,
     pub(super) flow: Flow,
     pub(super) cseq: u32,
+    /// Of the INVITE that began the call, not of a refresh.
+    pub(super) is_first: bool,
     pub(super) repeat: Repetition,
     pub(super) give_up: Mono,
 }

@@ -502,3 +502,186 @@ fn a_trunk_that_does_not_answer_is_down_and_up_again_when_it_does() {
     watch(&mut world, 40, &mut told);
     assert_eq!(told, [false, true]);
 }
+
+mod arbitrary {
+    //! Whatever comes in whatever order: no panic, bounded tables, and nothing left in the end.
+
+    use super::*;
+    use proptest::prelude::*;
+    use schema::id::CallId;
+    use schema::leg::Checkpoint;
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Request { method: usize, branch: u8, call: u8, from: u8, to: u8, cseq: u8, body: bool, again: bool },
+        Response { status: u16, method: usize, call: u8, to: u8 },
+        Command { kind: u8, leg: u8 },
+        Credential { ticket: u8, known: bool },
+        Wait(u32),
+    }
+
+    const METHODS: [&str; 9] = ["INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "UPDATE", "INFO", "REFER"];
+    const SDP: &str =
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            4 => (0..METHODS.len(), 0..6_u8, 0..3_u8, 0..2_u8, 0..3_u8, 0..4_u8, any::<bool>(), any::<bool>())
+                .prop_map(|(method, branch, call, from, to, cseq, body, again)| Act::Request { method, branch, call, from, to, cseq, body, again }),
+            2 => (100..700_u16, 0..METHODS.len(), 0..3_u8, 0..3_u8).prop_map(|(status, method, call, to)| Act::Response { status, method, call, to }),
+            3 => (0..7_u8, 0..3_u8).prop_map(|(kind, leg)| Act::Command { kind, leg }),
+            1 => (0..4_u8, any::<bool>()).prop_map(|(ticket, known)| Act::Credential { ticket, known }),
+            2 => (1..40_000_u32).prop_map(Act::Wait),
+        ]
+    }
+
+    /// The core, and the To-tags and branches it has used, so that some acts hit.
+    struct Fuzzed {
+        world: World,
+        tags: Vec<String>,
+        challenge: Option<crate::digest::Challenge>,
+        legs: Vec<LegId>,
+    }
+
+    impl Fuzzed {
+        fn new() -> Self {
+            let invited =
+                |n| LegId { attempt: n, ..LegId::b(CallId::generate(&mut Entropy::from_number(9), Timestamp(0)), 1) };
+            Self {
+                world: World::new("secret", FAIR),
+                tags: Vec::new(),
+                challenge: None,
+                legs: (1..4).map(invited).collect(),
+            }
+        }
+
+        fn drain(&mut self) {
+            while let Some(output) = self.world.core.poll_output() {
+                match output {
+                    Output::Send(_, bytes) | Output::SendTo(_, bytes) => {
+                        let message = Message::parse_datagram(&bytes).expect("what we write can be read");
+                        self.tags.extend(message.to_tag().map(str::to_owned));
+                        self.challenge = crate::digest::Challenge::best_of(&message).or(self.challenge.take());
+                    }
+                    Output::Leg(LegEventAt { event: LegEvent::Invited(invited), .. }) => self.legs.push(invited.leg),
+                    _ => {}
+                }
+            }
+        }
+
+        fn tag(&self, n: u8) -> String {
+            let known = self.tags.len().checked_sub(usize::from(n)).and_then(|at| self.tags.get(at));
+            known.map_or_else(String::new, |tag| format!(";tag={tag}"))
+        }
+
+        fn act(&mut self, act: &Act) {
+            let now = self.world.now;
+            match act {
+                Act::Request { method, branch, call, from, to, cseq, body, again } => {
+                    let method = METHODS[*method];
+                    let uri = if method == "REGISTER" {
+                        "sip:localhost".to_owned()
+                    } else {
+                        "sip:+447700900000@localhost".to_owned()
+                    };
+                    let credentials =
+                        self.challenge.as_ref().filter(|_| *again).map_or_else(String::new, |challenge| {
+                            let name = if method == "REGISTER" { "Authorization" } else { "Proxy-Authorization" };
+                            format!(
+                                "{name}: {}\r\n",
+                                challenge.answer("demo", "secret", method, &uri, "c", u32::from(*branch) + 1)
+                            )
+                        });
+                    let sdp = if *body { SDP } else { "" };
+                    let text = format!(
+                        "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bK{branch}\r\nMax-Forwards: 70\r\nFrom: <sip:demo@localhost>;tag={from}\r\nTo: <sip:demo@localhost>{}\r\nCall-ID: {call}\r\nCSeq: {cseq} {method}\r\nContact: <sip:demo@127.0.0.1:5100>\r\n{credentials}{}Content-Length: {}\r\n\r\n{sdp}",
+                        self.tag(*to),
+                        if *body { "Content-Type: application/sdp\r\n" } else { "" },
+                        sdp.len(),
+                    );
+                    self.take(&text);
+                }
+                Act::Response { status, method, call, to } => {
+                    let (method, tag) = (METHODS[*method], self.tag(*to));
+                    let call_id = if *call == 0 { "0123456789abcdef" } else { "other" };
+                    self.take(&format!(
+                        "SIP/2.0 {status} x\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKb{call}\r\nFrom: <sip:a@localhost>;tag=tag\r\nTo: <sip:b@localhost>{tag}\r\nCall-ID: {call_id}\r\nCSeq: 1 {method}\r\nContact: <sip:c@127.0.0.1:5090>\r\nContent-Length: 0\r\n\r\n"
+                    ));
+                }
+                Act::Command { kind, leg } => {
+                    let leg = self.legs[usize::from(*leg) % self.legs.len()];
+                    let sdp = Some(Pii::new(SDP.into()));
+                    let command = match kind {
+                        0 => LegCommand::Progress { leg, status: 180, sdp },
+                        1 => LegCommand::Accept { leg, sdp },
+                        2 => LegCommand::Reject { leg, status: 486, reason: None, retry_after_s: None },
+                        3 => LegCommand::Confirm { leg },
+                        4 => LegCommand::HangUp { leg, cause: HangupCause::Requested },
+                        5 => LegCommand::Resume {
+                            leg,
+                            checkpoint: Checkpoint { version: 1, state: Pii::new("{}".into()) },
+                        },
+                        _ => LegCommand::Invite(Box::new(Invite {
+                            leg,
+                            trunk: TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0)),
+                            gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() },
+                            trusted: true,
+                            ids: AttemptIds {
+                                call_id: "0123456789abcdef".into(),
+                                from_tag: "tag".into(),
+                                branch: format!("z9hG4bKb{}", leg.attempt).into(),
+                                cseq: 1,
+                            },
+                            destination: E164::parse("+447700900000").expect("valid"),
+                            presentation: Presentation::Withheld(presented()),
+                            offer: sdp,
+                            ring_timeout_s: 60,
+                        })),
+                    };
+                    self.world.core.handle(Input::Leg(command), now);
+                }
+                Act::Credential { ticket, known } => {
+                    let found = if *known {
+                        CredentialLookup::Found(Box::new(credential()))
+                    } else {
+                        CredentialLookup::Unavailable
+                    };
+                    let ticket = schema::edge::Ticket(u64::from(*ticket));
+                    self.world.core.handle(Input::Edge(EdgeCommand::Credential { ticket, found }), now);
+                }
+                Act::Wait(ms) => {
+                    self.world.now = now.after(Duration::from_millis(u64::from(*ms)));
+                    self.world.core.handle(Input::Timeout, self.world.now);
+                }
+            }
+            self.drain();
+        }
+
+        fn take(&mut self, text: &str) {
+            if let Ok(message) = Message::parse_datagram(&Bytes::from(text.to_owned())) {
+                let message = message.with_source(PHONE.into());
+                self.world.core.handle(Input::Message(Flow::udp(PHONE.into()), message), self.world.now);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+        #[test]
+        fn any_sequence_leaves_nothing_behind(acts in proptest::collection::vec(act(), 1..60)) {
+            let mut fuzzed = Fuzzed::new();
+            for act in &acts {
+                fuzzed.act(act);
+            }
+            // Hang everything up and let every timer run out.
+            for leg in fuzzed.legs.clone() {
+                fuzzed.world.core.handle(Input::Leg(LegCommand::HangUp { leg, cause: HangupCause::Requested }), fuzzed.world.now);
+            }
+            for _ in 0..400 {
+                fuzzed.act(&Act::Wait(1_000));
+            }
+            let counts = fuzzed.world.core.counts();
+            prop_assert_eq!(counts, Counts { registrations: counts.registrations, ..Counts::default() });
+        }
+    }
+}

@@ -55,6 +55,8 @@ pub struct Checker {
     pub told: BTreeMap<AccountKey, Vec<EventCursor>>,
     /// The last entry of each account.
     stored: BTreeMap<AccountKey, Seq>,
+    /// Calls that were live and are not any more.
+    settled: BTreeSet<CallId>,
     /// Since when a call is up on the wire and not in the store.
     lost_since: BTreeMap<CallId, Mono>,
     violations: Vec<String>,
@@ -146,9 +148,9 @@ impl Checker {
             if reliably(disk, async |store| store.call(call).await).await.is_none() {
                 self.broken(format!("C3: {call} is neither live nor in the history"));
             }
+            self.settled.insert(call);
         }
-        let back: Vec<_> = now.difference(&self.live).filter(|call| self.lost_since.contains_key(call)).collect();
-        if let Some(call) = back.first() {
+        if let Some(call) = now.intersection(&self.settled).next() {
             self.broken(format!("L3: {call} is live again after it was settled"));
         }
         self.live = now;

@@ -1,0 +1,42 @@
+//! The built-in test carrier on a UDP socket of the test's own, so that the test hears what reaches it.
+
+use schema::entropy::Entropy;
+use sip::demo::carrier::{Carrier, CarrierCommand, CarrierEvent};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+/// A carrier that tells what it sees.
+pub struct TestCarrier {
+    /// Where it takes calls.
+    pub address: SocketAddr,
+    events: mpsc::Receiver<CarrierEvent>,
+    _commands: mpsc::Sender<CarrierCommand>,
+}
+
+impl TestCarrier {
+    /// Starts one on a free port.
+    ///
+    /// # Panics
+    /// When there is no socket for it.
+    pub async fn start() -> Self {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a socket");
+        let address = socket.local_addr().expect("an address");
+        let mut carrier = Carrier::new(Entropy::from_number(address.port().into()), address, 1_000);
+        let (_commands, commands_in) = mpsc::channel(1);
+        let (events_out, events) = mpsc::channel(4_096);
+        let clock = ringfence::clock::system();
+        tokio::spawn(async move { sip::demo::run(&socket, &mut carrier, &clock, commands_in, &events_out).await });
+        Self { address, events, _commands }
+    }
+
+    /// The next thing that happened.
+    ///
+    /// # Panics
+    /// When nothing does.
+    pub async fn event(&mut self) -> CarrierEvent {
+        let event = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await;
+        event.expect("something in time").expect("the carrier runs")
+    }
+}

@@ -1,0 +1,202 @@
+//! What must be true once a world has come to rest: every call has its one record, which says what was seen on the wire, and
+//! the money adds up.
+
+use super::checker::{Checker, Known, reliably};
+use super::tap::{BLeg, Observed};
+use super::world::moment;
+use schema::call::{Cdr, HangupSide, LegSide};
+use schema::event::EventCursor;
+use schema::id::{AccountKey, CallId};
+use schema::ledger::LedgerKind;
+use schema::leg::HangupCause;
+use schema::money::Micros;
+use schema::rate::RateTerms;
+use schema::time::Mono;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use storage::memory::MemDisk;
+use storage::{CallFilter, PostedTransfer};
+
+/// An account's records, as stored at the end.
+struct Records {
+    cdrs: Vec<Cdr>,
+    transfers: Vec<PostedTransfer>,
+    events: Vec<EventCursor>,
+}
+
+/// What happened in a world, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Calls with a record.
+    pub calls: u64,
+    /// Of which refused.
+    pub refused: u64,
+    /// Calls that were charged.
+    pub charged: u64,
+    /// Calls with more than one attempt.
+    pub rerouted: u64,
+    /// Calls cut because the money ended.
+    pub cut: u64,
+    /// Answered calls that went on in another process.
+    pub resumed: u64,
+    /// Calls whose price could not be charged whole.
+    pub losses: u64,
+}
+
+/// Checks the records of all accounts.
+pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDisk) -> Tally {
+    let mut tally = Tally::default();
+    let mut counted: BTreeMap<CallId, u32> = BTreeMap::new();
+    for &account in accounts {
+        let records = read(account, disk).await;
+        for cdr in &records.cdrs {
+            *counted.entry(cdr.call.id).or_default() += 1;
+            count(&mut tally, cdr, checker.known.get(&cdr.call.id));
+            if let Err(what) = bill(checker, cdr) {
+                checker.broken(format!("C3: {}: {what}", cdr.call.id));
+            }
+        }
+        money(checker, account, &records);
+        if checker.told.remove(&account).unwrap_or_default() != records.events {
+            checker.broken(format!("A2: a subscriber of account {} missed events, or saw some twice", account.0));
+        }
+    }
+    let calls: Vec<_> = checker.known.keys().chain(checker.tap.calls().keys()).copied().collect();
+    for call in calls {
+        if counted.get(&call) != Some(&1) {
+            checker.broken(format!("C3: {call} has {} records", counted.get(&call).copied().unwrap_or(0)));
+        }
+    }
+    for (call, seen) in checker.tap.calls().clone() {
+        both_legs_ended(checker, call, &seen);
+    }
+    let report = reliably(disk, async |store| storage::audit::audit(store, |_| {}).await).await;
+    if !report.is_clean() {
+        checker.broken(format!("audit: {report}"));
+    }
+    tally
+}
+
+async fn read(account: AccountKey, disk: &MemDisk) -> Records {
+    reliably(disk, async |store| {
+        let cdrs = store.calls_page(account, None, 1_000, &CallFilter::default()).await?;
+        let transfers = store.ledger_page(account, None, 1_000).await?;
+        let mut events = Vec::new();
+        loop {
+            let after = events.last().copied().unwrap_or_default();
+            let page = store.events_after(account, after, 1_000).await?;
+            if page.is_empty() {
+                break;
+            }
+            events.extend(page.into_iter().map(|event| event.cursor));
+        }
+        Ok(Records { cdrs, transfers, events })
+    })
+    .await
+}
+
+fn count(tally: &mut Tally, cdr: &Cdr, known: Option<&Known>) {
+    let answered_before_crash = |known: &Known| {
+        cdr.call.answered_at.is_some_and(|answered| known.crashes.iter().any(|crash| *crash >= moment(answered)))
+    };
+    tally.calls += 1;
+    tally.refused += u64::from(cdr.attempts == 0);
+    tally.charged += u64::from(cdr.charged.is_positive());
+    tally.rerouted += u64::from(cdr.attempts > 1);
+    tally.cut += u64::from(is_by(cdr, HangupCause::FundsExhausted));
+    tally.resumed += u64::from(known.is_some_and(answered_before_crash));
+    tally.losses += u64::from(cdr.loss.is_positive());
+}
+
+fn is_by(cdr: &Cdr, cause: HangupCause) -> bool {
+    cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.reason == cause.as_str())
+}
+
+/// Between which two moments the end of a call lies, as far as the wire shows: the first end of a leg; later only when
+/// the process died after it and nobody alive knew of it.
+fn end(seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Mono), String> {
+    let ends = [seen.a_end(), leg.bye].into_iter().flatten().filter(|end| *end >= answered);
+    let (Some(first), Some(last)) = (ends.clone().min(), ends.max()) else {
+        return Err("no leg ended on the wire".to_owned());
+    };
+    let forgotten = known.crashes.iter().any(|crash| *crash >= first);
+    Ok((first, if forgotten { last } else { first }))
+}
+
+/// What was charged against what was seen.
+fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
+    let seen = checker.seen(cdr.call.id);
+    let accepted = seen.is_some_and(|seen| seen.accepted.is_some());
+    let price = cdr.charged + cdr.loss;
+    if !accepted && cdr.talk_ms == 0 {
+        return if price == Micros::ZERO { Ok(()) } else { Err(format!("{price} for a call without talk")) };
+    }
+    let (Some(seen), Some(known)) = (seen, checker.known.get(&cdr.call.id)) else {
+        return Err(format!("{} ms of talk in a call that was not seen", cdr.talk_ms));
+    };
+    let Some(answered) = cdr.call.answered_at.map(moment) else { return Err("it was accepted, not recorded".to_owned()) };
+    let Some(leg) = seen.answered_at(answered) else { return Err(format!("no carrier answered at {answered:?}")) };
+    if !accepted && seen.cancelled.is_none_or(|cancelled| cancelled < answered) && known.crashes.is_empty() {
+        return Err("the caller never heard the answer and is charged".to_owned());
+    }
+    let (first, last) = end(seen, leg, answered, known)?;
+    // A call that could not be taken up again is billed to its last proof of life.
+    let unknown = is_by(cdr, HangupCause::ServiceFailure) && !known.crashes.is_empty();
+    let least = if unknown { Duration::ZERO } else { first.since(answered) };
+    let most = last.since(answered);
+    let talk = Duration::from_millis(cdr.talk_ms);
+    if talk < least || talk > most {
+        return Err(format!("{talk:?} recorded, {least:?} to {most:?} seen"));
+    }
+    // A call that we cut is billed at most its grant, however late its BYE left.
+    let by_us = cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.side == HangupSide::Service);
+    let least = if by_us { least.min(Duration::from_secs(known.paid_s)) } else { least };
+    let terms = terms(cdr).ok_or("it has no rate")?;
+    if price < terms.charge(least) || price > terms.charge(most) {
+        return Err(format!("{price} for {least:?} to {most:?}"));
+    }
+    if cdr.loss.is_positive() && known.crashes.is_empty() {
+        return Err(format!("{} was lost without a crash", cdr.loss));
+    }
+    Ok(())
+}
+
+fn terms(cdr: &Cdr) -> Option<RateTerms> {
+    let leg = cdr.call.legs.iter().find(|leg| leg.side == LegSide::B)?;
+    leg.rate.as_ref().map(|rate| rate.terms)
+}
+
+fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
+    if seen.accepted.is_some() && seen.a_bye.is_none() {
+        checker.broken(format!("C4: the caller's leg of {call} never ended"));
+    }
+    if seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none()) {
+        checker.broken(format!("C4: a carrier answered {call}, and its leg never ended"));
+    }
+}
+
+/// L4, and that charges and records say the same.
+fn money(checker: &mut Checker, account: AccountKey, records: &Records) {
+    let of = |kind| records.transfers.iter().filter(move |posted| posted.transfer.kind == kind);
+    let charges: Micros = of(LedgerKind::CallCharge).map(|posted| posted.transfer.amount).sum();
+    let recorded: Micros = records.cdrs.iter().map(|cdr| cdr.charged).sum();
+    let credits: Micros = of(LedgerKind::TopUp).map(|posted| posted.transfer.amount).sum();
+    if charges != recorded || charges > credits {
+        checker.broken(format!(
+            "C3: account {} has credits of {credits}, charges of {charges} and records of {recorded}",
+            account.0
+        ));
+    }
+    let keyed = |key: &str| {
+        of(LedgerKind::TopUp).filter(move |posted| posted.transfer.key.as_ref().is_some_and(|k| k.key == key)).collect()
+    };
+    let mut wrong = Vec::new();
+    for ((_, key), payment) in checker.payments.iter().filter(|((owner, _), _)| *owner == account) {
+        let posted: Vec<_> = keyed(key);
+        let right = posted.iter().all(|posted| posted.transfer.amount == payment.amount);
+        if posted.len() > 1 || !right || (payment.acknowledged && posted.is_empty()) {
+            wrong.push(format!("L4: {key} of account {} was posted {} times", account.0, posted.len()));
+        }
+    }
+    wrong.into_iter().for_each(|what| checker.broken(what));
+}

@@ -1,0 +1,466 @@
+//! One life of the server within a world: the real actors, journal and SIP core on a runtime of their own with paused time.
+//! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
+
+use super::checker::Payment;
+use super::network::Datagram;
+use super::plan::{Act, Crash};
+use super::tap::Notable;
+use super::world::{DOMAIN, carrier, server, wall};
+use super::{Simulation, history};
+use actors::{Actors, ActorsConfig, Credit, EventItem};
+use futures_util::StreamExt;
+use schema::call::CallState;
+use schema::edge::EdgeCommand;
+use schema::entropy::Entropy;
+use schema::event::EventCursor;
+use schema::id::{AccountKey, CallId};
+use schema::ledger::{IdempotencyKey, LedgerKind};
+use schema::leg::{LegCommand, LegEvent, LegEventAt};
+use schema::money::Micros;
+use schema::time::{Clock, Mono, Now};
+use sip::core::{Advertised, Core, CoreConfig, Counts, Input, Output};
+use sip::digest::Algorithm;
+use sip::flow::{Destination, Flow};
+use sip::message::Message;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use storage::{Journal, Store};
+use tokio::sync::mpsc;
+
+/// Most commands that wait for the SIP core.
+const COMMANDS: usize = 1_024;
+/// Times the other tasks run between two datagrams at most.
+const YIELDS: u64 = 4;
+/// A probe or a refreshed registration may be under way at the end: it is waited for no longer.
+const SETTLE: Duration = Duration::from_secs(90);
+
+/// How a life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The plan is done.
+    Over,
+    /// It died.
+    Crashed(Crash),
+}
+
+/// What tasks beside the main one tell.
+pub enum Heard {
+    /// A subscriber was told.
+    Event(AccountKey, EventItem),
+    /// A top-up was answered.
+    Credited(AccountKey, String, Result<Micros, String>),
+    /// A hang-up was answered.
+    HungUp(CallId, Result<CallState, String>),
+}
+
+/// What was heard and not looked at yet.
+pub type Log = Arc<Mutex<Vec<Heard>>>;
+
+fn tell(log: &Log, heard: Heard) {
+    log.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
+}
+
+struct Life<'a> {
+    sim: &'a mut Simulation,
+    actors: Actors,
+    core: Core,
+    legs: mpsc::Receiver<LegCommand>,
+    edge: mpsc::Receiver<EdgeCommand>,
+    clock: Clock,
+    /// The server's monotonic clock at the world's moment 0 lies so far back.
+    boot_at: Mono,
+    up_since: Mono,
+    crash: Option<Dying>,
+}
+
+/// A crash that is near.
+struct Dying {
+    crash: Crash,
+    left: u64,
+    latest: Mono,
+}
+
+/// Lives until the plan's end or a crash.
+pub async fn live(sim: &mut Simulation) -> End {
+    let mut life = Life::begin(sim).await;
+    loop {
+        let now = life.now();
+        life.sim.now = now;
+        for datagram in life.sim.world.advance(now) {
+            life.receive(&datagram).await;
+            if life.dies() {
+                return life.die();
+            }
+        }
+        if life.core.next_timeout().is_some_and(|at| at <= life.server_now().mono) {
+            life.input(Input::Timeout, None).await;
+        }
+        while let Some(act) = life.sim.due(now) {
+            life.act(act);
+        }
+        life.look().await;
+        if life.dies() {
+            return life.die();
+        }
+        if now >= life.sim.end && (life.is_at_rest() || now >= life.sim.end + SETTLE) {
+            life.check_the_end().await;
+            return End::Over;
+        }
+        life.wait().await;
+    }
+}
+
+fn core_config() -> CoreConfig {
+    let host: Box<str> = server().ip().to_string().into();
+    CoreConfig {
+        domain: DOMAIN.into(),
+        other_hosts: Vec::new(),
+        digest: vec![Algorithm::Sha256, Algorithm::Md5],
+        udp: Some(Advertised { host, port: server().port() }),
+        tcp: None,
+        tls: None,
+        sdp_address: server().ip(),
+        plain_customers: true,
+        legs_max: 1_000,
+        transactions_max: 10_000,
+        lookups_max: 100,
+    }
+}
+
+impl<'a> Life<'a> {
+    async fn begin(sim: &'a mut Simulation) -> Self {
+        let (up_since, (boot, boot_at)) = (sim.now, sim.boot);
+        let begun = tokio::time::Instant::now();
+        let clock: Clock = Arc::new(move || {
+            let world = up_since + begun.elapsed();
+            Now { mono: Mono(world.0 - boot_at.0), wall: wall(world) }
+        });
+        let store = Store::memory(&sim.disk);
+        let journal = Journal::start(&store, sim.journal);
+        let ((legs_in, legs), (edge_in, edge)) = (mpsc::channel(COMMANDS), mpsc::channel(COMMANDS));
+        let config = ActorsConfig { boot, passivate_after: Duration::from_secs(61), ..sim.actors.clone() };
+        let entropy = sim.entropy.fork();
+        let actors = Actors::start(config, store, journal, clock.clone(), entropy, legs_in, edge_in);
+        let actors = actors.await.expect("a disk without faults can be started from");
+        let core = Core::new(core_config(), sim.entropy.fork()).expect("a realm");
+        sim.world.trace.note(up_since, "the server starts");
+        for account in &sim.accounts {
+            let after = sim.checker.told.get(account).and_then(|told| told.last()).copied();
+            tokio::spawn(subscribe(actors.clone(), *account, after.unwrap_or_default(), sim.log.clone()));
+        }
+        Self { sim, actors, core, legs, edge, clock, boot_at, up_since, crash: None }
+    }
+
+    fn server_now(&self) -> Now {
+        (self.clock)()
+    }
+
+    fn now(&self) -> Mono {
+        Mono(self.server_now().mono.0 + self.boot_at.0)
+    }
+
+    async fn receive(&mut self, datagram: &Datagram) {
+        let Datagram { from, bytes, .. } = datagram;
+        let now = self.now();
+        self.sim.world.trace.bytes(now, bytes, || format!("in  {from} {}", first_line(bytes)));
+        let Ok(message) = Message::parse_datagram(bytes) else {
+            return self.sim.checker.broken(format!("a message to the server cannot be read: {}", first_line(bytes)));
+        };
+        self.sim.checker.tap.received(now, is_carrier(*from), &message);
+        self.input(Input::Message(Flow::udp(*from), message.with_source(*from)), None).await;
+        // The actors may be at any point when the next datagram comes.
+        for _ in 0..self.sim.schedule.below(YIELDS) {
+            tokio::task::yield_now().await;
+            self.commands().await;
+        }
+    }
+
+    async fn commands(&mut self) {
+        while let Ok(command) = self.legs.try_recv() {
+            self.command(command).await;
+        }
+        while let Ok(command) = self.edge.try_recv() {
+            self.input(Input::Edge(command), None).await;
+        }
+    }
+
+    async fn command(&mut self, command: LegCommand) {
+        let call = call_of(&command);
+        self.sim.world.trace.line(self.sim.now, || format!("      {}", name_of(&command)));
+        self.input(Input::Leg(command), Some(call)).await;
+    }
+
+    /// `call`: on whose behalf.
+    async fn input(&mut self, input: Input, call: Option<CallId>) {
+        if let Some(dying) = &mut self.crash {
+            dying.left = dying.left.saturating_sub(1);
+        }
+        self.core.handle(input, self.server_now());
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send(Flow { peer: to, .. }, bytes) | Output::SendTo(Destination { address: to, .. }, bytes) => {
+                    self.send(Datagram { from: server(), to, bytes }, call).await;
+                }
+                Output::Trust(_) => {}
+                Output::Leg(told) => self.on_leg(told),
+                Output::Edge(event) => self.actors.on_edge_event(event),
+            }
+        }
+    }
+
+    async fn send(&mut self, datagram: Datagram, call: Option<CallId>) {
+        let (now, to) = (self.now(), datagram.to);
+        let bytes = &datagram.bytes;
+        self.sim.world.trace.bytes(now, bytes, || format!("out {to} {}", first_line(bytes)));
+        match Message::parse_datagram(bytes) {
+            Ok(message) => {
+                if let Some(notable) = self.sim.checker.tap.sent(now, is_carrier(to), &message, call) {
+                    self.notable(notable).await;
+                }
+            }
+            Err(_) => self.sim.checker.broken(format!("the server sends what cannot be read: {}", first_line(bytes))),
+        }
+        self.sim.world.send(now, datagram);
+    }
+
+    async fn notable(&mut self, notable: Notable) {
+        self.sim.checker.leaves(notable, &self.sim.disk).await;
+    }
+
+    fn on_leg(&mut self, told: LegEventAt) {
+        if let LegEvent::Invited(invited) = &told.event {
+            self.sim.checker.tap.invited(invited.leg.call, invited.dialled.expose());
+        }
+        let (now, leg) = (self.sim.now, told.event.leg());
+        self.sim.world.trace.line(now, || format!("      {} {:?}{}", event_name(&told.event), leg.side, leg.attempt));
+        self.actors.on_leg_event(told);
+    }
+
+    fn act(&mut self, act: Act) {
+        let now = self.sim.now;
+        self.sim.world.trace.note(now, &format!("act {act:?}"));
+        let disk = &self.sim.disk;
+        let mut faults = disk.faults();
+        match act {
+            Act::Request { account, pick } => self.request(account, Some(pick)),
+            Act::TopUp { account, amount, key } => self.top_up(account, amount, key),
+            Act::PanicAccount { account } => self.actors.panic_account(self.sim.accounts[account]),
+            Act::PanicCall { account, pick } => self.panic_call(account, pick),
+            Act::Stall(time) => {
+                faults.next_stall += time;
+                disk.set_faults(faults);
+            }
+            Act::FailBatches(count) => {
+                faults.failing_batches += count;
+                disk.set_faults(faults);
+            }
+            Act::FailReads(count) => {
+                faults.failing_calls += count;
+                disk.set_faults(faults);
+            }
+            Act::Crash(crash) => {
+                let latest = now + Duration::from_millis(50);
+                self.crash.get_or_insert(Dying { crash, left: crash.after, latest });
+            }
+            Act::HangUpAll => (0..self.sim.accounts.len()).for_each(|account| self.request(account, None)),
+            other => self.sim.act_outside(other),
+        }
+    }
+
+    /// Hangs up one live call of an account as the dashboard would, or all of them.
+    fn request(&self, account: usize, pick: Option<u64>) {
+        let (actors, account, log) = (self.actors.clone(), self.sim.accounts[account], self.sim.log.clone());
+        let spawned = async move {
+            let Ok(view) = actors.view(account).await else { return };
+            let calls: Vec<_> = view.live_calls.iter().map(|call| call.id).collect();
+            let picked = pick.and_then(|pick| pick.checked_rem(calls.len() as u64));
+            let wanted = |at: usize| pick.is_none() || picked == Some(at as u64);
+            for (_, call) in calls.iter().enumerate().filter(|(at, _)| wanted(*at)) {
+                let ended = actors.hang_up(account, *call).await;
+                tell(&log, Heard::HungUp(*call, ended.map(|call| call.state).map_err(|error| error.to_string())));
+            }
+        };
+        tokio::spawn(spawned);
+    }
+
+    fn top_up(&mut self, account: usize, amount: Micros, key: String) {
+        let (actors, account, log) = (self.actors.clone(), self.sim.accounts[account], self.sim.log.clone());
+        self.sim.checker.payments.entry((account, key.clone())).or_insert(Payment { amount, acknowledged: false });
+        let reason = "top-up".to_owned();
+        let request = actors::credit_request_hash(LedgerKind::TopUp, amount, &reason);
+        let keyed = IdempotencyKey { key: key.clone(), request };
+        let credit = Credit { kind: LedgerKind::TopUp, amount, key: keyed, reason };
+        tokio::spawn(async move {
+            let posted = actors.credit(account, credit).await;
+            let posted = posted.map(|posted| posted.amount).map_err(|error| error.to_string());
+            tell(&log, Heard::Credited(account, key, posted));
+        });
+    }
+
+    fn panic_call(&self, account: usize, pick: u64) {
+        let account = self.sim.accounts[account];
+        let known = &self.sim.checker.known;
+        let live: Vec<_> = self.sim.checker.live.iter().filter(|call| known[call].account == account).collect();
+        let picked = pick.checked_rem(live.len() as u64).and_then(|at| usize::try_from(at).ok());
+        if let Some(call) = picked.and_then(|at| live.get(at)) {
+            self.actors.panic_call(**call);
+        }
+    }
+
+    /// Looks at everything that has happened until now.
+    async fn look(&mut self) {
+        let Simulation { checker, disk, world, log, now, .. } = &mut *self.sim;
+        checker.look(*now, self.up_since, disk, &mut world.trace).await;
+        let heard = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
+        for heard in heard {
+            match heard {
+                Heard::Event(account, EventItem::Event(event)) => {
+                    let EventCursor { seq, index } = event.cursor;
+                    world.trace.note(*now, &format!("account {} tells {}.{index}", account.0, seq.0));
+                    checker.told(account, event.cursor, disk).await;
+                }
+                Heard::Event(account, EventItem::SnapshotRequired(_)) => {
+                    checker.broken(format!("events of account {} are kept for 24 h, and were not found", account.0));
+                }
+                Heard::Credited(account, key, posted) => {
+                    world.trace.note(*now, &format!("account {} credited {key}: {posted:?}", account.0));
+                    if let (Ok(amount), Some(payment)) = (posted, checker.payments.get_mut(&(account, key))) {
+                        payment.acknowledged = amount == payment.amount;
+                    }
+                }
+                Heard::HungUp(call, ended) => {
+                    world.trace.note(*now, &format!("{call} hung up: {ended:?}"));
+                    if ended.as_ref().is_ok_and(|state| !state.is_over()) {
+                        checker.broken(format!("{call} was hung up and is {ended:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until something happens: a command, or time.
+    async fn wait(&mut self) {
+        let server = self.server_now().mono;
+        let core = self.core.next_timeout().map(|at| self.sim.now + at.since(server));
+        let dying = self.crash.as_ref().map(|dying| dying.latest);
+        let end = (self.sim.now < self.sim.end).then_some(self.sim.end);
+        let moments = [self.sim.world.next(), core, self.sim.next_act(), dying, end];
+        let next = moments.into_iter().flatten().min().unwrap_or(self.sim.now + Duration::from_secs(1));
+        let wait = next.since(self.sim.now).min(Duration::from_secs(1));
+        tokio::select! {
+            biased;
+            Some(command) = self.legs.recv() => {
+                self.sim.now = self.now();
+                self.command(command).await;
+            }
+            Some(command) = self.edge.recv() => {
+                self.sim.now = self.now();
+                self.input(Input::Edge(command), None).await;
+            }
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+
+    fn dies(&self) -> bool {
+        self.crash.as_ref().is_some_and(|dying| dying.left == 0 || self.sim.now >= dying.latest)
+    }
+
+    fn die(self) -> End {
+        let crash = self.crash.expect("it dies").crash;
+        self.sim.world.trace.note(self.sim.now, &format!("the server dies: {crash:?}"));
+        End::Crashed(crash)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let counts = self.core.counts();
+        counts == Counts { registrations: counts.registrations, ..Counts::default() }
+    }
+
+    async fn check_the_end(&mut self) {
+        let (core, actors) = (self.core.counts(), self.actors.counts());
+        let rest = self.is_at_rest();
+        let channels: Vec<_> = self.sim.trunks.iter().filter_map(|trunk| self.actors.trunk(*trunk)).collect();
+        let (phones, carriers) = self.sim.world.live_calls();
+        let Simulation { checker, disk, accounts, .. } = &mut *self.sim;
+        if !rest {
+            checker.broken(format!("the SIP core is not empty: {core:?}"));
+        }
+        if actors.live_calls + actors.journal_depth > 0 {
+            checker.broken(format!("the actors are not at rest: {actors:?}"));
+        }
+        if channels.iter().any(|(used, up)| *used > 0 || !up) || channels.len() != 2 {
+            checker.broken(format!("channels of trunks in use, and whether they are up: {channels:?}"));
+        }
+        if phones + carriers > 0 {
+            checker.broken(format!("phones know {phones} calls, carriers {carriers}"));
+        }
+        let open = super::checker::reliably(disk, async |store| store.open_holds().await).await;
+        if open > 0 {
+            checker.broken(format!("L3: {open} holds are open"));
+        }
+        self.sim.tally = history::check(checker, accounts, disk).await;
+        let sentinel = accounts.len() - 1;
+        if !self.sim.world.was_answered(sentinel, sip::demo::phone::PhoneCall(0)) {
+            checker.broken("I10: a call after all faults ended was not answered".to_owned());
+        }
+    }
+}
+
+async fn subscribe(actors: Actors, account: AccountKey, after: EventCursor, log: Log) {
+    let mut events = Box::pin(actors.events(account, Some(after)));
+    while let Some(item) = events.next().await {
+        tell(&log, Heard::Event(account, item));
+    }
+}
+
+fn is_carrier(address: std::net::SocketAddr) -> bool {
+    address == carrier(0) || address == carrier(1)
+}
+
+fn first_line(bytes: &[u8]) -> String {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let cseq = bytes.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"CSeq:")).unwrap_or_default();
+    format!("{} | {}", String::from_utf8_lossy(line), String::from_utf8_lossy(cseq).trim_end())
+}
+
+fn call_of(command: &LegCommand) -> CallId {
+    match command {
+        LegCommand::Invite(invite) => invite.leg.call,
+        LegCommand::Progress { leg, .. }
+        | LegCommand::Accept { leg, .. }
+        | LegCommand::Reject { leg, .. }
+        | LegCommand::Confirm { leg }
+        | LegCommand::HangUp { leg, .. }
+        | LegCommand::Resume { leg, .. } => leg.call,
+    }
+}
+
+fn name_of(command: &LegCommand) -> String {
+    match command {
+        LegCommand::Invite(invite) => format!("invite B{}", invite.leg.attempt),
+        LegCommand::Progress { status, .. } => format!("progress {status}"),
+        LegCommand::Accept { .. } => "accept".to_owned(),
+        LegCommand::Reject { status, .. } => format!("reject {status}"),
+        LegCommand::Confirm { leg } => format!("confirm B{}", leg.attempt),
+        LegCommand::HangUp { leg, cause } => format!("hang up {:?}{} {cause:?}", leg.side, leg.attempt),
+        LegCommand::Resume { leg, .. } => format!("resume {:?}{}", leg.side, leg.attempt),
+    }
+}
+
+const fn event_name(event: &LegEvent) -> &'static str {
+    match event {
+        LegEvent::Invited(_) => "invited",
+        LegEvent::Progress { .. } => "progress",
+        LegEvent::Answered { .. } => "answered",
+        LegEvent::Confirmed { .. } => "confirmed",
+        LegEvent::Failed { .. } => "failed",
+        LegEvent::Cancelled { .. } => "cancelled",
+        LegEvent::Ended { .. } => "ended",
+        LegEvent::Checkpointed { .. } => "checkpointed",
+    }
+}
+
+/// For the next process.
+pub(super) fn fork(entropy: &mut Entropy) -> Entropy {
+    entropy.fork()
+}
