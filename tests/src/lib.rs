@@ -4,5 +4,8 @@ pub mod api;
 pub mod browser;
 pub mod carrier;
 pub mod phone;
+pub mod program;
 pub mod server;
+pub mod sim;
 pub mod sipp;
+pub mod softphone;

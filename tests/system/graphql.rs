@@ -65,7 +65,9 @@ async fn a_call_is_watched_and_hung_up_by_its_owner() {
     assert_eq!(micros(&account["balance"]["available"]), 10_000_000);
 
     let mut socket = page.socket().await;
-    socket.subscribe("balance", "subscription { balance { remaining { micros } available { micros } } }", json!({})).await;
+    socket
+        .subscribe("balance", "subscription { balance { remaining { micros } available { micros } } }", json!({}))
+        .await;
     socket.subscribe("calls", "subscription { liveCalls { id state cost { micros } } }", json!({})).await;
     socket.subscribe("events", EVENTS, json!({})).await;
     let mut other_socket = app.socket().await;
@@ -111,7 +113,8 @@ async fn a_call_is_watched_and_hung_up_by_its_owner() {
 
     let events = events_until_ended(&mut socket, "events").await;
     let of_the_call = events.iter().filter(|event| event["call"]["id"] == call.as_str());
-    let states: Vec<_> = of_the_call.map(|event| event["call"]["state"].as_str().expect("a state").to_owned()).collect();
+    let states: Vec<_> =
+        of_the_call.map(|event| event["call"]["state"].as_str().expect("a state").to_owned()).collect();
     in_order(&states);
     assert!(states.contains(&"ANSWERED".to_owned()) && states.ends_with(&["ENDED".to_owned()]), "{states:?}");
     no_gap(&page, &account["eventCursor"], &events).await;
@@ -141,7 +144,10 @@ async fn recorded(page: &Client, call: &str, cost: i64) {
     assert_eq!((micros(&account["balance"]["total"]), micros(&account["balance"]["reserved"])), (10_000_000 - cost, 0));
     assert_eq!(account["liveCalls"], json!([]));
     let last = &account["calls"]["edges"][0]["node"];
-    assert_eq!((&last["id"], &last["state"], &last["destination"]), (&json!(call), &json!("ENDED"), &json!("+447700900020")));
+    assert_eq!(
+        (&last["id"], &last["state"], &last["destination"]),
+        (&json!(call), &json!("ENDED"), &json!("+447700900020"))
+    );
     let seconds = last["billedSeconds"].as_i64().expect("a number");
     assert!(seconds >= 3 && cost == 10_000 * seconds && micros(&last["cost"]) == cost, "{last}");
     let entry = &account["ledger"]["edges"][0]["node"];
@@ -162,7 +168,11 @@ async fn a_revoked_token_ends_what_it_opened() {
     let mut socket = app.socket().await;
     socket.subscribe("balance", "subscription { balance { remaining { micros } } }", json!({})).await;
     socket.next("balance").await;
-    page.ask("mutation($i: RevokeDeviceTokenInput!) { revokeDeviceToken(input: $i) { id } }", json!({"i": {"id": made["deviceToken"]["id"]}})).await;
+    page.ask(
+        "mutation($i: RevokeDeviceTokenInput!) { revokeDeviceToken(input: $i) { id } }",
+        json!({"i": {"id": made["deviceToken"]["id"]}}),
+    )
+    .await;
     assert_eq!(socket.closed().await, 4403);
     assert_eq!(page.ask("mutation { signOut { ok } }", json!({})).await["signOut"]["ok"], true);
     assert_eq!(page.ask("{ viewer { id } }", json!({})).await["viewer"], Value::Null);

@@ -5,4 +5,5 @@ mod dashboard;
 mod graphql;
 mod money;
 mod panics;
+mod phones;
 mod sipp;

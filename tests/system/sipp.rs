@@ -29,3 +29,19 @@ async fn two_thousand_calls_from_fifty_accounts_leave_nothing_behind() {
     assert!(report.is_clean(), "{:?}", report.told);
     assert_eq!(report.cdrs, 2_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_one_tcp_connection_are_answered_and_hung_up_by_the_other_side() {
+    let server = TestServer::start().await;
+    server.accounts(10, "100.00", "live_calls = 100, calls_per_minute = 1000").await;
+    let mut sipp = caller(server.addresses().sip_tcp.expect("TCP"), "t1", 100);
+    // Numbers that end in 80 hang up after five seconds.
+    sipp.callers = (0..10).map(|n| (format!("u{n}"), format!("pw{n}"), format!("155500{n:03}80"))).collect();
+    (sipp.rate, sipp.hold_ms) = (50, 0);
+    let folder = server.folder.path().to_owned();
+    let outcome = tokio::task::spawn_blocking(move || sipp.run(&folder)).await.expect("SIPp ran").expect("SIPp ran");
+    assert_eq!(outcome, Outcome { successful: 100, failed: 0 });
+    server.until("every call is settled", async |s| s.actors.counts().live_calls == 0).await;
+    let report = storage::audit::audit(&server.server.store, |_| ()).await.expect("readable");
+    assert!(report.is_clean() && report.cdrs == 100, "{report}");
+}

@@ -48,6 +48,8 @@ describe('enum values from a newer server', () => {
   it('are shown as words', () => {
     expect(stateLabel('ON_HOLD')).toBe('On hold');
     expect(humanize('A sentence stays.')).toBe('A sentence stays.');
+    expect(humanize('Blocked by Some Carrier')).toBe('Blocked by Some Carrier');
+    expect(humanize('Does Not Exist Anywhere')).toBe('Does not exist anywhere');
     expect(humanize('')).toBe('');
   });
 

@@ -31,9 +31,10 @@ export function stateTone(state: string): Tone {
   return state === 'ANSWERED' ? 'good' : state === 'ENDING' ? 'neutral' : 'live';
 }
 
-/** "SOME_NEW_VALUE" or "some_reason" as words; a sentence stays a sentence. */
+/** "SOME_NEW_VALUE", "some_reason" or a SIP phrase such as "Busy Here" as words; a sentence stays a sentence. */
 export function humanize(text: string): string {
-  const words = /\s/.test(text) ? text : text.replaceAll('_', ' ').toLowerCase();
+  const isCodeOrPhrase = /^\S*$|^[A-Z][a-z]+( [A-Z][a-z]+)+$/.test(text);
+  const words = isCodeOrPhrase ? text.replaceAll('_', ' ').toLowerCase() : text;
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 

@@ -31,11 +31,11 @@ describe('the chart', () => {
     expect(chart([sample(120, 5n)], now, 100, 50)?.line).toBe('M0 25H100V25');
   });
 
-  it('goes back to the first sample, by a minute at least and the window at most', () => {
+  it('goes back to the first sample, by some seconds at least and the window at most', () => {
     expect([[], [sample(5, 1n)], [sample(200, 1n)], [sample(5000, 1n)]].map((history) => span(history, now))).toEqual([
-      60_000, 60_000, 200_000, WINDOW_MS,
+      15_000, 15_000, 200_000, WINDOW_MS,
     ]);
-    expect(chart([sample(6, 5n)], now, 100, 50)?.line).toBe('M90 25H100V25');
+    expect(chart([sample(6, 5n)], now, 100, 50)?.line).toBe('M60 25H100V25');
   });
 
   it('steps down from left to right', () => {

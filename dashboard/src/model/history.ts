@@ -31,9 +31,12 @@ export interface Chart {
   high: bigint;
 }
 
-/** How far back the chart goes: to the first sample, but at least a minute and at most the window. */
+/** The least the chart shows: a call that has just begun is to be seen, not a sliver at the edge. */
+const LEAST_MS = 15_000;
+
+/** How far back the chart goes: to the first sample, within these bounds. */
 export function span(history: readonly Sample[], now: number): number {
-  return Math.min(WINDOW_MS, Math.max(60_000, now - (history[0]?.at ?? now)));
+  return Math.min(WINDOW_MS, Math.max(LEAST_MS, now - (history[0]?.at ?? now)));
 }
 
 /** The chart in a box of `width` by `height`: time runs to the right and ends now. Null before the first sample. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { clockOffset, describeDuration, formatComing, formatDuration, formatWhen, isoDuration, secondsSince, secondsUntil } from './time';
+import { clockOffset, describeDuration, formatComing, formatDuration, formatWhen, isoDuration, roughDuration, secondsSince, secondsUntil } from './time';
 
 describe('durations', () => {
   it('are clocked in minutes and seconds, with hours when there are any', () => {
@@ -33,13 +33,14 @@ describe('the time of a call', () => {
 
   it('leaves out the day when it is today', () => {
     expect(formatWhen(new Date(2026, 2, 5, 9, 5).toISOString(), now, 'en-GB')).toBe('09:05');
-    expect(formatWhen(new Date(2026, 2, 4, 9, 5).toISOString(), now, 'en-GB')).toBe('4 Mar, 09:05');
+    expect(formatWhen(new Date(2026, 2, 4, 9, 5).toISOString(), now, 'en-GB')).toBe('4 Mar 2026, 09:05');
+    expect(formatWhen(new Date(2026, 2, 5, 9, 5).toISOString(), now, 'en-US')).toMatch(/^9:05\sAM$/);
   });
 
   it('to come is told to the second when it is close, and with its day when it is not today', () => {
     expect(formatComing(new Date(2026, 2, 5, 18, 59, 30).toISOString(), now, 'en-GB')).toBe('18:59:30');
     expect(formatComing(new Date(2026, 2, 5, 19, 0, 30).toISOString(), now, 'en-GB')).toBe('19:00');
-    expect(formatComing(new Date(2026, 2, 7, 9, 5).toISOString(), now, 'en-GB')).toBe('7 Mar, 09:05');
+    expect(formatComing(new Date(2026, 2, 7, 9, 5).toISOString(), now, 'en-GB')).toBe('7 Mar 2026, 09:05');
   });
 
   it('shows what it cannot read as it came', () => {
@@ -66,4 +67,8 @@ describe('the server\'s clock', () => {
     expect(clockOffset(null, 0, 0)).toBe(0);
     expect(clockOffset('yesterday', 0, 0)).toBe(0);
   });
+});
+
+it('tells how long ago in one unit', () => {
+  expect([15_400, 89_000, 95_000, 600_000].map(roughDuration)).toEqual(['15 s', '89 s', '2 min', '10 min']);
 });

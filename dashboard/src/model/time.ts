@@ -29,20 +29,25 @@ export function isoDuration(seconds: number): string {
   return `PT${Math.max(0, Math.floor(seconds))}S`;
 }
 
+/** "20 s", "10 min": one unit, rounded. */
+export function roughDuration(milliseconds: number): string {
+  const seconds = Math.round(milliseconds / 1000);
+  return seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
+}
+
 /** The time of day; with the day before it when that is not today. */
 export function formatWhen(at: string, now: number, locale?: string): string {
   const date = new Date(at);
   if (Number.isNaN(date.getTime())) return at;
   const today = date.toDateString() === new Date(now).toDateString();
-  const day: Intl.DateTimeFormatOptions = today ? {} : { day: 'numeric', month: 'short' };
-  return new Intl.DateTimeFormat(locale, { ...day, hour: '2-digit', minute: '2-digit' }).format(date);
+  return new Intl.DateTimeFormat(locale, { dateStyle: today ? undefined : 'medium', timeStyle: 'short' }).format(date);
 }
 
 /** The same for a moment to come, to the second when it is less than an hour away. */
 export function formatComing(at: string, now: number, locale?: string): string {
   const date = new Date(at);
   if (Number.isNaN(date.getTime()) || date.getTime() - now >= 3_600_000) return formatWhen(at, now, locale);
-  return new Intl.DateTimeFormat(locale, { hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(date);
+  return new Intl.DateTimeFormat(locale, { timeStyle: 'medium' }).format(date);
 }
 
 /** Date, time and time zone in full. */

@@ -51,6 +51,10 @@ pub struct Checker {
     pub live: BTreeSet<CallId>,
     /// Top-ups by account and key.
     pub payments: BTreeMap<(AccountKey, String), Payment>,
+    /// Reads have failed: a subscriber may be sent to a snapshot.
+    pub reads_failed: bool,
+    /// Accounts whose subscriber was sent to a snapshot.
+    pub skipped: BTreeSet<AccountKey>,
     /// Places of the events that subscribers were told, in order.
     pub told: BTreeMap<AccountKey, Vec<EventCursor>>,
     /// The last entry of each account.
@@ -196,6 +200,14 @@ impl Checker {
             self.broken(format!("A2: account {} is told of {cursor:?}, which is not stored", account.0));
         }
         self.told.entry(account).or_default().push(cursor);
+    }
+
+    /// A subscriber is sent to a snapshot: only right when the events could not be read, since all are kept.
+    pub fn not_told(&mut self, account: AccountKey) {
+        self.skipped.insert(account);
+        if !self.reads_failed {
+            self.broken(format!("A2: a subscriber of account {} is sent to a snapshot", account.0));
+        }
     }
 
     /// What was seen of a call.

@@ -57,7 +57,8 @@ pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDis
             }
         }
         money(checker, account, &records);
-        if checker.told.remove(&account).unwrap_or_default() != records.events {
+        let told = checker.told.remove(&account).unwrap_or_default();
+        if told != records.events && !checker.skipped.contains(&account) {
             checker.broken(format!("A2: a subscriber of account {} missed events, or saw some twice", account.0));
         }
     }

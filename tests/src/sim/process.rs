@@ -11,7 +11,6 @@ use actors::{Actors, ActorsConfig, Credit, EventItem};
 use futures_util::StreamExt;
 use schema::call::CallState;
 use schema::edge::EdgeCommand;
-use schema::entropy::Entropy;
 use schema::event::EventCursor;
 use schema::id::{AccountKey, CallId};
 use schema::ledger::{IdempotencyKey, LedgerKind};
@@ -89,7 +88,7 @@ pub async fn live(sim: &mut Simulation) -> End {
         for datagram in life.sim.world.advance(now) {
             life.receive(&datagram).await;
             if life.dies() {
-                return life.die();
+                return life.die().await;
             }
         }
         if life.core.next_timeout().is_some_and(|at| at <= life.server_now().mono) {
@@ -100,7 +99,7 @@ pub async fn live(sim: &mut Simulation) -> End {
         }
         life.look().await;
         if life.dies() {
-            return life.die();
+            return life.die().await;
         }
         if now >= life.sim.end && (life.is_at_rest() || now >= life.sim.end + SETTLE) {
             life.check_the_end().await;
@@ -256,6 +255,7 @@ impl<'a> Life<'a> {
             }
             Act::FailReads(count) => {
                 faults.failing_calls += count;
+                self.sim.checker.reads_failed = true;
                 disk.set_faults(faults);
             }
             Act::Crash(crash) => {
@@ -320,7 +320,8 @@ impl<'a> Life<'a> {
                     checker.told(account, event.cursor, disk).await;
                 }
                 Heard::Event(account, EventItem::SnapshotRequired(_)) => {
-                    checker.broken(format!("events of account {} are kept for 24 h, and were not found", account.0));
+                    world.trace.note(*now, &format!("account {} tells no events", account.0));
+                    checker.not_told(account);
                 }
                 Heard::Credited(account, key, posted) => {
                     world.trace.note(*now, &format!("account {} credited {key}: {posted:?}", account.0));
@@ -365,8 +366,10 @@ impl<'a> Life<'a> {
         self.crash.as_ref().is_some_and(|dying| dying.left == 0 || self.sim.now >= dying.latest)
     }
 
-    fn die(self) -> End {
-        let crash = self.crash.expect("it dies").crash;
+    async fn die(mut self) -> End {
+        // Whoever was told something was told it, even if the process dies now.
+        self.look().await;
+        let crash = self.crash.as_ref().expect("it dies").crash;
         self.sim.world.trace.note(self.sim.now, &format!("the server dies: {crash:?}"));
         End::Crashed(crash)
     }
@@ -458,9 +461,4 @@ const fn event_name(event: &LegEvent) -> &'static str {
         LegEvent::Ended { .. } => "ended",
         LegEvent::Checkpointed { .. } => "checkpointed",
     }
-}
-
-/// For the next process.
-pub(super) fn fork(entropy: &mut Entropy) -> Entropy {
-    entropy.fork()
 }

@@ -1,0 +1,122 @@
+//! A program that a test starts. What it says goes to files; it ends with the value at the latest.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long anything expected of a program may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A running program.
+pub struct Program {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Exit code; `None`: ended by a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Program {
+    /// Starts it. `name` is that of its output files in `folder`.
+    ///
+    /// # Panics
+    /// When it cannot be started: its Debian package is missing.
+    #[must_use]
+    pub fn start(command: &mut Command, folder: &Path, name: &str) -> Self {
+        let (stdout, stderr) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
+        let file = |path: &Path| File::create(path).expect("a file for the output");
+        let command = command.stdin(Stdio::piped()).stdout(file(&stdout)).stderr(file(&stderr));
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, stdout, stderr }
+    }
+
+    /// What it has written to standard output.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        text(&self.stdout)
+    }
+
+    /// What it has written to standard error.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        text(&self.stderr)
+    }
+
+    /// Waits until its standard output is as wanted.
+    ///
+    /// # Panics
+    /// When it does not come true, or the program has ended.
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Asked before its output is read, so that nothing said last is missed.
+            let ended = self.child.try_wait().expect("a child").is_some();
+            let said = self.stdout();
+            if wanted(&said) {
+                return;
+            }
+            let late = Instant::now() > deadline;
+            assert!(!ended && !late, "not {what}; it said:\n{said}\n{}", self.stderr());
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Types a line.
+    ///
+    /// # Panics
+    /// When it does not read.
+    pub fn type_line(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("the program reads");
+    }
+
+    /// Asks it to end, as `kill` does.
+    ///
+    /// # Panics
+    /// When there is no such command.
+    pub fn terminate(&self) {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(killed.expect("kill").success(), "it has ended already");
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    pub async fn ended(mut self, limit: Duration) -> Outcome {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return Outcome { code: status.code(), stdout: self.stdout(), stderr: self.stderr() };
+            }
+            let late = Instant::now() > deadline;
+            assert!(!late, "it has not ended within {limit:?}; it said:\n{}\n{}", self.stdout(), self.stderr());
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}

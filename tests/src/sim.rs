@@ -1,0 +1,235 @@
+//! The simulator: a whole world on one thread in virtual time, out of one number. Phones and carriers talk over a bad network
+//! with the real SIP core and the real actors on a simulated disk; the process dies and comes back; and after each event the
+//! invariants are checked against what is stored and what was seen on the wire. The same seed gives the same trace.
+//!
+//! What it replaces: sockets, the database, the clocks, randomness. What it runs: `sip::core`, the actors with their
+//! supervisors, the journal's rules, recovery. What a seed chooses stands in `plan.rs`.
+
+pub mod checker;
+pub mod history;
+pub mod network;
+pub mod plan;
+pub mod process;
+pub mod provision;
+pub mod tap;
+pub mod trace;
+pub mod world;
+
+use actors::ActorsConfig;
+use checker::Checker;
+use history::Tally;
+use plan::{Act, BEGIN, Crash, Plan};
+use process::{End, Log};
+use schema::entropy::Entropy;
+use schema::id::{AccountKey, TrunkId};
+use schema::pii::Pii;
+use schema::time::{BootId, Mono};
+use sip::demo::phone::{PhoneCall, PhoneCommand};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Once;
+use std::time::Duration;
+use storage::memory::MemFaults;
+use storage::{JournalOptions, MemDisk};
+use trace::Trace;
+use world::World;
+
+/// What became of a world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The number it was made from.
+    pub seed: u64,
+    /// The hash of all that happened, in order.
+    pub trace: u64,
+    /// Broken invariants; none of a good program.
+    pub violations: Vec<String>,
+    /// What happened in it.
+    pub tally: Tally,
+    /// How often the process died.
+    pub crashes: u64,
+    /// How often an actor panicked.
+    pub panics: u64,
+}
+
+/// A world under way.
+struct Simulation {
+    /// The world's time; within a process its clock says the same.
+    now: Mono,
+    end: Mono,
+    acts: VecDeque<(Mono, Act)>,
+    world: World,
+    disk: MemDisk,
+    lies: bool,
+    sync: Duration,
+    accounts: Vec<AccountKey>,
+    trunks: Vec<TrunkId>,
+    checker: Checker,
+    log: Log,
+    actors: ActorsConfig,
+    journal: JournalOptions,
+    /// For each process.
+    entropy: Entropy,
+    /// For the order of its tasks.
+    schedule: Entropy,
+    /// The machine's boot, and when it was.
+    boot: (BootId, Mono),
+    tally: Tally,
+    crashes: u64,
+}
+
+/// Runs the world of a seed. `print`: what happens is shown on standard output.
+#[must_use]
+pub fn run(seed: u64, print: bool) -> Report {
+    run_plan(seed, Plan::of_seed(seed), print)
+}
+
+/// Runs a plan; the seed chooses what the plan does not say.
+///
+/// # Panics
+/// When the system has no runtime for it.
+#[must_use]
+pub fn run_plan(seed: u64, plan: Plan, print: bool) -> Report {
+    note_panics();
+    PANICS.take();
+    let mut sim = Simulation::new(seed, plan, print);
+    while let End::Crashed(crash) = runtime().block_on(process::live(&mut sim)) {
+        sim.die(crash);
+    }
+    let panics = PANICS.take();
+    let injected = panics.iter().filter(|text| text.contains(INJECTED)).count() as u64;
+    for text in panics.into_iter().filter(|text| !text.contains(INJECTED)) {
+        sim.checker.broken(format!("panic: {text}"));
+    }
+    Report {
+        seed,
+        trace: sim.world.trace.hash(),
+        violations: sim.checker.violations().to_vec(),
+        tally: sim.tally,
+        crashes: sim.crashes,
+        panics: injected,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime without threads and sockets")
+}
+
+impl Simulation {
+    fn new(seed: u64, plan: Plan, print: bool) -> Self {
+        // Another stream than the plan's.
+        let mut entropy = Entropy::from_number(seed ^ 0x5eed_0000_0000_0000);
+        let disk = MemDisk::new();
+        let provisioned = runtime().block_on(provision::provision(&disk, &plan, &mut entropy));
+        let world = World::new(&plan.accounts, plan.weather, &mut entropy, Trace::new(print));
+        let mut schedule = entropy.fork();
+        let small = schedule.below(6) == 0;
+        let journal = JournalOptions { queue: if small { 2 } else { 1_024 }, batch: if small { 1 } else { 64 } };
+        let sim = Self {
+            now: BEGIN,
+            end: plan.end,
+            acts: plan.acts,
+            world,
+            disk,
+            lies: plan.lies,
+            sync: plan.sync,
+            accounts: provisioned.0,
+            trunks: provisioned.1,
+            checker: Checker::default(),
+            log: Log::default(),
+            actors: ActorsConfig { max_live_calls: if small { 3 } else { 100 }, ..ActorsConfig::default() },
+            journal,
+            entropy,
+            schedule,
+            boot: (BootId(1), Mono(0)),
+            tally: Tally::default(),
+            crashes: 0,
+        };
+        sim.set_usual_faults();
+        sim
+    }
+
+    fn set_usual_faults(&self) {
+        self.disk.set_faults(MemFaults { sync: self.sync, lies: self.lies, ..MemFaults::default() });
+    }
+
+    fn next_act(&self) -> Option<Mono> {
+        self.acts.front().map(|(at, _)| *at)
+    }
+
+    fn due(&mut self, now: Mono) -> Option<Act> {
+        self.next_act().filter(|at| *at <= now)?;
+        self.acts.pop_front().map(|(_, act)| act)
+    }
+
+    /// What is done to the world outside the server.
+    fn act_outside(&mut self, act: Act) {
+        let now = self.now;
+        match act {
+            Act::Call { phone, call, number } => {
+                self.world.command(now, phone, PhoneCommand::Call { call: PhoneCall(call), number: Pii::new(number) });
+            }
+            Act::HangUp { phone, call } => {
+                self.world.command(now, phone, PhoneCommand::HangUp { call: PhoneCall(call) });
+            }
+            Act::CutOff { phone, carrier, lasts } => self.world.cut_off(phone, carrier, now + lasts),
+            Act::Heal => {
+                self.set_usual_faults();
+                self.world.heal(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The process is gone; the world goes on until another one starts.
+    fn die(&mut self, crash: Crash) {
+        self.crashes += 1;
+        self.disk.crash(crash.unsynced);
+        self.set_usual_faults();
+        // What was told is told, whoever died since.
+        let until = self.now + crash.down;
+        loop {
+            let next = self.world.next().into_iter().chain(self.next_act()).min().filter(|at| *at <= until);
+            let Some(next) = next else { break };
+            self.now = self.now.max(next);
+            // Nobody is there to receive.
+            drop(self.world.advance(self.now));
+            while let Some(act) = self.due(self.now) {
+                self.world.trace.note(self.now, &format!("act {act:?}"));
+                self.act_outside(act);
+            }
+        }
+        self.now = until;
+        self.checker.crashed(until);
+        if crash.reboot {
+            self.boot = (BootId(self.boot.0.0 + 1), until);
+        }
+    }
+}
+
+/// What a test's fault says.
+const INJECTED: &str = "a fault was injected";
+
+thread_local! {
+    /// Panics on this thread: a world has one.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has panics of worlds noted; those that a plan injects are not shown.
+fn note_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let injected = text.contains(INJECTED);
+            PANICS.with_borrow_mut(|panics| panics.push(format!("{text} at {place}")));
+            if !injected {
+                before(panic);
+            }
+        }));
+    });
+}

@@ -1,0 +1,111 @@
+//! Phones of other makers: they register, call, are charged, and either side hangs up.
+
+use schema::call::{Cdr, HangupSide};
+use schema::id::AccountKey;
+use schema::money::Micros;
+use tests::server::TestServer;
+use tests::softphone::{Baresip, Line, Linphone};
+
+/// The test carrier answers at once.
+const ANSWERS: &str = "+447700900001";
+/// It answers and hangs up after five seconds.
+const HANGS_UP: &str = "+447700900080";
+
+async fn registered(server: &TestServer) {
+    server.until("the phone is registered", async |s| s.sip_counts().registrations == 1).await;
+}
+
+async fn charged(server: &TestServer, account: AccountKey) {
+    let costs = |call: &schema::call::Call| call.cost >= Micros(10_000);
+    let is_so = async |s: &ringfence::server::Server| {
+        s.actors.view(account).await.is_ok_and(|view| view.live_calls.iter().any(costs))
+    };
+    server.until("the call is charged while it lasts", is_so).await;
+}
+
+/// The call that has just ended, charged what it lasted.
+async fn record(server: &TestServer, account: AccountKey, calls: usize) -> Cdr {
+    server.left_clean().await;
+    let mut history = server.history(account).await;
+    assert_eq!(history.len(), calls);
+    let cdr = history.pop().expect("a call");
+    let seconds = cdr.talk_ms.div_ceil(1_000);
+    assert_eq!((cdr.call.billed_seconds, cdr.charged), (seconds, Micros(10_000 * i64::try_from(seconds).expect("short"))));
+    cdr
+}
+
+fn ended_by(cdr: &Cdr) -> Option<HangupSide> {
+    cdr.call.hangup.as_ref().map(|hangup| hangup.side)
+}
+
+/// Registers and calls twice: the phone ends the first call, the other side the second.
+async fn with_baresip(transport: &'static str) {
+    let server = TestServer::start().await;
+    server.accounts(1, "10.00", "live_calls = 2, calls_per_minute = 10").await;
+    let account = server.account("u0").await;
+    let addresses = server.addresses();
+    let listener = match transport {
+        "udp" => addresses.sip_udp,
+        "tcp" => addresses.sip_tcp,
+        _ => addresses.sip_tls,
+    };
+    let certificate = server.config.data_dir.join("tls/cert.pem");
+    let listener = listener.expect("a listener");
+    let line = Line { username: "u0", password: "pw0", transport, server: listener, certificate: &certificate };
+    let mut phone = Baresip::start(&server.folder.path().join("baresip"), line).await;
+    registered(&server).await;
+
+    phone.tell("dial", ANSWERS).await;
+    phone.event("CALL_ESTABLISHED").await;
+    charged(&server, account).await;
+    phone.tell("hangup", "").await;
+    phone.event("CALL_CLOSED").await;
+    let cdr = record(&server, account, 1).await;
+    assert_eq!((ended_by(&cdr), cdr.call.destination.as_ref().map(|n| n.as_str())), (Some(HangupSide::Caller), Some(ANSWERS)));
+
+    phone.tell("dial", HANGS_UP).await;
+    phone.event("CALL_ESTABLISHED").await;
+    phone.event("CALL_CLOSED").await;
+    let cdr = record(&server, account, 2).await;
+    assert_eq!(ended_by(&cdr), Some(HangupSide::Callee));
+    assert!((5..=7).contains(&cdr.call.billed_seconds), "{cdr:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baresip_calls_over_tls() {
+    with_baresip("tls").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baresip_calls_over_tcp() {
+    with_baresip("tcp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linphone_calls_over_udp() {
+    let server = TestServer::start().await;
+    server.accounts(1, "10.00", "live_calls = 2, calls_per_minute = 10").await;
+    let account = server.account("u0").await;
+    let listener = server.addresses().sip_udp.expect("a listener");
+    let nowhere = server.folder.path();
+    let line = Line { username: "u0", password: "pw0", transport: "udp", server: listener, certificate: nowhere };
+    let mut phone = Linphone::start(&server.folder.path().join("linphone"), line);
+    registered(&server).await;
+
+    phone.tell(&format!("call sip:{ANSWERS}@localhost"));
+    phone.says("Media streams established").await;
+    charged(&server, account).await;
+    phone.tell("terminate");
+    phone.says(&format!("Call 1 with sip:{ANSWERS}@localhost ended")).await;
+    let cdr = record(&server, account, 1).await;
+    assert_eq!(ended_by(&cdr), Some(HangupSide::Caller));
+
+    phone.tell(&format!("call sip:{HANGS_UP}@localhost"));
+    phone.says(&format!("Call 2 with sip:{HANGS_UP}@localhost connected")).await;
+    phone.says(&format!("Call 2 with sip:{HANGS_UP}@localhost ended")).await;
+    let cdr = record(&server, account, 2).await;
+    assert_eq!(ended_by(&cdr), Some(HangupSide::Callee));
+
+    phone.tell("unregister");
+    server.until("the registration is gone", async |s| s.sip_counts().registrations == 0).await;
+}
