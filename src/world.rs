@@ -351,6 +351,23 @@ fn parse_gateway(text: &str) -> Option<Gateway> {
 mod tests {
     use super::*;
 
+    /// The code blocks of README.md that begin with this comment.
+    fn readme_block(first_line: &str) -> &'static str {
+        let blocks = include_str!("../README.md").split("```toml\n").skip(1);
+        let mut texts = blocks.filter_map(|block| block.split("```").next());
+        texts.find(|text| text.starts_with(first_line)).expect("the README has it")
+    }
+
+    #[test]
+    fn the_files_in_the_readme_are_valid() {
+        let world = World::parse(readme_block("# world.toml")).expect("valid");
+        assert_eq!((world.accounts.len(), world.carriers.len(), world.rate_decks.len()), (1, 1, 2));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("ringfence.toml");
+        std::fs::write(&path, readme_block("# ringfence.toml")).expect("written");
+        assert!(crate::config::Config::load(Some(&path)).is_ok());
+    }
+
     #[test]
     fn bulk_accounts_count_up() {
         let text = "[[accounts_bulk]]\ncount = 3\nfirst_sip_username = \"u98\"\nsip_password = \"pw{n}\"\ncountry = \"GB\"\ncurrency = \"EUR\"\nopening_credit = 5\nrate_deck = \"retail\"";

@@ -30,7 +30,10 @@ async fn record(server: &TestServer, account: AccountKey, calls: usize) -> Cdr {
     assert_eq!(history.len(), calls);
     let cdr = history.pop().expect("a call");
     let seconds = cdr.talk_ms.div_ceil(1_000);
-    assert_eq!((cdr.call.billed_seconds, cdr.charged), (seconds, Micros(10_000 * i64::try_from(seconds).expect("short"))));
+    assert_eq!(
+        (cdr.call.billed_seconds, cdr.charged),
+        (seconds, Micros(10_000 * i64::try_from(seconds).expect("short")))
+    );
     cdr
 }
 
@@ -61,7 +64,10 @@ async fn with_baresip(transport: &'static str) {
     phone.tell("hangup", "").await;
     phone.event("CALL_CLOSED").await;
     let cdr = record(&server, account, 1).await;
-    assert_eq!((ended_by(&cdr), cdr.call.destination.as_ref().map(|n| n.as_str())), (Some(HangupSide::Caller), Some(ANSWERS)));
+    assert_eq!(
+        (ended_by(&cdr), cdr.call.destination.as_ref().map(|n| n.as_str())),
+        (Some(HangupSide::Caller), Some(ANSWERS))
+    );
 
     phone.tell("dial", HANGS_UP).await;
     phone.event("CALL_ESTABLISHED").await;

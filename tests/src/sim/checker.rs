@@ -134,7 +134,8 @@ impl Checker {
         }
         let live: BTreeMap<_, _> = live.into_iter().map(|(account, live)| (live.call.id, (account, live))).collect();
         self.follow(&live, disk).await;
-        let calls: Vec<_> = self.tap.calls().iter().filter(|(_, seen)| seen.accepted.is_some()).map(|(c, _)| *c).collect();
+        let calls: Vec<_> =
+            self.tap.calls().iter().filter(|(_, seen)| seen.accepted.is_some()).map(|(c, _)| *c).collect();
         for call in calls {
             self.look_at_call(call, live.get(&call).map(|(_, live)| live), now, up_since);
         }
@@ -179,7 +180,14 @@ impl Checker {
         }
     }
 
-    fn look_at_grant(&mut self, call: CallId, row: Option<&LiveCall>, answered: Option<Mono>, now: Mono, up_since: Mono) {
+    fn look_at_grant(
+        &mut self,
+        call: CallId,
+        row: Option<&LiveCall>,
+        answered: Option<Mono>,
+        now: Mono,
+        up_since: Mono,
+    ) {
         let (Some(row), Some(answered)) = (row, answered) else {
             let since = *self.lost_since.entry(call).or_insert(now);
             if now > since.max(up_since) + GRACE {

@@ -135,7 +135,9 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let (Some(seen), Some(known)) = (seen, checker.known.get(&cdr.call.id)) else {
         return Err(format!("{} ms of talk in a call that was not seen", cdr.talk_ms));
     };
-    let Some(answered) = cdr.call.answered_at.map(moment) else { return Err("it was accepted, not recorded".to_owned()) };
+    let Some(answered) = cdr.call.answered_at.map(moment) else {
+        return Err("it was accepted, not recorded".to_owned());
+    };
     let Some(leg) = seen.answered_at(answered) else { return Err(format!("no carrier answered at {answered:?}")) };
     if !accepted && seen.cancelled.is_none_or(|cancelled| cancelled < answered) && known.crashes.is_empty() {
         return Err("the caller never heard the answer and is charged".to_owned());

@@ -35,7 +35,7 @@ const SETTLE: Duration = Duration::from_secs(90);
 
 /// How a life ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// The plan is done.
     Over,
     /// It died.
@@ -43,7 +43,7 @@ pub enum End {
 }
 
 /// What tasks beside the main one tell.
-pub enum Heard {
+pub(super) enum Heard {
     /// A subscriber was told.
     Event(AccountKey, EventItem),
     /// A top-up was answered.
@@ -53,7 +53,7 @@ pub enum Heard {
 }
 
 /// What was heard and not looked at yet.
-pub type Log = Arc<Mutex<Vec<Heard>>>;
+pub(super) type Log = Arc<Mutex<Vec<Heard>>>;
 
 fn tell(log: &Log, heard: Heard) {
     log.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
@@ -80,7 +80,7 @@ struct Dying {
 }
 
 /// Lives until the plan's end or a crash.
-pub async fn live(sim: &mut Simulation) -> End {
+pub(super) async fn live(sim: &mut Simulation) -> End {
     let mut life = Life::begin(sim).await;
     loop {
         let now = life.now();
@@ -383,8 +383,7 @@ impl<'a> Life<'a> {
         let (core, actors) = (self.core.counts(), self.actors.counts());
         let rest = self.is_at_rest();
         let channels: Vec<_> = self.sim.trunks.iter().filter_map(|trunk| self.actors.trunk(*trunk)).collect();
-        let (phones, carriers) = self.sim.world.live_calls();
-        let Simulation { checker, disk, accounts, .. } = &mut *self.sim;
+        let Simulation { checker, disk, accounts, tally, world, .. } = &mut *self.sim;
         if !rest {
             checker.broken(format!("the SIP core is not empty: {core:?}"));
         }
@@ -394,6 +393,7 @@ impl<'a> Life<'a> {
         if channels.iter().any(|(used, up)| *used > 0 || !up) || channels.len() != 2 {
             checker.broken(format!("channels of trunks in use, and whether they are up: {channels:?}"));
         }
+        let (phones, carriers) = world.live_calls();
         if phones + carriers > 0 {
             checker.broken(format!("phones know {phones} calls, carriers {carriers}"));
         }
@@ -401,9 +401,9 @@ impl<'a> Life<'a> {
         if open > 0 {
             checker.broken(format!("L3: {open} holds are open"));
         }
-        self.sim.tally = history::check(checker, accounts, disk).await;
+        *tally = history::check(checker, accounts, disk).await;
         let sentinel = accounts.len() - 1;
-        if !self.sim.world.was_answered(sentinel, sip::demo::phone::PhoneCall(0)) {
+        if !world.was_answered(sentinel, sip::demo::phone::PhoneCall(0)) {
             checker.broken("I10: a call after all faults ended was not answered".to_owned());
         }
     }

@@ -29,7 +29,8 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
     let mut trunks = Vec::new();
     for (number, (max_channels, max_cps)) in plan.trunks.into_iter().enumerate() {
         let per_minute = NanosPerMinute(100_000_000 * (1 + number as i64));
-        let deck = put_deck(&store, &format!("cost {number}"), RateTerms { per_minute, ..RateTerms::FREE }, entropy).await;
+        let deck =
+            put_deck(&store, &format!("cost {number}"), RateTerms { per_minute, ..RateTerms::FREE }, entropy).await;
         let trunk = Trunk {
             id: TrunkId::generate(entropy, at),
             name: format!("carrier {number}"),
