@@ -218,7 +218,8 @@ impl Config {
             figment = figment.merge(Toml::string(&text));
         }
         let environment = Env::prefixed("RINGFENCE_").ignore(&NOT_KEYS).split("__");
-        let config: Self = figment.merge(environment).extract().map_err(|error| describe(error, file))?;
+        let figment = figment.merge(environment);
+        let config: Self = figment.extract().map_err(|error| describe(error, &figment, file))?;
         config.check()?;
         Ok(config)
     }
@@ -336,7 +337,7 @@ fn wrong(key: &str, value: impl std::fmt::Display, allowed: &str) -> Result<(), 
 }
 
 /// One line out of figment's error: which key, which value, what is allowed, and where it came from.
-fn describe(error: figment::Error, file: Option<&Path>) -> ConfigError {
+fn describe(error: figment::Error, figment: &Figment, file: Option<&Path>) -> ConfigError {
     // The last error is the first found.
     let Some(first) = error.into_iter().next() else { return ConfigError(String::from("unreadable")) };
     let key = first.path.join(".");
@@ -353,8 +354,18 @@ fn describe(error: figment::Error, file: Option<&Path>) -> ConfigError {
             format!("{key} = {found}: must be {wanted}")
         }
         Kind::MissingField(name) => format!("{key}.{name} is missing"),
-        other if key.is_empty() => other.to_string(),
-        other => format!("{key}: {other}"),
+        other => {
+            let value = figment.find_value(&key).ok().and_then(|value| value.into_string());
+            let allowed = other.to_string().replace(
+                "invalid socket address syntax",
+                "must be an address and a port such as 127.0.0.1:5060",
+            );
+            match value {
+                _ if key.is_empty() => allowed,
+                Some(value) => format!("{key} = {value}: {allowed}"),
+                None => format!("{key}: {allowed}"),
+            }
+        }
     };
     let source =
         first.metadata.as_ref().filter(|m| m.name.contains("environment")).map(|_| String::from("environment"));
@@ -377,10 +388,10 @@ mod tests {
     fn a_wrong_key_or_value_is_one_line() {
         let cases = [
             ("htp.listen = \"127.0.0.1:1\"", "FILE: unknown key htp: allowed are data_dir, development,"),
-            ("[http]\nlisten = \"nonsense\"", "FILE: http.listen"),
+            ("[http]\nlisten = \"nonsense\"", "FILE: http.listen = nonsense: must be an address and a port such as"),
             ("[sip]\nport = 5060", "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, advertised, digest"),
             ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
-            ("service_number = \"123\"", "FILE: service_number"),
+            ("service_number = \"123\"", "FILE: service_number = 123: "),
             (
                 "development = true\n[sip]\nudp = \"0.0.0.0:5060\"",
                 "sip.udp = 0.0.0.0:5060: development mode binds loopback",

@@ -24,6 +24,9 @@ const PROOF_HOLDS: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The key under which `opening_credit` is posted, once.
 const OPENING_KEY: &str = "opening_credit";
 
+/// Rate decks by their names.
+type Decks = BTreeMap<String, (DeckId, Currency)>;
+
 /// What provisioning works on.
 pub struct Provisioning<'a> {
     /// The store written to.
@@ -48,17 +51,23 @@ pub struct Provisioned {
 }
 
 impl Provisioning<'_> {
-    /// Creates what is missing; `progress` is told accounts done and accounts in all.
+    /// Creates what is missing; `progress` is told accounts done and accounts in all. A world that names what cannot be, such
+    /// as a deck with a bad line, changes nothing.
     ///
     /// # Errors
-    /// One line naming what cannot be created and why; what was created before stays.
+    /// One line for each thing that is wrong. When the store fails, what was created before stays.
     pub async fn apply(
         &mut self,
         world: &World,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> anyhow::Result<Provisioned> {
         let mut done = Provisioned::default();
-        let decks = self.decks(world, &mut done).await?;
+        let (new_decks, decks) = self.read_decks(world, &mut done).await?;
+        check(world, &decks)?;
+        let at = self.now();
+        for deck in &new_decks {
+            self.store.put_deck(deck, at).await?;
+        }
         self.carriers(world, &decks, &mut done).await?;
         self.operators(world, &mut done).await?;
         let total = world.accounts.len() as u64 + world.accounts_bulk.iter().map(|b| u64::from(b.count)).sum::<u64>();
@@ -84,19 +93,16 @@ impl Provisioning<'_> {
         (self.clock)().wall
     }
 
-    async fn decks(
-        &mut self,
-        world: &World,
-        done: &mut Provisioned,
-    ) -> anyhow::Result<BTreeMap<String, (DeckId, Currency)>> {
-        let mut known: BTreeMap<_, _> =
+    /// The world's decks, read and not yet stored, and every deck by its name.
+    async fn read_decks(&mut self, world: &World, done: &mut Provisioned) -> anyhow::Result<(Vec<Deck>, Decks)> {
+        let mut known: Decks =
             self.store.decks().await?.into_iter().map(|d| (d.name, (d.id, d.currency))).collect();
-        let at = self.now();
+        let (at, mut decks, mut wrong) = (self.now(), Vec::new(), Vec::new());
         for deck in &world.rate_decks {
-            let rates = actors::deck_file::read(&deck.csv).map_err(|errors| {
-                let lines: Vec<_> = errors.iter().map(|e| format!("{}: {e}", deck.file)).collect();
-                anyhow::anyhow!("{}", lines.join("\n"))
-            })?;
+            let rates = actors::deck_file::read(&deck.csv).unwrap_or_else(|errors| {
+                wrong.extend(errors.iter().map(|e| format!("{}: {e}", deck.file)));
+                Vec::new()
+            });
             let id = match known.get(&deck.name) {
                 Some((_, currency)) if *currency != deck.currency => {
                     bail!("rate_deck {} is in {currency}, not in {}", deck.name, deck.currency)
@@ -109,16 +115,19 @@ impl Provisioning<'_> {
             };
             let version = DeckVersionId::generate(&mut self.entropy, at);
             let (name, currency, tax_included) = (deck.name.clone(), deck.currency, deck.tax_included);
-            self.store.put_deck(&Deck { id, name, currency, tax_included, version, rates }, at).await?;
+            decks.push(Deck { id, name, currency, tax_included, version, rates });
             known.insert(deck.name.clone(), (id, deck.currency));
         }
-        Ok(known)
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("\n"));
+        }
+        Ok((decks, known))
     }
 
     async fn carriers(
         &mut self,
         world: &World,
-        decks: &BTreeMap<String, (DeckId, Currency)>,
+        decks: &Decks,
         done: &mut Provisioned,
     ) -> anyhow::Result<()> {
         let known: BTreeMap<_, _> = self.store.trunks().await?.into_iter().map(|t| (t.name, t.id)).collect();
@@ -150,11 +159,7 @@ impl Provisioning<'_> {
             if self.store.user_by_email(&operator.email).await?.is_some() {
                 continue;
             }
-            let roles = operator.roles.iter().map(|role| {
-                OperatorRole::parse(role)
-                    .with_context(|| format!("operator.roles = {role}: must be admin, support, finance or compliance"))
-            });
-            let roles = roles.collect::<anyhow::Result<Vec<_>>>()?;
+            let roles = roles_of(operator)?;
             let user = self.user(&operator.email, &operator.email, &operator.password)?;
             self.store.create_user(&user, &[], &roles).await?;
             done.operators += 1;
@@ -178,7 +183,7 @@ impl Provisioning<'_> {
     async fn account(
         &mut self,
         account: &world::Account,
-        decks: &BTreeMap<String, (DeckId, Currency)>,
+        decks: &Decks,
         done: &mut Provisioned,
     ) -> anyhow::Result<()> {
         let deck = deck_of(decks, "account", &account.rate_deck, account.currency)?;
@@ -210,7 +215,7 @@ impl Provisioning<'_> {
         &mut self,
         bulk: &world::AccountsBulk,
         n: u32,
-        decks: &BTreeMap<String, (DeckId, Currency)>,
+        decks: &Decks,
     ) -> anyhow::Result<NewAccount> {
         let deck = deck_of(decks, "accounts_bulk", &bulk.rate_deck, bulk.currency)?;
         let mut new = self.new_account(&bulk.country, &bulk.time_zone, bulk.currency, deck, bulk.opening_credit);
@@ -334,12 +339,32 @@ pub async fn brand(
     Ok(wanted)
 }
 
-fn deck_of(
-    decks: &BTreeMap<String, (DeckId, Currency)>,
-    key: &str,
-    name: &str,
-    currency: Currency,
-) -> anyhow::Result<DeckId> {
+/// Whether everything that a world refers to exists, before any of it is stored.
+fn check(world: &World, decks: &Decks) -> anyhow::Result<()> {
+    for carrier in &world.carriers {
+        deck_of(decks, "carrier", &carrier.deck, carrier.currency)?;
+    }
+    for operator in &world.operators {
+        roles_of(operator)?;
+    }
+    for account in &world.accounts {
+        deck_of(decks, "account", &account.rate_deck, account.currency)?;
+    }
+    for bulk in &world.accounts_bulk {
+        deck_of(decks, "accounts_bulk", &bulk.rate_deck, bulk.currency)?;
+    }
+    Ok(())
+}
+
+fn roles_of(operator: &world::Operator) -> anyhow::Result<Vec<OperatorRole>> {
+    let read = |role: &String| {
+        OperatorRole::parse(role)
+            .with_context(|| format!("operator.roles = {role}: must be admin, support, finance or compliance"))
+    };
+    operator.roles.iter().map(read).collect()
+}
+
+fn deck_of(decks: &Decks, key: &str, name: &str, currency: Currency) -> anyhow::Result<DeckId> {
     let Some((id, of)) = decks.get(name) else { bail!("{key}: no rate deck is named {name}") };
     if *of != currency {
         bail!("{key}: rate deck {name} is in {of}, the {key} in {currency}");

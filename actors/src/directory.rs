@@ -18,7 +18,7 @@ use schema::time::Mono;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 
 /// How often an account that comes and goes is asked for at most.
 const TRIES: usize = 4;
@@ -53,11 +53,28 @@ pub(crate) struct AccountEntry {
     used: Arc<AtomicU64>,
 }
 
-type Loaded = Option<Result<(), AskError>>;
+/// How loading ended. Those who wait go on in the order in which they asked (a `watch` has a random one, which would show in a
+/// simulated trace).
+type Loaded = Arc<SetOnce<Result<(), AskError>>>;
+
+/// Whoever has it loads the account and says how that ended; a loader that panics says so by dropping it.
+struct Loader(Loaded);
+
+impl Loader {
+    fn done(self, result: Result<(), AskError>) {
+        let _ = self.0.set(result);
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        let _ = self.0.set(Err(AskError::Unavailable));
+    }
+}
 
 enum Slot {
-    /// Being loaded; the channel tells when that is over.
-    Loading(watch::Receiver<Loaded>),
+    /// Being loaded.
+    Loading(Loaded),
     Live(AccountEntry),
     /// Its actor is gone; what it submitted may not be acknowledged yet.
     Draining(Arc<CommitGate>),
@@ -65,9 +82,9 @@ enum Slot {
 
 enum Claim {
     Live(AccountEntry),
-    Wait(watch::Receiver<Loaded>),
+    Wait(Loaded),
     /// Whoever gets this loads the account, after the predecessor's gate is quiet.
-    Load(watch::Sender<Loaded>, Option<Arc<CommitGate>>),
+    Load(Loader, Option<Arc<CommitGate>>),
 }
 
 impl AccountEntry {
@@ -139,21 +156,19 @@ impl Directory {
                         entry.used.store(at.0, Ordering::Relaxed);
                         return Claim::Live(entry.clone());
                     }
-                    // A loader that panicked dropped its end: somebody else loads.
-                    Slot::Loading(loaded) if loaded.has_changed().is_ok() || loaded.borrow().is_some() => {
-                        return Claim::Wait(loaded.clone());
-                    }
+                    // A loader that panicked leaves its slot behind: somebody else loads.
+                    Slot::Loading(loaded) if !loaded.initialized() => return Claim::Wait(loaded.clone()),
                     Slot::Loading(_) => {}
                     Slot::Draining(gate) => predecessor = Some(gate.clone()),
                 }
-                let (sender, receiver) = watch::channel(None);
-                slot.insert(Slot::Loading(receiver));
-                Claim::Load(sender, predecessor)
+                let loaded = Loaded::default();
+                slot.insert(Slot::Loading(loaded.clone()));
+                Claim::Load(Loader(loaded), predecessor)
             }
             Entry::Vacant(slot) => {
-                let (sender, receiver) = watch::channel(None);
-                slot.insert(Slot::Loading(receiver));
-                Claim::Load(sender, None)
+                let loaded = Loaded::default();
+                slot.insert(Slot::Loading(loaded.clone()));
+                Claim::Load(Loader(loaded), None)
             }
         }
     }
@@ -309,27 +324,23 @@ impl Context {
     /// The actor of an account, loading it if need be.
     pub(crate) async fn account(self: &Arc<Self>, key: AccountKey) -> Result<AccountEntry, AskError> {
         loop {
-            let mut loaded = match self.directory.claim(key, self.now().mono) {
+            let loaded = match self.directory.claim(key, self.now().mono) {
                 Claim::Live(entry) => return Ok(entry),
                 Claim::Wait(loaded) => loaded,
-                Claim::Load(sender, predecessor) => {
-                    let loaded = sender.subscribe();
+                Claim::Load(loader, predecessor) => {
+                    let loaded = loader.0.clone();
                     // On its own: who asked may stop waiting, the others must not wait for ever then.
-                    tokio::spawn(self.clone().load(key, sender, predecessor));
+                    tokio::spawn(self.clone().load(key, loader, predecessor));
                     loaded
                 }
             };
-            let result = match loaded.wait_for(Option::is_some).await {
-                Ok(result) => *result,
-                Err(_) => Some(Err(AskError::Unavailable)),
-            };
-            if let Some(Err(error)) = result {
-                return Err(error);
+            if let Err(error) = loaded.wait().await {
+                return Err(*error);
             }
         }
     }
 
-    async fn load(self: Arc<Self>, key: AccountKey, done: watch::Sender<Loaded>, predecessor: Option<Arc<CommitGate>>) {
+    async fn load(self: Arc<Self>, key: AccountKey, loader: Loader, predecessor: Option<Arc<CommitGate>>) {
         if let Some(gate) = predecessor {
             gate.quiet().await;
         }
@@ -342,7 +353,7 @@ impl Context {
                 self.directory.accounts.remove(&key);
             }
         }
-        let _ = done.send(Some(result.map(|_| ())));
+        loader.done(result.map(|_| ()));
     }
 
     async fn start_account(self: &Arc<Self>, key: AccountKey) -> Result<AccountEntry, AskError> {

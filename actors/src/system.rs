@@ -90,7 +90,7 @@ pub enum HangUpError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CreditError {
     /// The request itself.
-    #[error("refused: {0:?}")]
+    #[error("nothing was posted: {0}")]
     Refused(CreditRefused),
     /// The account.
     #[error(transparent)]

@@ -4,6 +4,7 @@ pub mod api;
 pub mod browser;
 pub mod carrier;
 pub mod phone;
+pub mod place;
 pub mod program;
 pub mod server;
 pub mod sim;

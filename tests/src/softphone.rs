@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything expected of a phone may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where Debian puts baresip's modules.
+const MODULES: &str = "/usr/lib/baresip/modules";
 
 /// Whose phone it is and how it reaches the server.
 #[derive(Clone, Copy)]
@@ -54,9 +56,8 @@ impl Baresip {
         let config = format!(
             "poll_method epoll\nsip_listen 127.0.0.1:0\nsip_cafile {certificate}\nsip_verify_server yes\nnet_interface 127.0.0.1\n\
              call_max_calls 4\naudio_player aubridge,loop\naudio_source aubridge,loop\naudio_alert nil\n\
-             module_path {}\nmodule g711.so\nmodule aubridge.so\nmodule_tmp uuid.so\nmodule_tmp account.so\n\
-             module_app menu.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen 127.0.0.1:{control}\n",
-            modules().display()
+             module_path {MODULES}\nmodule g711.so\nmodule aubridge.so\nmodule_tmp uuid.so\nmodule_tmp account.so\n\
+             module_app menu.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen 127.0.0.1:{control}\n"
         );
         let account = format!(
             "<sip:{username}@localhost;transport={transport}>;auth_pass={password};outbound=\"sip:{server};transport={transport}\";regint=600\n"
@@ -120,11 +121,6 @@ impl Baresip {
             assert!(read > 0, "baresip ended: {}", self.program.stdout());
         }
     }
-}
-
-/// Where Debian puts baresip's modules; the folder is named after the architecture on some releases.
-fn modules() -> &'static Path {
-    Path::new("/usr/lib/baresip/modules")
 }
 
 /// linphone's console phone, told what to do as a person types.

@@ -25,19 +25,25 @@ pub struct Credit {
 }
 
 /// Why money was not posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CreditRefused {
     /// The key was used for another request.
+    #[error("this idempotency key was used before, for another amount or reason")]
     Conflict,
     /// Zero, too large, or negative where that is not allowed.
+    #[error("the amount is zero, too large, or negative where that is not allowed")]
     Amount,
     /// More would be taken than is available.
+    #[error("more would be taken than is available")]
     InsufficientBalance,
     /// This kind does not come this way.
+    #[error("this kind of transfer is not posted this way")]
     Kind,
     /// Empty or longer than 200 characters.
+    #[error("a reason has 1 to 200 characters")]
     Reason,
     /// Not 1 to 128 printable ASCII characters.
+    #[error("an idempotency key has 1 to 128 printable ASCII characters")]
     Key,
 }
 

@@ -35,23 +35,28 @@ describe('money', () => {
   it('shows what it cannot read as it came', () => {
     expect(formatHeld({ amount: 'unknown', currency: 'EUR' }, en)).toBe('unknown EUR');
     expect(formatCost({ amount: '1.5', currency: '?' }, en)).toBe('1.5 ?');
-    expect(splitHeld({ amount: '', currency: 'EUR' }, 'en-US')).toEqual([{ text: ' EUR', fine: false }]);
+    expect(splitHeld({ amount: '', currency: 'EUR' }, true, 'en-US')).toEqual([{ text: ' EUR', fine: false }]);
   });
 
   it('sets the digits below a cent apart', () => {
-    expect(splitHeld(eur('9.876599'), 'en-US')).toEqual([
+    expect(splitHeld(eur('9.876599'), true, 'en-US')).toEqual([
       { text: '€9.87', fine: false },
       { text: '65', fine: true },
     ]);
-    expect(splitHeld(eur('9.876599'), 'de-DE')).toEqual([
+    expect(splitHeld(eur('9.876599'), true, 'de-DE')).toEqual([
       { text: '9,87', fine: false },
       { text: '65', fine: true },
       { text: '\u00a0€', fine: false },
     ]);
-    expect(splitHeld({ amount: '12', currency: 'JPY' }, 'en-US')).toEqual([
+    expect(splitHeld({ amount: '12', currency: 'JPY' }, true, 'en-US')).toEqual([
       { text: '¥12', fine: false },
       { text: '.0000', fine: true },
     ]);
+  });
+
+  it('leaves out those that are zero while nothing moves', () => {
+    const text = (amount: string) => splitHeld(eur(amount), false, 'en-US').map((part) => part.text);
+    expect([text('10'), text('9.528'), text('9.876599')]).toEqual([['€10.00'], ['€9.52', '8'], ['€9.87', '65']]);
   });
 
   it('knows zero in every spelling', () => {

@@ -63,12 +63,12 @@ export interface AmountPart {
 }
 
 /**
- * An amount with four digits after the point, rounded towards zero, cut where the currency's own digits end: the big
- * figure of the page sets the rest smaller, since during a call it is those digits that move.
+ * An amount with up to four digits after the point, rounded towards zero, cut where the currency's own digits end: the big
+ * figure of the page sets the rest smaller. While it is `moving` there are always four, so that it does not jump.
  */
-export function splitHeld(money: Money, locale?: string): AmountPart[] {
+export function splitHeld(money: Money, moving: boolean, locale?: string): AmountPart[] {
   const plain = formatter(money.currency, 'trunc', { locale });
-  const fine = formatter(money.currency, 'trunc', { locale, minimumDigits: 4 });
+  const fine = formatter(money.currency, 'trunc', { locale, minimumDigits: moving ? 4 : undefined, maximumDigits: 4 });
   if (!plain || !fine || !DECIMAL.test(money.amount)) {
     return [{ text: `${money.amount} ${money.currency}`, fine: false }];
   }

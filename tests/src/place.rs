@@ -1,0 +1,161 @@
+//! The real `ringfence` program in a folder of its own.
+
+use crate::program::{Outcome, Program};
+use rusqlite::Connection;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The longest that a command may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Every listener, by the environment variable of its key.
+pub const LISTENERS: [(&str, &str); 6] = [
+    ("RINGFENCE_HTTP__LISTEN", "http.listen"),
+    ("RINGFENCE_METRICS__LISTEN", "metrics.listen"),
+    ("RINGFENCE_SIP__UDP", "sip.udp"),
+    ("RINGFENCE_SIP__TCP", "sip.tcp"),
+    ("RINGFENCE_SIP__TLS__LISTEN", "sip.tls.listen"),
+    ("RINGFENCE_TEST_CARRIER", "test_carrier"),
+];
+
+/// A folder in which the program is run: its data lies in `data`, its listeners are on free ports.
+pub struct Place {
+    /// Goes when the test ends.
+    pub folder: TempDir,
+    runs: AtomicU32,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), runs: AtomicU32::new(0) }
+    }
+}
+
+impl Place {
+    /// The program with these arguments, as a new terminal would start it.
+    ///
+    /// # Panics
+    /// When the program was not built.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built());
+        command.args(arguments).current_dir(self.folder.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGFENCE_")) {
+            command.env_remove(name);
+        }
+        for (name, _) in LISTENERS {
+            command.env(name, "127.0.0.1:0");
+        }
+        command
+    }
+
+    /// Starts a command.
+    #[must_use]
+    pub fn start(&self, mut command: Command) -> Program {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        Program::start(&mut command, self.folder.path(), &format!("run{run}"))
+    }
+
+    /// Runs the program with these arguments to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Outcome {
+        self.start(self.command(arguments)).ended(PATIENCE).await
+    }
+
+    /// Runs it; what it printed. It has to succeed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn succeed(&self, arguments: &[&str]) -> String {
+        let outcome = self.run(arguments).await;
+        assert_eq!(outcome.code, Some(0), "{arguments:?}: {}{}", outcome.stdout, outcome.stderr);
+        outcome.stdout
+    }
+
+    /// Runs it; the one line that it said. It has to fail with this code.
+    ///
+    /// # Panics
+    /// When it does not, or says more.
+    pub async fn fail(&self, arguments: &[&str], code: i32) -> String {
+        one_line(self.run(arguments).await, code)
+    }
+
+    /// A development server that is ready.
+    pub async fn serve(&self) -> Program {
+        let mut server = self.start(self.command(&[]));
+        server.until("ready", |said| said.contains("The passwords are shown this once") || said.contains("To begin anew")).await;
+        server
+    }
+
+    /// A file in the folder.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// The database of the data folder, opened past the program.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn database(&self) -> Connection {
+        let path = self.folder.path().join("data/ringfence.db");
+        assert!(path.exists(), "there is a database");
+        Connection::open(path).expect("opens")
+    }
+
+    /// How many rows each table has.
+    ///
+    /// # Panics
+    /// When there is no database.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(String, i64)> {
+        let database = self.database();
+        let mut tables = database.prepare("select name from sqlite_master where type = 'table' order by name").expect("listed");
+        let names = tables.query_map([], |row| row.get::<_, String>(0)).expect("listed");
+        let count = |name: String| {
+            let sql = format!("select count(*) from \"{name}\"");
+            let rows = database.query_row(&sql, [], |row| row.get(0)).expect("counted");
+            (name, rows)
+        };
+        names.map(|name| count(name.expect("a name"))).collect()
+    }
+}
+
+/// The one line on standard error of a command that failed with this code.
+///
+/// # Panics
+/// When it did not, or said more.
+#[must_use]
+pub fn one_line(outcome: Outcome, code: i32) -> String {
+    let said = outcome.stderr.trim_end();
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(code), ""), "{said}");
+    assert!(said.starts_with("ringfence: ") && !said.contains('\n'), "one line: {said:?}");
+    said.to_owned()
+}
+
+/// The address that a screen shows of a SIP listener, by its transport.
+///
+/// # Panics
+/// When it shows none.
+#[must_use]
+pub fn listener(screen: &str, transport: &str) -> SocketAddr {
+    let named = format!("({transport})");
+    let line = screen.lines().find(|line| line.contains("SIP server") && line.contains(&named)).expect("a listener");
+    line.split_whitespace().find_map(|word| word.parse().ok()).expect("an address")
+}
+
+/// The program, beside the tests. A test run of the whole workspace builds it.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("this program");
+    let profile = test.ancestors().nth(2).expect("the test lies in deps");
+    let path = profile.join("ringfence");
+    assert!(path.exists(), "build it first: cargo build -p ringfence");
+    path
+}
