@@ -179,7 +179,8 @@ async fn credit_directly(
 }
 
 async fn audit_all(config: &Config) -> anyhow::Result<bool> {
-    if !config.data_dir.exists() {
+    // Opening what is not there would make it.
+    if !config.data_dir.join("keys.db").exists() {
         bail!("data_dir {}: there is nothing to audit", config.data_dir.display());
     }
     let store = data::open(config).await?;

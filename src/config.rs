@@ -354,23 +354,26 @@ fn describe(error: figment::Error, figment: &Figment, file: Option<&Path>) -> Co
             format!("{key} = {found}: must be {wanted}")
         }
         Kind::MissingField(name) => format!("{key}.{name} is missing"),
-        other => {
-            let value = figment.find_value(&key).ok().and_then(|value| value.into_string());
-            let allowed = other.to_string().replace(
-                "invalid socket address syntax",
-                "must be an address and a port such as 127.0.0.1:5060",
-            );
-            match value {
-                _ if key.is_empty() => allowed,
-                Some(value) => format!("{key} = {value}: {allowed}"),
-                None => format!("{key}: {allowed}"),
-            }
-        }
+        other => match figment.find_value(&key).ok().and_then(|value| value.into_string()) {
+            _ if key.is_empty() => one_line(&other.to_string()),
+            Some(value) => format!("{key} = {value}: {}", one_line(&other.to_string())),
+            None => format!("{key}: {}", one_line(&other.to_string())),
+        },
     };
     let source =
         first.metadata.as_ref().filter(|m| m.name.contains("environment")).map(|_| String::from("environment"));
     let source = source.or_else(|| file.map(|f| f.display().to_string()));
     ConfigError(source.map_or_else(|| text.clone(), |source| format!("{source}: {text}")))
+}
+
+/// Without the drawing of a TOML error's place, and with what is allowed where a library does not say it.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let text = match lines[..] {
+        [first, .., last] => format!("{first}: {last}"),
+        _ => lines.concat(),
+    };
+    text.replace("invalid socket address syntax", "must be an address and a port such as 127.0.0.1:5060")
 }
 
 #[cfg(test)]
@@ -389,6 +392,7 @@ mod tests {
         let cases = [
             ("htp.listen = \"127.0.0.1:1\"", "FILE: unknown key htp: allowed are data_dir, development,"),
             ("[http]\nlisten = \"nonsense\"", "FILE: http.listen = nonsense: must be an address and a port such as"),
+            ("[[", "FILE: TOML parse error at line 1, column 3: "),
             ("[sip]\nport = 5060", "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, advertised, digest"),
             ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
             ("service_number = \"123\"", "FILE: service_number = 123: "),

@@ -13,7 +13,7 @@ use schema::money::{Currency, Micros};
 use schema::pii::Pii;
 use schema::time::{Clock, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::{Brand, Deck, MemberRole, NewAccount, NewCredential, OperatorRole, Store, User};
 
@@ -64,6 +64,7 @@ impl Provisioning<'_> {
         let mut done = Provisioned::default();
         let (new_decks, decks) = self.read_decks(world, &mut done).await?;
         check(world, &decks)?;
+        self.check_people(world).await?;
         let at = self.now();
         for deck in &new_decks {
             self.store.put_deck(deck, at).await?;
@@ -93,10 +94,22 @@ impl Provisioning<'_> {
         (self.clock)().wall
     }
 
+    /// A person has one account: another one would have no owner who can sign in.
+    async fn check_people(&self, world: &World) -> anyhow::Result<()> {
+        let mut seen = BTreeSet::new();
+        for account in &world.accounts {
+            let is_new = self.store.credential(&account.sip_username).await?.is_none();
+            let is_known = !seen.insert(&account.email) || self.store.user_by_email(&account.email).await?.is_some();
+            if is_new && is_known {
+                bail!("account.email of sip_username {}: this person is known already", account.sip_username);
+            }
+        }
+        Ok(())
+    }
+
     /// The world's decks, read and not yet stored, and every deck by its name.
     async fn read_decks(&mut self, world: &World, done: &mut Provisioned) -> anyhow::Result<(Vec<Deck>, Decks)> {
-        let mut known: Decks =
-            self.store.decks().await?.into_iter().map(|d| (d.name, (d.id, d.currency))).collect();
+        let mut known: Decks = self.store.decks().await?.into_iter().map(|d| (d.name, (d.id, d.currency))).collect();
         let (at, mut decks, mut wrong) = (self.now(), Vec::new(), Vec::new());
         for deck in &world.rate_decks {
             let rates = actors::deck_file::read(&deck.csv).unwrap_or_else(|errors| {
@@ -124,12 +137,7 @@ impl Provisioning<'_> {
         Ok((decks, known))
     }
 
-    async fn carriers(
-        &mut self,
-        world: &World,
-        decks: &Decks,
-        done: &mut Provisioned,
-    ) -> anyhow::Result<()> {
+    async fn carriers(&mut self, world: &World, decks: &Decks, done: &mut Provisioned) -> anyhow::Result<()> {
         let known: BTreeMap<_, _> = self.store.trunks().await?.into_iter().map(|t| (t.name, t.id)).collect();
         for carrier in &world.carriers {
             let deck = deck_of(decks, "carrier", &carrier.deck, carrier.currency)?;
@@ -180,12 +188,7 @@ impl Provisioning<'_> {
         })
     }
 
-    async fn account(
-        &mut self,
-        account: &world::Account,
-        decks: &Decks,
-        done: &mut Provisioned,
-    ) -> anyhow::Result<()> {
+    async fn account(&mut self, account: &world::Account, decks: &Decks, done: &mut Provisioned) -> anyhow::Result<()> {
         let deck = deck_of(decks, "account", &account.rate_deck, account.currency)?;
         let mut new =
             self.new_account(&account.country, &account.time_zone, account.currency, deck, account.opening_credit);
@@ -211,12 +214,7 @@ impl Provisioning<'_> {
         Ok(())
     }
 
-    fn bulk_account(
-        &mut self,
-        bulk: &world::AccountsBulk,
-        n: u32,
-        decks: &Decks,
-    ) -> anyhow::Result<NewAccount> {
+    fn bulk_account(&mut self, bulk: &world::AccountsBulk, n: u32, decks: &Decks) -> anyhow::Result<NewAccount> {
         let deck = deck_of(decks, "accounts_bulk", &bulk.rate_deck, bulk.currency)?;
         let mut new = self.new_account(&bulk.country, &bulk.time_zone, bulk.currency, deck, bulk.opening_credit);
         let (username, password) = bulk.sip_credential(n);

@@ -78,7 +78,8 @@ impl Server {
         let http = bind("http.listen", config.http.listen).await?;
         let metrics_listener = bind("metrics.listen", config.metrics.listen).await?;
         let bound = Bound::open(transports(config)?).map_err(|error| {
-            let key = if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
+            let key =
+                if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
             anyhow::Error::from(error.source).context(format!("{key} = {}: cannot be used", error.address))
         })?;
         let carrier = match config.test_carrier {

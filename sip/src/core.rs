@@ -7,6 +7,7 @@
 mod authenticate;
 mod config;
 mod dispatch;
+mod ending;
 mod exchange;
 mod in_dialog;
 mod incoming;
@@ -25,9 +26,11 @@ use crate::message::{Malformed, Message};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
+use ending::Parked;
 use exchange::{ClientExchange, ServerExchange, ServerKey};
 use leg::Leg;
 use probe::Probes;
+use ring::hmac;
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
 use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
@@ -98,7 +101,14 @@ pub struct Core {
     invites: BTreeMap<(Box<str>, Box<str>, u32), ServerKey>,
     lookups: Lookups,
     registrar: Registrar,
+    bindings_armed: Option<Mono>,
+    /// Ended legs whose phone is not connected: it is sent its BYE when it comes back in time.
+    parked: BTreeMap<LegId, Parked>,
+    /// Whether the next look for legs that nobody cares about is set.
+    sweeping: bool,
     probes: Probes,
+    /// Makes the To-tags of answers.
+    tags: hmac::Key,
 }
 
 impl Core {
@@ -112,6 +122,7 @@ impl Core {
         Ok(Self {
             challenger,
             config,
+            tags: hmac::Key::new(hmac::HMAC_SHA256, &entropy.bytes::<32>()),
             entropy,
             output: VecDeque::new(),
             timers: Timers::default(),
@@ -124,6 +135,9 @@ impl Core {
             invites: BTreeMap::new(),
             lookups: Lookups::default(),
             registrar: Registrar::default(),
+            bindings_armed: None,
+            parked: BTreeMap::new(),
+            sweeping: false,
             probes: Probes::default(),
         })
     }
@@ -133,7 +147,7 @@ impl Core {
         match input {
             Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
             Input::Message(flow, message) => self.on_response(flow, &message, now),
-            Input::FlowClosed(flow) => self.on_flow_closed(flow),
+            Input::FlowClosed(flow) => self.on_flow_closed(flow, now),
             Input::Unreachable(destination) => self.on_unreachable(destination, now),
             Input::Leg(command) => self.on_leg_command(command, now),
             Input::Edge(command) => self.on_edge_command(command, now),
@@ -196,7 +210,7 @@ impl Core {
             EdgeCommand::Trunks(trunks) => self.set_trunks(trunks, now),
             EdgeCommand::BindingRestored(binding) => {
                 self.registrar.restore(*binding);
-                self.timers.set(now.mono, Timer::Bindings);
+                self.arm_bindings(now);
             }
         }
     }
@@ -209,23 +223,11 @@ impl Core {
                 Timer::Leg(leg) => self.leg_time(leg, now),
                 Timer::Lookup(ticket) => self.lookup_time(ticket, now),
                 Timer::Bindings => self.bindings_time(now),
+                Timer::Sweep => self.sweep_time(now),
                 Timer::Probe(trunk) => self.probe_time(trunk, now),
                 Timer::Ended => self.ended_time(now),
             }
         }
-    }
-
-    fn ended_time(&mut self, now: Now) {
-        while self.ended_order.front().is_some_and(|(until, _)| *until <= now.mono) {
-            if let Some((_, key)) = self.ended_order.pop_front() {
-                self.ended.remove(&key);
-            }
-        }
-    }
-
-    /// Trunks do not answer over connections that are gone; phones are found by their next request.
-    fn on_flow_closed(&mut self, flow: Flow) {
-        self.registrar.flow_closed(flow);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Dialogs (RFC 3261 §12): what both ends have agreed on, and how it survives a restart.
 
 use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via};
+use crate::sdp::Origin;
+use schema::id::CredentialId;
 use schema::leg::Checkpoint;
 use schema::pii::Pii;
 use serde::{Deserialize, Serialize};
@@ -62,28 +64,31 @@ impl Dialog {
         (self.call_id.clone(), self.local.tag().unwrap_or_default().into())
     }
 
-    /// Checks a request's tags and CSeq and takes its CSeq and target over (RFC 3261 §12.2.2).
+    /// Whether a request with our tag is of this dialog: it has their tag, too.
+    pub(crate) fn is_from_peer(&self, request: &Message) -> bool {
+        self.remote.tag() == request.from_tag()
+    }
+
+    /// Takes a request's CSeq over (RFC 3261 §12.2.2).
     ///
     /// # Errors
-    /// The status to answer with.
+    /// The status to answer with: it is of another dialog, or was overtaken by a later one.
     pub(crate) fn take_request(&mut self, request: &Message) -> Result<(), u16> {
-        if self.remote.tag() != request.from_tag() {
+        if !self.is_from_peer(request) {
             return Err(481);
         }
-        let (number, method) = request.cseq();
-        if *method == Method::Ack {
-            return Ok(());
-        }
+        let number = request.cseq().0;
         if self.remote_cseq.is_some_and(|last| number <= last) {
             return Err(500);
         }
         self.remote_cseq = Some(number);
-        if matches!(method, Method::Invite | Method::Update)
-            && let Some(contact) = request.contacts().into_iter().next()
-        {
-            self.target = contact.uri;
-        }
         Ok(())
+    }
+
+    /// Takes the Contact of a re-INVITE or UPDATE that is accepted over; true when it is another one.
+    pub(crate) fn refresh_target(&mut self, request: &Message) -> bool {
+        let Some(contact) = request.contacts().into_iter().next() else { return false };
+        std::mem::replace(&mut self.target, contact.uri.clone()) != contact.uri
     }
 
     /// Our next request in the dialog.
@@ -134,19 +139,28 @@ pub(crate) struct Stored {
     routes: Vec<String>,
     /// Our Contact.
     pub(crate) contact: String,
-    /// `udp 192.0.2.1:5060`, `tls …`: where the peer was.
+    /// `UDP 192.0.2.1:5060`, `TLS …`: where the peer was.
     pub(crate) peer: String,
-    /// Address-of-record and instance of the phone, to find its newest flow; none of a carrier's leg.
-    pub(crate) binding: Option<(String, String)>,
-    /// The Vias of the A-leg's INVITE and its CSeq, for the 200 sent after a restart.
+    /// The phone, to find its newest flow; none of a carrier's leg.
+    pub(crate) phone: Option<StoredPhone>,
+    /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
     pub(crate) invite: Option<StoredInvite>,
+    /// Identity of our session descriptions.
+    pub(crate) origin: Origin,
     /// Our last session description.
     pub(crate) local_sdp: Option<String>,
     /// Their last one.
     pub(crate) remote_sdp: Option<String>,
 }
 
-/// What a response to the A-leg's INVITE needs.
+/// Which phone it is: its credential stands for the address-of-record (RFC 5626 §4.1).
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredPhone {
+    pub(crate) credential: CredentialId,
+    pub(crate) instance: Option<Box<str>>,
+}
+
+/// What a response to the A-leg's INVITE needs beside the dialog.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredInvite {
     pub(crate) vias: Vec<String>,
@@ -154,7 +168,7 @@ pub(crate) struct StoredInvite {
 }
 
 impl Stored {
-    pub(crate) fn of(dialog: &Dialog, contact: &NameAddr, peer: String) -> Self {
+    pub(crate) fn of(dialog: &Dialog, contact: &NameAddr, peer: String, origin: Origin) -> Self {
         Self {
             call_id: dialog.call_id.to_string(),
             local: dialog.local.to_string(),
@@ -165,8 +179,9 @@ impl Stored {
             routes: dialog.routes.iter().map(ToString::to_string).collect(),
             contact: contact.to_string(),
             peer,
-            binding: None,
+            phone: None,
             invite: None,
+            origin,
             local_sdp: None,
             remote_sdp: None,
         }
@@ -227,7 +242,8 @@ mod tests {
     fn a_dialog_survives_its_checkpoint_with_a_gap_in_its_cseq() {
         let dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
         let contact = NameAddr::parse("<sip:x@127.0.0.1:5060>").expect("valid");
-        let stored = Stored::of(&dialog, &contact, String::from("udp 127.0.0.1:5100")).checkpoint();
+        let origin = Origin { id: 7, version: 1 };
+        let stored = Stored::of(&dialog, &contact, String::from("UDP 127.0.0.1:5100"), origin).checkpoint();
         let again = Stored::read(&stored).and_then(|s| s.dialog()).expect("readable");
         assert_eq!(again, Dialog { local_cseq: 1_000, ..dialog });
         assert!(Stored::read(&Checkpoint { version: 2, ..stored }).is_err());
@@ -261,5 +277,17 @@ mod tests {
         assert_eq!(dialog.take_request(&request("a", 7)), Err(500));
         assert_eq!(dialog.take_request(&request("a", 8)), Ok(()));
         assert_eq!(dialog.take_request(&request("a", 8)), Err(500));
+    }
+
+    #[test]
+    fn a_target_is_refreshed_by_another_contact_only() {
+        let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        assert!(!dialog.refresh_target(&invite()));
+        let moved = invite().request_uri().map(ToString::to_string).unwrap_or_default();
+        let text = format!(
+            "UPDATE {moved} SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bKu\nMax-Forwards: 70\nFrom: <sip:demo@localhost>;tag=a\nTo: <sip:y@localhost>;tag=b\nCall-ID: c\nCSeq: 8 UPDATE\nContact: <sip:demo@127.0.0.1:5200>\nContent-Length: 0\n\n"
+        );
+        assert!(dialog.refresh_target(&message(&text)));
+        assert_eq!(dialog.target.port(), Some(5200));
     }
 }

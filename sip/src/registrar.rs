@@ -1,19 +1,19 @@
 //! Registrar (RFC 3261 §10.3, RFC 5626): which phones are where. Pure; durable rows are kept by whoever hears the changes.
 
-use crate::flow::Flow;
+use crate::flow::{ConnectionId, Flow};
 use crate::message::NameAddr;
 use schema::edge::{Binding, BindingChange};
 use schema::id::{AccountKey, CredentialId};
 use schema::pii::Pii;
 use schema::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Shortest registration, in seconds.
 pub(crate) const EXPIRES_MIN_S: u32 = 60;
 /// Longest registration, in seconds.
 const EXPIRES_MAX_S: u32 = 7_200;
-/// Most contacts of one address-of-record.
+/// Most contacts of one address-of-record; a further one takes the place of the one that was refreshed the longest ago.
 const CONTACTS_MAX: usize = 5;
 
 /// An authenticated REGISTER.
@@ -53,71 +53,136 @@ struct Entry {
     cseq: u32,
 }
 
-/// All bindings, by credential.
+/// All bindings, by credential; of each credential the newest last.
 #[derive(Default)]
 pub(crate) struct Registrar {
     entries: BTreeMap<CredentialId, Vec<Entry>>,
+    count: usize,
+    /// When bindings run out, so that nobody looks through all of them.
+    expiries: BTreeSet<(Timestamp, CredentialId)>,
+    /// Who registered over which connection.
+    connections: BTreeMap<ConnectionId, BTreeSet<CredentialId>>,
 }
 
 impl Registrar {
-    pub(crate) fn len(&self) -> usize {
-        self.entries.values().map(Vec::len).sum()
+    pub(crate) const fn len(&self) -> usize {
+        self.count
     }
 
     /// Carries a registration out, all of it or nothing.
     pub(crate) fn register(&mut self, registration: &Registration<'_>, at: Timestamp) -> Decision {
-        let entries = self.entries.entry(registration.credential).or_default();
+        let mut entries = self.take(registration.credential);
         let decision = match &registration.asks {
-            Ask::RemoveAll { expires_s: Some(0) } => remove_all(entries, registration, at),
+            Ask::RemoveAll { expires_s: Some(0) } => remove_all(&mut entries, registration, at),
             Ask::RemoveAll { .. } => Decision::Refused(400),
-            Ask::Contacts(contacts) => update(entries, registration, contacts, at),
+            Ask::Contacts(contacts) => update(&mut entries, registration, contacts, at),
         };
-        if entries.is_empty() {
-            self.entries.remove(&registration.credential);
-        }
+        self.put(registration.credential, entries);
         decision
     }
 
     /// Takes up a binding from before a restart.
     pub(crate) fn restore(&mut self, binding: Binding) {
         let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return };
-        let entries = self.entries.entry(binding.credential).or_default();
+        let credential = binding.credential;
+        let mut entries = self.take(credential);
         entries.retain(|entry| !is_same(entry, &contact));
         if entries.len() < CONTACTS_MAX {
             entries.push(Entry { binding, contact, flow: None, call_id: "".into(), cseq: 0 });
         }
+        self.put(credential, entries);
     }
 
     /// Ends all bindings of a credential.
     pub(crate) fn revoke(&mut self, credential: CredentialId, at: Timestamp) -> Vec<BindingChange> {
-        let gone = self.entries.remove(&credential).unwrap_or_default();
-        gone.into_iter().map(|entry| left(entry.binding, 0, at)).collect()
+        self.take(credential).into_iter().map(|entry| left(entry.binding, 0, at)).collect()
     }
 
     /// Ends what has run out.
     pub(crate) fn expire(&mut self, at: Timestamp) -> Vec<BindingChange> {
         let mut changes = Vec::new();
-        self.entries.retain(|_, entries| {
-            let (kept, gone): (Vec<_>, Vec<_>) = entries.drain(..).partition(|entry| entry.binding.expires_at > at);
-            let bindings = u32::try_from(kept.len()).unwrap_or(u32::MAX);
-            *entries = kept;
+        while let Some(&(first, credential)) = self.expiries.first()
+            && first <= at
+        {
+            let entries = self.take(credential);
+            let (kept, gone): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.binding.expires_at > at);
+            let bindings = count_of(&kept);
+            self.put(credential, kept);
             changes.extend(gone.into_iter().map(|entry| BindingChange { binding: entry.binding, bindings }));
-            !entries.is_empty()
-        });
+        }
         changes
     }
 
     /// When the next binding runs out.
     pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
-        self.entries.values().flatten().map(|entry| entry.binding.expires_at).min()
+        self.expiries.first().map(|(at, _)| *at)
     }
 
     /// The connection is gone: the phone is not reached over it any more, though its registration stands.
-    pub(crate) fn flow_closed(&mut self, flow: Flow) {
-        for entry in self.entries.values_mut().flatten().filter(|entry| entry.flow == Some(flow)) {
-            entry.flow = None;
+    pub(crate) fn connection_closed(&mut self, connection: ConnectionId) {
+        for credential in self.connections.remove(&connection).unwrap_or_default() {
+            for entry in self.entries.get_mut(&credential).into_iter().flatten() {
+                entry.flow = entry.flow.filter(|flow| flow.connection != Some(connection));
+            }
         }
     }
+
+    /// The newest way to a phone: by its instance, else when it is the credential's only one.
+    pub(crate) fn flow_of(&self, credential: CredentialId, instance: Option<&str>) -> Option<Flow> {
+        let entries = self.entries.get(&credential)?;
+        let is_it = |entry: &&Entry| match instance {
+            Some(_) => instance_of(entry) == instance,
+            None => entries.len() == 1,
+        };
+        entries.iter().rev().filter(is_it).find_map(|entry| entry.flow)
+    }
+
+    /// The instance of the phone that registered over this flow.
+    pub(crate) fn instance_at(&self, credential: CredentialId, flow: Flow) -> Option<&str> {
+        let entries = self.entries.get(&credential)?;
+        entries.iter().rev().find(|entry| entry.flow == Some(flow)).and_then(instance_of)
+    }
+
+    /// Takes a credential's bindings out, and all that points to them.
+    fn take(&mut self, credential: CredentialId) -> Vec<Entry> {
+        let entries = self.entries.remove(&credential).unwrap_or_default();
+        self.count -= entries.len();
+        for entry in &entries {
+            self.expiries.remove(&(entry.binding.expires_at, credential));
+            if let Some(connection) = entry.flow.and_then(|flow| flow.connection)
+                && let Some(users) = self.connections.get_mut(&connection)
+            {
+                users.remove(&credential);
+                if users.is_empty() {
+                    self.connections.remove(&connection);
+                }
+            }
+        }
+        entries
+    }
+
+    /// Puts them back.
+    fn put(&mut self, credential: CredentialId, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        self.count += entries.len();
+        for entry in &entries {
+            self.expiries.insert((entry.binding.expires_at, credential));
+            if let Some(connection) = entry.flow.and_then(|flow| flow.connection) {
+                self.connections.entry(connection).or_default().insert(credential);
+            }
+        }
+        self.entries.insert(credential, entries);
+    }
+}
+
+fn count_of(entries: &[Entry]) -> u32 {
+    u32::try_from(entries.len()).unwrap_or(u32::MAX)
+}
+
+fn instance_of(entry: &Entry) -> Option<&str> {
+    entry.binding.instance.as_ref().map(|instance| instance.expose().as_str())
 }
 
 fn remove_all(entries: &mut Vec<Entry>, registration: &Registration<'_>, at: Timestamp) -> Decision {
@@ -135,6 +200,9 @@ fn update(
     at: Timestamp,
 ) -> Decision {
     let seconds = |asked: &Option<u32>| asked.unwrap_or(registration.default_s).min(EXPIRES_MAX_S);
+    if contacts.len() > CONTACTS_MAX {
+        return Decision::Refused(403);
+    }
     for (contact, asked) in contacts {
         if (1..EXPIRES_MIN_S).contains(&seconds(asked)) {
             return Decision::Refused(423);
@@ -142,13 +210,6 @@ fn update(
         if entries.iter().any(|entry| is_same(entry, contact) && is_stale(entry, registration)) {
             return Decision::Refused(500);
         }
-    }
-    let new =
-        contacts.iter().filter(|(contact, asked)| seconds(asked) > 0 && !entries.iter().any(|e| is_same(e, contact)));
-    let leaving =
-        entries.iter().filter(|e| contacts.iter().any(|(c, asked)| is_same(e, c) && seconds(asked) == 0)).count();
-    if entries.len() + new.count() - leaving > CONTACTS_MAX {
-        return Decision::Refused(403);
     }
     let mut changed = Vec::new();
     for (contact, asked) in contacts {
@@ -161,7 +222,10 @@ fn update(
         changed.push(entry.binding.clone());
         entries.push(entry);
     }
-    let bindings = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+    // A phone that came back with another address and no instance must not be locked out by its own past.
+    let surplus = entries.len().saturating_sub(CONTACTS_MAX);
+    changed.extend(entries.drain(..surplus).map(|entry| Binding { expires_at: at, ..entry.binding }));
+    let bindings = count_of(entries);
     let changes = changed.into_iter().map(|binding| BindingChange { binding, bindings }).collect();
     let contacts = entries.iter().filter_map(|entry| with_expires(entry, at)).collect();
     Decision::Registered { contacts, changes }
@@ -188,8 +252,7 @@ fn entry(registration: &Registration<'_>, contact: &NameAddr, expires_at: Timest
 
 /// The same phone: its instance (RFC 5626 §6), else an equivalent Contact.
 fn is_same(entry: &Entry, contact: &NameAddr) -> bool {
-    let known = entry.binding.instance.as_ref().map(|instance| instance.expose().as_str());
-    match (known, contact.params.unquoted("+sip.instance")) {
+    match (instance_of(entry), contact.params.unquoted("+sip.instance")) {
         (Some(known), Some(instance)) => {
             known == instance && entry.contact.params.value("reg-id") == contact.params.value("reg-id")
         }
@@ -265,14 +328,58 @@ mod tests {
         assert!(is_refused(&ask(&mut registrar, 1, Ask::RemoveAll { expires_s: None }), 400));
         one(&mut registrar, 5, "<sip:a@10.0.0.1>", None);
         assert!(is_refused(&one(&mut registrar, 5, "<sip:a@10.0.0.1>", None), 500));
-        for n in 2..=5 {
-            assert!(matches!(
-                one(&mut registrar, 6, &format!("<sip:a@10.0.0.{n}>"), None),
-                Decision::Registered { .. }
-            ));
+        let six = (1..=6).map(|n| (contact(&format!("<sip:a@10.0.0.{n}>")), None)).collect();
+        assert!(is_refused(&ask(&mut registrar, 6, Ask::Contacts(six)), 403));
+        assert_eq!(registrar.len(), 1);
+    }
+
+    #[test]
+    fn the_contact_refreshed_the_longest_ago_gives_way_to_a_sixth() {
+        let mut registrar = Registrar::default();
+        for (cseq, n) in [1, 2, 3, 4, 5, 1].into_iter().enumerate() {
+            one(&mut registrar, 1 + u32::try_from(cseq).expect("small"), &format!("<sip:a@10.0.0.{n}>"), None);
         }
-        assert!(is_refused(&one(&mut registrar, 7, "<sip:a@10.0.0.6>", None), 403));
-        assert_eq!(registrar.len(), CONTACTS_MAX);
+        let Decision::Registered { contacts, changes } = one(&mut registrar, 7, "<sip:a@10.0.0.6>", None) else {
+            panic!()
+        };
+        let hosts: Vec<_> = contacts.iter().map(|c| c.uri.host().to_owned()).collect();
+        assert_eq!(hosts, ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.1", "10.0.0.6"]);
+        assert_eq!(changes.len(), 2);
+        assert!(changes[1].binding.contact.expose().contains("10.0.0.2") && changes[1].binding.expires_at <= NOW);
+        assert_eq!((changes[0].bindings, registrar.len()), (5, CONTACTS_MAX));
+    }
+
+    #[test]
+    fn a_phone_is_found_by_its_instance_until_its_connection_ends() {
+        let mut registrar = Registrar::default();
+        let over = |number, port| Flow {
+            protocol: crate::flow::Protocol::Tls,
+            peer: std::net::SocketAddr::from(([10, 0, 0, 1], port)),
+            connection: Some(ConnectionId(number)),
+        };
+        let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
+        let mut register = |cseq, flow, text: &str| {
+            let asks = Ask::Contacts(vec![(contact(text), None)]);
+            let registration =
+                Registration { credential, account: AccountKey(1), flow, call_id: "c", cseq, default_s: 300, asks };
+            registrar.register(&registration, NOW)
+        };
+        register(1, over(1, 1), "<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\"");
+        register(2, over(2, 2), "<sip:a@10.0.0.2>;+sip.instance=\"<urn:uuid:2>\"");
+        let one = Some("<urn:uuid:1>");
+        assert_eq!(registrar.flow_of(credential, one), Some(over(1, 1)));
+        assert_eq!(registrar.flow_of(credential, None), None, "one of two is nobody's");
+        assert_eq!(registrar.instance_at(credential, over(2, 2)), Some("<urn:uuid:2>"));
+        registrar.connection_closed(ConnectionId(1));
+        assert_eq!((registrar.flow_of(credential, one), registrar.len()), (None, 2));
+        let asks = Ask::Contacts(vec![(contact("<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\""), None)]);
+        let flow = over(3, 3);
+        let again =
+            Registration { credential, account: AccountKey(1), flow, call_id: "c", cseq: 3, default_s: 300, asks };
+        registrar.register(&again, NOW);
+        assert_eq!(registrar.flow_of(credential, one), Some(over(3, 3)));
+        registrar.revoke(credential, NOW);
+        assert_eq!((registrar.len(), registrar.connections.len(), registrar.expiries.len()), (0, 0, 0));
     }
 
     #[test]

@@ -56,13 +56,28 @@ impl Client {
     }
 
     async fn send(&self, query: &str, variables: Value) -> (HeaderMap, Value) {
+        let (headers, body) = self.post(query, variables).await;
+        assert!(body.get("errors").is_none(), "{body}");
+        (headers, body["data"].clone())
+    }
+
+    async fn post(&self, query: &str, variables: Value) -> (HeaderMap, Value) {
         let request = self.http.post(format!("http://{}/graphql", self.server)).headers(self.headers.clone());
         let asked = request.json(&json!({"query": query, "variables": variables})).send();
         let response = tokio::time::timeout(PATIENCE, asked).await.expect("in time").expect("an answer");
         let headers = response.headers().clone();
-        let body: Value = response.json().await.expect("JSON");
-        assert!(body.get("errors").is_none(), "{body}");
-        (headers, body["data"].clone())
+        (headers, response.json().await.expect("JSON"))
+    }
+
+    /// Tries to sign in; the code of the refusal.
+    ///
+    /// # Panics
+    /// When it is let in.
+    pub async fn refused_sign_in(&self, email: &str, password: &str) -> String {
+        let input = json!({"i": {"email": email, "password": password}});
+        let (_, body) = self.post("mutation($i: SignInInput!) { signIn(input: $i) { token } }", input).await;
+        let code = body["errors"][0]["extensions"]["code"].as_str();
+        code.unwrap_or_else(|| panic!("not refused: {body}")).to_owned()
     }
 
     /// Signs in; the client with its cookie.

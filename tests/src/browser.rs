@@ -42,7 +42,7 @@ pub struct Browser {
     http: reqwest::Client,
     /// URL of the WebDriver session.
     session: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Browser {
@@ -66,7 +66,7 @@ impl Browser {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         // From here on a panic ends the driver.
-        let mut browser = Self { driver, pid: None, http, session: String::new(), _folder: folder };
+        let mut browser = Self { driver, pid: None, http, session: String::new(), folder };
         browser.session = format!("http://127.0.0.1:{}/session", port(&log).await);
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).to_vec();
         flags.push(format!("--user-data-dir={}", log.with_file_name("profile").display()));
@@ -276,6 +276,13 @@ impl Drop for Browser {
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+        // The browser's own children take a moment to notice, and write until then.
+        for _ in 0..100 {
+            if fs::remove_dir_all(self.folder.path()).is_ok() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 

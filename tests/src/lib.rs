@@ -3,6 +3,7 @@
 pub mod api;
 pub mod browser;
 pub mod carrier;
+pub mod logs;
 pub mod phone;
 pub mod place;
 pub mod program;

@@ -104,6 +104,11 @@ impl TestPhone {
         .await
     }
 
+    /// Gives a call up that is not answered yet.
+    pub async fn give_up(&self, call: PhoneCall) {
+        self.tell(PhoneCommand::HangUp { call }).await;
+    }
+
     /// Hangs up and waits for the end.
     ///
     /// # Panics

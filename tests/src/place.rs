@@ -85,7 +85,9 @@ impl Place {
     /// A development server that is ready.
     pub async fn serve(&self) -> Program {
         let mut server = self.start(self.command(&[]));
-        server.until("ready", |said| said.contains("The passwords are shown this once") || said.contains("To begin anew")).await;
+        server
+            .until("ready", |said| said.contains("The passwords are shown this once") || said.contains("To begin anew"))
+            .await;
         server
     }
 
@@ -117,7 +119,8 @@ impl Place {
     #[must_use]
     pub fn rows(&self) -> Vec<(String, i64)> {
         let database = self.database();
-        let mut tables = database.prepare("select name from sqlite_master where type = 'table' order by name").expect("listed");
+        let mut tables =
+            database.prepare("select name from sqlite_master where type = 'table' order by name").expect("listed");
         let names = tables.query_map([], |row| row.get::<_, String>(0)).expect("listed");
         let count = |name: String| {
             let sql = format!("select count(*) from \"{name}\"");

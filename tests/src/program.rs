@@ -87,10 +87,11 @@ impl Program {
     /// Asks it to end, as `kill` does.
     ///
     /// # Panics
-    /// When there is no such command.
+    /// When it has ended already.
     pub fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(killed.expect("kill").success(), "it has ended already");
+        let kill = format!("kill -TERM {}", self.child.id());
+        let killed = Command::new("sh").args(["-c", &kill]).status();
+        assert!(killed.expect("a shell").success(), "it has ended already");
     }
 
     /// Waits until it has ended.

@@ -40,7 +40,7 @@ pub struct TestServer {
     pub config: Config,
     /// Goes when the test ends.
     pub folder: TempDir,
-    /// The carrier of the accounts to be provisioned; at first the built-in one.
+    /// The carrier of the accounts to be provisioned; at first the built-in one, if there is one.
     pub gateway: SocketAddr,
 }
 
@@ -68,10 +68,36 @@ impl TestServer {
     /// # Panics
     /// When it does not start.
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// Starts one with a changed configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = config(&folder);
+        let mut config = config(&folder);
+        change(&mut config);
         let server = Server::start(&config).await.expect("the server starts");
-        let gateway = server.addresses.test_carrier.expect("development mode");
+        let gateway = server.addresses.test_carrier.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9)));
+        Self { server, config, folder, gateway }
+    }
+
+    /// Ends the server and starts another one on the same folder and addresses.
+    ///
+    /// # Panics
+    /// When it does not end or start.
+    pub async fn restarted(self) -> Self {
+        let Self { server, mut config, folder, gateway } = self;
+        let Addresses { http, sip_udp, sip_tcp, sip_tls, test_carrier, .. } = server.addresses;
+        server.stop().await.expect("the server ends");
+        config.http.listen = http;
+        config.sip.udp = sip_udp;
+        config.sip.tcp = sip_tcp;
+        config.sip.tls = sip_tls.map(|listen| SipTls { listen, cert: None, key: None });
+        config.test_carrier = test_carrier;
+        let server = Server::start(&config).await.expect("the server starts again");
         Self { server, config, folder, gateway }
     }
 

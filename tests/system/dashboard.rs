@@ -77,6 +77,9 @@ async fn a_customer_signs_in_watches_a_call_being_charged_and_hangs_it_up() {
     browser.wait(&part("remaining"), |text| (amount(text)? == left).then_some(())).await;
     browser.wait(&part("reserved"), |text| (amount(text)? == Micros::ZERO).then_some(())).await;
 
+    browser.click(&format!("{} summary", part("recent-call"))).await;
+    browser.see_words(&part("recent-call"), "Attestation A: the number was assigned").await;
+    browser.see_words(&part("recent-call"), "Hung up from the dashboard").await;
     check_a_price(&browser).await;
     browser.click(&part("sign-out")).await;
     browser.see(&part("sign-in")).await;
@@ -152,4 +155,22 @@ async fn assert_quiet(browser: &Browser, server: SocketAddr) {
     for wanted in [format!("http://{server}/graphql"), format!("ws://{server}/graphql/ws")] {
         assert!(requested.contains(&wanted), "{wanted} is not among {requested:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_can_reach_no_other_host_and_the_tests_would_see_it_try() {
+    let (server, _phone, browser) = start("bob").await;
+    // Loopback, and nobody listens.
+    let elsewhere = "http://127.0.0.1:9/";
+    let ask = "return fetch(arguments[0]).then(() => 'came', (error) => error.name)";
+    browser.see(&part("sign-in")).await;
+    assert_eq!(browser.script(ask, elsewhere).await, "TypeError");
+    let console = browser.console().await;
+    assert!(console.iter().any(|line| line.contains("Content Security Policy")), "{console:?}");
+    // Where no policy forbids it, the request leaves, and is seen.
+    browser.open("about:blank").await;
+    assert_eq!(browser.script(ask, elsewhere).await, "TypeError");
+    assert!(browser.requested().await.iter().any(|url| url == elsewhere));
+    browser.close().await;
+    server.server.stop().await.expect("the server stops");
 }

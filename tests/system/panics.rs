@@ -3,7 +3,6 @@
 use schema::call::HangupSide;
 use schema::id::AccountKey;
 use schema::money::Micros;
-use std::time::Duration;
 use tests::phone::TestPhone;
 use tests::server::TestServer;
 
@@ -93,7 +92,6 @@ async fn a3_a_panic_in_an_account_is_followed_by_a_rebuilt_one_and_its_calls_go_
     // Once more, with the hang-up at the same time.
     server.server.actors.panic_account(account);
     phone.hang_up(first).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     phone.hang_up(second).await;
     server.left_clean().await;
     assert_eq!(server.history(account).await.len(), 2);

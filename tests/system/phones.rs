@@ -1,8 +1,12 @@
 //! Phones of other makers: they register, call, are charged, and either side hangs up.
 
+use ringfence::certificate::self_signed;
 use schema::call::{Cdr, HangupSide};
 use schema::id::AccountKey;
 use schema::money::Micros;
+use sip::demo::carrier::CarrierEvent;
+use tests::carrier::TestCarrier;
+use tests::phone::TestPhone;
 use tests::server::TestServer;
 use tests::softphone::{Baresip, Line, Linphone};
 
@@ -74,7 +78,7 @@ async fn with_baresip(transport: &'static str) {
     phone.event("CALL_CLOSED").await;
     let cdr = record(&server, account, 2).await;
     assert_eq!(ended_by(&cdr), Some(HangupSide::Callee));
-    assert!((5..=7).contains(&cdr.call.billed_seconds), "{cdr:?}");
+    assert!((5..=10).contains(&cdr.call.billed_seconds), "{cdr:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +93,9 @@ async fn baresip_calls_over_tcp() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn linphone_calls_over_udp() {
-    let server = TestServer::start().await;
+    // It knows SHA-256, which is offered first outside development.
+    let server = TestServer::start_with(|config| config.sip.digest.reverse()).await;
+    assert_eq!(server.config.sip.digest, ["SHA-256", "MD5"]);
     server.accounts(1, "10.00", "live_calls = 2, calls_per_minute = 10").await;
     let account = server.account("u0").await;
     let listener = server.addresses().sip_udp.expect("a listener");
@@ -114,4 +120,41 @@ async fn linphone_calls_over_udp() {
 
     phone.tell("unregister");
     server.until("the registration is gone", async |s| s.sip_counts().registrations == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outside_development_customers_call_over_tls_only() {
+    let mut server = TestServer::start_with(|config| {
+        config.development = false;
+        config.test_carrier = None;
+        config.http.allow_plain = true;
+        config.sip.tcp = None;
+        config.sip.allow_plain_customers = false;
+        config.sip.digest = vec!["SHA-256".to_owned(), "MD5".to_owned()];
+        let (cert, key) = self_signed(&config.data_dir, "localhost").expect("a certificate");
+        let tls = config.sip.tls.as_mut().expect("a listener");
+        (tls.cert, tls.key) = (Some(cert), Some(key));
+    })
+    .await;
+    let mut carrier = TestCarrier::start().await;
+    server.gateway = carrier.address;
+    server.accounts(1, "10.00", "live_calls = 2, calls_per_minute = 10").await;
+    let account = server.account("u0").await;
+    // Over UDP, which is there for carriers, nobody is let in with whatever password.
+    let mut plain = TestPhone::start(server.addresses().sip_udp.expect("UDP"), "u0", "pw0").await;
+    let call = plain.dial(ANSWERS).await;
+    assert_eq!(plain.outcome(call).await, Err(403));
+
+    let certificate = server.config.data_dir.join("tls/cert.pem");
+    let listener = server.addresses().sip_tls.expect("TLS");
+    let line = Line { username: "u0", password: "pw0", transport: "tls", server: listener, certificate: &certificate };
+    let mut phone = Baresip::start(&server.folder.path().join("baresip"), line).await;
+    registered(&server).await;
+    phone.tell("dial", ANSWERS).await;
+    phone.event("CALL_ESTABLISHED").await;
+    assert_eq!(carrier.event().await, CarrierEvent::Confirmed);
+    charged(&server, account).await;
+    phone.tell("hangup", "").await;
+    assert_eq!(carrier.event().await, CarrierEvent::Ended { by_carrier: false });
+    record(&server, account, 1).await;
 }

@@ -91,6 +91,8 @@ pub(super) enum State {
 #[derive(Clone, Copy)]
 pub(super) struct Trying {
     pub(super) leg: LegId,
+    /// When its INVITE was told.
+    pub(super) since: Mono,
     pub(super) rang: bool,
 }
 
@@ -299,7 +301,7 @@ impl CallCore {
             ring_timeout_s: u32::try_from(left).unwrap_or(u32::MAX),
         }))));
         self.timers.set(Timer::FirstRinging, now.mono + FIRST_RINGING_TIMEOUT);
-        self.state = State::Trying(Trying { leg, rang: false });
+        self.state = State::Trying(Trying { leg, since: now.mono, rang: false });
     }
 
     fn on_leg(&mut self, event: LegEvent, now: Now, actions: &mut Vec<Action>) {

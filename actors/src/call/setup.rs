@@ -138,7 +138,8 @@ impl CallCore {
         actions.push(hang_up(trying.leg, cause));
         actions.push(Action::Show(Progress::Ending));
         self.timers.clear_all();
-        self.timers.set(Timer::Withdraw, now.mono + WITHDRAW_TIMEOUT);
+        // What ended it may have waited in line while the account was asked: the INVITE may have left since.
+        self.timers.set(Timer::Withdraw, now.mono.max(trying.since) + WITHDRAW_TIMEOUT);
         self.state = State::Withdrawing(trying, Withdrawal { hangup, at: now });
     }
 

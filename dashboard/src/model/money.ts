@@ -12,7 +12,7 @@ export interface MoneyFormat {
   /** BCP 47; the browser's when absent. */
   locale?: string | undefined;
   /** Digits after the decimal point at least, and at most. The currency's own number when absent. */
-  minimumDigits?: number;
+  minimumDigits?: number | undefined;
   maximumDigits?: number;
 }
 

@@ -5,12 +5,13 @@ use super::timers::Timer;
 use super::{Core, Output};
 use crate::digest::{Claim, Refusal, Scheme};
 use crate::flow::Flow;
-use crate::message::{HeaderName, Message, Method};
+use crate::message::{HeaderName, Message, Method, ResponseBuilder};
 use schema::account::SipCredential;
 use schema::edge::{CredentialLookup, EdgeEvent, Ticket};
 use schema::id::CredentialId;
 use schema::time::{Mono, Now};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A credential is looked up again after this.
@@ -26,6 +27,8 @@ struct Waiting {
     key: ServerKey,
     request: Message,
     claim: Claim,
+    /// False when a credential was revoked since the question: the answer may be older than that.
+    may_remember: bool,
 }
 
 /// Credentials being looked up, and those found a short time ago.
@@ -33,7 +36,9 @@ struct Waiting {
 pub(super) struct Lookups {
     last: u64,
     waiting: BTreeMap<Ticket, Waiting>,
-    known: BTreeMap<Box<str>, (SipCredential, Mono)>,
+    known: BTreeMap<Box<str>, (Arc<SipCredential>, Mono)>,
+    /// Those known, in the order they are forgotten.
+    order: VecDeque<(Mono, Box<str>)>,
 }
 
 impl Lookups {
@@ -41,22 +46,34 @@ impl Lookups {
         self.waiting.len()
     }
 
-    fn known(&self, username: &str, now: Mono) -> Option<&SipCredential> {
-        self.known.get(username).filter(|(_, until)| *until > now).map(|(credential, _)| credential)
+    fn known(&self, username: &str, now: Mono) -> Option<Arc<SipCredential>> {
+        self.known.get(username).filter(|(_, until)| *until > now).map(|(credential, _)| credential.clone())
     }
 
-    fn remember(&mut self, credential: SipCredential, now: Mono) {
-        if self.known.len() >= REMEMBERED_MAX {
-            self.known.retain(|_, (_, until)| *until > now);
+    fn remember(&mut self, credential: Arc<SipCredential>, now: Mono) {
+        while let Some((until, _)) = self.order.front()
+            && (*until <= now || self.order.len() >= REMEMBERED_MAX)
+        {
+            let Some((until, username)) = self.order.pop_front() else { break };
+            if self.known.get(&username).is_some_and(|(_, known_until)| *known_until == until) {
+                self.known.remove(&username);
+            }
         }
-        if self.known.len() < REMEMBERED_MAX {
-            self.known.insert(credential.username.clone(), (credential, now + REMEMBER));
-        }
+        let until = now + REMEMBER;
+        self.order.push_back((until, credential.username.clone()));
+        self.known.insert(credential.username.clone(), (credential, until));
     }
 
     /// A credential was rotated or revoked.
     pub(super) fn forget(&mut self, id: CredentialId) {
         self.known.retain(|_, (credential, _)| credential.id != id);
+        self.waiting.values_mut().for_each(|waiting| waiting.may_remember = false);
+    }
+
+    /// Takes the request of this transaction back: its caller has given up.
+    fn withdraw(&mut self, key: &ServerKey) -> Option<Message> {
+        let ticket = self.waiting.iter().find(|(_, waiting)| waiting.key == *key).map(|(ticket, _)| *ticket)?;
+        self.waiting.remove(&ticket).map(|waiting| waiting.request)
     }
 }
 
@@ -72,11 +89,18 @@ impl Core {
     pub(super) fn authenticate(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         let claim = match self.challenger.claim(&request, scheme_of(&request), flow.origin(), now.mono) {
             Ok(claim) => claim,
-            Err(refusal) => return self.challenge(flow, &request, refusal, now),
+            Err(refusal) => return self.challenge(flow, &request, refusal, now.mono),
         };
-        if let Some(credential) = self.lookups.known(claim.username(), now.mono).cloned() {
-            self.open_authenticating(&key, flow, &request, now);
-            return self.check_secret(flow, request, &key, &claim, Some(&credential), now);
+        if let Some(credential) = self.lookups.known(claim.username(), now.mono) {
+            match self.challenger.verify(&claim, Some(credential.secret.expose()), now.mono) {
+                Ok(()) => {
+                    self.open_authenticating(&key, flow, &request, now);
+                    return self.authenticated(flow, request, &key, &credential, now);
+                }
+                // Rotated a moment ago, or wrong: it is looked up again, which takes as long as it does for an unknown name.
+                Err(Refusal::Wrong) => {}
+                Err(refusal) => return self.challenge(flow, &request, refusal, now.mono),
+            }
         }
         if self.lookups.waiting.len() >= self.config.lookups_max {
             return self.refuse_overloaded(flow, &request);
@@ -86,30 +110,29 @@ impl Core {
         let ticket = Ticket(self.lookups.last);
         self.output.push_back(Output::Edge(EdgeEvent::CredentialWanted { ticket, username: claim.username().into() }));
         self.timers.set(now.mono + LOOKUP_LIMIT, Timer::Lookup(ticket));
-        self.lookups.waiting.insert(ticket, Waiting { flow, key, request, claim });
+        self.lookups.waiting.insert(ticket, Waiting { flow, key, request, claim, may_remember: true });
     }
 
     /// From here on the request has a transaction: an INVITE is told that we try.
     fn open_authenticating(&mut self, key: &ServerKey, flow: Flow, request: &Message, now: Now) {
         self.open_server(key, flow, request);
         if *request.method() == Method::Invite {
-            self.respond(key, crate::message::ResponseBuilder::to_request(request, 100, None), now);
+            self.respond(key, ResponseBuilder::to_request(request, 100, None), now);
         }
     }
 
     /// Without state: a 401 or 407 costs us nothing, whoever sends the request.
-    fn challenge(&mut self, flow: Flow, request: &Message, refusal: Refusal, now: Now) {
-        if let Some(status) = refusal.status() {
-            let response = self.response(request, status);
-            return self.reply(flow, request, response);
-        }
-        let response = self.challenged(flow, request, refusal.is_stale(), now);
+    fn challenge(&mut self, flow: Flow, request: &Message, refusal: Refusal, now: Mono) {
+        let response = match refusal.status() {
+            Some(status) => self.response(request, status),
+            None => self.challenged(flow, request, refusal.is_stale(), now),
+        };
         self.reply(flow, request, response);
     }
 
-    fn challenged(&mut self, flow: Flow, request: &Message, stale: bool, now: Now) -> crate::message::ResponseBuilder {
+    fn challenged(&mut self, flow: Flow, request: &Message, stale: bool, now: Mono) -> ResponseBuilder {
         let scheme = scheme_of(request);
-        let values = self.challenger.challenge(&mut self.entropy, now.mono, flow.origin(), stale);
+        let values = self.challenger.challenge(&mut self.entropy, now, flow.origin(), stale);
         let only_md5 = knows_one_challenge(request);
         let response = self.response(request, scheme.status());
         let offered = values.iter().filter(|value| !only_md5 || value.contains("algorithm=MD5"));
@@ -118,15 +141,32 @@ impl Core {
 
     pub(super) fn on_credential(&mut self, ticket: Ticket, found: CredentialLookup, now: Now) {
         let Some(waiting) = self.lookups.waiting.remove(&ticket) else { return };
-        let Waiting { flow, key, request, claim } = waiting;
-        match found {
-            CredentialLookup::Found(credential) => {
-                self.lookups.remember((*credential).clone(), now.mono);
-                self.check_secret(flow, request, &key, &claim, Some(&credential), now);
-            }
-            CredentialLookup::Unknown => self.check_secret(flow, request, &key, &claim, None, now),
-            CredentialLookup::Unavailable => self.unavailable(&key, &request, now),
+        let Waiting { flow, key, request, claim, may_remember } = waiting;
+        let credential = match found {
+            CredentialLookup::Found(credential) => Some(Arc::new(*credential)),
+            CredentialLookup::Unknown => None,
+            CredentialLookup::Unavailable => return self.unavailable(&key, &request, now),
+        };
+        if let Some(credential) = credential.as_ref().filter(|_| may_remember) {
+            self.lookups.remember(credential.clone(), now.mono);
         }
+        let secret = credential.as_ref().map(|credential| credential.secret.expose());
+        match (self.challenger.verify(&claim, secret, now.mono), &credential) {
+            (Ok(()), Some(credential)) => self.authenticated(flow, request, &key, credential, now),
+            (refusal, _) => {
+                let stale = refusal.is_err_and(Refusal::is_stale);
+                let response = self.challenged(flow, &request, stale, now.mono);
+                self.respond(&key, response, now);
+            }
+        }
+    }
+
+    /// The caller takes an INVITE back whose credential is still being looked up; true when there was one.
+    pub(super) fn withdraw_lookup(&mut self, key: &ServerKey, now: Now) -> bool {
+        let Some(request) = self.lookups.withdraw(key) else { return false };
+        let response = self.response(&request, 487);
+        self.respond(key, response, now);
+        true
     }
 
     pub(super) fn lookup_time(&mut self, ticket: Ticket, now: Now) {
@@ -140,32 +180,15 @@ impl Core {
         self.respond(key, response, now);
     }
 
-    fn check_secret(
-        &mut self,
-        flow: Flow,
-        request: Message,
-        key: &ServerKey,
-        claim: &Claim,
-        credential: Option<&SipCredential>,
-        now: Now,
-    ) {
-        let secret = credential.map(|credential| credential.secret.expose());
-        match (self.challenger.verify(claim, secret, now.mono), credential) {
-            (Ok(()), Some(credential)) => {
-                if flow.connection.is_some() {
-                    self.output.push_back(Output::Trust(flow));
-                }
-                if *request.method() == Method::Register {
-                    self.register(flow, &request, credential, now);
-                } else {
-                    self.invited(flow, request, key, credential, now);
-                }
-            }
-            (refusal, _) => {
-                let stale = refusal.is_err_and(Refusal::is_stale);
-                let response = self.challenged(flow, &request, stale, now);
-                self.respond(key, response, now);
-            }
+    /// It is known who sends the request.
+    fn authenticated(&mut self, flow: Flow, request: Message, key: &ServerKey, credential: &SipCredential, now: Now) {
+        if flow.connection.is_some() {
+            self.output.push_back(Output::Trust(flow));
+        }
+        match request.method() {
+            Method::Register => self.register(flow, &request, credential, now),
+            _ if request.to_tag().is_some() => self.authenticated_in_dialog(flow, &request, credential.id, now),
+            _ => self.invited(flow, request, key, credential, now),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Core;
 use super::exchange::ServerKey;
 use crate::flow::{Flow, Protocol};
-use crate::message::{HeaderName, Message, Method, Scheme};
+use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use schema::time::Now;
 
 /// What we do, for Allow.
@@ -27,39 +27,44 @@ impl Core {
             return;
         }
         if self.servers.contains_key(&key) {
-            return self.server_repeated(&key, now);
+            return self.server_repeated(&key);
         }
         if self.servers.len() >= self.config.transactions_max {
             return self.refuse_overloaded(flow, &request);
         }
         if request.max_forwards() == Some(0) && *request.method() != Method::Register {
-            return self.refuse(flow, &request, 483, now);
+            return self.refuse(flow, &request, 483);
         }
         match (request.method(), request.to_tag().is_some()) {
             (Method::Cancel, _) => self.on_cancel(flow, &request, now),
-            (_, true) => self.on_in_dialog_request(flow, &request, now),
+            (_, true) => self.on_in_dialog_request(flow, request, key, now),
             (Method::Invite, false) => self.on_invite(flow, request, key, now),
-            (Method::Register, false) => self.on_register(flow, request, now),
-            (Method::Options, false) => self.on_options(flow, &request, now),
-            (Method::Bye | Method::Update | Method::Prack, false) => self.refuse(flow, &request, 481, now),
-            (Method::Other(_), false) => self.refuse_method(flow, &request, 501, now),
-            _ => self.refuse_method(flow, &request, 405, now),
+            (Method::Register, false) => self.on_register(flow, request, key, now),
+            (Method::Options, false) => self.on_options(flow, &request),
+            (Method::Bye | Method::Update | Method::Prack, false) => self.refuse(flow, &request, 481),
+            _ => {
+                let response = self.unsupported_method(&request);
+                self.reply(flow, &request, response);
+            }
         }
     }
 
-    /// A final answer without state for an INVITE, with its transaction for all else.
-    pub(super) fn refuse(&mut self, flow: Flow, request: &Message, status: u16, now: Now) {
-        if *request.method() == Method::Invite {
-            let response = self.response(request, status);
-            self.reply(flow, request, response);
-        } else {
-            self.answer_status(flow, request, status, now);
-        }
+    /// A final answer that leaves no state here: until somebody has shown who it is, nothing is kept of what it sends.
+    /// Repetitions are answered anew, in the same way.
+    pub(super) fn refuse(&mut self, flow: Flow, request: &Message, status: u16) {
+        let response = self.response(request, status);
+        self.reply(flow, request, response);
     }
 
-    pub(super) fn refuse_method(&mut self, flow: Flow, request: &Message, status: u16, now: Now) {
-        let response = self.response(request, status).header(HeaderName::Allow, &ALLOW);
-        self.answer(flow, request, response, now);
+    /// 405 for a method of another kind of server, 501 for one that nobody knows (RFC 3261 §8.2.1, §21.5.2).
+    pub(super) fn unsupported_method(&self, request: &Message) -> ResponseBuilder {
+        let status = if matches!(request.method(), Method::Other(_)) { 501 } else { 405 };
+        self.response(request, status).header(HeaderName::Allow, &ALLOW)
+    }
+
+    /// 415 with what we read (RFC 3261 §21.4.13).
+    pub(super) fn unsupported_body(&self, request: &Message) -> ResponseBuilder {
+        self.response(request, 415).header(HeaderName::Accept, &"application/sdp")
     }
 
     pub(super) fn refuse_overloaded(&mut self, flow: Flow, request: &Message) {
@@ -88,29 +93,22 @@ impl Core {
         }
     }
 
-    /// Answers 420 with what is not supported; true when it did.
-    pub(super) fn refuse_extensions(&mut self, flow: Flow, request: &Message, now: Now) -> bool {
+    /// The 420 with what is not supported, when something of that is required (RFC 3261 §8.2.2.3).
+    pub(super) fn unsupported_extensions(&self, request: &Message) -> Option<ResponseBuilder> {
         let required: Vec<_> = request.require().chain(request.proxy_require()).collect();
-        if required.is_empty() {
-            return false;
-        }
-        let response = self.response(request, 420).header(HeaderName::Unsupported, &required.join(", "));
-        if *request.method() == Method::Invite {
-            self.reply(flow, request, response);
-        } else {
-            self.answer(flow, request, response, now);
-        }
-        true
+        (!required.is_empty())
+            .then(|| self.response(request, 420).header(HeaderName::Unsupported, &required.join(", ")))
     }
 
     /// A keep-alive, or a look at what we can do; says nothing about us (RFC 3261 §11).
-    fn on_options(&mut self, flow: Flow, request: &Message, now: Now) {
-        match self.check_target(request) {
-            Ok(()) => {
+    fn on_options(&mut self, flow: Flow, request: &Message) {
+        let response = match self.check_target(request) {
+            Ok(()) => self.unsupported_extensions(request).unwrap_or_else(|| {
                 let response = self.response(request, 200).header(HeaderName::Allow, &ALLOW);
-                self.answer(flow, request, response.header(HeaderName::Accept, &"application/sdp"), now);
-            }
-            Err(status) => self.answer_status(flow, request, status, now),
-        }
+                response.header(HeaderName::Accept, &"application/sdp")
+            }),
+            Err(status) => self.response(request, status),
+        };
+        self.reply(flow, request, response);
     }
 }

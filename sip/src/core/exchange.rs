@@ -6,9 +6,11 @@ use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
+use ring::hmac;
 use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::{Mono, Now};
+use std::fmt::Write as _;
 
 /// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +37,7 @@ pub(super) struct ServerExchange {
     reply: Flow,
     last: Bytes,
     armed: Option<Mono>,
-    /// The leg an INVITE belongs to.
+    /// The leg an INVITE outside a dialog belongs to.
     pub(super) leg: Option<LegId>,
     merged: Option<(Box<str>, Box<str>, u32)>,
 }
@@ -52,6 +54,8 @@ pub(super) enum Way {
     Flow(Flow),
     /// To an address.
     To(Destination),
+    /// Nowhere: the peer's connection over this protocol is gone.
+    Gone(Protocol),
 }
 
 impl Way {
@@ -59,6 +63,7 @@ impl Way {
         match self {
             Self::Flow(flow) => flow.protocol,
             Self::To(destination) => destination.protocol,
+            Self::Gone(protocol) => protocol,
         }
     }
 }
@@ -66,6 +71,7 @@ impl Way {
 /// On whose behalf a request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
+    /// The INVITE of this leg.
     Leg(LegId),
     Probe(TrunkId),
     /// Nobody waits for its outcome: CANCEL, the BYE of a leg that is gone.
@@ -77,7 +83,6 @@ pub(super) struct ClientExchange {
     machine: ClientMachine,
     way: Way,
     bytes: Bytes,
-    method: Method,
     /// The INVITE as sent, for its ACK.
     invite: Option<Message>,
     owner: Owner,
@@ -94,10 +99,11 @@ pub(super) fn reply_flow(flow: Flow, request: &Message) -> Flow {
 
 impl Core {
     pub(super) fn send(&mut self, way: Way, bytes: Bytes) {
-        self.output.push_back(match way {
-            Way::Flow(flow) => Output::Send(flow, bytes),
-            Way::To(destination) => Output::SendTo(destination, bytes),
-        });
+        match way {
+            Way::Flow(flow) => self.output.push_back(Output::Send(flow, bytes)),
+            Way::To(destination) => self.output.push_back(Output::SendTo(destination, bytes)),
+            Way::Gone(_) => {}
+        }
     }
 
     /// Our Via for a request over this transport.
@@ -122,10 +128,25 @@ impl Core {
         }
     }
 
-    /// A response with a fresh To-tag.
-    pub(super) fn response(&mut self, request: &Message, status: u16) -> ResponseBuilder {
-        let tag = self.entropy.hex::<8>();
-        ResponseBuilder::to_request(request, status, Some(&tag))
+    /// A response with a To-tag of its own.
+    pub(super) fn response(&self, request: &Message, status: u16) -> ResponseBuilder {
+        ResponseBuilder::to_request(request, status, Some(&self.tag_of(request)))
+    }
+
+    /// A tag that is the same for repetitions of a message, so that answering needs no state (RFC 3261 §8.2.7), and that
+    /// nobody else can foretell (§19.3).
+    pub(super) fn tag_of(&self, message: &Message) -> String {
+        let mut context = hmac::Context::with_key(&self.tags);
+        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
+        for part in [message.call_id(), from, to, message.branch().unwrap_or_default()] {
+            context.update(part.as_bytes());
+            context.update(b"\0");
+        }
+        let tag = context.sign();
+        tag.as_ref().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     /// Answers a request other than INVITE; over UDP its repetitions get the same answer.
@@ -180,17 +201,17 @@ impl Core {
         exchange.last = bytes.clone();
         let flow = exchange.reply;
         self.send(Way::Flow(flow), bytes);
-        self.after_server(key, &[], now);
+        self.after_server(key, &[]);
     }
 
     /// The request came again.
-    pub(super) fn server_repeated(&mut self, key: &ServerKey, now: Now) {
+    pub(super) fn server_repeated(&mut self, key: &ServerKey) {
         let Some(exchange) = self.servers.get(key) else { return };
         let steps = match &exchange.machine {
             ServerMachine::Invite(machine) => machine.on_repeated(),
             ServerMachine::Other(machine) => machine.on_repeated(),
         };
-        self.after_server(key, steps, now);
+        self.after_server(key, steps);
     }
 
     /// An ACK for this INVITE transaction came; true when it was the transaction's own (of a failure).
@@ -202,7 +223,7 @@ impl Core {
             return false;
         }
         let steps = machine.on_ack(reliable, now.mono);
-        self.after_server(key, steps, now);
+        self.after_server(key, steps);
         true
     }
 
@@ -213,10 +234,10 @@ impl Core {
             ServerMachine::Invite(machine) => machine.on_time(now.mono),
             ServerMachine::Other(machine) => machine.on_time(now.mono),
         };
-        self.after_server(key, steps, now);
+        self.after_server(key, steps);
     }
 
-    fn after_server(&mut self, key: &ServerKey, steps: &'static [Step], now: Now) {
+    fn after_server(&mut self, key: &ServerKey, steps: &'static [Step]) {
         for step in steps {
             let Some(exchange) = self.servers.get(key) else { return };
             match step {
@@ -224,11 +245,7 @@ impl Core {
                     let (flow, bytes) = (exchange.reply, exchange.last.clone());
                     self.send(Way::Flow(flow), bytes);
                 }
-                Step::Terminate => {
-                    if let Some(merged) = self.servers.remove(key).and_then(|gone| gone.merged) {
-                        self.invites.remove(&merged);
-                    }
-                }
+                Step::Terminate => self.close_server(key),
                 _ => {}
             }
         }
@@ -237,12 +254,44 @@ impl Core {
             ServerMachine::Invite(machine) => machine.next_time(),
             ServerMachine::Other(machine) => machine.next_time(),
         };
-        let _ = now;
         self.timers.arm(&mut exchange.armed, next, || Timer::Server(key.clone()));
     }
 
-    /// Sends a request and begins its client transaction. `branch` is the one in its Via.
+    /// Forgets a server transaction whose peer cannot be answered any more.
+    pub(super) fn close_server(&mut self, key: &ServerKey) {
+        if let Some(merged) = self.servers.remove(key).and_then(|gone| gone.merged) {
+            self.invites.remove(&merged);
+        }
+    }
+
+    /// Sends a request other than INVITE and begins its client transaction. `branch` is the one in its Via. Where the table
+    /// is full it is sent once.
     pub(super) fn request(
+        &mut self,
+        way: Way,
+        branch: &str,
+        method: Method,
+        request: RequestBuilder,
+        owner: Owner,
+        now: Now,
+    ) {
+        let bytes = match request.build() {
+            Ok(bytes) => bytes,
+            Err(error) => return tracing::warn!(%error, "a request could not be written"),
+        };
+        if self.clients.len() < self.config.transactions_max {
+            let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
+            let key = client_key(branch, &method);
+            let bytes = bytes.clone();
+            let exchange = ClientExchange { machine, way, bytes, invite: None, owner, armed: None };
+            self.clients.insert(key.clone(), exchange);
+            self.after_client(&key, &[], None, now);
+        }
+        self.send(way, bytes);
+    }
+
+    /// Sends an INVITE and begins its client transaction. `None`: nothing was sent, the table is full or it cannot be written.
+    pub(super) fn request_invite(
         &mut self,
         way: Way,
         branch: &str,
@@ -250,6 +299,9 @@ impl Core {
         owner: Owner,
         now: Now,
     ) -> Option<Message> {
+        if self.clients.len() >= self.config.transactions_max {
+            return None;
+        }
         let bytes = match request.build() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -259,39 +311,32 @@ impl Core {
         };
         // What we wrote is what its ACK and CANCEL are made from, so it is read like any other message.
         let message = Message::parse_datagram(&bytes).ok()?;
-        let reliable = way.protocol().is_reliable();
-        let is_invite = *message.method() == Method::Invite;
-        let machine = if is_invite {
-            ClientMachine::Invite(InviteClient::new(now.mono, reliable))
-        } else {
-            ClientMachine::Other(OtherClient::new(now.mono, reliable))
-        };
         let exchange = ClientExchange {
-            machine,
+            machine: ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable())),
             way,
             bytes: bytes.clone(),
-            method: message.method().clone(),
-            invite: is_invite.then(|| message.clone()),
+            invite: Some(message.clone()),
             owner,
             armed: None,
         };
-        self.clients.insert(client_key(branch, message.method()), exchange);
+        let key = client_key(branch, &Method::Invite);
+        self.clients.insert(key.clone(), exchange);
         self.send(way, bytes);
-        self.after_client(&client_key(branch, message.method()), &[], None, now);
+        self.after_client(&key, &[], None, now);
         Some(message)
     }
 
-    pub(super) fn on_response(&mut self, _flow: Flow, response: &Message, now: Now) {
+    pub(super) fn on_response(&mut self, flow: Flow, response: &Message, now: Now) {
         let Some(branch) = response.branch() else { return };
         let key = client_key(branch, response.method());
-        let Some(exchange) = self.clients.get_mut(&key) else { return };
+        let Some(exchange) = self.clients.get_mut(&key) else { return self.on_orphan(flow, response, now) };
         let reliable = exchange.way.protocol().is_reliable();
         let status = response.status().unwrap_or(0);
         let steps = match &mut exchange.machine {
             ClientMachine::Invite(machine) => machine.on_response(status, reliable, now.mono),
             ClientMachine::Other(machine) => machine.on_response(status, reliable, now.mono),
         };
-        self.after_client(&key, steps, Some(response), now);
+        self.after_client(&key, steps, Some((flow, response)), now);
     }
 
     pub(super) fn client_time(&mut self, key: &str, now: Now) {
@@ -304,10 +349,10 @@ impl Core {
         self.after_client(key, steps, None, now);
     }
 
-    fn after_client(&mut self, key: &str, steps: &'static [Step], response: Option<&Message>, now: Now) {
+    fn after_client(&mut self, key: &str, steps: &'static [Step], response: Option<(Flow, &Message)>, now: Now) {
         for step in steps {
             let Some(exchange) = self.clients.get(key) else { return };
-            let (way, owner, method) = (exchange.way, exchange.owner, exchange.method.clone());
+            let (way, owner) = (exchange.way, exchange.owner);
             match step {
                 Step::Repeat => self.send(way, exchange.bytes.clone()),
                 Step::Ack => {
@@ -315,17 +360,17 @@ impl Core {
                         .invite
                         .as_ref()
                         .zip(response)
-                        .map(|(i, r)| RequestBuilder::ack_of_failure(i, r).build());
+                        .map(|(invite, (_, response))| RequestBuilder::ack_of_failure(invite, response).build());
                     if let Some(Ok(bytes)) = ack {
                         self.send(way, bytes);
                     }
                 }
                 Step::Deliver => {
-                    if let Some(response) = response {
-                        self.on_answer(owner, &method, response, now);
+                    if let Some((flow, response)) = response {
+                        self.on_answer(flow, owner, response, now);
                     }
                 }
-                Step::TimedOut => self.on_no_answer(owner, &method, 408, now),
+                Step::TimedOut => self.on_no_answer(owner, 408, now),
                 Step::Terminate => {
                     self.clients.remove(key);
                 }
@@ -342,12 +387,21 @@ impl Core {
     /// Every request under way to this destination has failed.
     pub(super) fn on_unreachable(&mut self, destination: Destination, now: Now) {
         let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
-        let failed: Vec<_> =
-            failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.method.clone())).collect();
-        for (key, owner, method) in failed {
+        let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner)).collect();
+        for (key, owner) in failed {
             self.clients.remove(&key);
-            self.on_no_answer(owner, &method, 503, now);
+            self.on_no_answer(owner, 503, now);
         }
+    }
+
+    /// What was under way over this connection will not be answered.
+    pub(super) fn fail_flow(&mut self, flow: Flow) {
+        self.clients.retain(|_, exchange| exchange.way != Way::Flow(flow));
+    }
+
+    /// Whether a BYE with this branch is under way.
+    pub(super) fn is_saying_bye(&self, branch: &str) -> bool {
+        self.clients.contains_key(&client_key(branch, &Method::Bye))
     }
 
     /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).
@@ -355,19 +409,17 @@ impl Core {
         self.clients.remove(&client_key(branch, &Method::Invite));
     }
 
-    fn on_answer(&mut self, owner: Owner, method: &Method, response: &Message, now: Now) {
+    fn on_answer(&mut self, flow: Flow, owner: Owner, response: &Message, now: Now) {
         match owner {
-            Owner::Leg(leg) if *method == Method::Invite => self.on_invite_answer(leg, response, now),
-            Owner::Leg(leg) => self.on_in_dialog_answer(leg, response, now),
-            Owner::Probe(trunk) => self.on_probe_answer(trunk, now),
+            Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
+            Owner::Probe(trunk) => self.on_probe_answer(trunk),
             Owner::Nobody => {}
         }
     }
 
-    fn on_no_answer(&mut self, owner: Owner, method: &Method, status: u16, now: Now) {
+    fn on_no_answer(&mut self, owner: Owner, status: u16, now: Now) {
         match owner {
-            Owner::Leg(leg) if *method == Method::Invite => self.on_invite_unanswered(leg, status, now),
-            Owner::Leg(leg) => self.on_in_dialog_unanswered(leg, now),
+            Owner::Leg(leg) => self.on_invite_unanswered(leg, status, now),
             Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
             Owner::Nobody => {}
         }

@@ -1,17 +1,17 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
 use super::exchange::{ServerKey, Way, reply_flow};
-use super::leg::{Leg, Pending200, Stage, peer_text};
+use super::leg::{Leg, Pending200, Phone, Stage};
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
-use crate::dialog::{Dialog, Stored, StoredInvite};
+use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, NameAddr, Reason, ResponseBuilder, Uri};
 use crate::sdp::{self, Description, Origin, Placement};
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
 use schema::account::SipCredential;
-use schema::id::CallId;
+use schema::id::{CallId, CredentialId};
 use schema::leg::{EndCause, HangupCause, Invited, LegEvent, LegId, Sdp};
 use schema::pii::Pii;
 use schema::time::Now;
@@ -24,24 +24,24 @@ impl Core {
     pub(super) fn on_invite(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         if self.is_trunk(flow) {
             // Carriers do not call in: there is nobody to ring.
-            return self.refuse(flow, &request, 404, now);
+            return self.refuse(flow, &request, 404);
         }
         if self.is_barred(flow) {
-            return self.refuse(flow, &request, 403, now);
+            return self.refuse(flow, &request, 403);
         }
         if let Err(status) = self.check_target(&request) {
-            return self.refuse(flow, &request, status, now);
+            return self.refuse(flow, &request, status);
         }
-        if self.refuse_extensions(flow, &request, now) {
-            return;
+        if let Some(response) = self.unsupported_extensions(&request) {
+            return self.reply(flow, &request, response);
         }
         if !request.body().is_empty() && !request.has_sdp() {
-            let response = self.response(&request, 415).header(HeaderName::Accept, &"application/sdp");
+            let response = self.unsupported_body(&request);
             return self.reply(flow, &request, response);
         }
         let merged = (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0);
         if self.invites.contains_key(&merged) {
-            return self.refuse(flow, &request, 482, now);
+            return self.refuse(flow, &request, 482);
         }
         if self.legs.len() >= self.config.legs_max {
             return self.refuse_overloaded(flow, &request);
@@ -58,7 +58,7 @@ impl Core {
         credential: &SipCredential,
         now: Now,
     ) {
-        match self.incoming_leg(flow, &invite, key) {
+        match self.incoming_leg(flow, &invite, key, credential.id, now) {
             Ok(leg) => {
                 let id = LegId::a(CallId::generate(&mut self.entropy, now.wall));
                 let event = Invited {
@@ -69,13 +69,14 @@ impl Core {
                     wanted_caller_id: wanted_caller_id(&invite).map(Pii::new),
                     withhold: wants_privacy(&invite),
                     offer: sdp_of(&invite),
-                    checkpoint: incoming_checkpoint(&leg, &invite),
+                    checkpoint: leg.checkpoint(),
                 };
                 if let Some(exchange) = self.servers.get_mut(key) {
                     exchange.leg = Some(id);
                 }
                 self.dialogs.insert(leg.dialog.key(), id);
                 self.legs.insert(id, leg);
+                self.arm_sweep(now);
                 self.tell(LegEvent::Invited(Box::new(event)), now);
             }
             Err(status) => {
@@ -86,23 +87,38 @@ impl Core {
     }
 
     /// # Errors
-    /// The status to answer with: no Contact, or a session description that cannot be read.
-    fn incoming_leg(&mut self, flow: Flow, invite: &Message, key: &ServerKey) -> Result<Leg, u16> {
-        if invite.has_sdp() && Description::parse(invite.body()).is_err() {
+    /// The status to answer with: a session description that cannot be read, or none. Without an offer the answer would come
+    /// with the ACK, when the other leg's session is settled already.
+    fn incoming_leg(
+        &mut self,
+        flow: Flow,
+        invite: &Message,
+        key: &ServerKey,
+        credential: CredentialId,
+        now: Now,
+    ) -> Result<Leg, u16> {
+        if !invite.has_sdp() {
+            return Err(488);
+        }
+        if Description::parse(invite.body()).is_err() {
             return Err(400);
         }
         let tag = self.entropy.hex::<8>();
         let dialog = Dialog::of_invite(invite, &tag).map_err(|_| 400_u16)?;
-        let contact = self.contact(flow.protocol).ok_or(500_u16)?;
+        // A random user, so that legs cannot be linked.
+        let user = self.entropy.hex::<8>();
+        let contact = self.contact(flow.protocol, &user).ok_or(500_u16)?;
+        let reply = reply_flow(flow, invite);
+        let instance = self.registrar.instance_at(credential, reply).map(Box::from);
         Ok(Leg {
-            stage: Stage::Incoming { key: key.clone(), invite: invite.clone() },
+            stage: Stage::Incoming { key: key.clone(), invite: invite.clone(), since: now.mono },
             dialog,
             contact,
-            way: Way::Flow(reply_flow(flow, invite)),
-            is_customer: true,
+            way: Way::Flow(reply),
+            phone: Some(Phone { credential, instance, ip: flow.ip() }),
             origin: Origin::fresh(&mut self.entropy),
             local_sdp: None,
-            remote_sdp: invite.has_sdp().then(|| invite.body().clone()),
+            remote_sdp: Some(invite.body().clone()),
             ok: None,
             ack: None,
             hang_up: None,
@@ -110,11 +126,10 @@ impl Core {
         })
     }
 
-    /// Our Contact on a leg over this transport: a fresh random user, so that legs cannot be linked.
-    pub(super) fn contact(&mut self, protocol: Protocol) -> Option<NameAddr> {
-        let user = self.entropy.hex::<8>();
+    /// Our Contact on a leg over this transport.
+    pub(super) fn contact(&self, protocol: Protocol, user: &str) -> Option<NameAddr> {
         let advertised = self.config.advertised(protocol)?;
-        let uri = Uri::sip(Some(&user), &advertised.host, Some(advertised.port)).ok()?;
+        let uri = Uri::sip(Some(user), &advertised.host, Some(advertised.port)).ok()?;
         let transport = match protocol {
             Protocol::Udp => return Some(NameAddr::new(uri)),
             Protocol::Tcp => "tcp",
@@ -124,13 +139,18 @@ impl Core {
     }
 
     /// The session description for this leg out of what another leg sent: built anew by an allow-list.
-    pub(super) fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
+    fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
         let description = Description::parse(theirs?.expose().as_bytes()).ok()?;
-        let address = self.config.sdp_address;
-        let leg = self.legs.get_mut(&leg)?;
-        if leg.local_sdp.is_some() {
+        if let Some(leg) = self.legs.get_mut(&leg).filter(|leg| leg.local_sdp.is_some()) {
             leg.origin = leg.origin.next();
         }
+        self.write_session(leg, &description)
+    }
+
+    /// Writes a leg's session description and notes it.
+    pub(super) fn write_session(&mut self, leg: LegId, description: &Description) -> Option<Bytes> {
+        let address = self.config.sdp_address;
+        let leg = self.legs.get_mut(&leg)?;
         // Media is not anchored yet: the addresses pass as they are given.
         let ours = Bytes::from(description.rewrite(leg.origin, address, |_, _| Placement::AsGiven));
         leg.local_sdp = Some(ours.clone());
@@ -146,7 +166,7 @@ impl Core {
         }
         let body = self.describe(id, sdp);
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { key, invite } = &leg.stage else { return };
+        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
         let response =
             ResponseBuilder::to_request(invite, status, leg.dialog.local.tag()).record_route().contact(&leg.contact);
         let response = with_sdp(response, body);
@@ -161,7 +181,7 @@ impl Core {
         }
         let body = self.describe(id, sdp);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Stage::Incoming { key, invite } = &leg.stage else { return };
+        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
         let response = ResponseBuilder::to_request(invite, 200, leg.dialog.local.tag())
             .record_route()
             .contact(&leg.contact)
@@ -187,7 +207,7 @@ impl Core {
         now: Now,
     ) {
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { key, invite } = &leg.stage else { return };
+        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
         let status = if (400..=699).contains(&status) { status } else { 500 };
         let mut response = ResponseBuilder::to_request(invite, status, leg.dialog.local.tag());
         if let Some(text) = reason {
@@ -204,13 +224,18 @@ impl Core {
     pub(super) fn on_cancel(&mut self, flow: Flow, cancel: &Message, now: Now) {
         let invite_key = ServerKey::of(cancel, &Method::Invite);
         let found = invite_key.as_ref().and_then(|key| self.servers.get(key)).map(|exchange| exchange.leg);
-        let Some(leg) = found else { return self.answer_status(flow, cancel, 481, now) };
+        let Some(leg) = found else { return self.refuse(flow, cancel, 481) };
         // The CANCEL succeeds whatever becomes of the INVITE (RFC 3261 §9.2).
         let tag = leg.and_then(|id| self.legs.get(&id)).and_then(|leg| leg.dialog.local.tag().map(str::to_owned));
-        let tag = tag.unwrap_or_else(|| self.entropy.hex::<8>());
+        let tag = tag.unwrap_or_else(|| self.tag_of(cancel));
         self.answer(flow, cancel, ResponseBuilder::to_request(cancel, 200, Some(&tag)), now);
-        let Some(id) = leg else { return };
-        let Some(Leg { stage: Stage::Incoming { key, invite }, dialog, .. }) = self.legs.get(&id) else { return };
+        let Some(id) = leg else {
+            if let Some(key) = invite_key {
+                self.withdraw_lookup(&key, now);
+            }
+            return;
+        };
+        let Some(Leg { stage: Stage::Incoming { key, invite, .. }, dialog, .. }) = self.legs.get(&id) else { return };
         let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, dialog.local.tag()));
         self.respond(&key, response, now);
         self.forget_leg(id, now);
@@ -239,7 +264,7 @@ impl Core {
     }
 
     pub(super) fn leg_time(&mut self, id: LegId, now: Now) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return self.parked_time(id, now) };
         leg.armed = None;
         if let Some(ok) = &mut leg.ok {
             if ok.give_up <= now.mono {
@@ -303,13 +328,7 @@ fn wants_privacy(invite: &Message) -> bool {
         .texts(HeaderName::Privacy)
         .flat_map(|text| text.split(';'))
         .any(|value| ["id", "user", "header"].contains(&value.trim().to_ascii_lowercase().as_str()));
-    by_header || invite.from().uri.host().eq_ignore_ascii_case("anonymous.invalid")
-}
-
-fn incoming_checkpoint(leg: &Leg, invite: &Message) -> schema::leg::Checkpoint {
-    let mut stored = Stored::of(&leg.dialog, &leg.contact, peer_text(leg.way));
-    stored.invite =
-        Some(StoredInvite { vias: invite.vias().iter().map(ToString::to_string).collect(), cseq: invite.cseq().0 });
-    stored.remote_sdp = leg.remote_sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
-    stored.checkpoint()
+    let from = invite.from().uri;
+    let by_user = from.user().is_some_and(|user| user.eq_ignore_ascii_case("anonymous"));
+    by_header || by_user || from.host().eq_ignore_ascii_case("anonymous.invalid")
 }

@@ -1,15 +1,16 @@
 //! One call leg: its dialog, where it stands, and what it repeats.
 
 use super::exchange::{ServerKey, Way};
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Message, NameAddr};
+use crate::message::{Malformed, Message, NameAddr};
 use crate::sdp::Origin;
 use crate::transaction::Repetition;
 use bytes::Bytes;
-use schema::leg::HangupCause;
+use schema::id::CredentialId;
+use schema::leg::{Checkpoint, HangupCause};
 use schema::time::Mono;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where a leg stands.
 ///
@@ -21,11 +22,11 @@ use std::net::SocketAddr;
 /// ```
 pub(super) enum Stage {
     /// An INVITE to us, not answered finally.
-    Incoming { key: ServerKey, invite: Message },
+    Incoming { key: ServerKey, invite: Message, since: Mono },
     /// Our INVITE, not answered finally.
     Outgoing(Outgoing),
     /// Our INVITE was answered; the ACK waits for the commit.
-    Answered { cseq: u32 },
+    Answered { cseq: u32, since: Mono },
     /// Both ends have the session.
     Up,
 }
@@ -56,6 +57,16 @@ pub(super) struct Pending200 {
     pub(super) give_up: Mono,
 }
 
+/// The customer's phone at the other end of a leg.
+#[derive(Debug, Clone)]
+pub(super) struct Phone {
+    pub(super) credential: CredentialId,
+    /// `+sip.instance` of its registration.
+    pub(super) instance: Option<Box<str>>,
+    /// Where its last trusted request came from; one from elsewhere is challenged.
+    pub(super) ip: IpAddr,
+}
+
 pub(super) struct Leg {
     pub(super) stage: Stage,
     pub(super) dialog: Dialog,
@@ -63,8 +74,8 @@ pub(super) struct Leg {
     pub(super) contact: NameAddr,
     /// Where its requests go.
     pub(super) way: Way,
-    /// Whether the peer is a customer's phone: it is reached the way it came, never challenged an answer.
-    pub(super) is_customer: bool,
+    /// The phone of a customer's leg; none of a carrier's.
+    pub(super) phone: Option<Phone>,
     /// Origin of our session descriptions.
     pub(super) origin: Origin,
     pub(super) local_sdp: Option<Bytes>,
@@ -90,24 +101,82 @@ impl Leg {
     pub(super) const fn is_up(&self) -> bool {
         matches!(self.stage, Stage::Up) && self.ok.is_none()
     }
-}
 
-/// Where a peer was, in a checkpoint.
-pub(super) fn peer_text(way: Way) -> String {
-    let (protocol, address) = match way {
-        Way::Flow(flow) => (flow.protocol, flow.peer),
-        Way::To(destination) => (destination.protocol, destination.address),
-    };
-    format!("{} {address}", protocol.via().as_str())
-}
+    /// Whether a request in the dialog may be believed by its tags alone: a carrier's, or one from where the phone is known
+    /// to be. Others have to prove that they are the phone.
+    pub(super) fn is_known_source(&self, flow: Flow) -> bool {
+        self.phone.as_ref().is_none_or(|phone| phone.ip == flow.ip() && self.way.protocol() == flow.protocol)
+    }
 
-/// Reads [`peer_text`]; a connection is not the same after a restart, so it becomes a destination.
-pub(super) fn peer_way(text: &str) -> Option<Way> {
-    let (protocol, address) = text.split_once(' ')?;
-    let address: SocketAddr = address.parse().ok()?;
-    let protocol = [Protocol::Udp, Protocol::Tcp, Protocol::Tls].into_iter().find(|p| p.via().as_str() == protocol)?;
-    Some(match protocol {
-        Protocol::Udp => Way::Flow(Flow::udp(address)),
-        _ => Way::To(Destination { protocol, address }),
-    })
+    /// Notes the newest way to a phone: behind a NAT its port may change, and its connection may be a new one.
+    pub(super) fn moved_to(&mut self, source: Flow, reply: Flow) {
+        if let Some(phone) = &mut self.phone {
+            phone.ip = source.ip();
+            self.way = Way::Flow(reply);
+        }
+    }
+
+    /// All that the leg needs after a restart.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        let text = |sdp: &Option<Bytes>| sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
+        let mut stored = Stored::of(&self.dialog, &self.contact, self.peer(), self.origin);
+        stored.phone = self
+            .phone
+            .as_ref()
+            .map(|phone| StoredPhone { credential: phone.credential, instance: phone.instance.clone() });
+        if let Stage::Incoming { invite, .. } = &self.stage {
+            let vias = invite.vias().iter().map(ToString::to_string).collect();
+            stored.invite = Some(StoredInvite { vias, cseq: invite.cseq().0 });
+        }
+        stored.local_sdp = text(&self.local_sdp);
+        stored.remote_sdp = text(&self.remote_sdp);
+        stored.checkpoint()
+    }
+
+    /// Where the peer is, for a checkpoint: `UDP 192.0.2.1:5060`.
+    fn peer(&self) -> String {
+        let (protocol, address) = match (self.way, &self.phone) {
+            (Way::Flow(flow), _) => (flow.protocol, flow.peer),
+            (Way::To(destination), _) => (destination.protocol, destination.address),
+            (Way::Gone(protocol), Some(phone)) => (protocol, SocketAddr::new(phone.ip, 0)),
+            (Way::Gone(protocol), None) => (protocol, SocketAddr::from(([0, 0, 0, 0], 0))),
+        };
+        format!("{} {address}", protocol.via().as_str())
+    }
+
+    /// An answered leg as it goes on after a restart. A connection is not the same then: a phone opens a new one.
+    ///
+    /// # Errors
+    /// When the checkpoint is of another version or not ours.
+    pub(super) fn resumed(checkpoint: &Checkpoint) -> Result<Self, Malformed> {
+        let stored = Stored::read(checkpoint)?;
+        let (protocol, address) = stored.peer.split_once(' ').ok_or(Malformed)?;
+        let address: SocketAddr = address.parse().map_err(|_| Malformed)?;
+        let all = [Protocol::Udp, Protocol::Tcp, Protocol::Tls];
+        let protocol = all.into_iter().find(|known| known.via().as_str() == protocol).ok_or(Malformed)?;
+        let way = match (protocol, &stored.phone) {
+            (Protocol::Udp, _) => Way::Flow(Flow::udp(address)),
+            (_, Some(_)) => Way::Gone(protocol),
+            (_, None) => Way::To(Destination { protocol, address }),
+        };
+        let sdp = |text: &Option<String>| text.as_ref().map(|text| Bytes::from(text.clone()));
+        Ok(Self {
+            stage: Stage::Up,
+            dialog: stored.dialog()?,
+            contact: NameAddr::parse(&stored.contact)?,
+            way,
+            local_sdp: sdp(&stored.local_sdp),
+            remote_sdp: sdp(&stored.remote_sdp),
+            phone: stored.phone.map(|phone| Phone {
+                credential: phone.credential,
+                instance: phone.instance,
+                ip: address.ip(),
+            }),
+            origin: stored.origin,
+            ok: None,
+            ack: None,
+            hang_up: None,
+            armed: None,
+        })
+    }
 }

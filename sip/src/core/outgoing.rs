@@ -3,14 +3,15 @@
 use super::Core;
 use super::exchange::{Owner, Way};
 use super::incoming::sdp_of;
-use super::leg::{Leg, Outgoing, Stage, peer_text};
-use crate::dialog::{Dialog, Stored};
-use crate::flow::{Destination, Protocol};
+use super::leg::{Leg, Outgoing, Stage};
+use crate::dialog::Dialog;
+use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
 use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
 use schema::carrier::GatewayTransport;
-use schema::leg::{HangupCause, Invite, LegEvent, LegId};
+use schema::entropy::Entropy;
+use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId};
 use schema::number::Presentation;
 use schema::time::Now;
 use std::time::Duration;
@@ -35,7 +36,8 @@ impl Core {
     fn try_invite(&mut self, invite: &Invite, now: Now) -> Result<(), Malformed> {
         let way =
             Way::To(Destination { protocol: protocol_of(invite.gateway.transport), address: invite.gateway.address });
-        let contact = self.contact(way.protocol()).ok_or(Malformed)?;
+        let mut entropy = entropy_of(&invite.ids);
+        let contact = self.contact(way.protocol(), &entropy.hex::<8>()).ok_or(Malformed)?;
         let (local, remote, target) = self.addresses(invite)?;
         let dialog = Dialog {
             call_id: invite.ids.call_id.clone(),
@@ -47,7 +49,7 @@ impl Core {
             routes: Vec::new(),
         };
         let via = self.via(way.protocol(), Some(&invite.ids.branch)).ok_or(Malformed)?;
-        let origin = Origin::fresh(&mut self.entropy);
+        let origin = Origin::fresh(&mut entropy);
         let mut request = RequestBuilder::new(Method::Invite, target)
             .via(&via)
             .from(&dialog.local)
@@ -64,7 +66,8 @@ impl Core {
             local_sdp = Some(bytes::Bytes::from(ours));
             request = request.body(sdp::CONTENT_TYPE, local_sdp.clone().unwrap_or_default());
         }
-        let sent = self.request(way, &invite.ids.branch, request, Owner::Leg(invite.leg), now).ok_or(Malformed)?;
+        let owner = Owner::Leg(invite.leg);
+        let sent = self.request_invite(way, &invite.ids.branch, request, owner, now).ok_or(Malformed)?;
         let outgoing = Outgoing {
             branch: invite.ids.branch.clone(),
             invite: sent,
@@ -79,7 +82,7 @@ impl Core {
             dialog,
             contact,
             way,
-            is_customer: false,
+            phone: None,
             origin,
             local_sdp,
             remote_sdp: None,
@@ -91,6 +94,7 @@ impl Core {
         self.dialogs.insert(leg.dialog.key(), invite.leg);
         self.legs.insert(invite.leg, leg);
         self.arm_leg(invite.leg);
+        self.arm_sweep(now);
         Ok(())
     }
 
@@ -122,11 +126,11 @@ impl Core {
     }
 
     /// A response to the INVITE.
-    pub(super) fn on_invite_answer(&mut self, id: LegId, response: &Message, now: Now) {
+    pub(super) fn on_invite_answer(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {
         let status = response.status().unwrap_or(0);
         match status {
             100..=199 => self.on_provisional(id, status, response, now),
-            200..=299 => self.on_success(id, response, now),
+            200..=299 => self.on_success(flow, id, response, now),
             _ => self.on_failure(id, status, response, now),
         }
     }
@@ -148,19 +152,23 @@ impl Core {
         self.tell(LegEvent::Progress { leg: id, status, sdp }, now);
     }
 
-    fn on_success(&mut self, id: LegId, response: &Message, now: Now) {
-        let Some(leg) = self.legs.get(&id) else { return self.end_stray(response, now) };
+    fn on_success(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {
+        let Some(leg) = self.legs.get(&id) else { return self.end_stray(Way::Flow(flow), response, now) };
         match &leg.stage {
             Stage::Outgoing(outgoing) if outgoing.unwanted.is_none() => self.on_first_success(id, response, now),
             Stage::Outgoing(outgoing) => {
                 // It was answered while our CANCEL was on its way: the call is not wanted.
                 let (cause, rang) = (outgoing.unwanted, outgoing.rang);
-                self.acknowledge_and_end(id, response, now);
+                let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
+                self.end_answered(dialog, way, response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
             }
-            _ if leg.dialog.remote.tag() != response.to_tag() => self.acknowledge_and_end(id, response, now),
+            _ if leg.dialog.remote.tag() != response.to_tag() => {
+                let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
+                self.end_answered(dialog, way, response, now);
+            }
             // Repeated: our ACK was lost, or is still waiting for the commit.
             _ => {
                 if let (Some(ack), way) = (leg.ack.clone(), leg.way) {
@@ -171,15 +179,20 @@ impl Core {
     }
 
     fn on_first_success(&mut self, id: LegId, response: &Message, now: Now) {
-        let usable = !response.has_sdp() || Description::parse(response.body()).is_ok();
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        if !usable {
-            self.acknowledge_and_end(id, response, now);
+        // An offer is answered in the 200, or before it in a 18x.
+        let is_usable = match response.has_sdp() {
+            true => Description::parse(response.body()).is_ok(),
+            false => leg.remote_sdp.is_some(),
+        };
+        if !is_usable {
+            let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
+            self.end_answered(dialog, way, response, now);
             self.forget_leg(id, now);
             return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
         }
         leg.dialog = leg.dialog.confirmed_by(response);
-        leg.stage = Stage::Answered { cseq: response.cseq().0 };
+        leg.stage = Stage::Answered { cseq: response.cseq().0, since: now.mono };
         if response.has_sdp() {
             leg.remote_sdp = Some(response.body().clone());
         }
@@ -188,7 +201,7 @@ impl Core {
             let early = leg.remote_sdp.as_ref().and_then(|sdp| std::str::from_utf8(sdp).ok());
             early.map(|text| schema::pii::Pii::new(text.into()))
         });
-        let checkpoint = checkpoint(leg);
+        let checkpoint = leg.checkpoint();
         self.arm_leg(id);
         self.tell(LegEvent::Answered { leg: id, sdp, checkpoint }, now);
     }
@@ -252,12 +265,12 @@ impl Core {
             cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
         }
         let (branch, way) = (outgoing.branch.clone(), *way);
-        self.request(way, &branch, cancel, Owner::Nobody, now);
+        self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
     }
 
     /// The commit is done: acknowledge the 200.
     pub(super) fn confirm(&mut self, id: LegId) {
-        let Some(Leg { stage: Stage::Answered { cseq }, .. }) = self.legs.get(&id) else { return };
+        let Some(Leg { stage: Stage::Answered { cseq, .. }, .. }) = self.legs.get(&id) else { return };
         let cseq = *cseq;
         self.acknowledge(id, cseq);
         if let Some(leg) = self.legs.get_mut(&id) {
@@ -275,51 +288,63 @@ impl Core {
         }
     }
 
-    /// ACK and BYE for a 200 that is not the leg's own: forked, or too late (RFC 3261 §13.2.2.4).
-    fn acknowledge_and_end(&mut self, id: LegId, response: &Message, now: Now) {
-        let Some(leg) = self.legs.get(&id) else { return };
-        let (mut dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
+    /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
+    fn end_answered(&mut self, mut dialog: Dialog, way: Way, response: &Message, now: Now) {
         let way = next_way(&dialog, way);
-        let (Some(ack_via), Some(bye_via)) = (self.via(way.protocol(), None), self.via(way.protocol(), None)) else {
+        // When the 200 is repeated, its BYE has the branch it had before.
+        let branch = format!("z9hG4bK{}", self.tag_of(response));
+        let (Some(ack_via), Some(bye_via)) = (self.via(way.protocol(), None), self.via(way.protocol(), Some(&branch)))
+        else {
             return;
         };
         if let Ok(ack) = dialog.ack(response.cseq().0, &ack_via).build() {
             self.send(way, ack);
         }
-        let bye = dialog.request(Method::Bye, &bye_via);
-        let branch = bye_via.branch().unwrap_or_default().to_owned();
-        self.request(way, &branch, bye, Owner::Nobody, now);
+        if !self.is_saying_bye(&branch) {
+            let bye = dialog.request(Method::Bye, &bye_via);
+            self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
+        }
     }
 
-    /// ACK and BYE for a 200 whose leg is gone: it crossed our giving up, or is the fork of a call that is over.
-    fn end_stray(&mut self, response: &Message, now: Now) {
+    /// A 200 of a transaction that is gone: it crossed our giving up, or answers an INVITE from before a restart. Only a
+    /// configured trunk is believed to have sent one: whoever else did would make us send to others.
+    pub(super) fn on_orphan(&mut self, flow: Flow, response: &Message, now: Now) {
+        let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
+        let is_ours = self.config.advertised(flow.protocol).is_some_and(|own| *own.host == *response.sent_by().0);
+        if is_answer && is_ours && self.is_trunk(flow) {
+            self.end_stray(Way::Flow(flow), response, now);
+        }
+    }
+
+    /// ACK and BYE for a 200 whose leg is gone.
+    fn end_stray(&mut self, way: Way, response: &Message, now: Now) {
         let Some(contact) = response.contacts().into_iter().next() else { return };
         let mut routes = response.record_routes();
         routes.reverse();
-        let cseq = response.cseq().0;
-        let mut dialog = Dialog {
+        let dialog = Dialog {
             call_id: response.call_id().into(),
             local: response.from(),
             remote: response.to(),
-            local_cseq: cseq,
+            local_cseq: response.cseq().0,
             remote_cseq: None,
             target: contact.uri,
             routes,
         };
-        let protocol = match response.via_transport() {
-            crate::message::Transport::Tcp => Protocol::Tcp,
-            crate::message::Transport::Tls => Protocol::Tls,
-            _ => Protocol::Udp,
-        };
-        let Some(way) = address_way(&dialog, protocol) else { return };
-        let (Some(ack_via), Some(bye_via)) = (self.via(protocol, None), self.via(protocol, None)) else { return };
-        if let Ok(ack) = dialog.ack(cseq, &ack_via).build() {
-            self.send(way, ack);
-        }
-        let bye = dialog.request(Method::Bye, &bye_via);
-        let branch = bye_via.branch().unwrap_or_default().to_owned();
-        self.request(way, &branch, bye, Owner::Nobody, now);
+        self.end_answered(dialog, way, response, now);
     }
+}
+
+/// Randomness that belongs to one attempt. It comes from the attempt's identifiers, so that an INVITE repeated after a crash
+/// is the same byte for byte, and nothing the A-leg does changes what the B-leg is sent.
+fn entropy_of(ids: &AttemptIds) -> Entropy {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in [&ids.call_id, &ids.from_tag, &ids.branch] {
+        hash.update(part.as_bytes());
+        hash.update(b"\0");
+    }
+    let mut seed = [0; 32];
+    seed.copy_from_slice(hash.finish().as_ref());
+    Entropy::from_seed(seed)
 }
 
 /// Requests of the dialog go where it says, when that is an address; else to the gateway.
@@ -352,12 +377,4 @@ pub(super) fn q850_of(message: &Message) -> Option<u8> {
 /// Where a blocked caller can complain: the Call-Info with purpose jwscard is not read yet; a Contact of a 608 is.
 fn redress(response: &Message) -> Option<String> {
     response.contacts().into_iter().next().map(|contact| contact.uri.to_string())
-}
-
-pub(super) fn checkpoint(leg: &Leg) -> schema::leg::Checkpoint {
-    let text = |sdp: &Option<bytes::Bytes>| sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
-    let mut stored = Stored::of(&leg.dialog, &leg.contact, peer_text(leg.way));
-    stored.local_sdp = text(&leg.local_sdp);
-    stored.remote_sdp = text(&leg.remote_sdp);
-    stored.checkpoint()
 }

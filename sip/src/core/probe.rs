@@ -8,7 +8,7 @@ use crate::message::{Method, NameAddr, RequestBuilder, Uri};
 use schema::carrier::GatewayTransport;
 use schema::edge::{EdgeEvent, TrunkAddress};
 use schema::id::TrunkId;
-use schema::time::Now;
+use schema::time::{Mono, Now};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ struct Probe {
     address: TrunkAddress,
     misses: u32,
     up: Option<bool>,
+    /// When the next one leaves; timers of an earlier address are ignored.
+    due: Mono,
 }
 
 /// The configured trunks.
@@ -31,9 +33,8 @@ impl Core {
     pub(super) fn is_trunk(&self, flow: Flow) -> bool {
         let known = self.probes.0.values().map(|probe| probe.address.gateway);
         let same = |gateway: schema::carrier::Gateway| {
-            // Over TCP and TLS a carrier calls from any port.
-            gateway.address == flow.peer
-                || (flow.protocol.is_reliable() && gateway.address.ip() == flow.ip() && !flow.ip().is_loopback())
+            // A carrier sends from any port. On loopback carriers and phones share an address.
+            gateway.address == flow.peer || (gateway.address.ip() == flow.ip() && !flow.ip().is_loopback())
         };
         known.into_iter().any(same)
     }
@@ -45,13 +46,14 @@ impl Core {
             if kept.is_none() {
                 self.timers.set(now.mono, Timer::Probe(address.trunk));
             }
-            self.probes.0.insert(address.trunk, kept.unwrap_or(Probe { address, misses: 0, up: None }));
+            self.probes.0.insert(address.trunk, kept.unwrap_or(Probe { address, misses: 0, up: None, due: now.mono }));
         }
     }
 
     /// Sends the next probe.
     pub(super) fn probe_time(&mut self, trunk: TrunkId, now: Now) {
-        let Some(probe) = self.probes.0.get(&trunk) else { return };
+        let Some(probe) = self.probes.0.get_mut(&trunk).filter(|probe| probe.due <= now.mono) else { return };
+        probe.due = now.mono + EVERY;
         let gateway = probe.address.gateway;
         let protocol = match gateway.transport {
             GatewayTransport::Udp => Protocol::Udp,
@@ -70,11 +72,11 @@ impl Core {
             .cseq(1);
         let branch = via.branch().unwrap_or_default().to_owned();
         let way = Way::To(Destination { protocol, address: gateway.address });
-        self.request(way, &branch, options, Owner::Probe(trunk), now);
+        self.request(way, &branch, Method::Options, options, Owner::Probe(trunk), now);
     }
 
     /// Any answer shows that somebody is there.
-    pub(super) fn on_probe_answer(&mut self, trunk: TrunkId, _now: Now) {
+    pub(super) fn on_probe_answer(&mut self, trunk: TrunkId) {
         let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
         probe.misses = 0;
         if probe.up != Some(true) {

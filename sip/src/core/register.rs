@@ -4,28 +4,27 @@ use super::exchange::{ServerKey, reply_flow};
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol};
-use crate::message::{HeaderName, Message, Method};
+use crate::message::{HeaderName, Message};
 use crate::registrar::{Ask, Decision, Registration};
 use schema::account::SipCredential;
 use schema::edge::{BindingChange, EdgeEvent};
 use schema::time::Now;
 
 impl Core {
-    pub(super) fn on_register(&mut self, flow: Flow, request: Message, now: Now) {
+    pub(super) fn on_register(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         if self.is_barred(flow) {
-            return self.refuse(flow, &request, 403, now);
+            return self.refuse(flow, &request, 403);
         }
         let status = self.check_target(&request).err().or_else(|| {
             let host_is_ours = self.config.is_ours(request.to().uri.host());
             (!host_is_ours).then_some(404)
         });
         if let Some(status) = status {
-            return self.refuse(flow, &request, status, now);
+            return self.refuse(flow, &request, status);
         }
-        if self.refuse_extensions(flow, &request, now) {
-            return;
+        if let Some(response) = self.unsupported_extensions(&request) {
+            return self.reply(flow, &request, response);
         }
-        let Some(key) = ServerKey::of(&request, &Method::Register) else { return };
         self.authenticate(flow, request, key, now);
     }
 
@@ -59,6 +58,7 @@ impl Core {
                 self.answer(flow, request, response, now);
                 self.tell_bindings(changes);
                 self.arm_bindings(now);
+                self.phone_came_back(credential.id, now);
             }
         }
     }
@@ -70,15 +70,15 @@ impl Core {
     }
 
     pub(super) fn bindings_time(&mut self, now: Now) {
+        self.bindings_armed = None;
         let changes = self.registrar.expire(now.wall);
         self.tell_bindings(changes);
         self.arm_bindings(now);
     }
 
-    fn arm_bindings(&mut self, now: Now) {
-        if let Some(at) = self.registrar.next_expiry() {
-            self.timers.set(now.mono + at.since(now.wall), Timer::Bindings);
-        }
+    pub(super) fn arm_bindings(&mut self, now: Now) {
+        let next = self.registrar.next_expiry().map(|at| now.mono + at.since(now.wall));
+        self.timers.arm(&mut self.bindings_armed, next, || Timer::Bindings);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whole calls through the core in a small world: the test phone, the test carrier, a network that loses and repeats, and a
 //! stand-in for the calls' actors that connects legs at once. Time is a number.
 
+mod scripted;
+
 use super::*;
 use crate::demo::carrier::Carrier;
 use crate::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};

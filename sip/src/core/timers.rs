@@ -16,6 +16,7 @@ pub(super) enum Timer {
     Leg(LegId),
     Lookup(Ticket),
     Bindings,
+    Sweep,
     Probe(TrunkId),
     Ended,
 }

@@ -17,6 +17,8 @@ use storage::{Store, StoreError};
 const GRACE: Duration = Duration::from_secs(2);
 /// The other leg is ended so much later at most: an answer of the account may have to be awaited first.
 const OTHER_LEG: Duration = Duration::from_secs(6);
+/// A caller that does not acknowledge its answer is ended no later than this after it: 64·T1.
+pub const NO_ACK: Duration = Duration::from_secs(32);
 /// Broken invariants told in full; a world with more is as broken as can be.
 const TOLD: usize = 20;
 
@@ -36,7 +38,7 @@ pub struct Known {
     pub account: AccountKey,
     /// Seconds paid, as of the last look.
     pub paid_s: u64,
-    /// Times it was taken up by another process.
+    /// When another process took it up.
     pub crashes: Vec<Mono>,
 }
 
@@ -51,6 +53,10 @@ pub struct Checker {
     pub live: BTreeSet<CallId>,
     /// Top-ups by account and key.
     pub payments: BTreeMap<(AccountKey, String), Payment>,
+    /// When other processes began.
+    pub crashes: Vec<Mono>,
+    /// A BYE may never have reached its receiver, which does not know then that the call is over.
+    pub legs_left_behind: bool,
     /// Reads have failed: a subscriber may be sent to a snapshot.
     pub reads_failed: bool,
     /// Accounts whose subscriber was sent to a snapshot.
@@ -82,6 +88,8 @@ impl Checker {
 
     /// Another process begins at `now`.
     pub fn crashed(&mut self, now: Mono) {
+        self.crashes.push(now);
+        self.legs_left_behind = true;
         for call in &self.live {
             if let Some(known) = self.known.get_mut(call) {
                 known.crashes.push(now);
@@ -172,7 +180,8 @@ impl Checker {
         match ends {
             (Some(_), Some(_)) => {}
             (Some(one), None) | (None, Some(one)) => {
-                if up_since <= one && now > one + OTHER_LEG {
+                let unheard = seen.accepted.filter(|_| seen.acknowledged.is_none()).map(|accepted| accepted + NO_ACK);
+                if up_since <= one && now > unheard.unwrap_or(one).max(one) + OTHER_LEG {
                     self.broken(format!("C4: one leg of {call} ended at {one:?}, the other goes on"));
                 }
             }

@@ -169,11 +169,17 @@ fn terms(cdr: &Cdr) -> Option<RateTerms> {
     leg.rate.as_ref().map(|rate| rate.terms)
 }
 
+/// After a crash nobody knows any more of a leg that was settled and whose BYE had to wait, or of a 200 that was not
+/// acknowledged before it was given up.
 fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
-    if seen.accepted.is_some() && seen.a_bye.is_none() {
+    let forgotten = |since: Option<Mono>| checker.crashes.iter().any(|crash| Some(*crash) >= since);
+    let caller_left = seen.acknowledged.is_none() && forgotten(seen.accepted);
+    let carrier_left = |leg: &BLeg| leg.acknowledged.is_none() && forgotten(leg.answered);
+    let one_goes_on = seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none() && !carrier_left(leg));
+    if seen.accepted.is_some() && seen.a_bye.is_none() && !caller_left {
         checker.broken(format!("C4: the caller's leg of {call} never ended"));
     }
-    if seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none()) {
+    if one_goes_on {
         checker.broken(format!("C4: a carrier answered {call}, and its leg never ended"));
     }
 }

@@ -48,8 +48,9 @@ pub struct AccountPlan {
     pub registers: bool,
 }
 
-/// Something done to the world.
+/// Something done to the world. Accounts, phones and carriers are named by their place in the plan.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is what its name says")]
 pub enum Act {
     /// A phone calls a number that no other call has.
     Call { phone: usize, call: u64, number: Box<str> },
@@ -82,8 +83,10 @@ pub enum Act {
 /// How a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crash {
-    /// So many datagrams and commands later.
+    /// So many datagrams and commands later,
     pub after: u64,
+    /// or when this time is over.
+    pub within: Duration,
     /// For how long there is no process.
     pub down: Duration,
     /// What becomes of a batch that was being written.
@@ -123,6 +126,25 @@ impl Draw {
 }
 
 impl Plan {
+    /// One account in fair weather, and what is done from the beginning on; then everything is well again.
+    #[must_use]
+    pub fn of_acts(opening: Micros, sync: Duration, acts: &[(Duration, Act)]) -> Self {
+        let mut draw = Draw { entropy: Entropy::from_number(0), acts: BTreeMap::new(), until: BEGIN };
+        acts.iter().for_each(|(after, act)| draw.act(BEGIN + *after, act.clone()));
+        let end = recover(&mut draw, 1);
+        let account = AccountPlan { opening, live_calls: 5, call_seconds: 7_200, registers: true };
+        Self {
+            accounts: vec![account, SENTINEL],
+            retail: PER_SECOND,
+            trunks: [(100, 100); 2],
+            weather: Weather::FAIR,
+            sync,
+            lies: false,
+            acts: draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect(),
+            end,
+        }
+    }
+
     /// The plan of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
@@ -157,6 +179,15 @@ impl Plan {
         Self { accounts, retail, trunks, weather, sync, lies: false, acts, end }
     }
 }
+
+/// A cent a second.
+const PER_SECOND: RateTerms = RateTerms {
+    per_minute: NanosPerMinute(600_000_000),
+    connect_fee: Micros(0),
+    minimum_s: 0,
+    increment_s: 1,
+    grace_s: 0,
+};
 
 /// Calls when all is well again: everything must work then.
 const SENTINEL: AccountPlan =
@@ -216,6 +247,7 @@ fn crashes(draw: &mut Draw, within_ms: u64) {
         let at = at + Duration::from_millis(draw.below(300));
         let crash = Crash {
             after: draw.below(12),
+            within: Duration::from_millis(50),
             down: Duration::from_millis(draw.pick(&[20, 300, 2_000, 12_000, 45_000])),
             unsynced: draw.pick(&[Unsynced::Lost, Unsynced::Kept]),
             reboot: draw.one_in(3),

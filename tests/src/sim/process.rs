@@ -1,7 +1,7 @@
 //! One life of the server within a world: the real actors, journal and SIP core on a runtime of their own with paused time.
 //! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
 
-use super::checker::Payment;
+use super::checker::{NO_ACK, Payment};
 use super::network::Datagram;
 use super::plan::{Act, Crash};
 use super::tap::Notable;
@@ -253,14 +253,17 @@ impl<'a> Life<'a> {
                 faults.failing_batches += count;
                 disk.set_faults(faults);
             }
+            Act::CutOff { lasts, .. } => {
+                self.sim.checker.legs_left_behind |= lasts >= NO_ACK;
+                self.sim.act_outside(act);
+            }
             Act::FailReads(count) => {
                 faults.failing_calls += count;
                 self.sim.checker.reads_failed = true;
                 disk.set_faults(faults);
             }
             Act::Crash(crash) => {
-                let latest = now + Duration::from_millis(50);
-                self.crash.get_or_insert(Dying { crash, left: crash.after, latest });
+                self.crash.get_or_insert(Dying { crash, left: crash.after, latest: now + crash.within });
             }
             Act::HangUpAll => (0..self.sim.accounts.len()).for_each(|account| self.request(account, None)),
             other => self.sim.act_outside(other),
@@ -394,7 +397,8 @@ impl<'a> Life<'a> {
             checker.broken(format!("channels of trunks in use, and whether they are up: {channels:?}"));
         }
         let (phones, carriers) = world.live_calls();
-        if phones + carriers > 0 {
+        // A BYE that was under way when the process died is not repeated, and one that nobody received is given up.
+        if phones > 0 || (carriers > 0 && !checker.legs_left_behind) {
             checker.broken(format!("phones know {phones} calls, carriers {carriers}"));
         }
         let open = super::checker::reliably(disk, async |store| store.open_holds().await).await;

@@ -13,6 +13,8 @@ pub struct BLeg {
     pub call_id: Box<str>,
     /// When its first 200 came.
     pub answered: Option<Mono>,
+    /// When that was acknowledged.
+    pub acknowledged: Option<Mono>,
     /// When its first BYE passed, either way.
     pub bye: Option<Mono>,
 }
@@ -24,6 +26,8 @@ pub struct Observed {
     pub b_legs: Vec<BLeg>,
     /// When the caller was sent its 200.
     pub accepted: Option<Mono>,
+    /// When the caller acknowledged it. Until then no BYE may be sent to it (RFC 3261 §15).
+    pub acknowledged: Option<Mono>,
     /// When the first BYE of the caller's leg passed, either way.
     pub a_bye: Option<Mono>,
     /// When the caller's CANCEL came, before the 200.
@@ -52,6 +56,7 @@ impl Observed {
 
 /// What passed that the checker must look at now.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is what its name says")]
 pub enum Notable {
     /// The first INVITE of an attempt leaves for a carrier.
     Invite { call: CallId, call_id: Box<str> },
@@ -110,6 +115,11 @@ impl Tap {
                     seen.cancelled.get_or_insert(now);
                 }
             }
+            Method::Ack => {
+                if let Some(seen) = self.a_leg(message.call_id(), message.to_tag()) {
+                    seen.acknowledged.get_or_insert(now);
+                }
+            }
             Method::Bye if message.is_request() => self.a_bye(now, message.call_id(), message.to_tag()),
             _ => {}
         }
@@ -133,7 +143,7 @@ impl Tap {
             Method::Invite if to_carrier && is_request && !self.b_legs.contains_key(call_id) => {
                 let call = call?;
                 self.b_legs.insert(call_id.into(), call);
-                let leg = BLeg { call_id: call_id.into(), answered: None, bye: None };
+                let leg = BLeg { call_id: call_id.into(), answered: None, acknowledged: None, bye: None };
                 self.calls.entry(call).or_default().b_legs.push(leg);
                 Some(Notable::Invite { call, call_id: call_id.into() })
             }
@@ -142,6 +152,12 @@ impl Tap {
                 self.a_legs.insert((call_id.into(), tag(message.to_tag())), call);
                 self.calls.entry(call).or_default().accepted.get_or_insert(now);
                 Some(Notable::Accept { call })
+            }
+            Method::Ack if to_carrier => {
+                if let Some(leg) = self.b_leg(call_id).filter(|leg| leg.answered.is_some()) {
+                    leg.acknowledged.get_or_insert(now);
+                }
+                None
             }
             Method::Bye if is_request && to_carrier => {
                 if let Some(leg) = self.b_leg(call_id) {
@@ -162,9 +178,13 @@ impl Tap {
         self.calls.get_mut(call)?.b_legs.iter_mut().find(|leg| &*leg.call_id == call_id)
     }
 
+    fn a_leg(&mut self, call_id: &str, server_tag: Option<&str>) -> Option<&mut Observed> {
+        let call = self.a_legs.get(&(call_id.into(), tag(server_tag)))?;
+        self.calls.get_mut(call)
+    }
+
     fn a_bye(&mut self, now: Mono, call_id: &str, server_tag: Option<&str>) {
-        let call = self.a_legs.get(&(call_id.into(), tag(server_tag)));
-        if let Some(seen) = call.and_then(|call| self.calls.get_mut(call)) {
+        if let Some(seen) = self.a_leg(call_id, server_tag) {
             seen.a_bye.get_or_insert(now);
         }
     }

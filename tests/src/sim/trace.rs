@@ -38,8 +38,7 @@ impl Trace {
     pub fn line(&self, at: Mono, text: impl FnOnce() -> String) {
         if self.print {
             // Whoever reads may have seen enough.
-            let _ =
-                writeln!(std::io::stdout(), "{:>8}.{:03} {}", at.0 / 1_000_000, at.0 / 1_000 % 1_000, text());
+            let _ = writeln!(std::io::stdout(), "{:>8}.{:03} {}", at.0 / 1_000_000, at.0 / 1_000 % 1_000, text());
         }
     }
 

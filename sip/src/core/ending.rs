@@ -1,0 +1,183 @@
+//! How a leg ends: hung up, given up, or its phone out of reach.
+
+use super::Core;
+use super::exchange::{Owner, Way};
+use super::leg::{Leg, Stage};
+use super::timers::Timer;
+use crate::flow::Flow;
+use crate::message::{HeaderName, Method, Reason};
+use crate::transaction::GIVE_UP;
+use schema::id::CredentialId;
+use schema::leg::{EndCause, HangupCause, LegEvent, LegId};
+use schema::time::{Mono, Now};
+use std::time::Duration;
+
+/// An ended dialog answers a repeated BYE for 64·T1; this many are remembered at most.
+const ENDED_MAX: usize = 100_000;
+/// An incoming INVITE that nobody decides about is answered after this (as timer C of RFC 3261 §16.6); whoever decides
+/// has shorter limits of its own.
+const UNDECIDED_MAX: Duration = Duration::from_secs(180);
+/// How often legs are looked through for those that nobody cares about.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// A leg that is over, its BYE not sent: the phone's connection is gone.
+pub(super) struct Parked {
+    leg: Leg,
+    cause: Option<HangupCause>,
+    until: Mono,
+}
+
+impl Core {
+    /// Ends a leg in whatever state it is.
+    pub(super) fn hang_up(&mut self, id: LegId, cause: HangupCause, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        match &leg.stage {
+            Stage::Incoming { .. } => {
+                let status = match cause {
+                    HangupCause::ServiceFailure => 500,
+                    HangupCause::NoAnswer => 480,
+                    _ => 487,
+                };
+                self.reject(id, status, Some(cause.as_str()), None, now);
+            }
+            Stage::Outgoing(_) => self.withdraw(id, cause, now),
+            // A BYE must wait for the ACK (RFC 3261 §15).
+            Stage::Up if leg.ok.as_ref().is_some_and(|ok| ok.is_first) => {
+                leg.hang_up.get_or_insert(cause);
+            }
+            Stage::Answered { cseq, .. } => {
+                let cseq = *cseq;
+                self.acknowledge(id, cseq);
+                self.bye(id, Some(cause), now);
+                self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
+            }
+            Stage::Up => {
+                self.bye(id, Some(cause), now);
+                self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
+            }
+        }
+    }
+
+    /// Sends BYE and forgets the leg. A phone whose connection is gone gets it when it comes back within 64·T1.
+    pub(super) fn bye(&mut self, id: LegId, cause: Option<HangupCause>, now: Now) {
+        let Some(mut leg) = self.forget_leg(id, now) else { return };
+        leg.way = self.way_of(&leg);
+        if matches!(leg.way, Way::Gone(_)) {
+            let until = now.mono + GIVE_UP;
+            self.timers.set(until, Timer::Leg(id));
+            self.parked.insert(id, Parked { leg, cause, until });
+        } else {
+            self.send_bye(leg, cause, now);
+        }
+    }
+
+    fn send_bye(&mut self, mut leg: Leg, cause: Option<HangupCause>, now: Now) {
+        let Some(via) = self.via(leg.way.protocol(), None) else { return };
+        let mut bye = leg.dialog.request(Method::Bye, &via);
+        if let Some(cause) = cause {
+            bye = bye.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), cause.as_str()));
+        }
+        let branch = via.branch().unwrap_or_default();
+        self.request(leg.way, branch, Method::Bye, bye, Owner::Nobody, now);
+    }
+
+    /// Where a leg's requests go now.
+    fn way_of(&self, leg: &Leg) -> Way {
+        match (leg.way, &leg.phone) {
+            (Way::Gone(_), Some(phone)) => {
+                self.registrar.flow_of(phone.credential, phone.instance.as_deref()).map_or(leg.way, Way::Flow)
+            }
+            (way, _) => way,
+        }
+    }
+
+    /// A phone of this credential has just registered: what waited for it leaves.
+    pub(super) fn phone_came_back(&mut self, credential: CredentialId, now: Now) {
+        let is_its = |parked: &Parked| parked.leg.phone.as_ref().is_some_and(|phone| phone.credential == credential);
+        let its: Vec<LegId> = self.parked.iter().filter(|(_, parked)| is_its(parked)).map(|(id, _)| *id).collect();
+        for id in its {
+            let Some(way) = self.parked.get(&id).map(|parked| self.way_of(&parked.leg)) else { continue };
+            if !matches!(way, Way::Gone(_))
+                && let Some(Parked { leg, cause, .. }) = self.parked.remove(&id)
+            {
+                self.send_bye(Leg { way, ..leg }, cause, now);
+            }
+        }
+    }
+
+    /// The phone did not come back.
+    pub(super) fn parked_time(&mut self, id: LegId, now: Now) {
+        if self.parked.get(&id).is_some_and(|parked| parked.until <= now.mono) {
+            self.parked.remove(&id);
+        }
+    }
+
+    /// The leg is over; its dialog answers repeated BYEs for a while.
+    pub(super) fn forget_leg(&mut self, id: LegId, now: Now) -> Option<Leg> {
+        let leg = self.legs.remove(&id)?;
+        let key = leg.dialog.key();
+        self.dialogs.remove(&key);
+        if matches!(leg.stage, Stage::Up | Stage::Answered { .. }) && self.ended.len() < ENDED_MAX {
+            let until = now.mono + GIVE_UP;
+            self.ended.insert(key.clone(), until);
+            self.ended_order.push_back((until, key));
+            self.timers.set(until, Timer::Ended);
+        }
+        Some(leg)
+    }
+
+    pub(super) fn ended_time(&mut self, now: Now) {
+        while self.ended_order.front().is_some_and(|(until, _)| *until <= now.mono) {
+            if let Some((_, key)) = self.ended_order.pop_front() {
+                self.ended.remove(&key);
+            }
+        }
+    }
+
+    /// A connection is over. Whoever was ringing us over it has given up; a call that is up goes on, and the phone is found by
+    /// its next registration or request.
+    pub(super) fn on_flow_closed(&mut self, flow: Flow, now: Now) {
+        let Some(connection) = flow.connection else { return };
+        self.registrar.connection_closed(connection);
+        self.fail_flow(flow);
+        let over_it = self.legs.iter().filter(|(_, leg)| leg.way == Way::Flow(flow)).map(|(id, _)| *id);
+        for id in over_it.collect::<Vec<_>>() {
+            let Some(leg) = self.legs.get_mut(&id) else { continue };
+            leg.way = Way::Gone(flow.protocol);
+            if let Stage::Incoming { key, .. } = &leg.stage {
+                let key = key.clone();
+                self.close_server(&key);
+                self.forget_leg(id, now);
+                self.tell(LegEvent::Cancelled { leg: id }, now);
+            }
+        }
+    }
+
+    pub(super) fn arm_sweep(&mut self, now: Now) {
+        if !std::mem::replace(&mut self.sweeping, true) {
+            self.timers.set(now.mono + SWEEP, Timer::Sweep);
+        }
+    }
+
+    /// Ends the legs that wait for a command which will never come: whoever had to give it is gone.
+    pub(super) fn sweep_time(&mut self, now: Now) {
+        self.sweeping = false;
+        let forgotten = |leg: &Leg| match leg.stage {
+            Stage::Incoming { since, .. } => now.mono.since(since) >= UNDECIDED_MAX,
+            Stage::Answered { since, .. } => now.mono.since(since) >= GIVE_UP,
+            Stage::Outgoing(_) | Stage::Up => false,
+        };
+        let ids: Vec<LegId> = self.legs.iter().filter(|(_, leg)| forgotten(leg)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
+                self.reject(id, 504, None, None, now);
+                self.tell(LegEvent::Cancelled { leg: id }, now);
+            } else {
+                self.hang_up(id, HangupCause::ServiceFailure, now);
+            }
+        }
+        if !self.legs.is_empty() {
+            self.arm_sweep(now);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Calls whose messages cross, fork, move or never come.
+
+use super::*;
+
+#[test]
+fn a_cancel_that_overtakes_the_credential_ends_the_invite() {
+    let mut desk = Desk::new();
+    desk.answers = false;
+    let invite = desk.invite(udp(), "c");
+    desk.take_sent();
+    let branch = invite.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("a branch");
+    let cancel = desk.text("CANCEL", udp(), "c", "", 2, "", "");
+    let own = cancel.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next()).expect("a branch");
+    let cancel = cancel.replace(own, branch);
+    desk.take(udp(), &cancel);
+    assert_eq!(desk.kinds(), ["200", "487"]);
+    let ticket = desk.wanted[0];
+    desk.answer(ticket);
+    desk.handle(Input::Timeout);
+    assert!(desk.legs.is_empty());
+    desk.assert_empty();
+}
+
+#[test]
+fn a_200_without_ack_is_repeated_and_ends_in_a_bye_after_32_seconds() {
+    for flow in [udp(), tls(1, 1)] {
+        let mut desk = Desk::new();
+        let leg = desk.invited(flow, "c").leg;
+        desk.take_sent();
+        desk.leg(LegCommand::Accept { leg, sdp: Some(Pii::new(ANSWER.into())) });
+        desk.wait(Duration::from_millis(31_999));
+        assert_eq!(desk.kinds(), ["200"; 11], "at 0, 0.5, 1.5, 3.5, 7.5, then every 4 s");
+        assert!(desk.legs.is_empty());
+        desk.wait(Duration::from_millis(1));
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::NoAck, .. }]));
+        assert_eq!(desk.kinds(), ["BYE"]);
+        desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_hang_up_before_the_ack_waits_for_it() {
+    let mut desk = Desk::new();
+    let leg = desk.invited(udp(), "c").leg;
+    desk.leg(LegCommand::Accept { leg, sdp: Some(Pii::new(ANSWER.into())) });
+    let tag = desk.last_sent().to_tag().expect("a tag").to_owned();
+    desk.take_sent();
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    assert!(desk.take_sent().is_empty());
+    let ack = desk.text("ACK", udp(), "c", &tag, 2, "", "");
+    desk.take(udp(), &ack);
+    assert_eq!(desk.kinds(), ["BYE"]);
+    let told = desk.take_legs();
+    assert!(
+        matches!(told[..], [LegEvent::Confirmed { .. }, LegEvent::Ended { cause: EndCause::HungUp, .. }]),
+        "{told:?}"
+    );
+    desk.assert_empty();
+}
+
+#[test]
+fn only_an_unchanged_session_is_refreshed() {
+    let mut desk = Desk::new();
+    let mut talk = desk.talk(udp(), "c");
+    let held = OFFER.replace("a=", "").replace("RTP/AVP 0\r\n", "RTP/AVP 0\r\na=sendonly\r\n");
+    let newer = OFFER.replace("phone 1 1", "phone 1 2");
+    let cases: [(&str, &str, &str, &str); 9] = [
+        ("INFO", "Content-Type: application/dtmf-relay\r\n", "Signal=1", "405"),
+        ("REFER", "Refer-To: <sip:x@localhost>\r\n", "", "405"),
+        ("NONSENSE", "", "", "501"),
+        ("OPTIONS", "", "", "200"),
+        ("UPDATE", "Require: 100rel\r\n", "", "420"),
+        ("UPDATE", "Content-Type: text/plain\r\n", "hello", "415"),
+        ("UPDATE", "", "", "200"),
+        ("UPDATE", "", &newer, "200"),
+        ("INVITE", "", &held, "488"),
+    ];
+    for (method, more, body, status) in cases {
+        desk.in_dialog(&mut talk, method, more, body);
+        assert_eq!(desk.kinds(), [status], "{method} {more}");
+    }
+    // The 488 is acknowledged within its transaction; a refresh is repeated until its ACK.
+    desk.wait(Duration::from_secs(33));
+    desk.take_sent();
+    desk.in_dialog(&mut talk, "INVITE", "", OFFER);
+    let ok = desk.last_sent();
+    assert!(ok.has_sdp() && ok.status() == Some(200));
+    desk.in_dialog(&mut talk, "INVITE", "", OFFER);
+    desk.wait(Duration::from_secs(1));
+    assert_eq!(desk.kinds(), ["200", "491", "200", "491"], "the second INVITE crosses the first");
+    let ack = desk.text("ACK", udp(), "c", &talk.to_tag.clone(), talk.cseq - 1, "", "");
+    desk.take(udp(), &ack);
+    assert!(desk.take_legs().is_empty(), "a refresh is nobody's business");
+    talk.cseq -= 5;
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert!(desk.kinds().contains(&"500".to_owned()), "it was overtaken");
+    talk.cseq += 5;
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert_eq!(desk.kinds(), ["200"]);
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert_eq!(desk.kinds(), ["200"], "repeated in another transaction");
+    desk.in_dialog(&mut talk, "OPTIONS", "", "");
+    assert_eq!(desk.kinds(), ["481"]);
+    desk.assert_empty();
+}
+
+#[test]
+fn a_phone_that_moves_is_followed_and_its_checkpoint_renewed() {
+    let mut desk = Desk::new();
+    let mut talk = desk.talk(udp(), "c");
+    talk.flow = Flow::udp(SocketAddr::from(([127, 0, 0, 1], 5199)));
+    desk.in_dialog(&mut talk, "UPDATE", "", "");
+    assert_eq!(desk.kinds(), ["200"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Checkpointed { .. }]));
+    desk.in_dialog(&mut talk, "UPDATE", "", "");
+    assert!(desk.take_legs().is_empty(), "nothing changed");
+    desk.take_sent();
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });
+    assert_eq!(desk.sent[0].0, talk.flow.peer);
+    assert!(desk.sent[0].1.starts_with("BYE sip:demo@127.0.0.1:5199 SIP/2.0"));
+}
+
+#[test]
+fn a_request_from_elsewhere_must_show_the_calls_own_credential() {
+    let mut desk = Desk::new();
+    let mut talk = desk.talk(udp(), "c");
+    talk.flow = Flow::udp(SocketAddr::from(([127, 0, 0, 7], 5100)));
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert!(desk.legs.is_empty());
+    let credentials = desk.credentials("BYE");
+    assert_eq!(desk.kinds(), ["407"]);
+    desk.in_dialog(&mut talk, "BYE", &credentials, "");
+    assert_eq!(desk.kinds(), ["200"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+    desk.assert_empty();
+}
+
+#[test]
+fn forked_and_repeated_200s_are_acknowledged_and_the_forks_hung_up_once() {
+    let mut desk = Desk::new();
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    desk.carrier(&invite, 180, "one", "");
+    desk.carrier(&invite, 200, "one", ANSWER);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Progress { .. }, LegEvent::Answered { .. }]));
+    desk.take_sent();
+    desk.carrier(&invite, 200, "one", ANSWER);
+    assert!(desk.take_sent().is_empty(), "the commit is not done");
+    desk.leg(LegCommand::Confirm { leg });
+    desk.carrier(&invite, 200, "one", ANSWER);
+    desk.carrier(&invite, 200, "two", ANSWER);
+    desk.carrier(&invite, 200, "two", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK", "ACK", "ACK", "BYE", "ACK"]);
+    assert!(desk.take_legs().is_empty());
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    desk.wait(Duration::from_secs(1));
+    desk.assert_empty();
+}
+
+#[test]
+fn a_cancel_waits_for_a_provisional_response_and_a_200_that_crosses_it_is_ended() {
+    let mut desk = Desk::new();
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Cancelled });
+    desk.wait(Duration::from_millis(600));
+    assert_eq!(desk.kinds(), ["INVITE", "INVITE"], "repeated to get a provisional response");
+    desk.carrier(&invite, 100, "x", "");
+    assert_eq!(desk.kinds(), ["CANCEL"]);
+    desk.carrier(&invite, 180, "x", "");
+    assert!(desk.take_sent().is_empty(), "cancelled once");
+    desk.carrier(&invite, 200, "x", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK", "BYE"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 487, .. }]));
+    desk.carrier(&invite, 200, "x", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK"], "its BYE is under way");
+    desk.assert_empty();
+}
+
+#[test]
+fn an_answer_that_cannot_be_used_is_ended_and_tried_elsewhere() {
+    for sdp in ["", "v=0\r\nnonsense\r\n"] {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        desk.carrier(&invite, 200, "x", sdp);
+        assert_eq!(desk.kinds(), ["INVITE", "ACK", "BYE"]);
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 502, .. }]), "{sdp}");
+        desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_carrier_that_asks_for_credentials_or_forwards_gets_neither() {
+    for status in [302, 401, 407] {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        desk.carrier(&invite, status, "x", "");
+        assert_eq!(desk.kinds(), ["INVITE", "ACK"]);
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: told, .. }] if told == status));
+        desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_connection_that_ends_while_ringing_is_a_cancelled_call() {
+    let mut desk = Desk::new();
+    desk.invited(tls(1, 1), "c");
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Cancelled { .. }]));
+    assert_eq!(desk.core.counts().server_transactions, 0);
+    desk.assert_empty();
+}
+
+#[test]
+fn a_bye_waits_for_a_phone_whose_connection_is_gone() {
+    let mut desk = Desk::new();
+    let talk = desk.talk(tls(1, 1), "c");
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    assert!(desk.take_legs().is_empty(), "the call goes on");
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::FundsExhausted });
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::HungUp, .. }]));
+    assert!(desk.take_sent().is_empty());
+    desk.wait(Duration::from_secs(20));
+    register(&mut desk, tls(2, 1));
+    let kinds = desk.kinds();
+    assert_eq!(kinds.last().map(String::as_str), Some("BYE"), "{kinds:?}");
+    desk.assert_empty();
+}
+
+#[test]
+fn a_phone_that_does_not_come_back_is_forgotten() {
+    let mut desk = Desk::new();
+    let talk = desk.talk(tls(1, 1), "c");
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });
+    desk.wait(Duration::from_secs(33));
+    assert!(desk.core.parked.is_empty());
+    register(&mut desk, tls(2, 1));
+    assert!(!desk.kinds().contains(&"BYE".to_owned()));
+    desk.assert_empty();
+}
+
+#[test]
+fn legs_that_nobody_decides_about_end_by_themselves() {
+    let mut desk = Desk::new();
+    desk.invited(udp(), "c");
+    let invite = desk.dial(some_call());
+    desk.carrier(&invite, 200, "x", ANSWER);
+    desk.take_sent();
+    desk.take_legs();
+    desk.wait(Duration::from_secs(61));
+    assert_eq!(desk.kinds()[..2], ["ACK", "BYE"]);
+    desk.wait(Duration::from_secs(180));
+    assert!(desk.kinds().contains(&"504".to_owned()));
+    let told = desk.take_legs();
+    assert!(matches!(told[..], [LegEvent::Ended { .. }, LegEvent::Cancelled { .. }]), "{told:?}");
+    desk.assert_empty();
+}
+
+pub(super) fn register(desk: &mut Desk, flow: Flow) {
+    let target =
+        |text: String| text.replace(TARGET, "sip:localhost").replace("To: <sip:localhost>", "To: <sip:demo@localhost>");
+    let first = target(desk.text("REGISTER", flow, "r", "", desk.serial + 1, "", ""));
+    desk.take(flow, &first);
+    let credentials = desk.credentials("REGISTER");
+    let second = target(desk.text("REGISTER", flow, "r", "", desk.serial + 1, "", ""))
+        .replace("Content-Length", &format!("{credentials}Content-Length"));
+    desk.take(flow, &second);
+}

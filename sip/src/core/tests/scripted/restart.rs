@@ -1,0 +1,166 @@
+//! What a leg is after a restart, and what of one leg may be seen on the other.
+
+use super::*;
+
+/// A call that is up on both sides, and what is stored of it.
+fn connected(desk: &mut Desk, flow: Flow) -> (Talk, Message, schema::leg::Checkpoint, schema::leg::Checkpoint) {
+    let invited = desk.invited(flow, "c");
+    let (a, b) = (invited.leg, LegId::b(invited.leg.call, 1));
+    let invite = desk.dial(b);
+    desk.carrier(&invite, 200, "x", ANSWER);
+    let Some(LegEvent::Answered { checkpoint, .. }) = desk.take_legs().pop() else { panic!("not answered") };
+    desk.leg(LegCommand::Confirm { leg: b });
+    desk.leg(LegCommand::Accept { leg: a, sdp: Some(Pii::new(ANSWER.into())) });
+    let to_tag = desk.last_sent().to_tag().expect("a tag").to_owned();
+    let ack = desk.text("ACK", flow, "c", &to_tag, 2, "", "");
+    desk.take(flow, &ack);
+    desk.take_legs();
+    desk.take_sent();
+    let talk = Talk { leg: a, call_id: String::from("c"), to_tag, cseq: 2, flow };
+    (talk, invite, invited.checkpoint.clone(), checkpoint)
+}
+
+/// Another process with both legs taken up.
+fn restarted(a: (LegId, &schema::leg::Checkpoint), b: &schema::leg::Checkpoint) -> Desk {
+    let mut desk = Desk::with(config(), 77);
+    desk.leg(LegCommand::Resume { leg: a.0, checkpoint: a.1.clone() });
+    desk.leg(LegCommand::Resume { leg: LegId::b(a.0.call, 1), checkpoint: b.clone() });
+    assert!(desk.take_sent().is_empty() && desk.take_legs().is_empty());
+    desk
+}
+
+/// The carrier's BYE.
+fn bye_of_carrier(invite: &Message) -> String {
+    let (from, to) = (invite.to().with_tag("x").expect("valid"), invite.from());
+    format!(
+        "BYE {} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5090;branch=z9hG4bKc\r\nMax-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n",
+        invite.contacts()[0].uri,
+        invite.call_id(),
+    )
+}
+
+#[test]
+fn after_a_restart_both_sides_may_hang_up_and_refresh() {
+    let mut before = Desk::new();
+    let (mut talk, invite, a, b) = connected(&mut before, udp());
+
+    let mut desk = restarted((talk.leg, &a), &b);
+    desk.in_dialog(&mut talk, "INVITE", "", OFFER);
+    let ok = desk.last_sent();
+    assert_eq!((ok.status(), ok.has_sdp()), (Some(200), true));
+    let session = std::str::from_utf8(ok.body()).expect("text");
+    assert!(session.contains("m=audio 9000") && !session.contains("o=carrier"), "{session}");
+    let ack = desk.text("ACK", udp(), "c", &talk.to_tag.clone(), talk.cseq, "", "");
+    desk.take(udp(), &ack);
+    desk.take_sent();
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert_eq!(desk.kinds(), ["200"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+    desk.leg(LegCommand::HangUp { leg: LegId::b(talk.leg.call, 1), cause: HangupCause::OtherLeg });
+    let bye = desk.last_sent();
+    assert_eq!((bye.method(), bye.cseq().0, bye.to_tag()), (&crate::message::Method::Bye, 1_002, Some("x")));
+    desk.carrier(&bye, 200, "x", "");
+    desk.assert_empty();
+
+    let mut desk = restarted((talk.leg, &a), &b);
+    desk.take(Flow::udp(CARRIER.into()), &bye_of_carrier(&invite));
+    assert_eq!(desk.kinds(), ["200"]);
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::OtherLeg });
+    let bye = desk.last_sent();
+    assert_eq!((bye.cseq().0, bye.from_tag(), bye.to_tag()), (1_001, Some(&*talk.to_tag), Some("a")));
+    assert_eq!(desk.sent.last().map(|(to, _)| *to), Some(PHONE.into()));
+}
+
+#[test]
+fn after_a_restart_a_phone_is_found_by_its_new_connection() {
+    let mut before = Desk::new();
+    super::calls::register(&mut before, tls(1, 1));
+    let (talk, _, a, b) = connected(&mut before, tls(1, 1));
+    let mut desk = restarted((talk.leg, &a), &b);
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });
+    assert!(desk.take_sent().is_empty(), "not yet connected");
+    super::calls::register(&mut desk, tls(9, 1));
+    assert_eq!(desk.kinds().last().map(String::as_str), Some("BYE"));
+}
+
+#[test]
+fn a_checkpoint_of_another_version_ends_the_leg() {
+    let mut desk = Desk::new();
+    let checkpoint = schema::leg::Checkpoint { version: 999, state: Pii::new("{}".into()) };
+    desk.leg(LegCommand::Resume { leg: some_call(), checkpoint });
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Lost, .. }]));
+    assert_eq!(desk.core.counts(), Counts::default());
+}
+
+#[test]
+fn an_attempt_is_the_same_byte_for_byte_in_another_process() {
+    let one = Desk::with(config(), 3).dial(some_call());
+    let mut other = Desk::with(config(), 4);
+    other.talk(udp(), "unrelated");
+    let again = other.dial(some_call());
+    let bytes =
+        |message: &Message| message.contacts()[0].to_string() + std::str::from_utf8(message.body()).expect("text");
+    assert_eq!(bytes(&one), bytes(&again));
+    assert_eq!((one.branch(), one.call_id()), (again.branch(), again.call_id()));
+}
+
+/// All that a carrier is sent in a call of this A-leg, from its INVITE to its BYE.
+fn seen_by_the_carrier(flow: Flow, call_id: &str, more: &str, offer: &str) -> Vec<String> {
+    let mut desk = Desk::new();
+    let first = desk.text("INVITE", flow, call_id, "", 1, more, offer);
+    desk.take(flow, &first);
+    let credentials = desk.credentials("INVITE");
+    let second = desk.text("INVITE", flow, call_id, "", 2, &format!("{more}{credentials}"), offer);
+    desk.take(flow, &second);
+    let Some(LegEvent::Invited(invited)) = desk.take_legs().pop() else { panic!("not invited") };
+    let (a, b) = (invited.leg, LegId::b(invited.leg.call, 1));
+    desk.take_sent();
+    desk.leg(LegCommand::Invite(Box::new(Invite { offer: invited.offer.clone(), ..outgoing(b) })));
+    let invite = desk.last_sent();
+    desk.carrier(&invite, 180, "x", "");
+    desk.carrier(&invite, 200, "x", ANSWER);
+    desk.leg(LegCommand::Confirm { leg: b });
+    desk.leg(LegCommand::Accept { leg: a, sdp: Some(Pii::new(ANSWER.into())) });
+    let tag = desk.last_sent().to_tag().expect("a tag").to_owned();
+    for (method, cseq) in [("ACK", 2), ("BYE", 3)] {
+        let text = desk.text(method, flow, call_id, &tag, cseq, more, "");
+        desk.take(flow, &text);
+    }
+    desk.leg(LegCommand::HangUp { leg: b, cause: HangupCause::OtherLeg });
+    desk.sent.iter().filter(|(to, _)| *to == CARRIER.into()).map(|(_, text)| text.clone()).collect()
+}
+
+#[test]
+fn p1_nothing_of_the_a_leg_but_its_media_reaches_the_carrier() {
+    let canary = "+15550001111";
+    let everything: String = [
+        "P-Asserted-Identity",
+        "P-Preferred-Identity",
+        "Remote-Party-ID",
+        "Diversion",
+        "History-Info",
+        "Referred-By",
+        "P-Charge-Info",
+        "Reply-To",
+    ]
+    .iter()
+    .map(|name| format!("{name}: <sip:{canary}@a.example>\r\n"))
+    .chain(
+        ["User-Agent", "Subject", "Organization", "User-to-User", "X-Account", "P-Access-Network-Info", "Session-ID"]
+            .iter()
+            .map(|name| format!("{name}: {canary}\r\n")),
+    )
+    .collect();
+    let talkative = format!(
+        "v=0\r\no={canary} 77 78 IN IP4 10.9.8.7\r\ns={canary}\r\ni={canary}\r\ne=a@b.example\r\np={canary}\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\na=tool:{canary}\r\nm=audio 4000 RTP/AVP 0\r\na=label:{canary}\r\na=ssrc:1 cname:{canary}\r\n"
+    );
+    let quiet = seen_by_the_carrier(udp(), "c", "", OFFER);
+    let loud = seen_by_the_carrier(
+        Flow::udp(SocketAddr::from(([127, 9, 9, 9], 5999))),
+        "another-call-id",
+        &everything,
+        &talkative,
+    );
+    assert_eq!(quiet.len(), 3, "INVITE, ACK, BYE");
+    assert_eq!(quiet, loud);
+}
