@@ -45,12 +45,13 @@ pub async fn call(
     let (events, mut events_out) = mpsc::channel(64);
     let shell = tokio::spawn(async move { sip::demo::run(&socket, &mut phone, &clock, commands_in, &events).await });
     let mut watch = request(data_dir, &Request::Watch { account: credential.account.clone() }).await?;
+    let before = last_call(data_dir, &credential.account).await?;
     println!("{} dials {number} at {}", credential.username, credential.server);
     commands.send(PhoneCommand::Call { call: CALL, number: Pii::new(number.into()) }).await?;
     let answered = follow(&commands, &mut events_out, &mut watch, talk).await?;
     drop(commands);
     shell.await??;
-    last_call(data_dir, &credential.account).await?;
+    print_receipt(data_dir, &credential.account, before).await?;
     Ok(answered)
 }
 
@@ -126,20 +127,30 @@ async fn request(data_dir: &Path, request: &Request) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-/// The CDR and the ledger, once the call is settled.
-async fn last_call(data_dir: &Path, account: &str) -> anyhow::Result<()> {
+/// The account's last call as text, the call's identity in the first line; `None` when it has none.
+async fn last_call(data_dir: &Path, account: &str) -> anyhow::Result<Option<Vec<String>>> {
+    let mut client = request(data_dir, &Request::LastCall { account: account.to_owned() }).await?;
+    match client.reply().await? {
+        Some(Reply::Lines(lines)) => Ok(Some(lines).filter(|lines| !lines.is_empty())),
+        Some(Reply::Failed(why)) => bail!(why),
+        _ => bail!("the server went away"),
+    }
+}
+
+/// Prints the CDR and the ledger, once the call is settled: when there is another last call than `before`.
+async fn print_receipt(data_dir: &Path, account: &str, before: Option<Vec<String>>) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + CDR_LIMIT;
+    let call_of = |lines: &Option<Vec<String>>| lines.as_ref().and_then(|lines| lines.first().cloned());
     loop {
-        let mut client = request(data_dir, &Request::LastCall { account: account.to_owned() }).await?;
-        match client.reply().await? {
-            Some(Reply::Lines(lines)) => {
-                println!("\n{}", lines.join("\n"));
-                return Ok(());
-            }
-            _ if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
-            Some(Reply::Failed(why)) => bail!(why),
-            _ => bail!("the call left no record"),
+        let now = last_call(data_dir, account).await?;
+        if call_of(&now) != call_of(&before) {
+            println!("\n{}", now.unwrap_or_default().join("\n"));
+            return Ok(());
         }
+        if tokio::time::Instant::now() > deadline {
+            bail!("the call left no record");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

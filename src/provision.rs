@@ -206,7 +206,8 @@ impl Provisioning<'_> {
             })
             .collect();
         let created = self.create(std::slice::from_ref(&new), done).await?;
-        if self.store.user_by_email(&account.email).await?.is_none() {
+        // Only a new account gets an owner: an existing one has its own.
+        if created.iter().all(|c| !c.existed) {
             let user = self.user(&account.email, &account.username, &account.password)?;
             let keys: Vec<_> = created.iter().map(|c| (c.key, MemberRole::Owner)).collect();
             self.store.create_user(&user, &keys, &[]).await?;

@@ -1,6 +1,5 @@
 //! A call's CDR and its account's ledger as text, for the terminal of whoever runs the server.
 
-use anyhow::Context as _;
 use schema::call::Cdr;
 use schema::id::AccountKey;
 use schema::money::Currency;
@@ -15,13 +14,13 @@ pub(crate) fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// The account's last call and the ledger around it.
+/// The account's last call and the ledger around it; nothing before its first call.
 ///
 /// # Errors
-/// There is none, or the store failed.
+/// The store failed.
 pub(crate) async fn last_call(store: &Store, account: AccountKey) -> anyhow::Result<Vec<String>> {
     let calls = store.calls_page(account, None, 1, &CallFilter::default()).await?;
-    let cdr = calls.first().context("the account has no call yet")?;
+    let Some(cdr) = calls.first() else { return Ok(Vec::new()) };
     let ledger = store.ledger_page(account, None, LINES).await?;
     let mut lines = call_lines(cdr);
     lines.push(String::new());

@@ -284,14 +284,14 @@ fn log_end(call: &Call) {
     let hangup = call.hangup.as_ref();
     tracing::info!(
         call_id = %call.id,
-        destination = ?call.destination,
+        destination = call.destination.as_ref().map(schema::number::E164::masked).unwrap_or_default(),
         route = call.route.as_deref().unwrap_or(""),
         answered = call.answered_at.is_some(),
         billed_s = call.billed_seconds,
         cost = %call.cost,
         currency = %call.currency,
-        sip_code = hangup.and_then(|h| h.sip_code).unwrap_or(0),
-        ended_by = ?hangup.map(|h| h.side),
+        sip_code = hangup.and_then(|h| h.sip_code).map(tracing::field::display),
+        ended_by = hangup.map(|h| tracing::field::debug(h.side)),
         reason = hangup.map_or("", |h| h.reason.as_str()),
         "call over"
     );

@@ -56,8 +56,12 @@ async fn take_up(ctx: &Arc<Context>, account: AccountKey, live: &LiveCall) {
             Err(error) => tracing::error!(%error, call_id = %call, "an answered call could not be taken up: it ends"),
         }
     }
-    let b_leg = live.attempt.as_ref().map(|attempt| LegId::b(call, attempt.number));
-    for leg in b_leg.into_iter().chain([LegId::a(call)]) {
+    let b_leg = live.attempt.as_ref().map(|attempt| (LegId::b(call, attempt.number), &live.b_leg));
+    for (leg, checkpoint) in b_leg.into_iter().chain([(LegId::a(call), &live.a_leg)]) {
+        // An answered leg can only be hung up by whoever knows its dialog.
+        if let Some(checkpoint) = checkpoint.clone().filter(|_| live.answered.is_some()) {
+            let _ = ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
+        }
         let _ = ctx.legs.send(LegCommand::HangUp { leg, cause: HangupCause::ServiceFailure }).await;
     }
     // The end of a call that cannot be taken up is unknown: it is billed to its last proof of life.

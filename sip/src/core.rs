@@ -15,6 +15,7 @@ mod leg;
 mod outgoing;
 mod probe;
 mod register;
+mod resume;
 mod timers;
 
 pub use config::{Advertised, CoreConfig};
@@ -27,7 +28,7 @@ use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
 use ending::Parked;
-use exchange::{ClientExchange, ServerExchange, ServerKey};
+use exchange::{ClientExchange, ClientKey, MergeKey, ServerExchange, ServerKey};
 use leg::Leg;
 use probe::Probes;
 use ring::hmac;
@@ -35,7 +36,7 @@ use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
 use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
 use schema::time::{Mono, Now};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use timers::{Timer, Timers};
 
 /// What comes in.
@@ -91,14 +92,14 @@ pub struct Core {
     output: VecDeque<Output>,
     timers: Timers,
     servers: BTreeMap<ServerKey, ServerExchange>,
-    clients: BTreeMap<Box<str>, ClientExchange>,
+    clients: BTreeMap<ClientKey, ClientExchange>,
     legs: BTreeMap<LegId, Leg>,
     dialogs: BTreeMap<DialogKey, LegId>,
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
     ended: BTreeMap<DialogKey, Mono>,
     ended_order: VecDeque<(Mono, DialogKey)>,
-    /// INVITEs under way by Call-ID, From-tag and CSeq: the same request by another way is a loop (RFC 3261 §8.2.2.2).
-    invites: BTreeMap<(Box<str>, Box<str>, u32), ServerKey>,
+    /// INVITEs not answered finally: the same request by another way is a loop (RFC 3261 §8.2.2.2).
+    invites: BTreeSet<MergeKey>,
     lookups: Lookups,
     registrar: Registrar,
     bindings_armed: Option<Mono>,
@@ -132,7 +133,7 @@ impl Core {
             dialogs: BTreeMap::new(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),
-            invites: BTreeMap::new(),
+            invites: BTreeSet::new(),
             lookups: Lookups::default(),
             registrar: Registrar::default(),
             bindings_armed: None,

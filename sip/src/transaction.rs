@@ -20,10 +20,30 @@ pub(crate) const T1: Duration = Duration::from_millis(500);
 pub(crate) const T2: Duration = Duration::from_secs(4);
 /// How long a message may stay in the network.
 pub(crate) const T4: Duration = Duration::from_secs(5);
-/// Timers B, F, H, J, L and M: 64·T1.
+/// 64·T1: how long anything is repeated or waited for.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(32);
-/// Timer D: at least 32 s over UDP.
-pub(crate) const TIMER_D: Duration = Duration::from_secs(32);
+
+// Timers of RFC 3261 table 4 and RFC 6026. A, E and G are repetitions: from T1, doubling; A without end, E and G up to T2.
+// Over a reliable transport D, I, J and K are zero.
+
+/// INVITE client: gives up.
+const TIMER_B: Duration = GIVE_UP;
+/// INVITE client: acknowledges repeated failures; at least 32 s.
+const TIMER_D: Duration = Duration::from_secs(32);
+/// Other client: gives up.
+const TIMER_F: Duration = GIVE_UP;
+/// INVITE server: waits for the ACK of a failure.
+const TIMER_H: Duration = GIVE_UP;
+/// INVITE server: absorbs repeated ACKs.
+const TIMER_I: Duration = T4;
+/// Other server: answers repeated requests.
+const TIMER_J: Duration = GIVE_UP;
+/// Other client: absorbs repeated responses.
+const TIMER_K: Duration = T4;
+/// INVITE server: absorbs repeated INVITEs behind a 2xx.
+const TIMER_L: Duration = GIVE_UP;
+/// INVITE client: takes further 2xx.
+const TIMER_M: Duration = GIVE_UP;
 
 /// What a transaction wants done, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,7 +63,7 @@ fn a_crash_at_any_point_of_a_call_breaks_nothing() {
             for unsynced in [Unsynced::Lost, Unsynced::Kept] {
                 for down in [20, 3_000] {
                     let (within, down) = (Duration::from_secs(20), Duration::from_millis(down));
-                    let crash = Crash { after, within, down, unsynced, reboot: after % 2 == 0 };
+                    let crash = Crash { after, within, down, unsynced, reboot: after % 2 == 0, failing_reads: 0 };
                     reports.push(sim::run_plan(after, call_with_crash(number, hang_up, crash), false));
                 }
             }

@@ -47,6 +47,15 @@ impl Client {
         self
     }
 
+    /// What stands at a path.
+    ///
+    /// # Panics
+    /// When nothing answers.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self.http.get(format!("http://{}{path}", self.server)).send().await.expect("an answer");
+        answer.text().await.expect("text")
+    }
+
     /// Sends an operation; its data.
     ///
     /// # Panics

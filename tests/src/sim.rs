@@ -61,6 +61,8 @@ struct Simulation {
     disk: MemDisk,
     lies: bool,
     sync: Duration,
+    /// Reads of the next process that fail.
+    failing_reads: u32,
     accounts: Vec<AccountKey>,
     trunks: Vec<TrunkId>,
     checker: Checker,
@@ -133,6 +135,7 @@ impl Simulation {
             disk,
             lies: plan.lies,
             sync: plan.sync,
+            failing_reads: 0,
             accounts: provisioned.0,
             trunks: provisioned.1,
             checker: Checker::default(),
@@ -201,6 +204,8 @@ impl Simulation {
         }
         self.now = until;
         self.checker.crashed(until);
+        self.checker.reads_failed |= crash.failing_reads > 0;
+        self.failing_reads = crash.failing_reads;
         if crash.reboot {
             self.boot = (BootId(self.boot.0.0 + 1), until);
         }

@@ -33,6 +33,17 @@ pub struct Outcome {
 }
 
 impl Sipp {
+    /// As [`Sipp::run`], on a thread of its own: the server it calls runs in this process.
+    ///
+    /// # Panics
+    /// When SIPp cannot be run.
+    pub async fn run_beside(self, folder: &Path) -> Outcome {
+        let folder = folder.to_owned();
+        #[expect(clippy::disallowed_methods, reason = "a child process is waited for; nothing of it is simulated")]
+        let ran = tokio::task::spawn_blocking(move || self.run(&folder)).await;
+        ran.expect("SIPp was waited for").expect("SIPp ran")
+    }
+
     /// Runs it to its end in `folder`, which keeps its files and logs.
     ///
     /// # Errors

@@ -389,15 +389,17 @@ impl AccountCore {
 
     fn call(&self, request: &CallRequest, found: &Assessment, state: CallState, refusal: Option<Refusal>) -> Call {
         let leg = CallLeg { side: LegSide::B, rate: found.rate.clone(), billed_seconds: 0, cost: Micros::ZERO };
+        // A refused call shows nobody anything.
+        let presentation = found.presentation.as_ref().filter(|_| refusal.is_none());
         Call {
             id: request.call,
             state,
             mode: request.mode,
             dialled: Some(request.dialled.clone()),
             destination: found.destination.clone(),
-            presented_number: shown(found.presentation.as_ref()),
+            presented_number: shown(presentation),
             withheld: request.withhold,
-            attestation: found.presentation.as_ref().map(|p| p.number().attestation()),
+            attestation: presentation.map(|p| p.number().attestation()),
             started_at: request.at.wall,
             answered_at: None,
             ended_at: None,

@@ -48,6 +48,8 @@ pub const ATTEMPTS_MAX: u8 = 4;
 pub const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Time for a renewal; after it the paid time is used and the call cut.
 pub const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
+/// A caller acknowledges its answer within this time, 64·T1 of RFC 3261, or is hung up.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(32);
 /// Longest pause between two tries to settle.
 const SETTLE_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Inputs that wait while the account is asked; more are dropped, which only a flood of 18x can reach.
@@ -142,8 +144,13 @@ impl CallCore {
         let resume = |leg, checkpoint: Option<Checkpoint>| {
             checkpoint.map(|checkpoint| Action::Leg(LegCommand::Resume { leg, checkpoint }))
         };
-        let actions = resume(a_leg, taken.live.a_leg).into_iter().chain(resume(b_leg, taken.live.b_leg)).collect();
-        (core, actions)
+        // Shortly after an answer nobody knows whether the caller has heard of it: it is told again.
+        let told_again = (taken.talk < UNCONFIRMED_MAX).then(|| {
+            let sdp = taken.live.answer_sdp.as_ref().map(|sdp| Sdp::new(sdp.expose().as_str().into()));
+            Action::Leg(LegCommand::Accept { leg: a_leg, sdp })
+        });
+        let legs = resume(a_leg, taken.live.a_leg).into_iter().chain(resume(b_leg, taken.live.b_leg));
+        (core, legs.chain(told_again).collect())
     }
 
     fn new(call: CallId, state: State, retry_after_s: u32) -> Self {

@@ -293,7 +293,7 @@ fn after_a_restart_a_call_goes_on_with_its_timers() {
     let (core, actions) = CallCore::resume(stored(60, 30), now);
     let mut phone = Phone { core, now, log: Vec::new(), end: None };
     phone.note(actions);
-    assert_eq!(phone.said(), ["resume a", "resume b3"]);
+    assert_eq!(phone.said(), ["resume a", "resume b3", "accept a"]);
     assert_eq!(phone.due_in_ms(), Some(10_000));
     phone.time_out();
     assert_eq!(phone.said(), ["renew 3?"]);

@@ -11,10 +11,11 @@ use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::{Mono, Now};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ServerKey(Box<str>);
+pub(super) struct ServerKey(Arc<str>);
 
 impl ServerKey {
     /// Of a request; `as_method` other than its own for ACK and CANCEL.
@@ -22,7 +23,7 @@ impl ServerKey {
         let branch = request.branch().filter(|branch| branch.len() > 7 && branch.starts_with("z9hG4bK"))?;
         let (host, port) = request.sent_by();
         let key = format!("{branch} {}:{} {as_method}", host.to_ascii_lowercase(), port.unwrap_or(0));
-        Some(Self(key.into_boxed_str()))
+        Some(Self(key.into()))
     }
 }
 
@@ -31,7 +32,10 @@ enum ServerMachine {
     Other(OtherServer),
 }
 
-/// A request under way from a peer. After its final response it keeps the key and the response only.
+/// What identifies a client transaction (RFC 3261 §17.1.3): branch and method.
+pub(super) type ClientKey = Arc<str>;
+
+/// A request under way from a peer. After its final response it keeps the key and what it repeats only.
 pub(super) struct ServerExchange {
     machine: ServerMachine,
     reply: Flow,
@@ -39,7 +43,15 @@ pub(super) struct ServerExchange {
     armed: Option<Mono>,
     /// The leg an INVITE outside a dialog belongs to.
     pub(super) leg: Option<LegId>,
-    merged: Option<(Box<str>, Box<str>, u32)>,
+    /// Until an INVITE is answered finally.
+    merged: Option<MergeKey>,
+}
+
+/// Call-ID, From-tag and CSeq: the same request by two ways has the same (RFC 3261 §8.2.2.2).
+pub(super) type MergeKey = (Box<str>, Box<str>, u32);
+
+pub(super) fn merge_key(request: &Message) -> MergeKey {
+    (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0)
 }
 
 enum ClientMachine {
@@ -78,15 +90,38 @@ pub(super) enum Owner {
     Nobody,
 }
 
-/// A request under way to a peer.
+/// A request under way to a peer. After its final response it keeps the key and what it repeats only.
 pub(super) struct ClientExchange {
     machine: ClientMachine,
     way: Way,
+    /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
     /// The INVITE as sent, for its ACK.
     invite: Option<Message>,
     owner: Owner,
     armed: Option<Mono>,
+}
+
+impl ClientExchange {
+    /// The ACK of this failure of an INVITE; for a repetition the same again.
+    fn acknowledge(&mut self, failure: Option<&Message>) -> Bytes {
+        if let Some((invite, failure)) = self.invite.take().zip(failure) {
+            self.bytes = RequestBuilder::ack_of_failure(&invite, failure).build().unwrap_or_default();
+        }
+        self.bytes.clone()
+    }
+
+    /// Lets go of what is not repeated any more.
+    fn shed(&mut self) {
+        match self.machine {
+            ClientMachine::Invite(InviteClient::Accepted { .. }) => {
+                self.invite = None;
+                self.bytes = Bytes::new();
+            }
+            ClientMachine::Other(OtherClient::Completed { .. }) => self.bytes = Bytes::new(),
+            _ => {}
+        }
+    }
 }
 
 /// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581).
@@ -172,11 +207,8 @@ impl Core {
         } else {
             ServerMachine::Other(OtherServer::Trying)
         };
-        let merged = (is_invite && request.to_tag().is_none())
-            .then(|| (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0));
-        if let Some(merged) = &merged {
-            self.invites.insert(merged.clone(), key.clone());
-        }
+        let merged = (is_invite && request.to_tag().is_none()).then(|| merge_key(request));
+        self.invites.extend(merged.clone());
         let reply = reply_flow(flow, request);
         let exchange = ServerExchange { machine, reply, last: Bytes::new(), armed: None, leg: None, merged };
         self.servers.insert(key.clone(), exchange);
@@ -198,7 +230,13 @@ impl Core {
             ServerMachine::Invite(machine) => machine.sent(status, reliable, now.mono),
             ServerMachine::Other(machine) => machine.sent(reliable, now.mono),
         }
-        exchange.last = bytes.clone();
+        let is_final = status >= 200;
+        if let Some(merged) = exchange.merged.take_if(|_| is_final) {
+            self.invites.remove(&merged);
+        }
+        // A 2xx to an INVITE is repeated by its leg.
+        let is_repeated = !matches!(exchange.machine, ServerMachine::Invite(InviteServer::Accepted { .. }));
+        exchange.last = if is_repeated { bytes.clone() } else { Bytes::new() };
         let flow = exchange.reply;
         self.send(Way::Flow(flow), bytes);
         self.after_server(key, &[]);
@@ -339,7 +377,7 @@ impl Core {
         self.after_client(&key, steps, Some((flow, response)), now);
     }
 
-    pub(super) fn client_time(&mut self, key: &str, now: Now) {
+    pub(super) fn client_time(&mut self, key: &ClientKey, now: Now) {
         let Some(exchange) = self.clients.get_mut(key) else { return };
         exchange.armed = None;
         let steps = match &mut exchange.machine {
@@ -349,21 +387,18 @@ impl Core {
         self.after_client(key, steps, None, now);
     }
 
-    fn after_client(&mut self, key: &str, steps: &'static [Step], response: Option<(Flow, &Message)>, now: Now) {
+    fn after_client(&mut self, key: &ClientKey, steps: &'static [Step], response: Option<(Flow, &Message)>, now: Now) {
         for step in steps {
-            let Some(exchange) = self.clients.get(key) else { return };
+            let Some(exchange) = self.clients.get_mut(key) else { return };
             let (way, owner) = (exchange.way, exchange.owner);
             match step {
-                Step::Repeat => self.send(way, exchange.bytes.clone()),
+                Step::Repeat => {
+                    let bytes = exchange.bytes.clone();
+                    self.send(way, bytes);
+                }
                 Step::Ack => {
-                    let ack = exchange
-                        .invite
-                        .as_ref()
-                        .zip(response)
-                        .map(|(invite, (_, response))| RequestBuilder::ack_of_failure(invite, response).build());
-                    if let Some(Ok(bytes)) = ack {
-                        self.send(way, bytes);
-                    }
+                    let ack = exchange.acknowledge(response.map(|(_, response)| response));
+                    self.send(way, ack);
                 }
                 Step::Deliver => {
                     if let Some((flow, response)) = response {
@@ -377,11 +412,12 @@ impl Core {
             }
         }
         let Some(exchange) = self.clients.get_mut(key) else { return };
+        exchange.shed();
         let next = match &exchange.machine {
             ClientMachine::Invite(machine) => machine.next_time(),
             ClientMachine::Other(machine) => machine.next_time(),
         };
-        self.timers.arm(&mut exchange.armed, next, || Timer::Client(key.into()));
+        self.timers.arm(&mut exchange.armed, next, || Timer::Client(key.clone()));
     }
 
     /// Every request under way to this destination has failed.
@@ -427,8 +463,8 @@ impl Core {
 }
 
 /// A CANCEL has its INVITE's branch: the method tells them apart.
-fn client_key(branch: &str, method: &Method) -> Box<str> {
-    format!("{branch} {method}").into_boxed_str()
+fn client_key(branch: &str, method: &Method) -> ClientKey {
+    format!("{branch} {method}").into()
 }
 
 /// The status of a response we wrote.

@@ -2,17 +2,17 @@
 
 use super::exchange::{ServerKey, reply_flow};
 use super::incoming::with_sdp;
-use super::leg::{Leg, Pending200, Stage};
+use super::leg::{Pending200, Stage};
 use super::outgoing::q850_of;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::DialogKey;
 use crate::flow::Flow;
-use crate::message::{HeaderName, Malformed, Message, Method, ResponseBuilder};
+use crate::message::{HeaderName, Message, Method, ResponseBuilder};
 use crate::sdp::Description;
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
 use schema::id::CredentialId;
-use schema::leg::{Checkpoint, EndCause, LegEvent, LegId};
+use schema::leg::{EndCause, LegEvent, LegId};
 use schema::time::Now;
 
 impl Core {
@@ -175,17 +175,6 @@ impl Core {
         if let Some(leg) = self.legs.get(&id).filter(|leg| matches!(leg.stage, Stage::Up)) {
             let checkpoint = leg.checkpoint();
             self.tell(LegEvent::Checkpointed { leg: id, checkpoint }, now);
-        }
-    }
-
-    /// Takes up an answered dialog again after a restart.
-    pub(super) fn resume(&mut self, id: LegId, checkpoint: &Checkpoint, now: Now) {
-        match Leg::resumed(checkpoint) {
-            Ok(leg) => {
-                self.dialogs.insert(leg.dialog.key(), id);
-                self.legs.insert(id, leg);
-            }
-            Err(Malformed) => self.tell(LegEvent::Ended { leg: id, cause: EndCause::Lost }, now),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
-use super::exchange::{ServerKey, Way, reply_flow};
+use super::exchange::{ServerKey, Way, merge_key, reply_flow};
 use super::leg::{Leg, Pending200, Phone, Stage};
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
@@ -39,8 +39,7 @@ impl Core {
             let response = self.unsupported_body(&request);
             return self.reply(flow, &request, response);
         }
-        let merged = (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0);
-        if self.invites.contains_key(&merged) {
+        if self.invites.contains(&merge_key(&request)) {
             return self.refuse(flow, &request, 482);
         }
         if self.legs.len() >= self.config.legs_max {
@@ -122,6 +121,7 @@ impl Core {
             ok: None,
             ack: None,
             hang_up: None,
+            unconfirmed: None,
             armed: None,
         })
     }
@@ -139,7 +139,7 @@ impl Core {
     }
 
     /// The session description for this leg out of what another leg sent: built anew by an allow-list.
-    fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
+    pub(super) fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
         let description = Description::parse(theirs?.expose().as_bytes()).ok()?;
         if let Some(leg) = self.legs.get_mut(&leg).filter(|leg| leg.local_sdp.is_some()) {
             leg.origin = leg.origin.next();
@@ -177,7 +177,7 @@ impl Core {
     /// The 200. It is repeated until its ACK, over every transport (RFC 3261 §13.3.1.4).
     pub(super) fn accept(&mut self, id: LegId, sdp: Option<&Sdp>, now: Now) {
         if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
-            return;
+            return self.accept_again(id, sdp, now);
         }
         let body = self.describe(id, sdp);
         let Some(leg) = self.legs.get_mut(&id) else { return };

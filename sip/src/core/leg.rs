@@ -83,6 +83,8 @@ pub(super) struct Leg {
     pub(super) ok: Option<Pending200>,
     /// The ACK of their 200, for its repetitions.
     pub(super) ack: Option<Bytes>,
+    /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
+    pub(super) unconfirmed: Option<StoredInvite>,
     /// To be hung up as soon as the ACK of our 200 has come.
     pub(super) hang_up: Option<HangupCause>,
     pub(super) armed: Option<Mono>,
@@ -176,6 +178,7 @@ impl Leg {
             ok: None,
             ack: None,
             hang_up: None,
+            unconfirmed: stored.invite,
             armed: None,
         })
     }

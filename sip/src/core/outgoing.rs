@@ -89,6 +89,7 @@ impl Core {
             ok: None,
             ack: None,
             hang_up: None,
+            unconfirmed: None,
             armed: None,
         };
         self.dialogs.insert(leg.dialog.key(), invite.leg);
@@ -169,12 +170,12 @@ impl Core {
                 let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
                 self.end_answered(dialog, way, response, now);
             }
-            // Repeated: our ACK was lost, or is still waiting for the commit.
-            _ => {
-                if let (Some(ack), way) = (leg.ack.clone(), leg.way) {
-                    self.send(way, ack);
-                }
-            }
+            // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
+            stage => match (leg.ack.clone(), leg.way) {
+                (Some(ack), way) => self.send(way, ack),
+                (None, _) if matches!(stage, Stage::Up) => self.acknowledge(id, response.cseq().0),
+                (None, _) => {}
+            },
         }
     }
 
@@ -311,8 +312,14 @@ impl Core {
     pub(super) fn on_orphan(&mut self, flow: Flow, response: &Message, now: Now) {
         let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
         let is_ours = self.config.advertised(flow.protocol).is_some_and(|own| *own.host == *response.sent_by().0);
-        if is_answer && is_ours && self.is_trunk(flow) {
-            self.end_stray(Way::Flow(flow), response, now);
+        if !is_answer || !is_ours || !self.is_trunk(flow) {
+            return;
+        }
+        // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.
+        let key = (response.call_id().into(), response.from_tag().unwrap_or_default().into());
+        match self.dialogs.get(&key).copied() {
+            Some(id) => self.on_success(flow, id, response, now),
+            None => self.end_stray(Way::Flow(flow), response, now),
         }
     }
 

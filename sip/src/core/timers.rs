@@ -1,6 +1,6 @@
 //! One heap for all timers. Entries are never taken out early: their owner ignores what it no longer waits for.
 
-use super::exchange::ServerKey;
+use super::exchange::{ClientKey, ServerKey};
 use schema::edge::Ticket;
 use schema::id::TrunkId;
 use schema::leg::LegId;
@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Server(ServerKey),
-    Client(Box<str>),
+    Client(ClientKey),
     Leg(LegId),
     Lookup(Ticket),
     Bindings,

@@ -1,6 +1,6 @@
 //! INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2).
 
-use super::{GIVE_UP, Repetition, Step, TIMER_D, earliest};
+use super::{GIVE_UP, Repetition, Step, TIMER_B, TIMER_D, TIMER_M, earliest};
 use schema::time::Mono;
 
 /// ```text
@@ -42,7 +42,7 @@ impl InviteClient {
     /// The INVITE was just sent.
     pub(crate) fn new(now: Mono, reliable: bool) -> Self {
         let repeat = (!reliable).then(|| Repetition::from(now, GIVE_UP));
-        Self::Calling { repeat, give_up: now + GIVE_UP }
+        Self::Calling { repeat, give_up: now + TIMER_B }
     }
 
     /// A response of this status came.
@@ -53,7 +53,7 @@ impl InviteClient {
                 &[Step::Deliver]
             }
             (Self::Calling { .. } | Self::Proceeding, 200..=299) => {
-                *self = Self::Accepted { until: now + GIVE_UP };
+                *self = Self::Accepted { until: now + TIMER_M };
                 &[Step::Deliver]
             }
             (Self::Calling { .. } | Self::Proceeding, _) => {

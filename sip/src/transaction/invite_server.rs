@@ -1,6 +1,6 @@
 //! INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1).
 
-use super::{GIVE_UP, Repetition, Step, T2, T4, earliest};
+use super::{Repetition, Step, T2, TIMER_H, TIMER_I, TIMER_L, earliest};
 use schema::time::Mono;
 
 /// ```text
@@ -42,10 +42,10 @@ impl InviteServer {
     pub(crate) fn sent(&mut self, status: u16, reliable: bool, now: Mono) {
         match status {
             100..=199 => {}
-            200..=299 => *self = Self::Accepted { until: now + GIVE_UP },
+            200..=299 => *self = Self::Accepted { until: now + TIMER_L },
             _ => {
                 let repeat = (!reliable).then(|| Repetition::from(now, T2));
-                *self = Self::Completed { repeat, give_up: now + GIVE_UP };
+                *self = Self::Completed { repeat, give_up: now + TIMER_H };
             }
         }
     }
@@ -66,7 +66,7 @@ impl InviteServer {
         if reliable {
             return &[Step::Terminate];
         }
-        *self = Self::Confirmed { until: now + T4 };
+        *self = Self::Confirmed { until: now + TIMER_I };
         &[]
     }
 

@@ -1,6 +1,6 @@
 //! Client transaction of every method but INVITE (RFC 3261 §17.1.2).
 
-use super::{GIVE_UP, Repetition, Step, T2, T4, earliest};
+use super::{Repetition, Step, T2, TIMER_F, TIMER_K, earliest};
 use schema::time::Mono;
 
 /// ```text
@@ -30,7 +30,7 @@ pub(crate) enum OtherClient {
 impl OtherClient {
     /// The request was just sent.
     pub(crate) fn new(now: Mono, reliable: bool) -> Self {
-        Self::Trying { repeat: (!reliable).then(|| Repetition::from(now, T2)), give_up: now + GIVE_UP }
+        Self::Trying { repeat: (!reliable).then(|| Repetition::from(now, T2)), give_up: now + TIMER_F }
     }
 
     /// A response of this status came.
@@ -43,7 +43,7 @@ impl OtherClient {
                 &[Step::Deliver]
             }
             Self::Trying { .. } => {
-                let wait = if reliable { std::time::Duration::ZERO } else { T4 };
+                let wait = if reliable { std::time::Duration::ZERO } else { TIMER_K };
                 *self = Self::Completed { until: now + wait };
                 &[Step::Deliver]
             }

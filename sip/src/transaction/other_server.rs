@@ -1,6 +1,6 @@
 //! Server transaction of every method but INVITE (RFC 3261 §17.2.2).
 
-use super::{GIVE_UP, Step};
+use super::{Step, TIMER_J};
 use schema::time::Mono;
 
 /// ```text
@@ -21,7 +21,7 @@ pub(crate) enum OtherServer {
 impl OtherServer {
     /// The final response was just sent.
     pub(crate) fn sent(&mut self, reliable: bool, now: Mono) {
-        let wait = if reliable { std::time::Duration::ZERO } else { GIVE_UP };
+        let wait = if reliable { std::time::Duration::ZERO } else { TIMER_J };
         *self = Self::Completed { until: now + wait };
     }
 

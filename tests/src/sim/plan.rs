@@ -93,6 +93,8 @@ pub struct Crash {
     pub unsynced: Unsynced,
     /// The machine boots: the monotonic clock begins anew.
     pub reboot: bool,
+    /// So many reads of the next process fail, as soon as it has started.
+    pub failing_reads: u32,
 }
 
 struct Draw {
@@ -251,6 +253,7 @@ fn crashes(draw: &mut Draw, within_ms: u64) {
             down: Duration::from_millis(draw.pick(&[20, 300, 2_000, 12_000, 45_000])),
             unsynced: draw.pick(&[Unsynced::Lost, Unsynced::Kept]),
             reboot: draw.one_in(3),
+            failing_reads: draw.pick(&[0, 0, 0, 1, 3]),
         };
         draw.act(at, Act::Crash(crash));
     }

@@ -23,6 +23,7 @@ use sip::flow::{Destination, Flow};
 use sip::message::Message;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use storage::memory::MemFaults;
 use storage::{Journal, Store};
 use tokio::sync::mpsc;
 
@@ -141,6 +142,8 @@ impl<'a> Life<'a> {
         let entropy = sim.entropy.fork();
         let actors = Actors::start(config, store, journal, clock.clone(), entropy, legs_in, edge_in);
         let actors = actors.await.expect("a disk without faults can be started from");
+        let faults = sim.disk.faults();
+        sim.disk.set_faults(MemFaults { failing_calls: sim.failing_reads, ..faults });
         let core = Core::new(core_config(), sim.entropy.fork()).expect("a realm");
         sim.world.trace.note(up_since, "the server starts");
         for account in &sim.accounts {

@@ -88,7 +88,9 @@ fn a_credential_that_cannot_be_looked_up_in_time_is_a_503() {
 
 #[test]
 fn full_tables_answer_503_and_stay_full() {
-    let mut desk = Desk::with(CoreConfig { lookups_max: 2, legs_max: 3, transactions_max: 6, ..config() }, 3);
+    let mut desk = Desk::with(CoreConfig { lookups_max: 2, legs_max: 4, transactions_max: 6, ..config() }, 3);
+    let talk = desk.talk(udp(), "t");
+    desk.wait(Duration::from_secs(33));
     desk.answers = false;
     for call in 0..4 {
         desk.invite(udp(), &format!("c{call}"));
@@ -96,7 +98,7 @@ fn full_tables_answer_503_and_stay_full() {
     assert_eq!(desk.core.counts().lookups, 2);
     let retry = desk.sent.iter().filter(|(_, text)| text.starts_with("SIP/2.0 503") && text.contains("Retry-After"));
     assert_eq!(retry.count(), 2);
-    for ticket in desk.wanted.clone() {
+    for ticket in desk.wanted.split_off(1) {
         desk.answer(ticket);
     }
     desk.answers = true;
@@ -105,7 +107,7 @@ fn full_tables_answer_503_and_stay_full() {
     let refused = desk.text("INVITE", udp(), "e", "", 1, "", OFFER);
     desk.take_sent();
     desk.take(udp(), &refused);
-    assert_eq!((desk.kinds(), desk.core.counts().legs), (vec!["503".into()], 3));
+    assert_eq!((desk.kinds(), desk.core.counts().legs), (vec!["503".into()], 4));
     // Our own requests leave even so, only without repetitions.
     for n in 1..=9 {
         let leg = LegId { attempt: n, ..some_call() };
@@ -115,6 +117,9 @@ fn full_tables_answer_503_and_stay_full() {
     assert_eq!(counts.client_transactions, 6);
     let failed = desk.take_legs().iter().filter(|e| matches!(e, LegEvent::Failed { status: 503, .. })).count();
     assert_eq!(failed, 3);
+    desk.take_sent();
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });
+    assert_eq!((desk.kinds(), desk.core.counts().client_transactions), (vec!["BYE".into()], 6));
 }
 
 #[test]
