@@ -222,7 +222,8 @@ impl<'a> Parts<'a> {
         legs: mpsc::Receiver<schema::leg::LegCommand>,
         edge: mpsc::Receiver<schema::edge::EdgeCommand>,
     ) -> anyhow::Result<SipThread> {
-        let core = Core::new(core_config(self.config, addresses), self.entropy.fork()).context("sip.domain")?;
+        let core =
+            Core::new(core_config(self.config, addresses), self.entropy.fork()).context("sip.domain")?.recovering();
         let (leg_actors, edge_actors) = (actors.clone(), actors.clone());
         let seam = Seam {
             legs,

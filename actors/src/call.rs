@@ -50,8 +50,8 @@ pub(crate) enum CallMsg {
 pub(crate) enum Start {
     /// Somebody wants to call.
     New(Box<CallRequest>, Option<Sdp>),
-    /// An answered call goes on after a restart.
-    Resume(Box<TakenUp>),
+    /// An answered call goes on after a restart; told when its legs know.
+    Resume(Box<TakenUp>, oneshot::Sender<()>),
 }
 
 /// The actor of one live call.
@@ -117,15 +117,22 @@ impl Actor for CallActor {
             return Ok(());
         }
         let now = self.ctx.now();
-        let (core, actions) = match start {
-            Start::New(request, offer) => CallCore::begin(*request, offer, self.ctx.retry_after_s()),
-            Start::Resume(taken) => {
+        let (core, actions, resumed) = match start {
+            Start::New(request, offer) => {
+                let (core, actions) = CallCore::begin(*request, offer, self.ctx.retry_after_s());
+                (core, actions, None)
+            }
+            Start::Resume(taken, resumed) => {
                 state.channel = taken.live.attempt.as_ref().and_then(|a| self.ctx.trunks.take_anyway(a.trunk));
-                CallCore::resume(*taken, now)
+                let (core, actions) = CallCore::resume(*taken, now);
+                (core, actions, Some(resumed))
             }
         };
         state.core = Some(core);
         self.carry_out(&me, state, actions).await;
+        if let Some(resumed) = resumed {
+            let _ = resumed.send(());
+        }
         Ok(())
     }
 

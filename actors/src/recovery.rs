@@ -8,18 +8,26 @@ use crate::call::{Start, service_failure};
 use crate::context::Context;
 use schema::call::LiveCall;
 use schema::edge::EdgeCommand;
-use schema::id::{AccountKey, CallNo};
+use schema::id::{AccountKey, CallId, CallNo};
 use schema::leg::{HangupCause, LegCommand, LegId};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Calls read at once.
 const PAGE: u32 = 500;
 
-/// Takes up all calls, account by account, in order.
+/// A call that does not go on.
+struct Lost {
+    account: AccountKey,
+    call: CallId,
+    end: Box<CallEnd>,
+}
+
+/// Takes up all calls, account by account, in order; then settles those that do not go on.
 pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) {
     let mut after: Option<(AccountKey, CallNo)> = None;
+    let mut lost = Vec::new();
     loop {
         let page = match ctx.store.live_calls(after, PAGE).await {
             Ok(page) => page,
@@ -29,30 +37,52 @@ pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) 
                 continue;
             }
         };
+        let mut resumed = Vec::with_capacity(page.len());
         for (account, live) in &page {
-            take_up(&ctx, *account, live).await;
+            // A call that began since the start has an actor already.
+            if ctx.directory.knows_call(live.call.id) {
+                continue;
+            }
+            match take_up(&ctx, *account, live).await {
+                Ok(told) => resumed.extend(told),
+                Err(call) => lost.push(call),
+            }
+        }
+        for told in resumed {
+            // An actor that failed is looked after by its supervisor.
+            let _ = told.await;
         }
         match page.last() {
             Some((account, live)) => after = Some((*account, live.no)),
             None => break,
         }
     }
+    // The edge takes what waits for legs before what waits for it: it knows all dialogs by then.
+    let _ = ctx.edge.send(EdgeCommand::Recovered).await;
+    for Lost { account, call, end } in lost {
+        ctx.settle_until_done(account, call, end).await;
+    }
     let _ = done.send(true);
 }
 
-async fn take_up(ctx: &Arc<Context>, account: AccountKey, live: &LiveCall) {
+/// Gives what tells when the legs of a call that goes on know of it; nothing when it was settled meanwhile.
+///
+/// # Errors
+/// The call does not go on: its legs are hung up.
+async fn take_up(
+    ctx: &Arc<Context>,
+    account: AccountKey,
+    live: &LiveCall,
+) -> Result<Option<oneshot::Receiver<()>>, Lost> {
     let call = live.call.id;
-    // A call that began since the start has an actor already.
-    if ctx.directory.knows_call(call) {
-        return;
-    }
     if live.answered.is_some() {
         match ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::TakeUp(call, reply)).await {
             Ok(Some(taken)) => {
-                ctx.start_call(account, call, Start::Resume(Box::new(taken)), ctx.admission.admit_anyway());
-                return;
+                let (told, resumed) = oneshot::channel();
+                ctx.start_call(account, call, Start::Resume(Box::new(taken), told), ctx.admission.admit_anyway());
+                return Ok(Some(resumed));
             }
-            Ok(None) => return,
+            Ok(None) => return Ok(None),
             Err(error) => tracing::error!(%error, call_id = %call, "an answered call could not be taken up: it ends"),
         }
     }
@@ -73,7 +103,7 @@ async fn take_up(ctx: &Arc<Context>, account: AccountKey, live: &LiveCall) {
         cut: false,
         post_dial_delay_ms: None,
     };
-    ctx.settle_until_done(account, call, Box::new(end)).await;
+    Err(Lost { account, call, end: Box::new(end) })
 }
 
 /// Tells the edge which phones were registered.

@@ -51,6 +51,8 @@ pub enum EdgeCommand {
     Trunks(Vec<TrunkAddress>),
     /// A binding kept from before a restart.
     BindingRestored(Box<Binding>),
+    /// The legs of all calls from before a restart are resumed: whoever names another dialog is told that there is none.
+    Recovered,
 }
 
 /// What is known of a digest username.

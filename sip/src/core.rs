@@ -103,6 +103,8 @@ pub struct Core {
     lookups: Lookups,
     registrar: Registrar,
     bindings_armed: Option<Mono>,
+    /// Requests of dialogs that may be resumed still, and when they came; `None` once all are.
+    early: Option<Vec<(Flow, Message, Now)>>,
     /// Ended legs whose phone is not connected: it is sent its BYE when it comes back in time.
     parked: BTreeMap<LegId, Parked>,
     /// Whether the next look for legs that nobody cares about is set.
@@ -137,10 +139,18 @@ impl Core {
             lookups: Lookups::default(),
             registrar: Registrar::default(),
             bindings_armed: None,
+            early: None,
             parked: BTreeMap::new(),
             sweeping: false,
             probes: Probes::default(),
         })
+    }
+
+    /// An edge whose calls from before the restart come back: until [`EdgeCommand::Recovered`] requests of dialogs that it does
+    /// not know wait.
+    #[must_use]
+    pub fn recovering(self) -> Self {
+        Self { early: Some(Vec::new()), ..self }
     }
 
     /// Takes one input. Then [`Self::poll_output`] until it is empty.
@@ -209,6 +219,7 @@ impl Core {
                 self.tell_bindings(changes);
             }
             EdgeCommand::Trunks(trunks) => self.set_trunks(trunks, now),
+            EdgeCommand::Recovered => self.recovered(),
             EdgeCommand::BindingRestored(binding) => {
                 self.registrar.restore(*binding);
                 self.arm_bindings(now);

@@ -8,7 +8,7 @@ use super::holds::{self, NoSlice};
 use super::ledger;
 use super::meter::{self, Bill};
 use crate::call::protocol::TakenUp;
-use schema::call::{Call, CallState, Cdr, Hangup, LegSide, LiveCall};
+use schema::call::{Attempt, Call, CallState, Cdr, Hangup, LegSide, LiveCall};
 use schema::event::EventBody;
 use schema::id::{CallId, TransferId};
 use schema::journal::Change;
@@ -24,6 +24,9 @@ use std::time::Duration;
 pub struct AnswerRequest {
     /// Which call.
     pub call: CallId,
+    /// Which attempt, as it was granted. Not always the stored one: the answer to a question for the next attempt may have
+    /// been lost, and the slow one before it went on.
+    pub attempt: Option<Box<Attempt>>,
     /// When its 200 arrived.
     pub at: Now,
     /// The B-leg's dialog.
@@ -90,8 +93,8 @@ impl AccountCore {
         next.call.state = CallState::Answered;
         next.call.answered_at = Some(request.at.wall);
         next.call.post_dial_delay_ms = Some(request.post_dial_delay_ms);
-        if let Some(attempt) = &live.attempt {
-            note_outcome(&mut next.call.explanation.candidates, &attempt.carrier, "answered".to_owned());
+        if let Some(answered) = request.attempt.as_deref() {
+            note_answer(&mut next, answered);
         }
         let events = vec![EventBody::CallChanged(Box::new(self.call_now(&next, now)))];
         let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
@@ -233,6 +236,19 @@ impl AccountCore {
         call.hangup = Some(end.hangup.clone());
         call
     }
+}
+
+/// The attempt that was answered carries the call, whichever was stored last.
+fn note_answer(live: &mut LiveCall, answered: &Attempt) {
+    let candidates = &mut live.call.explanation.candidates;
+    if live.attempt.as_ref().is_some_and(|stored| stored.number == answered.number) {
+        return note_outcome(candidates, &answered.carrier, "answered".to_owned());
+    }
+    if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.carrier == answered.carrier) {
+        "answered".clone_into(&mut candidate.outcome);
+    }
+    live.call.route = Some(answered.carrier.clone());
+    live.attempt = Some(answered.clone());
 }
 
 /// What the carrier charges: for the talk time, or for an answer that came too late.

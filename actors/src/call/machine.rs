@@ -28,7 +28,7 @@ use super::timers::{Timer, Timers};
 use crate::account::authorize::{Authorized, CallRequest, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{CallEnd, Settled};
-use schema::call::{Hangup, HangupSide, LegSide, RefusalCode};
+use schema::call::{Attempt, Hangup, HangupSide, LegSide, RefusalCode};
 use schema::id::CallId;
 use schema::leg::{Checkpoint, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp};
 use schema::number::Presentation;
@@ -69,6 +69,8 @@ pub struct CallCore {
     retry_after_s: u32,
     /// The caller's offer, for each attempt.
     offer: Option<Sdp>,
+    /// The attempts made, at most [`ATTEMPTS_MAX`].
+    pub(super) granted: Vec<Attempt>,
     /// What the first grant shows; the same in every attempt.
     pub(super) presentation: Option<Presentation>,
     /// When the first INVITE left.
@@ -162,6 +164,7 @@ impl CallCore {
             deferred: VecDeque::new(),
             retry_after_s,
             offer: None,
+            granted: Vec::new(),
             presentation: None,
             first_invite: None,
             post_dial_delay_ms: None,
@@ -294,6 +297,7 @@ impl CallCore {
 
     fn invite(&mut self, grant: &Grant, now: Now, actions: &mut Vec<Action>) {
         let leg = LegId::b(self.call, grant.attempt.number);
+        self.granted.push(grant.attempt.clone());
         let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
         let left = RING_TIMEOUT.saturating_sub(rung).as_secs().max(1);
         actions.push(Action::Leg(LegCommand::Invite(Box::new(Invite {

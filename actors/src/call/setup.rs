@@ -52,8 +52,10 @@ impl CallCore {
         actions: &mut Vec<Action>,
     ) {
         self.timers.clear_all();
+        let attempt = self.granted.iter().find(|attempt| attempt.number == trying.leg.attempt);
         let request = AnswerRequest {
             call: self.call,
+            attempt: attempt.cloned().map(Box::new),
             at: now,
             b_leg,
             answer_sdp: sdp.clone(),

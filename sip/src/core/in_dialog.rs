@@ -24,7 +24,13 @@ impl Core {
     pub(super) fn on_in_dialog_request(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         let Some(id) = self.leg_of(&request) else {
             let is_repeated_bye = *request.method() == Method::Bye && self.ended.contains_key(&key_of(&request));
-            return self.refuse(flow, &request, if is_repeated_bye { 200 } else { 481 });
+            if is_repeated_bye {
+                return self.refuse(flow, &request, 200);
+            }
+            if let Some(request) = self.wait_for_dialog(flow, request, now) {
+                self.refuse(flow, &request, 481);
+            }
+            return;
         };
         let Some(leg) = self.legs.get(&id) else { return };
         if !leg.dialog.is_from_peer(&request) {

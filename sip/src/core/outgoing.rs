@@ -319,6 +319,8 @@ impl Core {
         let key = (response.call_id().into(), response.from_tag().unwrap_or_default().into());
         match self.dialogs.get(&key).copied() {
             Some(id) => self.on_success(flow, id, response, now),
+            // It comes again.
+            None if self.is_recovering() => {}
             None => self.end_stray(Way::Flow(flow), response, now),
         }
     }

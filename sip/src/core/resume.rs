@@ -4,14 +4,39 @@ use super::incoming::with_sdp;
 use super::leg::{Leg, Pending200};
 use super::{Core, dispatch::ALLOW, exchange::Way};
 use crate::dialog::{Dialog, StoredInvite};
+use crate::flow::Flow;
 use crate::message::{HeaderName, Malformed, Message, Method, RequestBuilder, ResponseBuilder, Via};
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use schema::leg::{Checkpoint, EndCause, LegEvent, LegId, Sdp};
 use schema::time::Now;
 
 impl Core {
+    /// Keeps a request of an unknown dialog while dialogs are resumed. Gives it back when none will be.
+    pub(super) fn wait_for_dialog(&mut self, flow: Flow, request: Message, now: Now) -> Option<Message> {
+        let Some(early) = &mut self.early else { return Some(request) };
+        if early.len() < EARLY_MAX {
+            early.push((flow, request, now));
+        }
+        None
+    }
+
+    /// Whether dialogs are resumed still.
+    pub(super) const fn is_recovering(&self) -> bool {
+        self.early.is_some()
+    }
+
+    /// All dialogs are resumed: what waited for them is taken, in order, as of when it came.
+    pub(super) fn recovered(&mut self) {
+        for (flow, request, at) in self.early.take().unwrap_or_default() {
+            self.on_request(flow, request, at);
+        }
+    }
+
     /// Takes up an answered dialog again. Nothing is sent: the other side need not notice.
     pub(super) fn resume(&mut self, id: LegId, checkpoint: &Checkpoint, now: Now) {
+        if self.legs.contains_key(&id) {
+            return;
+        }
         match Leg::resumed(checkpoint) {
             Ok(leg) => {
                 self.dialogs.insert(leg.dialog.key(), id);
@@ -39,6 +64,9 @@ impl Core {
         self.arm_leg(id);
     }
 }
+
+/// Requests that wait for their dialog at a time; more are dropped, and over UDP come again.
+const EARLY_MAX: usize = 10_000;
 
 /// An INVITE to us as far as its responses need it.
 ///

@@ -146,6 +146,10 @@ impl Worker {
                 }
                 Some(command) = self.seam.edge.recv() => {
                     let now = (self.clock)();
+                    // The last leg that was resumed before `Recovered` must be known.
+                    while let Ok(command) = self.seam.legs.try_recv() {
+                        self.handle(Input::Leg(command), now);
+                    }
                     self.handle(Input::Edge(command), now);
                     for _ in 1..BATCH {
                         let Ok(command) = self.seam.edge.try_recv() else { break };

@@ -57,6 +57,8 @@ pub struct Checker {
     pub crashes: Vec<Mono>,
     /// A BYE may never have reached its receiver, which does not know then that the call is over.
     pub legs_left_behind: bool,
+    /// Calls whose actor was made to panic.
+    pub panicked: BTreeSet<CallId>,
     /// Reads have failed: a subscriber may be sent to a snapshot.
     pub reads_failed: bool,
     /// Accounts whose subscriber was sent to a snapshot.
@@ -171,10 +173,9 @@ impl Checker {
 
     fn look_at_call(&mut self, call: CallId, row: Option<&LiveCall>, now: Mono, up_since: Mono) {
         let Some(seen) = self.tap.calls().get(&call) else { return };
-        let b_leg = match row {
-            Some(row) => row.attempt.as_ref().and_then(|attempt| seen.b_leg(&attempt.ids.call_id)),
-            None => seen.b_legs.iter().find(|leg| leg.answered.is_some() && leg.answered <= seen.accepted),
-        };
+        let stored = row.and_then(|row| row.attempt.as_ref()).and_then(|attempt| seen.b_leg(&attempt.ids.call_id));
+        let heard = || seen.b_legs.iter().find(|leg| leg.answered.is_some() && leg.answered <= seen.accepted);
+        let b_leg = stored.filter(|leg| leg.answered.is_some()).or_else(heard);
         let ends = (seen.a_end(), b_leg.and_then(|leg| leg.bye));
         let answered = b_leg.and_then(|leg| leg.answered);
         match ends {

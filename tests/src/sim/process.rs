@@ -144,7 +144,7 @@ impl<'a> Life<'a> {
         let actors = actors.await.expect("a disk without faults can be started from");
         let faults = sim.disk.faults();
         sim.disk.set_faults(MemFaults { failing_calls: sim.failing_reads, ..faults });
-        let core = Core::new(core_config(), sim.entropy.fork()).expect("a realm");
+        let core = Core::new(core_config(), sim.entropy.fork()).expect("a realm").recovering();
         sim.world.trace.note(up_since, "the server starts");
         for account in &sim.accounts {
             let after = sim.checker.told.get(account).and_then(|told| told.last()).copied();
@@ -168,7 +168,7 @@ impl<'a> Life<'a> {
         let Ok(message) = Message::parse_datagram(bytes) else {
             return self.sim.checker.broken(format!("a message to the server cannot be read: {}", first_line(bytes)));
         };
-        self.sim.checker.tap.received(now, is_carrier(*from), &message);
+        self.sim.checker.tap.received(now, carrier_at(*from).is_some(), &message);
         self.input(Input::Message(Flow::udp(*from), message.with_source(*from)), None).await;
         // The actors may be at any point when the next datagram comes.
         for _ in 0..self.sim.schedule.below(YIELDS) {
@@ -216,7 +216,7 @@ impl<'a> Life<'a> {
         self.sim.world.trace.bytes(now, bytes, || format!("out {to} {}", first_line(bytes)));
         match Message::parse_datagram(bytes) {
             Ok(message) => {
-                if let Some(notable) = self.sim.checker.tap.sent(now, is_carrier(to), &message, call) {
+                if let Some(notable) = self.sim.checker.tap.sent(now, carrier_at(to), &message, call) {
                     self.notable(notable).await;
                 }
             }
@@ -303,13 +303,14 @@ impl<'a> Life<'a> {
         });
     }
 
-    fn panic_call(&self, account: usize, pick: u64) {
+    fn panic_call(&mut self, account: usize, pick: u64) {
         let account = self.sim.accounts[account];
         let known = &self.sim.checker.known;
         let live: Vec<_> = self.sim.checker.live.iter().filter(|call| known[call].account == account).collect();
         let picked = pick.checked_rem(live.len() as u64).and_then(|at| usize::try_from(at).ok());
-        if let Some(call) = picked.and_then(|at| live.get(at)) {
-            self.actors.panic_call(**call);
+        if let Some(call) = picked.and_then(|at| live.get(at)).map(|call| **call) {
+            self.actors.panic_call(call);
+            self.sim.checker.panicked.insert(call);
         }
     }
 
@@ -423,8 +424,9 @@ async fn subscribe(actors: Actors, account: AccountKey, after: EventCursor, log:
     }
 }
 
-fn is_carrier(address: std::net::SocketAddr) -> bool {
-    address == carrier(0) || address == carrier(1)
+/// Which carrier is there.
+fn carrier_at(address: std::net::SocketAddr) -> Option<usize> {
+    (0..2).find(|number| carrier(*number) == address)
 }
 
 fn first_line(bytes: &[u8]) -> String {

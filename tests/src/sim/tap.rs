@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub struct BLeg {
     /// Call-ID of its INVITE.
     pub call_id: Box<str>,
+    /// Which carrier it went to.
+    pub carrier: usize,
     /// When its first 200 came.
     pub answered: Option<Mono>,
     /// When that was acknowledged.
@@ -137,13 +139,19 @@ impl Tap {
     }
 
     /// The server sends a message, on behalf of this call if it is known.
-    pub fn sent(&mut self, now: Mono, to_carrier: bool, message: &Message, call: Option<CallId>) -> Option<Notable> {
-        let (is_request, call_id) = (message.is_request(), message.call_id());
+    pub fn sent(
+        &mut self,
+        now: Mono,
+        carrier: Option<usize>,
+        message: &Message,
+        call: Option<CallId>,
+    ) -> Option<Notable> {
+        let (is_request, call_id, to_carrier) = (message.is_request(), message.call_id(), carrier.is_some());
         match message.method() {
             Method::Invite if to_carrier && is_request && !self.b_legs.contains_key(call_id) => {
-                let call = call?;
+                let (call, carrier) = call.zip(carrier)?;
                 self.b_legs.insert(call_id.into(), call);
-                let leg = BLeg { call_id: call_id.into(), answered: None, acknowledged: None, bye: None };
+                let leg = BLeg { call_id: call_id.into(), carrier, answered: None, acknowledged: None, bye: None };
                 self.calls.entry(call).or_default().b_legs.push(leg);
                 Some(Notable::Invite { call, call_id: call_id.into() })
             }

@@ -187,8 +187,10 @@ impl World {
     }
 
     pub(super) fn answer(&mut self, call: u32) -> bool {
+        let attempt = self.core.live_call(call_id(call)).and_then(|live| live.attempt.clone());
         let request = AnswerRequest {
             call: call_id(call),
+            attempt: attempt.map(Box::new),
             at: self.now,
             b_leg: checkpoint(),
             answer_sdp: None,

@@ -93,6 +93,17 @@ fn a_checkpoint_of_another_version_ends_the_leg() {
 }
 
 #[test]
+fn resuming_a_leg_that_is_there_changes_nothing() {
+    let mut desk = Desk::new();
+    let invited = desk.invited(udp(), "c");
+    desk.leg(LegCommand::Resume { leg: invited.leg, checkpoint: invited.checkpoint.clone() });
+    desk.take_sent();
+    desk.leg(LegCommand::Reject { leg: invited.leg, status: 486, reason: None, retry_after_s: None });
+    assert_eq!(desk.kinds(), ["486"]);
+    desk.assert_empty();
+}
+
+#[test]
 fn an_attempt_is_the_same_byte_for_byte_in_another_process() {
     let one = Desk::with(config(), 3).dial(some_call());
     let mut other = Desk::with(config(), 4);
