@@ -5,7 +5,7 @@ use super::leg::{Leg, Pending200};
 use super::{Core, dispatch::ALLOW, exchange::Way};
 use crate::dialog::{Dialog, StoredInvite};
 use crate::flow::Flow;
-use crate::message::{HeaderName, Malformed, Message, Method, RequestBuilder, ResponseBuilder, Via};
+use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Via};
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use schema::leg::{Checkpoint, EndCause, LegEvent, LegId, Sdp};
 use schema::time::Now;
@@ -77,7 +77,8 @@ fn invite_of(dialog: &Dialog, stored: &StoredInvite) -> Result<Message, Malforme
         .from(&dialog.remote)
         .to(&dialog.local)
         .call_id(&dialog.call_id)
-        .cseq(stored.cseq);
+        .cseq(stored.cseq)
+        .contact(&NameAddr::new(dialog.target.clone()));
     for via in &stored.vias {
         invite = invite.via(&Via::parse(via)?);
     }

@@ -181,7 +181,7 @@ impl Checker {
         match ends {
             (Some(_), Some(_)) => {}
             (Some(one), None) | (None, Some(one)) => {
-                let unheard = seen.accepted.filter(|_| seen.acknowledged.is_none()).map(|accepted| accepted + NO_ACK);
+                let unheard = seen.told.filter(|_| seen.acknowledged.is_none()).map(|told| told + NO_ACK);
                 if up_since <= one && now > unheard.unwrap_or(one).max(one) + OTHER_LEG {
                     self.broken(format!("C4: one leg of {call} ended at {one:?}, the other goes on"));
                 }

@@ -1,7 +1,7 @@
 //! What must be true once a world has come to rest: every call has its one record, which says what was seen on the wire, and
 //! the money adds up.
 
-use super::checker::{Checker, Known, reliably};
+use super::checker::{Checker, Known, NO_ACK, reliably};
 use super::tap::{BLeg, Observed};
 use super::world::moment;
 use schema::call::{Cdr, HangupSide, LegSide};
@@ -126,10 +126,13 @@ fn is_by(cdr: &Cdr, cause: HangupCause) -> bool {
 /// Between which two moments the end of a call lies, as far as the wire shows: the first end of a leg. When the process died
 /// before that was stored, the next one takes the call for up and ends it later: nothing tells it yet that nobody is there
 /// (in-dialog OPTIONS of DESIGN §6.8 will). Such calls are counted.
-fn end(seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Option<Mono>), String> {
+fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Option<Mono>), String> {
     let ends = [seen.a_end(), leg.bye].into_iter().flatten().filter(|end| *end >= answered);
     let Some(first) = ends.min() else { return Err("no leg ended on the wire".to_owned()) };
-    let forgotten = known.crashes.iter().any(|crash| first <= *crash + RECOVERY);
+    // A call past its grant is cut before what came during the recovery is looked at.
+    let overdue = [HangupCause::FundsExhausted, HangupCause::DurationLimit].into_iter().any(|cause| is_by(cdr, cause));
+    let recovery = if overdue { RECOVERY } else { Duration::ZERO };
+    let forgotten = known.crashes.iter().any(|crash| first <= *crash + recovery);
     Ok((first, (!forgotten).then_some(first)))
 }
 
@@ -148,13 +151,17 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
         return Err("it was accepted, not recorded".to_owned());
     };
     let Some(leg) = seen.answered_at(answered) else { return Err(format!("no carrier answered at {answered:?}")) };
-    if !accepted && seen.cancelled.is_none_or(|cancelled| cancelled < answered) && known.crashes.is_empty() {
+    // Shortly after an answer the next process tells the caller again; later it takes it that it heard.
+    let long_down = known.crashes.iter().any(|began| *began >= answered + NO_ACK);
+    let given_up =
+        is_by(cdr, HangupCause::ServiceFailure) || seen.cancelled.is_some_and(|cancelled| cancelled >= answered);
+    if !accepted && !given_up && !long_down && price.is_positive() {
         return Err("the caller never heard the answer and is charged".to_owned());
     }
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
-    let (first, mut last) = end(seen, leg, answered, known)?;
+    let (first, mut last) = end(cdr, seen, leg, answered, known)?;
     // The end of a call that was being settled when its actor failed is lost with it.
     last = last.filter(|_| !checker.panicked.contains(&cdr.call.id));
     let last = last.unwrap_or(Mono(u64::MAX));

@@ -28,7 +28,9 @@ pub struct Observed {
     pub b_legs: Vec<BLeg>,
     /// When the caller was sent its 200.
     pub accepted: Option<Mono>,
-    /// When the caller acknowledged it. Until then no BYE may be sent to it (RFC 3261 §15).
+    /// When it was told so last: again after a restart.
+    pub told: Option<Mono>,
+    /// When the caller acknowledged that. Until then no BYE may be sent to it (RFC 3261 §15).
     pub acknowledged: Option<Mono>,
     /// When the first BYE of the caller's leg passed, either way.
     pub a_bye: Option<Mono>,
@@ -158,7 +160,9 @@ impl Tap {
             Method::Invite if !to_carrier && is_success_of_invite(message) => {
                 let call = call?;
                 self.a_legs.insert((call_id.into(), tag(message.to_tag())), call);
-                self.calls.entry(call).or_default().accepted.get_or_insert(now);
+                let seen = self.calls.entry(call).or_default();
+                seen.accepted.get_or_insert(now);
+                (seen.told, seen.acknowledged) = (Some(now), None);
                 Some(Notable::Accept { call })
             }
             Method::Ack if to_carrier => {
