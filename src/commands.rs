@@ -23,7 +23,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 
 /// Runs a command. 0: done; 1: failed, or the audit found something; 2: wrong usage or configuration.
 pub async fn run(cli: Cli) -> ExitCode {
-    let filter = EnvFilter::try_from_env("RINGFENCE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("RINGFENCE_LOG").unwrap_or_else(|_| EnvFilter::new("info,ractor=warn,sqlx=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
