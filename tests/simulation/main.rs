@@ -59,14 +59,23 @@ fn a_crash_at_any_point_of_a_call_breaks_nothing() {
     let mut reports = Vec::new();
     // Answered and hung up by the caller; hung up by the callee after 5 s; cut when 0.10 are used up after 10 s.
     for (number, hang_up) in [("+447700000000", true), ("+447700000080", false), ("+447700000001", false)] {
-        for after in 0..30 {
+        for after in 0..22 {
             for unsynced in [Unsynced::Lost, Unsynced::Kept] {
-                for down in [20, 3_000] {
-                    let (within, down) = (Duration::from_secs(20), Duration::from_millis(down));
-                    let crash = Crash { after, within, down, unsynced, reboot: after % 2 == 0, failing_reads: 0 };
-                    reports.push(sim::run_plan(after, call_with_crash(number, hang_up, crash), false));
+                // Each number orders the tasks another way.
+                for order in 0..3 {
+                    let (within, down) = (Duration::from_secs(20), Duration::from_millis([20, 3_000][order % 2]));
+                    let crash = Crash { after, within, down, unsynced, reboot: order == 2, failing_reads: 0 };
+                    reports.push(sim::run_plan(order as u64, call_with_crash(number, hang_up, crash), false));
                 }
             }
+        }
+    }
+    // In each millisecond of its beginning.
+    for ms in 100..150 {
+        for unsynced in [Unsynced::Lost, Unsynced::Kept] {
+            let (within, down) = (Duration::from_millis(ms), Duration::from_millis(20));
+            let crash = Crash { after: u64::MAX, within, down, unsynced, reboot: false, failing_reads: 0 };
+            reports.push(sim::run_plan(ms, call_with_crash("+447700000001", false, crash), false));
         }
     }
     assert_well(&reports);

@@ -153,8 +153,8 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let Some(leg) = seen.answered_at(answered) else { return Err(format!("no carrier answered at {answered:?}")) };
     // Shortly after an answer the next process tells the caller again; later it takes it that it heard.
     let long_down = known.crashes.iter().any(|began| *began >= answered + NO_ACK);
-    let given_up =
-        is_by(cdr, HangupCause::ServiceFailure) || seen.cancelled.is_some_and(|cancelled| cancelled >= answered);
+    let is_first_end = |cancelled: Mono| cancelled >= answered && leg.bye.is_none_or(|bye| cancelled <= bye);
+    let given_up = is_by(cdr, HangupCause::ServiceFailure) || seen.cancelled.is_some_and(is_first_end);
     if !accepted && !given_up && !long_down && price.is_positive() {
         return Err("the caller never heard the answer and is charged".to_owned());
     }
