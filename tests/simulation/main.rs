@@ -31,7 +31,10 @@ fn twenty_worlds_hold_every_invariant() {
 
 #[test]
 fn worlds_that_found_bugs_stay_well() {
-    let seeds = [11, 28, 59, 68, 110, 293, 321, 653, 1_219, 1_463, 1_941, 2_910, 3_260];
+    let seeds = [
+        11, 28, 59, 68, 110, 123, 219, 224, 282, 293, 321, 653, 726, 1_219, 1_463, 1_488, 1_677, 1_924, 1_941, 2_668,
+        2_910, 3_260, 3_360,
+    ];
     assert_well(&seeds.map(|seed| sim::run(seed, false)));
 }
 

@@ -175,3 +175,40 @@ fn p1_nothing_of_the_a_leg_but_its_media_reaches_the_carrier() {
     assert_eq!(quiet.len(), 3, "INVITE, ACK, BYE");
     assert_eq!(quiet, loud);
 }
+
+#[test]
+fn shortly_after_an_answer_both_sides_are_told_again() {
+    let mut before = Desk::new();
+    let (talk, invite, a, b) = connected(&mut before, udp());
+    let mut desk = restarted((talk.leg, &a), &b);
+    desk.leg(LegCommand::Accept { leg: talk.leg, sdp: Some(Pii::new(ANSWER.into())) });
+    let ok = desk.last_sent();
+    assert_eq!((ok.status(), ok.cseq().0, ok.to_tag()), (Some(200), 2, Some(&*talk.to_tag)));
+    let ack = desk.text("ACK", udp(), "c", &talk.to_tag, 2, "", "");
+    desk.take(udp(), &ack);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Confirmed { .. }]));
+    desk.take_sent();
+    // The carrier repeats its 200: it is acknowledged, not ended.
+    let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
+    let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() };
+    desk.handle(Input::Edge(EdgeCommand::Trunks(vec![TrunkAddress { trunk, gateway }])));
+    desk.take_sent();
+    desk.carrier(&invite, 200, "x", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK"]);
+    assert!(desk.take_legs().is_empty());
+}
+
+#[test]
+fn a_bye_that_comes_before_its_dialog_is_resumed_waits_for_it() {
+    let mut before = Desk::new();
+    let (talk, invite, a, b) = connected(&mut before, udp());
+    let mut desk = Desk::with(config(), 77);
+    desk.core = desk.core.recovering();
+    desk.take(Flow::udp(CARRIER.into()), &bye_of_carrier(&invite));
+    assert!(desk.take_sent().is_empty());
+    desk.leg(LegCommand::Resume { leg: talk.leg, checkpoint: a });
+    desk.leg(LegCommand::Resume { leg: LegId::b(talk.leg.call, 1), checkpoint: b });
+    desk.handle(Input::Edge(EdgeCommand::Recovered));
+    assert_eq!(desk.kinds(), ["200"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+}
