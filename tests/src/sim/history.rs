@@ -133,7 +133,10 @@ fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) ->
     let overdue = [HangupCause::FundsExhausted, HangupCause::DurationLimit].into_iter().any(|cause| is_by(cdr, cause));
     let recovery = if overdue { RECOVERY } else { Duration::ZERO };
     let forgotten = known.crashes.iter().any(|crash| first <= *crash + recovery);
-    Ok((first, (!forgotten).then_some(first)))
+    // After a boot the wall clock counts, and never less than the proof of life: a renewal while the BYE waited for its dialog.
+    let waited = known.crashes.iter().any(|crash| *crash <= first && first <= *crash + RECOVERY);
+    let last = if waited { first + RECOVERY } else { first };
+    Ok((first, (!forgotten).then_some(last)))
 }
 
 /// What was charged against what was seen.
