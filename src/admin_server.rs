@@ -94,19 +94,14 @@ async fn converse(stream: UnixStream, admin: &Arc<Admin>) {
             }
         }
     };
-    // When the other side is gone, the answer is not wanted any more.
+    // Writing ends when all is written, or when the other side is gone: then the answer is not wanted any more.
+    let never_first = async {
+        answering.await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        () = async { tokio::join!(answering, async {}).0 } => {
-            // What was answered last is still to be written.
-        }
-        () = writing => return,
-    }
-    while let Ok(reply) = outgoing.try_recv() {
-        let Ok(mut line) = serde_json::to_vec(&reply) else { return };
-        line.push(b'\n');
-        if write.write_all(&line).await.is_err() {
-            return;
-        }
+        () = writing => {}
+        () = never_first => {}
     }
 }
 
