@@ -1,5 +1,6 @@
 //! The built-in test carrier on a UDP socket of the test's own, so that the test hears what reaches it.
 
+use crate::wire::{Recorded, Side, Wire};
 use schema::entropy::Entropy;
 use sip::demo::carrier::{Carrier, CarrierCommand, CarrierEvent};
 use std::net::SocketAddr;
@@ -21,9 +22,18 @@ impl TestCarrier {
     /// # Panics
     /// When there is no socket for it.
     pub async fn start() -> Self {
+        Self::recorded(&Wire::default()).await
+    }
+
+    /// Starts one whose messages are recorded.
+    ///
+    /// # Panics
+    /// When there is no socket for it.
+    pub async fn recorded(wire: &Wire) -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a socket");
         let address = socket.local_addr().expect("an address");
-        let mut carrier = Carrier::new(Entropy::from_number(address.port().into()), address, 1_000);
+        let carrier = Carrier::new(Entropy::from_number(address.port().into()), address, 10_000);
+        let mut carrier = Recorded::new(carrier, Side::Callee, wire.clone());
         let (_commands, commands_in) = mpsc::channel(1);
         let (events_out, events) = mpsc::channel(4_096);
         let clock = ringfence::clock::system();

@@ -1,5 +1,6 @@
 //! The built-in test phone on a UDP socket of its own.
 
+use crate::wire::{Recorded, Side, Wire};
 use schema::entropy::Entropy;
 use schema::pii::Pii;
 use sip::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
@@ -34,6 +35,18 @@ impl TestPhone {
     /// # Panics
     /// When there is no socket for it.
     pub async fn start_at(ip: IpAddr, server: SocketAddr, username: &str, password: &str) -> Self {
+        Self::begin(ip, server, username, password, None).await
+    }
+
+    /// A phone on 127.0.0.1 whose messages are recorded.
+    ///
+    /// # Panics
+    /// When there is no socket for it.
+    pub async fn recorded(wire: &Wire, server: SocketAddr, username: &str, password: &str) -> Self {
+        Self::begin(Ipv4Addr::LOCALHOST.into(), server, username, password, Some(wire.clone())).await
+    }
+
+    async fn begin(ip: IpAddr, server: SocketAddr, username: &str, password: &str, wire: Option<Wire>) -> Self {
         let socket = UdpSocket::bind((ip, 0)).await.expect("a socket");
         let config = PhoneConfig {
             server,
@@ -42,11 +55,12 @@ impl TestPhone {
             username: username.into(),
             password: Pii::new(password.into()),
             expires_s: 300,
-            most_calls: 100,
+            most_calls: 1_000,
         };
         let clock = ringfence::clock::system();
         let seed = u64::from(config.address.port()) << 48 ^ clock().mono.0;
-        let mut phone = Phone::new(config, Entropy::from_number(seed)).expect("a valid domain");
+        let phone = Phone::new(config, Entropy::from_number(seed)).expect("a valid domain");
+        let mut phone = Recorded::new(phone, Side::Caller, wire.unwrap_or_default());
         let (commands, commands_in) = mpsc::channel(64);
         let (events_out, events) = mpsc::channel(4_096);
         tokio::spawn(async move { sip::demo::run(&socket, &mut phone, &clock, commands_in, &events_out).await });

@@ -41,13 +41,41 @@ impl Place {
     /// When the program was not built.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(built());
-        command.args(arguments).current_dir(self.folder.path());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGFENCE_")) {
-            command.env_remove(name);
-        }
+        let mut command = self.bare(Command::new(built()));
+        command.args(arguments);
         for (name, _) in LISTENERS {
             command.env(name, "127.0.0.1:0");
+        }
+        command
+    }
+
+    /// As [`Place::command`], with only what its arguments say.
+    ///
+    /// # Panics
+    /// When the program was not built.
+    #[must_use]
+    pub fn configured(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare(Command::new(built()));
+        command.args(arguments);
+        command
+    }
+
+    /// As [`Place::configured`], under `strace`, whose arguments come first. The child is the program itself.
+    ///
+    /// # Panics
+    /// When the program was not built.
+    #[must_use]
+    pub fn traced(&self, strace: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.bare(Command::new("strace"));
+        command.args(["-D", "-f", "--seccomp-bpf", "-o", "/dev/null"]).args(strace).arg(built()).args(arguments);
+        command
+    }
+
+    /// In this folder, without the configuration of whoever runs the tests.
+    fn bare(&self, mut command: Command) -> Command {
+        command.current_dir(self.folder.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGFENCE_")) {
+            command.env_remove(name);
         }
         command
     }
@@ -89,6 +117,12 @@ impl Place {
             .until("ready", |said| said.contains("The passwords are shown this once") || said.contains("To begin anew"))
             .await;
         server
+    }
+
+    /// Keeps the folder for whoever looks into a failure.
+    #[must_use]
+    pub fn keep(self) -> PathBuf {
+        self.folder.keep()
     }
 
     /// A file in the folder.
@@ -154,11 +188,10 @@ pub fn listener(screen: &str, transport: &str) -> SocketAddr {
     line.split_whitespace().find_map(|word| word.parse().ok()).expect("an address")
 }
 
-/// The program, beside the tests. A test run of the whole workspace builds it.
+/// The program, beside this one or, for a test, beside its folder `deps`. A test run of the whole workspace builds it.
 fn built() -> PathBuf {
-    let test = std::env::current_exe().expect("this program");
-    let profile = test.ancestors().nth(2).expect("the test lies in deps");
-    let path = profile.join("ringfence");
-    assert!(path.exists(), "build it first: cargo build -p ringfence");
-    path
+    let this = std::env::current_exe().expect("this program");
+    let places = this.ancestors().skip(1).take(2).map(|folder| folder.join("ringfence"));
+    let found = places.into_iter().find(|path| path.is_file());
+    found.expect("build it first: cargo build -p ringfence")
 }

@@ -89,9 +89,34 @@ impl Program {
     /// # Panics
     /// When it has ended already.
     pub fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         let killed = Command::new("sh").args(["-c", &kill]).status();
-        assert!(killed.expect("a shell").success(), "it has ended already");
+        assert!(killed.expect("a shell").success(), "it has ended already; it said:\n{}", self.stderr());
+    }
+
+    /// Ends it as a power cut would: it has no time for anything.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("a child");
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
     }
 
     /// Waits until it has ended.

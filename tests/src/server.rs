@@ -26,7 +26,8 @@ prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,eff
 1555,Fiction US,0.60,0,0,1,0,,
 447700900,Fiction UK,0.60,0,0,1,0,,
 ";
-const WHOLESALE: &str = "\
+/// What the carrier charges in the test world.
+pub const WHOLESALE: &str = "\
 prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
 1,US,0.01,0,0,1,0,,
 44,UK,0.01,0,0,1,0,,

@@ -1,5 +1,6 @@
 //! SIPp as a caller: digest calls from many accounts.
 
+use crate::program::Program;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,12 @@ pub struct Sipp {
     pub hold_ms: u32,
     /// Username, password and number to dial, taken in turn.
     pub callers: Vec<(String, String, String)>,
+    /// How long it waits for a message, in milliseconds.
+    pub patience_ms: u32,
 }
+
+/// The file in which SIPp keeps every message, when asked to.
+pub const MESSAGES: &str = "messages.log";
 
 /// What SIPp says at the end.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +55,29 @@ impl Sipp {
     /// # Errors
     /// SIPp cannot be started, or says nothing.
     pub fn run(&self, folder: &Path) -> std::io::Result<Outcome> {
+        let status = self
+            .command(folder)?
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(folder.join("sipp.out"))?)
+            .stderr(std::fs::File::create(folder.join("sipp.err"))?)
+            .status()?;
+        let _ = status;
+        Self::outcome(&folder.join("stat.csv"))
+    }
+
+    /// Starts it in `folder`; every message goes to [`MESSAGES`] with its time. It ends after its calls, or begins no more
+    /// of them after the signal `USR1`.
+    ///
+    /// # Panics
+    /// When SIPp cannot be run.
+    #[must_use]
+    pub fn start(&self, folder: &Path) -> Program {
+        let mut command = self.command(folder).expect("its files are written");
+        command.args(["-trace_msg", "-message_file", MESSAGES]).env("TZ", "UTC");
+        Program::start(&mut command, folder, "sipp")
+    }
+
+    fn command(&self, folder: &Path) -> std::io::Result<Command> {
         let scenario = folder.join("caller.xml");
         std::fs::write(&scenario, self.scenario())?;
         let users = folder.join("callers.csv");
@@ -58,31 +87,16 @@ impl Sipp {
         }
         std::fs::write(&users, csv)?;
         let seconds = self.calls / self.rate.max(1) + self.hold_ms / 1_000 + 90;
-        let status = Command::new("sipp")
+        let mut command = Command::new("sipp");
+        command
             .current_dir(folder)
             .arg(self.server.to_string())
             .args(["-sf", "caller.xml", "-inf", "callers.csv", "-i", "127.0.0.1", "-t", self.transport])
             .args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string(), "-l", &self.at_once.to_string()])
             .args(["-d", &self.hold_ms.to_string(), "-timeout", &format!("{seconds}s"), "-timeout_error"])
-            .args([
-                "-nostdin",
-                "-trace_err",
-                "-trace_stat",
-                "-stf",
-                "stat.csv",
-                "-fd",
-                "1",
-                "-recv_timeout",
-                "40000",
-                "-default_behaviors",
-                "all,-abortunexp",
-            ])
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(folder.join("sipp.out"))?)
-            .stderr(std::fs::File::create(folder.join("sipp.err"))?)
-            .status()?;
-        let _ = status;
-        Self::outcome(&folder.join("stat.csv"))
+            .args(["-nostdin", "-trace_err", "-trace_stat", "-stf", "stat.csv", "-fd", "1"])
+            .args(["-recv_timeout", &self.patience_ms.to_string(), "-default_behaviors", "all,-abortunexp"]);
+        Ok(command)
     }
 
     /// The last line of SIPp's statistics.

@@ -1,0 +1,208 @@
+//! What was seen outside against what the server has written: credits, calls, charges (security.md, I1 to I10).
+
+use super::load::Credited;
+use crate::site::{Accounts, Site};
+use crate::wire::{Side, Talk};
+use schema::call::Cdr;
+use schema::id::CallNo;
+use schema::money::Micros;
+use schema::time::Timestamp;
+use std::collections::BTreeMap;
+use storage::{CallFilter, Store};
+
+/// A second costs this.
+const STEP: i64 = 10_000;
+/// What a charge may differ by from what the wire shows (I6): one billing increment.
+const INCREMENT_S: i64 = 1;
+
+/// How much was compared.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verdict {
+    pub(super) calls: usize,
+    pub(super) answered: usize,
+    pub(super) credits: usize,
+}
+
+/// A call record and whose it is.
+struct Record {
+    username: String,
+    cdr: Cdr,
+}
+
+pub(super) async fn judge(site: &Site, accounts: &[Accounts], credits: &[Credited]) -> Result<Verdict, String> {
+    let store = site.store().await;
+    let mut findings = Vec::new();
+    judge_credits(&store, site, credits, &mut findings).await;
+    let records = records(&store, accounts).await;
+    let (callers, callees) = (site.wire.talks(Side::Caller), site.wire.talks(Side::Callee));
+    let mut answered = 0;
+    for (number, caller) in &callers {
+        let none = Vec::new();
+        let call = Seen {
+            number,
+            caller: *caller,
+            callee: callees.get(number).copied().unwrap_or_default(),
+            records: records.get(number).unwrap_or(&none),
+        };
+        answered += usize::from(caller.answered.is_some());
+        findings.extend(call.findings());
+    }
+    for (number, of_number) in &records {
+        if !callers.contains_key(number) {
+            findings.push(format!("I6: {} records of a number that nobody dialled: {number}", of_number.len()));
+        }
+    }
+    store.close().await;
+    let below_zero = site.figure("select count(*) from accounts where total < held or held < 0");
+    if below_zero > 0 {
+        findings.push(format!("I4: {below_zero} accounts below zero"));
+    }
+    if answered == 0 || credits.is_empty() {
+        findings.push(String::from("nothing was compared"));
+    }
+    if findings.is_empty() {
+        return Ok(Verdict { calls: callers.len(), answered, credits: credits.len() });
+    }
+    let all = findings.len();
+    findings.truncate(12);
+    Err(format!("{all} findings:\n{}", findings.join("\n")))
+}
+
+/// I3 and I7: each acknowledged credit is there exactly once, with its amount.
+async fn judge_credits(store: &Store, site: &Site, credits: &[Credited], findings: &mut Vec<String>) {
+    for Credited { account, key, amount } in credits {
+        let of = Site::account(store, account).await;
+        let posted = store.transfer_by_key(of, key).await.expect("readable");
+        let wanted = Micros::parse(amount).expect("an amount");
+        if posted.as_ref().map(|posted| posted.transfer.amount) != Some(wanted) {
+            findings.push(format!("I3: the acknowledged credit {key} of {account} is not in the ledger"));
+        }
+    }
+    // One that was on its way at the end may be there too.
+    let (posted, least) = (site.figure("select count(*) from transfers where key like 'top-%'"), credits.len());
+    if usize::try_from(posted).is_ok_and(|posted| posted > least + 1) {
+        findings.push(format!("I7: {posted} credits in the ledger, {least} acknowledged"));
+    }
+}
+
+/// All call records by number dialled.
+async fn records(store: &Store, accounts: &[Accounts]) -> BTreeMap<String, Vec<Record>> {
+    let mut all: BTreeMap<String, Vec<Record>> = BTreeMap::new();
+    let usernames = accounts.iter().flat_map(|of| (0..of.count).map(|n| format!("{}{n}", of.word)));
+    for username in usernames {
+        let account = Site::account(store, &username).await;
+        let mut before: Option<CallNo> = None;
+        loop {
+            let page = store.calls_page(account, before, 1_000, &CallFilter::default()).await.expect("readable");
+            before = page.last().map(|cdr| cdr.no);
+            if before.is_none() {
+                break;
+            }
+            for cdr in page {
+                let number = cdr.call.destination.as_ref().map(|n| n.as_str().trim_start_matches('+').to_owned());
+                all.entry(number.unwrap_or_default()).or_default().push(Record { username: username.clone(), cdr });
+            }
+        }
+    }
+    all
+}
+
+/// A call as all sides saw it.
+struct Seen<'a> {
+    number: &'a str,
+    caller: Talk,
+    callee: Talk,
+    records: &'a [Record],
+}
+
+impl Seen<'_> {
+    fn findings(&self) -> Vec<String> {
+        let told = |what: String| format!("{what}; {} caller {:?} callee {:?}", self.number, self.caller, self.callee);
+        let mut findings: Vec<String> = self.of_sides().into_iter().map(told).collect();
+        // A phone that repeats its INVITE after a kill begins anew: at most one of its calls is answered.
+        let answered: Vec<_> = self.records.iter().filter(|record| record.cdr.call.answered_at.is_some()).collect();
+        match answered[..] {
+            [] if self.caller.confirmed.is_some() => findings.push(told("I6: no record of an answered call".into())),
+            [] => {}
+            [record] => {
+                let record_told = |what: String| format!("{} {}", told(what), explained(record));
+                findings.extend(self.of_charge(record).into_iter().map(record_told));
+            }
+            _ => findings.push(told(format!("C3: {} records of one answered call", answered.len()))),
+        }
+        let free = self.records.iter().filter(|record| record.cdr.call.answered_at.is_none());
+        for record in free.filter(|record| record.cdr.charged != Micros::ZERO || record.cdr.loss != Micros::ZERO) {
+            findings.push(format!("{} {}", told("I6: an unanswered call is charged".into()), explained(record)));
+        }
+        findings
+    }
+
+    /// What the two sides alone show.
+    fn of_sides(&self) -> Vec<String> {
+        let Self { caller, callee, .. } = self;
+        let mut findings = Vec::new();
+        if caller.answered.is_some() && !caller.is_over() {
+            findings.push(String::from("C4: the caller's leg never ended"));
+        }
+        if callee.confirmed.is_some() && !callee.is_over() {
+            findings.push(String::from("C4: the callee's leg never ended"));
+        }
+        if caller.confirmed.is_some() && callee.confirmed.is_none() {
+            findings.push(String::from("the caller was connected to nobody"));
+        }
+        findings
+    }
+
+    /// What was charged for an answered call against the time that passed on the wire.
+    fn of_charge(&self, Record { username, cdr }: &Record) -> Vec<String> {
+        let mut findings = Vec::new();
+        let (caller, callee) = (&self.caller, &self.callee);
+        let (Some(rang_off), Some(picked_up)) = (self.ended_by(), callee.answered) else {
+            findings.push(String::from("I6: a record of a call that nobody answered or nobody ended"));
+            return findings;
+        };
+        let billed = i64::try_from(cdr.call.billed_seconds).expect("short");
+        let most = seconds(picked_up, rang_off) + INCREMENT_S;
+        if billed > most {
+            findings.push(format!("I6: {billed} s billed, at most {most} s on the wire"));
+        }
+        let is_rich = !username.starts_with('p');
+        let hung_up = [caller.bye_sent, callee.bye_sent].into_iter().flatten().min();
+        let connected = [callee.confirmed, caller.answered].into_iter().flatten().min();
+        match (hung_up, connected) {
+            (Some(hung_up), Some(connected)) if is_rich => {
+                let least = seconds(connected, hung_up) - INCREMENT_S;
+                if billed < least {
+                    findings.push(format!("I6: {billed} s billed, at least {least} s on the wire"));
+                }
+            }
+            (None, _) if is_rich => findings.push(String::from("I9: the server ended a call that had money")),
+            _ => {}
+        }
+        if cdr.charged + cdr.loss != Micros(STEP * billed) || cdr.charged.is_negative() || cdr.loss.is_negative() {
+            findings.push(String::from("charge and loss are not what the billed seconds cost"));
+        }
+        if is_rich && cdr.loss != Micros::ZERO {
+            findings.push(String::from("a loss though there was money"));
+        }
+        findings
+    }
+
+    /// The latest that the server can have known of the end.
+    fn ended_by(&self) -> Option<Timestamp> {
+        let sides = [&self.caller, &self.callee];
+        let answered = sides.iter().filter_map(|talk| talk.bye_answered.map(|(at, _)| at));
+        answered.chain(sides.iter().filter_map(|talk| talk.bye_received)).min()
+    }
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> i64 {
+    i64::try_from(to.since(from).as_millis().div_ceil(1_000)).expect("short")
+}
+
+fn explained(Record { username, cdr }: &Record) -> String {
+    format!(
+        "{username} call {}: answered {:?} ended {:?} talk {} ms billed {} s charged {} loss {} {:?}",
+        cdr.no.0, cdr.call.answered_at, cdr.call.ended_at, cdr.talk_ms, cdr.call.billed_seconds, cdr.charged, cdr.loss, cdr.call.hangup
+    )
+}

@@ -1,0 +1,212 @@
+//! The real server as a child process in a place of its own, between phones and a carrier that outlive it: it is ended and
+//! started again on the same folder and ports.
+
+use crate::carrier::TestCarrier;
+use crate::phone::TestPhone;
+use crate::place::Place;
+use crate::program::{Outcome, Program};
+use crate::server::{CALLER_ID, RETAIL, WHOLESALE};
+use crate::wire::Wire;
+use ringfence::config::Config;
+use schema::id::AccountKey;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+use storage::Store;
+use tokio::time::{Instant, sleep};
+
+/// A server ends within this after it was asked to.
+pub const END: Duration = Duration::from_secs(12);
+/// How long anything expected of a server may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder, ports, accounts, a carrier and a record of the wire.
+pub struct Site {
+    /// The folder.
+    pub place: Place,
+    /// Of phones and carrier.
+    pub wire: Wire,
+    /// Where the server takes SIP over UDP.
+    pub sip: SocketAddr,
+    /// Where it serves HTTP.
+    pub http: SocketAddr,
+    carrier: TestCarrier,
+}
+
+/// Accounts of a [`Site`]: usernames are the word with 0, 1 …, passwords `pw0`, `pw1` ….
+#[derive(Debug, Clone, Copy)]
+pub struct Accounts {
+    /// The word before the number.
+    pub word: &'static str,
+    /// How many.
+    pub count: u32,
+    /// Decimal amount each has at first.
+    pub credit: &'static str,
+}
+
+/// A port of loopback that nobody has, outside the range from which the system gives ports to others: a server that is
+/// started again needs it again.
+fn lasting_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 400).expect("small") * 50;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl Site {
+    /// Makes the folder and the accounts; no server runs yet. `more`: further configuration, top-level keys first.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn make(accounts: &[Accounts], more: &str) -> Self {
+        let wire = Wire::default();
+        let carrier = TestCarrier::recorded(&wire).await;
+        let place = Place::default();
+        let address = || SocketAddr::from(([127, 0, 0, 1], lasting_port()));
+        let (sip, http, metrics) = (address(), address(), address());
+        place.write(
+            "config.toml",
+            &format!(
+                "{more}\n[http]\nallow_plain = true\nlisten = \"{http}\"\n[metrics]\nlisten = \"{metrics}\"\n\
+                 [sip]\ndomain = \"localhost\"\nudp = \"{sip}\"\ntcp = \"{sip}\"\ndigest = [\"MD5\"]\nallow_plain_customers = true\n"
+            ),
+        );
+        place.write("retail.csv", RETAIL);
+        place.write("wholesale.csv", WHOLESALE);
+        let site = Self { place, wire, sip, http, carrier };
+        site.place.write("world.toml", &site.world(accounts));
+        let made = site.run(&["provision", "world.toml"]).await;
+        assert_eq!(made.code, Some(0), "{}", made.stderr);
+        site
+    }
+
+    fn world(&self, accounts: &[Accounts]) -> String {
+        let gateway = self.carrier.address;
+        let mut world = format!(
+            "[[rate_deck]]\nname = \"Retail test\"\nfile = \"retail.csv\"\ncurrency = \"EUR\"\n\
+             [[rate_deck]]\nname = \"Wholesale\"\nfile = \"wholesale.csv\"\ncurrency = \"EUR\"\n\
+             [[carrier]]\nname = \"Test carrier\"\ngateway = \"udp:{gateway}\"\ncurrency = \"EUR\"\ndeck = \"Wholesale\"\n\
+             max_channels = 20000\nmax_cps = 10000\n"
+        );
+        for Accounts { word, count, credit } in accounts {
+            world += &format!(
+                "[[accounts_bulk]]\ncount = {count}\nfirst_sip_username = \"{word}0\"\nsip_password = \"pw{{n}}\"\n\
+                 country = \"US\"\ncurrency = \"EUR\"\nopening_credit = \"{credit}\"\nrate_deck = \"Retail test\"\n\
+                 caller_ids = [{{ number = \"{CALLER_ID}\", evidence = \"assigned\" }}]\n\
+                 limits = {{ rate_per_minute = \"none\", live_calls = 2000, calls_per_minute = 100000 }}\n"
+            );
+        }
+        world
+    }
+
+    /// Runs a command with the server's configuration to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Outcome {
+        let command = self.place.configured(&[arguments, &["--config", "config.toml"]].concat());
+        self.place.start(command).ended(PATIENCE).await
+    }
+
+    /// The server's folder for its data.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.place.folder.path().join("data")
+    }
+
+    /// Starts the server without waiting for it.
+    #[must_use]
+    pub fn launch(&self) -> Program {
+        self.place.start(self.place.configured(&["serve", "--config", "config.toml"]))
+    }
+
+    /// As [`Site::launch`], under `strace` with these arguments.
+    #[must_use]
+    pub fn launch_traced(&self, strace: &[&str]) -> Program {
+        self.place.start(self.place.traced(strace, &["serve", "--config", "config.toml"]))
+    }
+
+    /// A server that is ready.
+    pub async fn serve(&self) -> Program {
+        let mut server = self.launch();
+        Self::ready(&mut server).await;
+        server
+    }
+
+    /// Waits until a server is ready.
+    pub async fn ready(server: &mut Program) {
+        server.until("ready", |said| said.contains("ringfence serves")).await;
+    }
+
+    /// Ends a server as an operator does.
+    ///
+    /// # Panics
+    /// When it does not end well.
+    pub async fn stop(&self, server: Program) {
+        server.terminate();
+        let ended = server.ended(END).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+
+    /// `ringfence audit` finds nothing.
+    ///
+    /// # Errors
+    /// What it found.
+    pub async fn audited(&self) -> Result<(), String> {
+        let said = self.run(&["audit"]).await;
+        let clean = said.code == Some(0) && said.stdout.ends_with("clean\n");
+        if clean { Ok(()) } else { Err(format!("audit: {}{}", said.stdout, said.stderr)) }
+    }
+
+    /// A phone of an account whose messages are recorded.
+    pub async fn phone(&self, word: &str, number: u32) -> TestPhone {
+        TestPhone::recorded(&self.wire, self.sip, &format!("{word}{number}"), &format!("pw{number}")).await
+    }
+
+    /// The store, opened past the server, which should not run.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub async fn store(&self) -> Store {
+        let mut config = Config::load(Some(&self.place.folder.path().join("config.toml"))).expect("a configuration");
+        config.data_dir = self.data_dir();
+        ringfence::data::open(&config).await.expect("the store opens")
+    }
+
+    /// Whom a SIP username belongs to.
+    ///
+    /// # Panics
+    /// When nobody.
+    pub async fn account(store: &Store, username: &str) -> AccountKey {
+        store.credential(username).await.expect("readable").expect("provisioned").account
+    }
+
+    /// One number of the database, read past the server.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn figure(&self, sql: &str) -> i64 {
+        self.place.database().query_row(sql, [], |row| row.get(0)).expect("readable")
+    }
+
+    /// Waits until no call is live and nothing is held.
+    ///
+    /// # Errors
+    /// What is left after a minute.
+    pub async fn settled(&self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = self.figure("select count(*) from calls") + self.figure("select count(*) from accounts where held > 0");
+            if left == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("I5: {left} calls or accounts still hold money"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
