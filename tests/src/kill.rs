@@ -2,16 +2,16 @@
 //! folder. Afterwards everything that was acknowledged to the outside is compared with its ledger and its call records.
 
 mod load;
-mod verdict;
 
 use crate::program::Program;
-use crate::site::{Accounts, Site};
+use crate::site::{Accounts, POOR, Site};
+use crate::verdict::{Verdict, judge};
+use crate::wire::Side;
 use load::Load;
 use schema::entropy::Entropy;
 use schema::time::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use verdict::Verdict;
 
 /// After a fault has healed new calls succeed within this (I10).
 const HEALED: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ pub async fn round(
     let mut entropy = Entropy::from_number(seed);
     let accounts = [
         Accounts { word: "u", count: load::PHONES, credit: "100.00" },
-        Accounts { word: "p", count: load::POOR, credit: "0.08" },
+        Accounts { word: POOR, count: load::POOR_PHONES, credit: "0.08" },
         Accounts { word: "s", count: load::SIPP, credit: "100.00" },
     ];
     let site = Site::make(&accounts, "").await;
@@ -115,8 +115,10 @@ async fn lives(
     site.settled().await?;
     site.audited().await?;
     site.stop(server).await;
-    summary.add(&verdict::judge(site, accounts, &credits).await?);
-    Ok(())
+    let verdict = judge(site, accounts, &credits).await?;
+    summary.add(&verdict);
+    let compared = verdict.answered > 0 && verdict.credits > 0;
+    compared.then_some(()).ok_or_else(|| String::from("nothing was compared"))
 }
 
 /// A server's life from its start to its kill; how many calls were up then.
@@ -138,7 +140,7 @@ async fn one_life(
                 site.audited().await?;
                 sleep(Duration::from_millis(entropy.below(LIFE_MS))).await;
             }
-            let up = site.wire.up(crate::wire::Side::Callee);
+            let up = site.wire.up(Side::Callee);
             server.kill();
             Ok(up)
         }
@@ -157,7 +159,7 @@ async fn dies_at(site: &Site, calls: &str, n: u32) -> Result<usize, String> {
         }
         sleep(Duration::from_millis(5)).await;
     }
-    Ok(site.wire.up(crate::wire::Side::Callee))
+    Ok(site.wire.up(Side::Callee))
 }
 
 /// Waits until a call is answered that was begun since the server's start; milliseconds from that.

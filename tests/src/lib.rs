@@ -13,4 +13,5 @@ pub mod sim;
 pub mod sipp;
 pub mod site;
 pub mod softphone;
+pub mod verdict;
 pub mod wire;

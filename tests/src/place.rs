@@ -67,7 +67,7 @@ impl Place {
     #[must_use]
     pub fn traced(&self, strace: &[&str], arguments: &[&str]) -> Command {
         let mut command = self.bare(Command::new("strace"));
-        command.args(["-D", "-f", "--seccomp-bpf", "-o", "/dev/null"]).args(strace).arg(built()).args(arguments);
+        command.args(["-D", "-f", "-o", "/dev/null"]).args(strace).arg(built()).args(arguments);
         command
     }
 

@@ -61,16 +61,27 @@ impl Program {
     /// # Panics
     /// When it does not come true, or the program has ended.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        self.until_file(what, self.stdout.clone(), wanted).await;
+    }
+
+    /// As [`Program::until`], of standard error.
+    ///
+    /// # Panics
+    /// When it does not come true, or the program has ended.
+    pub async fn until_stderr(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        self.until_file(what, self.stderr.clone(), wanted).await;
+    }
+
+    async fn until_file(&mut self, what: &str, file: PathBuf, wanted: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             // Asked before its output is read, so that nothing said last is missed.
             let ended = self.child.try_wait().expect("a child").is_some();
-            let said = self.stdout();
-            if wanted(&said) {
+            if wanted(&text(&file)) {
                 return;
             }
             let late = Instant::now() > deadline;
-            assert!(!ended && !late, "not {what}; it said:\n{said}\n{}", self.stderr());
+            assert!(!ended && !late, "not {what}; it said:\n{}\n{}", self.stdout(), self.stderr());
             sleep(PAUSE).await;
         }
     }

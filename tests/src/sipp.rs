@@ -132,7 +132,9 @@ impl Sipp {
             let ok = "<![CDATA[\r\nSIP/2.0 200 OK\r\n[last_Via:]\r\n[last_From:]\r\n[last_To:]\r\n[last_Call-ID:]\r\n[last_CSeq:]\r\nContent-Length: 0\r\n\r\n]]>";
             format!("<recv request=\"BYE\" timeout=\"120000\"/>\n<send>{ok}</send>\n")
         } else {
-            format!("<pause/>\n<send retrans=\"500\">{bye}</send>\n<recv response=\"200\"/>\n")
+            // A repeated 200 to the INVITE is no answer to the BYE.
+            let (send, recv) = ("start_txn=\"bye\"", "response_txn=\"bye\"");
+            format!("<pause/>\n<send retrans=\"500\" {send}>{bye}</send>\n<recv response=\"200\" {recv}/>\n")
         };
         format!(
             "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<scenario name=\"caller\">\n<send retrans=\"500\">{invite}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"407\" auth=\"true\"/>\n<send>{ack_407}</send>\n<send retrans=\"500\">{invite_2}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"180\" optional=\"true\"/>\n<recv response=\"183\" optional=\"true\"/>\n<recv response=\"200\" rrs=\"true\"/>\n<send>{ack}</send>\n{end}</scenario>\n"

@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep};
 
 /// A server ends within this after it was asked to.
 pub const END: Duration = Duration::from_secs(12);
+/// The word of accounts whose money may end during a call.
+pub const POOR: &str = "p";
 /// How long anything expected of a server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -3,6 +3,7 @@
 mod commands;
 mod credit;
 mod dashboard;
+mod drain;
 mod graphql;
 mod logs;
 mod money;

@@ -4,7 +4,8 @@
 use crate::phone::TestPhone;
 use crate::program::Program;
 use crate::sipp::{MESSAGES, Sipp};
-use crate::site::Site;
+use crate::site::{POOR, Site};
+use crate::verdict::Credited;
 use ringfence::admin::{Client, Reply, Request};
 use schema::entropy::Entropy;
 use std::path::PathBuf;
@@ -16,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 /// Phones with money, accounts `u0` ….
 pub(super) const PHONES: u32 = 8;
-/// Phones with money for seconds, accounts `p0` ….
-pub(super) const POOR: u32 = 2;
+/// Phones with money for seconds.
+pub(super) const POOR_PHONES: u32 = 2;
 /// SIPp's accounts, `s0` ….
 pub(super) const SIPP: u32 = 10;
 /// SIPp's new calls a second.
@@ -28,14 +29,6 @@ const CALLS: u32 = 70_000;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// A BYE is repeated for 32 s.
 const BYE: Duration = Duration::from_secs(40);
-
-/// A credit that was acknowledged.
-#[derive(Debug, Clone)]
-pub(super) struct Credited {
-    pub(super) account: String,
-    pub(super) key: String,
-    pub(super) amount: &'static str,
-}
 
 pub(super) struct Load {
     stopping: Arc<AtomicBool>,
@@ -51,7 +44,7 @@ impl Load {
         // Numbers are dialled once; SIPp's begin with another digit.
         let numbers = Arc::new(AtomicU32::new(0));
         let mut phones = JoinSet::new();
-        for (word, count) in [("u", PHONES), ("p", POOR)] {
+        for (word, count) in [("u", PHONES), (POOR, POOR_PHONES)] {
             for n in 0..count {
                 let phone = site.phone(word, n).await;
                 let caller = Caller { phone, numbers: numbers.clone(), entropy: entropy.fork() };
@@ -145,7 +138,7 @@ async fn top_up(data_dir: PathBuf, mut entropy: Entropy, stopping: Arc<AtomicBoo
             break;
         }
         // The poor get so little that their calls are still cut.
-        let account = if n % 50 == 0 { format!("p{}", n / 50 % u64::from(POOR)) } else { format!("u{}", n % u64::from(PHONES)) };
+        let account = if n % 50 == 0 { format!("{POOR}{}", n / 50 % u64::from(POOR_PHONES)) } else { format!("u{}", n % u64::from(PHONES)) };
         let credited = Credited { account, key: format!("top-{n}"), amount: "0.01" };
         while credit(&data_dir, &credited).await.is_none() {
             sleep(Duration::from_millis(20)).await;
