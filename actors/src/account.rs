@@ -20,7 +20,10 @@ mod tests;
 use self::core::{AccountCore, Credited, Draft, Market, last_cursor};
 use crate::call::protocol::TakenUp;
 use crate::context::Context;
+use crate::failures::{Handling, Whose};
+use crate::faults::FaultPoint;
 use crate::gate::{CommitGate, Effect, NotDone};
+use crate::poison::{About, Subject, Work};
 use crate::trunk::Channel;
 use authorize::{Authorized, CallRequest, Funding, Quote, QuoteRequest};
 use failover::{AttemptFailed, NextAttempt};
@@ -46,6 +49,11 @@ impl<T: Send + 'static> Reply<T> {
     pub(crate) fn new() -> (Self, oneshot::Receiver<Result<T, NotDone>>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
+    }
+
+    /// The message is set aside.
+    fn refuse(self) {
+        let _ = self.0.send(Err(NotDone::SetAside));
     }
 
     /// Answers once the entry it depends on is committed.
@@ -76,6 +84,8 @@ pub(crate) enum AccountMsg {
     Keep(CallId, LegSide, Box<Checkpoint>),
     /// The call is over. Sent by the call actor, its supervisor or recovery; answered with the call as it is in the history.
     Settle(CallId, Box<CallEnd>, Reply<Settled>),
+    /// The call is over and cannot be settled for now: keep its end. Sent by whoever settles it; answered when it is kept.
+    KeepEnd(CallId, Box<CallEnd>, Reply<()>),
     /// What is needed to go on with a call. Sent by recovery; answered with nothing when it is not answered or not live.
     TakeUp(CallId, Reply<Option<TakenUp>>),
     /// Post money. Sent through [`crate::Actors::credit`]; answered with the transfer or why not.
@@ -99,6 +109,54 @@ pub(crate) enum AccountMsg {
     Panic,
 }
 
+impl AccountMsg {
+    /// As what it is known outside the actor when it kills it; `None`: it is no message's fault.
+    fn work(&self) -> Option<Work> {
+        let of_call = |kind, call: &CallId, n: u32| Work { kind, about: About::Call(*call, n) };
+        let whole = |kind| Work { kind, about: About::Whole };
+        Some(match self {
+            Self::Authorize(request, _) => of_call("authorize", &request.call, 0),
+            Self::NextAttempt(call, failed, ..) => of_call("next attempt", call, failed.number.into()),
+            Self::Answer(request, _) => of_call("answer", &request.call, 0),
+            Self::Renew(call, step, _) => of_call("renew", call, *step),
+            Self::Keep(call, side, _) => of_call("keep", call, u32::from(*side == LegSide::B)),
+            Self::Settle(call, ..) => of_call("settle", call, 0),
+            Self::KeepEnd(call, ..) => of_call("keep end", call, 0),
+            Self::TakeUp(call, _) => of_call("take up", call, 0),
+            Self::Credit(credit, _) => Work { kind: "credit", about: About::Key(ledger::key_hash(&credit.key.key)) },
+            Self::View(_) => whole("view"),
+            Self::Live(_) => whole("live figures"),
+            Self::Quote(..) => whole("quote"),
+            Self::Warn => whole("warn"),
+            Self::Passivate => whole("passivate"),
+            Self::Reload => whole("reload"),
+            Self::Rejected => return None,
+            #[cfg(any(test, feature = "faults"))]
+            Self::Panic => return None,
+        })
+    }
+
+    /// Answers that it is set aside, when somebody waits for an answer.
+    fn refuse(self) {
+        match self {
+            Self::Authorize(_, reply) => reply.refuse(),
+            Self::NextAttempt(.., reply) => reply.refuse(),
+            Self::Answer(_, reply) => reply.refuse(),
+            Self::Renew(.., reply) => reply.refuse(),
+            Self::Settle(.., reply) => reply.refuse(),
+            Self::KeepEnd(.., reply) => reply.refuse(),
+            Self::TakeUp(_, reply) => reply.refuse(),
+            Self::Credit(_, reply) => reply.refuse(),
+            Self::View(reply) => reply.refuse(),
+            Self::Live(reply) => reply.refuse(),
+            Self::Quote(_, reply) => reply.refuse(),
+            Self::Keep(..) | Self::Warn | Self::Passivate | Self::Reload | Self::Rejected => {}
+            #[cfg(any(test, feature = "faults"))]
+            Self::Panic => {}
+        }
+    }
+}
+
 /// The shortest pause between two looks for warnings.
 const WARNING_PAUSE: Duration = Duration::from_millis(100);
 
@@ -114,6 +172,8 @@ pub(crate) struct AccountState {
     core: AccountCore,
     gate: Arc<CommitGate>,
     warning: Option<Warning>,
+    /// The kind of message in hand.
+    kind: &'static str,
 }
 
 /// The timer of the next warning.
@@ -138,7 +198,7 @@ impl Actor for AccountActor {
         me: ActorRef<AccountMsg>,
         (core, gate): Self::Arguments,
     ) -> Result<AccountState, ActorProcessingErr> {
-        let mut state = AccountState { core, gate, warning: None };
+        let mut state = AccountState { core, gate, warning: None, kind: "start" };
         self.arm_warning(&me, &mut state);
         Ok(state)
     }
@@ -150,34 +210,62 @@ impl Actor for AccountActor {
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
         self.ctx.tally.account_messages.fetch_add(1, Ordering::Relaxed);
+        let work = message.work();
+        let handling = Handling::begin(&self.ctx, Whose::Account(self.key), work);
+        if handling.is_set_aside() {
+            message.refuse();
+            return Ok(());
+        }
+        state.kind = work.map_or("", |work| work.kind);
+        self.strike(state, FaultPoint::Received);
+        self.carry_out(&me, message, state)
+    }
+}
+
+impl AccountActor {
+    /// A place where a test may have it panic.
+    fn strike(&self, state: &AccountState, point: FaultPoint) {
+        self.ctx.strike(Subject::Account(self.key), state.kind, point);
+    }
+
+    fn carry_out(
+        &self,
+        me: &ActorRef<AccountMsg>,
+        message: AccountMsg,
+        state: &mut AccountState,
+    ) -> Result<(), ActorProcessingErr> {
         let now = self.ctx.now();
         match message {
-            AccountMsg::Authorize(request, reply) => self.authorize(&me, state, &request, reply, now),
+            AccountMsg::Authorize(request, reply) => self.authorize(me, state, &request, reply, now),
             AccountMsg::NextAttempt(call, failed, presentation, reply) => {
-                self.next_attempt(&me, state, call, &failed, &presentation, reply, now);
+                self.next_attempt(me, state, call, &failed, &presentation, reply, now);
             }
             AccountMsg::Answer(request, reply) => {
                 let (answer, draft) = state.core.answer(&request, now);
-                self.submit(&me, state, draft, reply.with(answer), now);
-                self.arm_warning(&me, state);
+                self.submit(me, state, draft, reply.with(answer), now);
+                self.arm_warning(me, state);
             }
             AccountMsg::Renew(call, step, reply) => {
                 let (answer, draft) = state.core.renew(call, step, now);
-                self.submit(&me, state, draft, reply.with(answer), now);
-                self.arm_warning(&me, state);
+                self.submit(me, state, draft, reply.with(answer), now);
+                self.arm_warning(me, state);
             }
             AccountMsg::Keep(call, side, checkpoint) => {
                 let draft = state.core.checkpoint(call, side, &checkpoint, now);
                 if draft.is_some() {
-                    self.submit(&me, state, draft, Box::new(|_| {}), now);
+                    self.submit(me, state, draft, Box::new(|_| {}), now);
                 }
             }
             AccountMsg::Settle(call, end, reply) => {
                 let transfer = self.transfer_id(now);
                 let (answer, draft) = state.core.settle(call, &end, transfer, now);
-                self.submit(&me, state, draft, reply.with(answer), now);
+                self.submit(me, state, draft, reply.with(answer), now);
                 self.tell_calls_short_of_money(state, now);
-                self.arm_warning(&me, state);
+                self.arm_warning(me, state);
+            }
+            AccountMsg::KeepEnd(call, end, reply) => {
+                let draft = state.core.keep_end(call, &end, now);
+                self.submit(me, state, draft, reply.with(()), now);
             }
             AccountMsg::TakeUp(call, reply) => {
                 let taken = state.core.take_up(call, now);
@@ -185,9 +273,9 @@ impl Actor for AccountActor {
             }
             AccountMsg::Credit(credit, reply) => {
                 let (answer, draft) = state.core.credit(&credit, self.transfer_id(now), now);
-                self.submit(&me, state, draft, reply.with(answer), now);
+                self.submit(me, state, draft, reply.with(answer), now);
                 self.tell_calls_short_of_money(state, now);
-                self.arm_warning(&me, state);
+                self.arm_warning(me, state);
             }
             AccountMsg::View(reply) => state.gate.after(state.core.seq(), reply.with(state.core.view(now))),
             AccountMsg::Live(reply) => state.gate.after(state.core.seq(), reply.with(state.core.live_view(now))),
@@ -200,9 +288,9 @@ impl Actor for AccountActor {
                 state.warning = None;
                 let draft = state.core.warn(now);
                 if draft.is_some() {
-                    self.submit(&me, state, draft, Box::new(|_| {}), now);
+                    self.submit(me, state, draft, Box::new(|_| {}), now);
                 }
-                self.arm_warning(&me, state);
+                self.arm_warning(me, state);
             }
             AccountMsg::Passivate if state.core.is_idle() && state.gate.is_quiet() => self.retire(&me),
             AccountMsg::Passivate => {}
@@ -216,9 +304,7 @@ impl Actor for AccountActor {
         }
         Ok(())
     }
-}
 
-impl AccountActor {
     fn authorize(
         &self,
         me: &ActorRef<AccountMsg>,
@@ -297,6 +383,7 @@ impl AccountActor {
         effect: Effect,
         now: Now,
     ) {
+        self.strike(state, FaultPoint::Decided);
         let Some(Draft { entry, patch }) = draft else {
             return state.gate.after(state.core.seq(), effect);
         };
@@ -328,6 +415,7 @@ impl AccountActor {
             self.ctx.tally.journal_full.fetch_add(1, Ordering::Relaxed);
             effect(Err(NotDone::Overloaded));
         }
+        self.strike(state, FaultPoint::Done);
     }
 
     fn retire(&self, me: &ActorRef<AccountMsg>) {

@@ -14,10 +14,13 @@ mod tests;
 
 use crate::account::authorize::{Authorized, CallRequest};
 use crate::account::failover::NextAttempt;
-use crate::account::settle::CallEnd;
-use crate::account::{AccountMsg, Reply as Answer, Routed};
+use crate::account::settle::Settled;
+use crate::account::{AccountMsg, Routed};
 use crate::admission::Live;
 use crate::context::Context;
+use crate::failures::{Handling, Whose};
+use crate::faults::FaultPoint;
+use crate::poison::{About, Subject, Work};
 use crate::directory::{AskError, CallEntry, ProgressCell};
 use crate::trunk::Channel;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
@@ -25,12 +28,11 @@ use protocol::{Action, Ask, Input, Reply, TakenUp};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::id::{AccountKey, CallId};
-use schema::leg::{HangupCause, LegCommand, LegEventAt, LegId, Sdp};
+use schema::leg::{HangupCause, LegCommand, LegEventAt, Sdp};
 use schema::time::Mono;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a call's actor is told.
@@ -70,8 +72,6 @@ pub(crate) struct CallActorState {
     channel: Option<Channel>,
     timer: Option<Timer>,
     waiting: Vec<oneshot::Sender<Option<Box<Call>>>>,
-    /// Counts among the node's live calls.
-    _live: Live,
 }
 
 /// The one timer, of the earliest of the machine's.
@@ -93,12 +93,12 @@ impl Actor for CallActor {
     type Msg = CallMsg;
     type State = CallActorState;
     /// The receiver says when the call is in the directory; when it never is, nothing happens.
-    type Arguments = (Start, oneshot::Receiver<()>, Live);
+    type Arguments = (Start, oneshot::Receiver<()>);
 
     async fn pre_start(
         &self,
         _: ActorRef<CallMsg>,
-        (start, registered, live): Self::Arguments,
+        (start, registered): Self::Arguments,
     ) -> Result<CallActorState, ActorProcessingErr> {
         Ok(CallActorState {
             start: Some((start, registered)),
@@ -106,7 +106,6 @@ impl Actor for CallActor {
             channel: None,
             timer: None,
             waiting: Vec::new(),
-            _live: live,
         })
     }
 
@@ -117,6 +116,9 @@ impl Actor for CallActor {
             return Ok(());
         }
         let now = self.ctx.now();
+        let begin = Work { kind: "begin", about: About::Call(self.call, 0) };
+        let _handling = Handling::begin(&self.ctx, self.whose(), Some(begin));
+        self.strike(begin.kind, FaultPoint::Received);
         let (core, actions, resumed) = match start {
             Start::New(request, offer) => {
                 let (core, actions) = CallCore::begin(*request, offer, self.ctx.retry_after_s());
@@ -129,7 +131,9 @@ impl Actor for CallActor {
             }
         };
         state.core = Some(core);
+        self.strike(begin.kind, FaultPoint::Decided);
         self.carry_out(&me, state, actions).await;
+        self.strike(begin.kind, FaultPoint::Done);
         if let Some(resumed) = resumed {
             let _ = resumed.send(());
         }
@@ -143,6 +147,13 @@ impl Actor for CallActor {
         state: &mut CallActorState,
     ) -> Result<(), ActorProcessingErr> {
         self.ctx.tally.call_messages.fetch_add(1, Ordering::Relaxed);
+        if message.is_queued() {
+            self.progress.unqueue();
+        }
+        let work = message.work(self.call);
+        let _handling = Handling::begin(&self.ctx, self.whose(), work);
+        let kind = work.map_or("", |work| work.kind);
+        self.strike(kind, FaultPoint::Received);
         let now = self.ctx.now();
         let (input, at) = match message {
             CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
@@ -160,12 +171,43 @@ impl Actor for CallActor {
             state.timer = None;
         }
         let actions = state.core.as_mut().map(|core| core.on(input, at)).unwrap_or_default();
+        self.strike(kind, FaultPoint::Decided);
         self.carry_out(&me, state, actions).await;
+        self.strike(kind, FaultPoint::Done);
         Ok(())
     }
 }
 
+impl CallMsg {
+    /// As what it is known outside the actor, for the count of panics.
+    const fn work(&self, call: CallId) -> Option<Work> {
+        let kind = match self {
+            Self::Leg(_) => "leg event",
+            Self::Input(Input::TimeOut) => "time-out",
+            Self::Input(_) => "input",
+            Self::HangUp(..) => "hang up",
+            #[cfg(any(test, feature = "faults"))]
+            Self::Panic => return None,
+        };
+        Some(Work { kind, about: About::Call(call, 0) })
+    }
+
+    /// Whether it was counted when it was sent ([`ProgressCell::queue`]).
+    const fn is_queued(&self) -> bool {
+        matches!(self, Self::Leg(_) | Self::Input(Input::FundsChanged) | Self::HangUp(..))
+    }
+}
+
 impl CallActor {
+    const fn whose(&self) -> Whose {
+        Whose::Call(self.account, self.call)
+    }
+
+    /// A place where a test may have it panic.
+    fn strike(&self, kind: &'static str, point: FaultPoint) {
+        self.ctx.strike(Subject::Call(self.call), kind, point);
+    }
+
     async fn carry_out(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, actions: Vec<Action>) {
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
@@ -198,6 +240,9 @@ impl CallActor {
         let (call, ctx, account) = (self.call, &self.ctx, self.account);
         match ask {
             Ask::Authorize(request) => {
+                let Some(_place) = ctx.authorizations.enter(account) else {
+                    return self.authorized(Authorized::Refused(busy()));
+                };
                 let ask = |reply| AccountMsg::Authorize(request.clone(), reply);
                 let answer: Result<Routed<Authorized>, _> = ctx.ask(account, ASK_LIMIT, ask).await;
                 match answer {
@@ -230,9 +275,21 @@ impl CallActor {
             Ask::Settle(end) => {
                 // The carrier's channel is free as soon as the legs are told to end.
                 state.channel = None;
-                self.progress.set_settling();
+                // It outlives this actor: a panic from here on does not change what is billed.
+                self.progress.set_end(&end);
                 let ask = |reply| AccountMsg::Settle(call, end.clone(), reply);
-                ctx.ask(account, ASK_LIMIT, ask).await.map_or(Reply::Unknown, Reply::Settled)
+                match ctx.ask(account, ASK_LIMIT, ask).await {
+                    Err(AskError::SetAside) => {
+                        let (ctx, progress) = (ctx.clone(), self.progress.clone());
+                        tokio::spawn(async move {
+                            ctx.settle_until_done(account, call, end).await;
+                            // Until here it counts among the live calls.
+                            drop(progress);
+                        });
+                        Reply::Settled(Settled::NotLive)
+                    }
+                    answer => answer.map_or(Reply::Unknown, Reply::Settled),
+                }
             }
         }
     }
@@ -279,15 +336,20 @@ impl CallActor {
 /// What an authorization without an answer means: when it is certain that nothing was done, a refusal like others.
 fn not_authorized(error: AskError) -> Option<Refusal> {
     let (code, message) = match error {
-        AskError::Unavailable => (RefusalCode::Overloaded, "the service is busy: try again in a moment"),
+        AskError::Unavailable => return Some(busy()),
+        AskError::Resting => (RefusalCode::Unavailable, "the account failed and rests: try again in a moment"),
         AskError::NotFound => (RefusalCode::AccountNotActive, "the account does not exist"),
-        AskError::NotStored | AskError::DuplicateKey | AskError::Unknown => return None,
+        AskError::NotStored | AskError::DuplicateKey | AskError::SetAside | AskError::Unknown => return None,
     };
     Some(Refusal { code, message: message.to_owned() })
 }
 
+fn busy() -> Refusal {
+    Refusal { code: RefusalCode::Overloaded, message: "the service is busy: try again in a moment".to_owned() }
+}
+
 /// The one line a call leaves in the log.
-fn log_end(call: &Call) {
+pub(crate) fn log_end(call: &Call) {
     let hangup = call.hangup.as_ref();
     tracing::info!(
         call_id = %call.id,
@@ -310,11 +372,11 @@ impl Context {
         if self.directory.knows_call(call) {
             return false;
         }
-        let progress = Arc::new(ProgressCell::default());
+        let progress = Arc::new(ProgressCell::new(live));
         let (registered, wait) = oneshot::channel();
         let runs = CallActor { ctx: self.clone(), account, call, progress: progress.clone() };
         let supervisor = self.supervisors.of_calls();
-        let started = ractor::ActorRuntime::spawn_linked_instant(None, runs, (start, wait, live), supervisor);
+        let started = ractor::ActorRuntime::spawn_linked_instant(None, runs, (start, wait), supervisor);
         let actor = match started {
             Ok((actor, _)) => actor,
             Err(error) => {
@@ -324,40 +386,6 @@ impl Context {
         };
         // Only now may it tell a leg anything: what the leg answers must find it.
         self.directory.add_call(call, CallEntry { account, actor, progress }) && registered.send(()).is_ok()
-    }
-
-    /// A call whose actor died: both legs are hung up, and it is settled at what was paid.
-    pub(crate) async fn abandon_call(self: Arc<Self>, account: AccountKey, call: CallId) {
-        let cause = HangupCause::ServiceFailure;
-        let legs = std::iter::once(LegId::a(call)).chain((1..=machine::ATTEMPTS_MAX).map(|n| LegId::b(call, n)));
-        for leg in legs {
-            let _ = self.legs.send(LegCommand::HangUp { leg, cause }).await;
-        }
-        let end = Box::new(CallEnd {
-            at: Some(self.now()),
-            hangup: service_failure(),
-            failed: None,
-            late_answer: false,
-            cut: true,
-            post_dial_delay_ms: None,
-        });
-        self.settle_until_done(account, call, end).await;
-        self.directory.remove_call(call);
-    }
-
-    /// Settles a call that no actor cares for, until the account has answered.
-    pub(crate) async fn settle_until_done(self: &Arc<Self>, account: AccountKey, call: CallId, end: Box<CallEnd>) {
-        let mut pause = Duration::from_secs(1);
-        loop {
-            let ask = |reply: Answer<_>| AccountMsg::Settle(call, end.clone(), reply);
-            match self.ask(account, ASK_LIMIT, ask).await {
-                Ok(crate::account::settle::Settled::Done(call)) => return log_end(&call),
-                Ok(crate::account::settle::Settled::NotLive) | Err(AskError::NotFound) => return,
-                Err(error) => tracing::warn!(%error, call_id = %call, "a call could not be settled yet"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
-        }
     }
 
     /// An event of a call that no actor cares for, or not any more.
@@ -383,6 +411,12 @@ pub(crate) fn service_failure() -> Hangup {
         reason: cause.as_str().to_owned(),
         redress: None,
     }
+}
+
+/// Whether a call can do without an event when too many wait. What answers or ends a leg comes once for each leg.
+pub(crate) const fn can_be_dropped(told: &LegEventAt) -> bool {
+    use schema::leg::LegEvent::{Checkpointed, Progress};
+    matches!(told.event, Progress { .. } | Checkpointed { .. })
 }
 
 /// Whether an event changes nothing, so that it is not worth a message. The caller's ACK is waited for by the SIP side.

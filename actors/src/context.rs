@@ -1,10 +1,12 @@
 //! What all actors share: the ways out (journal, legs, edge), the clocks and entropy, and the snapshots that are read
 //! without asking anybody.
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Places};
 use crate::directory::Directory;
+use crate::failures::Failures;
 use crate::hub::Hubs;
 use crate::rating::Tariffs;
+use crate::settling::Unsettled;
 use crate::supervisor::Supervisors;
 use crate::system::ActorsConfig;
 use crate::trunk::Trunks;
@@ -34,6 +36,14 @@ pub(crate) struct Context {
     pub(crate) watches: Watches,
     pub(crate) supervisors: Supervisors,
     pub(crate) admission: Admission,
+    /// Questions of clients that wait for accounts.
+    pub(crate) questions: Places,
+    /// Calls that wait to be authorized.
+    pub(crate) authorizations: Places,
+    pub(crate) failures: Failures,
+    pub(crate) unsettled: Unsettled,
+    #[cfg(any(test, feature = "faults"))]
+    pub(crate) faults: crate::faults::Faults,
     pub(crate) tally: Tally,
 }
 
@@ -46,6 +56,7 @@ pub(crate) struct Tally {
     pub(crate) calls_shed: AtomicU64,
     pub(crate) journal_full: AtomicU64,
     pub(crate) restarts: AtomicU64,
+    pub(crate) messages_dropped: AtomicU64,
 }
 
 impl Context {

@@ -3,25 +3,34 @@
 //! predecessor, also after a panic.
 
 use crate::account::core::AccountCore;
+use crate::account::settle::CallEnd;
 use crate::account::{AccountActor, AccountMsg, Reply};
+use crate::admission::Live;
 use crate::call::CallMsg;
 use crate::call::protocol::{Input, Progress};
 use crate::context::Context;
+use crate::failures::{Handling, REST_WAITED_FOR, Whose};
 use crate::gate::{CommitGate, NotDone};
+use crate::poison::{About, Work};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use ractor::{Actor, ActorId, ActorRef};
+use ractor::{Actor, ActorId, ActorRef, ActorStatus};
 use schema::call::{Call, CallState};
 use schema::id::{AccountKey, CallId};
 use schema::journal::Rejection;
 use schema::time::Mono;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::SetOnce;
 
-/// How often an account that comes and goes is asked for at most.
-const TRIES: usize = 4;
+/// How often an account that comes and goes is asked for at most. A message that kills it is set aside before.
+const TRIES: usize = 8;
+/// How often an account is started while its supervisor is being replaced, and the pause between.
+const SUPERVISOR_TRIES: usize = 20;
+const SUPERVISOR_PAUSE: Duration = Duration::from_millis(5);
+/// Most messages that wait for one call, as far as they can be done without. What ends a leg always comes through.
+const CALL_QUEUE_MAX: u32 = 256;
 
 /// Why an account gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +47,12 @@ pub enum AskError {
     /// The journal did not write it. Nothing was done.
     #[error("it could not be stored")]
     NotStored,
+    /// The account failed again and again and rests for some seconds. Nothing was done.
+    #[error("the account failed again and again and rests for a moment")]
+    Resting,
+    /// This very request made the account fail three times and is not tried any more: it may have been done or not.
+    #[error("the request made the account fail three times and is set aside")]
+    SetAside,
     /// The idempotency key belongs to a transfer posted before.
     #[error("the idempotency key is taken")]
     DuplicateKey,
@@ -102,39 +117,66 @@ pub(crate) struct CallEntry {
     pub(crate) progress: Arc<ProgressCell>,
 }
 
-/// Where a call is between its durable states. Written by its actor, read by whoever shows it.
-#[derive(Default)]
-pub(crate) struct ProgressCell(AtomicU64);
+/// What is known of a call outside its actor, and outlives it: where it is between its durable states, how it ended once that
+/// is settled, how many messages wait for it. Written by its actor, read by whoever shows it.
+pub(crate) struct ProgressCell {
+    shown: AtomicU64,
+    end: OnceLock<CallEnd>,
+    waiting: AtomicU32,
+    /// It counts among the node's live calls until it is settled.
+    _live: Live,
+}
 
 impl ProgressCell {
+    pub(crate) fn new(live: Live) -> Self {
+        Self { shown: AtomicU64::new(0), end: OnceLock::new(), waiting: AtomicU32::new(0), _live: live }
+    }
+
     pub(crate) fn set(&self, progress: Progress) {
         let coded = match progress {
             Progress::Ringing { post_dial_delay_ms } => 1 << 32 | u64::from(post_dial_delay_ms),
             Progress::Ending => 2 << 32,
         };
-        self.0.store(coded, Ordering::Release);
+        self.shown.store(coded, Ordering::Release);
     }
 
     /// Shows a live call as it is now.
     fn show(&self, call: &mut Call) {
-        let coded = self.0.load(Ordering::Acquire);
+        let coded = self.shown.load(Ordering::Acquire);
         match coded >> 32 {
             1 if call.state == CallState::Routing => {
                 call.state = CallState::Ringing;
                 call.post_dial_delay_ms = Some(coded as u32);
             }
-            2 | 3 if !call.state.is_over() => call.state = CallState::Ending,
+            2 if !call.state.is_over() => call.state = CallState::Ending,
             _ => {}
         }
     }
 
-    /// From now on nothing its legs tell changes anything.
-    pub(crate) fn set_settling(&self) {
-        self.0.store(3 << 32, Ordering::Release);
+    /// From now on nothing its legs tell changes anything: this is how it ended, whatever becomes of its actor.
+    pub(crate) fn set_end(&self, end: &CallEnd) {
+        self.set(Progress::Ending);
+        let _ = self.end.set(end.clone());
     }
 
-    pub(crate) fn is_settling(&self) -> bool {
-        self.0.load(Ordering::Acquire) >> 32 == 3
+    /// How it ended, once its account is asked to settle it.
+    pub(crate) fn end(&self) -> Option<&CallEnd> {
+        self.end.get()
+    }
+
+    /// A message for the call's actor is about to be sent. False: too many wait, and this one can be done without.
+    pub(crate) fn queue(&self, can_be_dropped: bool) -> bool {
+        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
+        let queued = before < CALL_QUEUE_MAX || !can_be_dropped;
+        if !queued {
+            self.unqueue();
+        }
+        queued
+    }
+
+    /// The call's actor took a message.
+    pub(crate) fn unqueue(&self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -251,16 +293,10 @@ impl Directory {
         self.calls.remove(&call);
     }
 
-    /// A call's actor died: which call, of which account.
-    pub(crate) fn call_died(&self, actor: ActorId) -> Option<(CallId, AccountKey)> {
-        self.calls.iter().find(|entry| entry.actor.get_id() == actor).map(|entry| (*entry.key(), entry.account))
-    }
-
-    /// All live calls, by identity.
-    pub(crate) fn all_calls(&self) -> Vec<(CallId, AccountKey)> {
-        let mut calls: Vec<_> = self.calls.iter().map(|entry| (*entry.key(), entry.account)).collect();
-        calls.sort_unstable();
-        calls
+    /// A call's actor died: which call.
+    pub(crate) fn call_died(&self, actor: ActorId) -> Option<(CallId, CallEntry)> {
+        let found = self.calls.iter().find(|entry| entry.actor.get_id() == actor);
+        found.map(|entry| (*entry.key(), entry.value().clone()))
     }
 
     pub(crate) fn calls_len(&self) -> usize {
@@ -268,7 +304,7 @@ impl Directory {
     }
 
     pub(crate) fn tell_funds_changed(&self, call: CallId) {
-        if let Some(entry) = self.call(call) {
+        if let Some(entry) = self.call(call).filter(|entry| entry.progress.queue(true)) {
             let _ = entry.actor.send_message(CallMsg::Input(Input::FundsChanged));
         }
     }
@@ -285,7 +321,7 @@ impl Directory {
 
 impl Context {
     /// Asks an account's actor, loading it if need be. When the actor goes away before it answers, its successor is asked
-    /// once more: every question may be asked twice.
+    /// again: every question may be asked more than once.
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         key: AccountKey,
@@ -293,7 +329,6 @@ impl Context {
         message: impl Fn(Reply<T>) -> AccountMsg + Send,
     ) -> Result<T, AskError> {
         let asked = async {
-            let mut swallowed = false;
             for _ in 0..TRIES {
                 let entry = self.account(key).await?;
                 let (reply, answer) = Reply::new();
@@ -305,15 +340,13 @@ impl Context {
                 match answer.await {
                     Ok(Ok(answer)) => return Ok(answer),
                     Ok(Err(NotDone::Overloaded)) => return Err(AskError::Unavailable),
+                    Ok(Err(NotDone::SetAside)) => return Err(AskError::SetAside),
                     Ok(Err(NotDone::Rejected(Rejection::DuplicateKey { .. }))) => return Err(AskError::DuplicateKey),
                     Ok(Err(NotDone::Rejected(Rejection::Failed))) => return Err(AskError::NotStored),
                     // Nothing was done, and nothing this actor knows is true any more: its successor is asked.
                     Ok(Err(NotDone::Rejected(Rejection::Fenced))) => self.directory.retire(key, entry.generation),
-                    Err(_) if swallowed => break,
-                    Err(_) => {
-                        swallowed = true;
-                        self.directory.retire(key, entry.generation);
-                    }
+                    // It panicked, or went away with the question in its mailbox.
+                    Err(_) => self.directory.retire(key, entry.generation),
                 }
             }
             Err(AskError::Unknown)
@@ -344,7 +377,15 @@ impl Context {
         if let Some(gate) = predecessor {
             gate.quiet().await;
         }
-        let result = self.start_account(key).await;
+        let rest = self.failures.account_rests(key, self.now().mono);
+        let result = if rest > REST_WAITED_FOR {
+            Err(AskError::Resting)
+        } else {
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
+            }
+            self.start_account(key).await
+        };
         match &result {
             Ok(entry) => {
                 self.directory.accounts.insert(key, Slot::Live(entry.clone()));
@@ -364,11 +405,14 @@ impl Context {
                 return Err(AskError::Unavailable);
             }
         };
+        // Rows that contradict the rules stop it here, in a panic.
+        let loading = Handling::begin(self, Whose::Account(key), Some(Work { kind: "load", about: About::Whole }));
         let core = AccountCore::load(loaded, self.config.boot);
+        drop(loading);
         let gate = Arc::new(CommitGate::new(core.seq()));
         let generation = self.directory.generations.fetch_add(1, Ordering::Relaxed);
         let actor = AccountActor { ctx: self.clone(), key, generation };
-        let supervisor = self.supervisors.of_account(key);
+        let supervisor = self.supervisor_of(key).await;
         match AccountActor::spawn_linked(None, actor, (core, gate.clone()), supervisor).await {
             Ok((actor, _)) => {
                 let used = Arc::new(AtomicU64::new(self.now().mono.0));
@@ -379,5 +423,17 @@ impl Context {
                 Err(AskError::Unavailable)
             }
         }
+    }
+
+    /// The supervisor of an account; one that failed is replaced in a moment.
+    async fn supervisor_of(&self, key: AccountKey) -> ractor::ActorCell {
+        for _ in 0..SUPERVISOR_TRIES {
+            let supervisor = self.supervisors.of_account(key);
+            if supervisor.get_status() < ActorStatus::Stopping {
+                return supervisor;
+            }
+            tokio::time::sleep(SUPERVISOR_PAUSE).await;
+        }
+        self.supervisors.of_account(key)
     }
 }

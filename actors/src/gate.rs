@@ -15,6 +15,8 @@ pub(crate) enum NotDone {
     Overloaded,
     /// Its entry, or one before it, was rejected.
     Rejected(Rejection),
+    /// The message killed its actor three times: it is not handled any more.
+    SetAside,
 }
 
 /// Runs once, after the commit or the rejection it waits for. Quick, never blocks.

@@ -6,7 +6,7 @@ use crate::account::settle::CallEnd;
 use crate::call::machine::ASK_LIMIT;
 use crate::call::{Start, service_failure};
 use crate::context::Context;
-use schema::call::LiveCall;
+use schema::call::{CallState, LiveCall};
 use schema::edge::EdgeCommand;
 use schema::id::{AccountKey, CallId, CallNo};
 use schema::leg::{HangupCause, LegCommand, LegId};
@@ -75,7 +75,8 @@ async fn take_up(
     live: &LiveCall,
 ) -> Result<Option<oneshot::Receiver<()>>, Lost> {
     let call = live.call.id;
-    if live.answered.is_some() {
+    // One that is ending was over before: its settlement had been set aside.
+    if live.answered.is_some() && live.call.state != CallState::Ending {
         match ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::TakeUp(call, reply)).await {
             Ok(Some(taken)) => {
                 let (told, resumed) = oneshot::channel();
@@ -97,7 +98,7 @@ async fn take_up(
     // The end of a call that cannot be taken up is unknown: it is billed to its last proof of life.
     let end = CallEnd {
         at: live.answered.is_none().then(|| ctx.now()),
-        hangup: service_failure(),
+        hangup: live.call.hangup.clone().unwrap_or_else(service_failure),
         failed: None,
         late_answer: false,
         cut: false,

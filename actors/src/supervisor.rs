@@ -1,60 +1,77 @@
-//! The supervision tree (see the crate's documentation for the picture and for what each actor loses).
+//! The supervision tree (see the crate's documentation for the picture and for what each actor loses). How long something
+//! rests before it is started again is decided in [`crate::restarts`] and remembered in [`crate::failures`].
 
 use crate::context::Context;
-use crate::trunk::{TrunkActor, TrunkMsg, Trunks};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use crate::failures::{ACCOUNT_SUPERVISORS, Supervisor, shard};
+use crate::trunk::{TrunkActor, TrunkMsg};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use schema::carrier::Trunk;
 use schema::id::{AccountKey, TrunkId};
-use schema::time::Mono;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Duration;
-
-/// Accounts are spread over so many supervisors: ractor's links of one supervisor are one lock.
-const ACCOUNT_SUPERVISORS: usize = 64;
-/// Accounts of one supervisor that are loaded again at once after a panic, within [`RESTART_WINDOW`]. Beyond, an account is
-/// loaded again only when somebody asks for it, so that one that panics at each start cannot keep the node busy.
-const RESTARTS_MAX: usize = 5;
-const RESTART_WINDOW: Duration = Duration::from_secs(10);
+use tokio::sync::SetOnce;
 
 /// The supervisors, reachable without asking anybody.
 #[derive(Default)]
 pub(crate) struct Supervisors {
     root: OnceLock<ActorRef<()>>,
     cells: RwLock<Cells>,
+    /// The end of the tree is wanted.
+    stopping: AtomicBool,
+    /// The tree ended though nobody wanted it.
+    gave_up: SetOnce<()>,
 }
 
 #[derive(Default)]
 struct Cells {
-    accounts: Vec<ActorCell>,
-    calls: Option<ActorCell>,
+    accounts: Vec<ActorRef<SupervisorMsg>>,
     trunks: Option<ActorRef<TrunksMsg>>,
+}
+
+/// What a supervisor of accounts is told: nothing but by tests.
+pub(crate) enum SupervisorMsg {
+    /// Panic. Sent by tests only.
+    #[cfg(any(test, feature = "faults"))]
+    Panic,
 }
 
 impl Supervisors {
     /// Starts the tree.
     pub(crate) async fn start(ctx: &Arc<Context>) -> Result<(), ractor::SpawnErr> {
-        let (root, _) = RootSupervisor::spawn(None, RootSupervisor { ctx: Arc::downgrade(ctx) }, ()).await?;
+        let (root, ended) = RootSupervisor::spawn(None, RootSupervisor { ctx: Arc::downgrade(ctx) }, ()).await?;
         let _ = ctx.supervisors.root.set(root);
+        let watched = Arc::downgrade(ctx);
+        tokio::spawn(async move {
+            let _ = ended.await;
+            if let Some(ctx) = watched.upgrade().filter(|ctx| !ctx.supervisors.stopping.load(Ordering::Acquire)) {
+                ctx.admission.close();
+                let _ = ctx.supervisors.gave_up.set(());
+            }
+        });
         Ok(())
     }
 
     pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
         if let Some(root) = self.root.get() {
             root.stop(None);
         }
     }
 
-    pub(crate) fn of_account(&self, key: AccountKey) -> ActorCell {
-        let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
-        let shard = usize::try_from(key.0.rem_euclid(ACCOUNT_SUPERVISORS as i64)).unwrap_or(0);
-        cells.accounts.get(shard).cloned().expect("the tree starts before any account")
+    /// Returns when the tree ended though nobody wanted it.
+    pub(crate) async fn gave_up(&self) {
+        self.gave_up.wait().await;
     }
 
-    pub(crate) fn of_calls(&self) -> ActorCell {
+    pub(crate) fn of_account(&self, key: AccountKey) -> ActorCell {
         let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
-        cells.calls.clone().expect("the tree starts before any call")
+        cells.accounts.get(shard(key)).map(ActorRef::get_cell).expect("the tree starts before any account")
+    }
+
+    /// Calls hang on the root: a supervisor of their own would take all of them with it when it fails.
+    pub(crate) fn of_calls(&self) -> ActorCell {
+        self.root.get().map(ActorRef::get_cell).expect("the tree starts before any call")
     }
 
     fn trunks(&self) -> Option<ActorRef<TrunksMsg>> {
@@ -66,9 +83,26 @@ impl Supervisors {
             let _ = trunks.send_message(message);
         }
     }
+
+    #[cfg(any(test, feature = "faults"))]
+    pub(crate) fn panic_accounts(&self, shard: usize) {
+        let supervisor = self.cells.read().unwrap_or_else(PoisonError::into_inner).accounts.get(shard).cloned();
+        if let Some(supervisor) = supervisor {
+            let _ = supervisor.send_message(SupervisorMsg::Panic);
+        }
+    }
+
+    fn which(&self, dead: ActorId) -> Option<Supervisor> {
+        let cells = self.cells.read().unwrap_or_else(PoisonError::into_inner);
+        if cells.trunks.as_ref().is_some_and(|trunks| trunks.get_id() == dead) {
+            return Some(Supervisor::Trunks);
+        }
+        cells.accounts.iter().position(|cell| cell.get_id() == dead).map(Supervisor::Accounts)
+    }
 }
 
-/// Starts the other supervisors and starts one again when it dies. Its own end is the end of the node.
+/// Starts the other supervisors and starts one again when it dies; has a call settled whose actor dies. When supervisors die
+/// more often than their intensity allows it gives up, and the node ends: the next process takes the live calls up.
 struct RootSupervisor {
     ctx: Weak<Context>,
 }
@@ -84,7 +118,6 @@ impl Actor for RootSupervisor {
         for shard in 0..ACCOUNT_SUPERVISORS {
             cells.accounts.push(start_accounts(&ctx, shard, me.get_cell()).await?);
         }
-        cells.calls = Some(start_calls(&ctx, me.get_cell()).await?);
         cells.trunks = Some(start_trunks(&ctx, me.get_cell()).await?);
         *ctx.supervisors.cells.write().unwrap_or_else(PoisonError::into_inner) = cells;
         Ok(())
@@ -98,47 +131,56 @@ impl Actor for RootSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         let SupervisionEvent::ActorFailed(dead, error) = event else { return Ok(()) };
         let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
-        tracing::error!(%error, "a supervisor failed and is started again");
-        let shard = {
-            let cells = ctx.supervisors.cells.read().unwrap_or_else(PoisonError::into_inner);
-            cells.accounts.iter().position(|cell| cell.get_id() == dead.get_id())
-        };
-        let is_calls = ctx.supervisors.of_calls().get_id() == dead.get_id();
-        match (shard, is_calls) {
-            (Some(shard), _) => {
-                let cell = start_accounts(&ctx, shard, me.get_cell()).await?;
-                ctx.supervisors.cells.write().unwrap_or_else(PoisonError::into_inner).accounts[shard] = cell;
-            }
-            (None, true) => {
-                let cell = start_calls(&ctx, me.get_cell()).await?;
-                ctx.supervisors.cells.write().unwrap_or_else(PoisonError::into_inner).calls = Some(cell);
-                // Its call actors ended with it.
-                for (call, account) in ctx.directory.all_calls() {
-                    tokio::spawn(ctx.clone().abandon_call(account, call));
+        ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
+        match ctx.supervisors.which(dead.get_id()) {
+            Some(supervisor) => start_again(&ctx, supervisor, me.get_cell(), &error).await,
+            None => {
+                tracing::error!(%error, "a call's actor failed");
+                if let Some((call, entry)) = ctx.directory.call_died(dead.get_id()) {
+                    tokio::spawn(ctx.abandon_call(entry.account, call, entry.progress));
                 }
-            }
-            (None, false) => {
-                let trunks = start_trunks(&ctx, me.get_cell()).await?;
-                ctx.supervisors.cells.write().unwrap_or_else(PoisonError::into_inner).trunks = Some(trunks);
-                ctx.supervisors.tell_trunks(TrunksMsg::Replaced(ctx.tariffs.load().trunks.clone()));
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 
-async fn start_accounts(ctx: &Arc<Context>, shard: usize, root: ActorCell) -> Result<ActorCell, ActorProcessingErr> {
-    let actor = AccountsSupervisor { ctx: Arc::downgrade(ctx), shard };
-    Ok(AccountsSupervisor::spawn_linked(None, actor, (), root).await?.0.get_cell())
+async fn start_again(
+    ctx: &Arc<Context>,
+    supervisor: Supervisor,
+    root: ActorCell,
+    error: &ActorProcessingErr,
+) -> Result<(), ActorProcessingErr> {
+    if ctx.failures.supervisor_failed(supervisor, ctx.now().mono) {
+        tracing::error!(%error, "supervisors fail again and again: the node ends");
+        return Err("supervisors fail again and again".into());
+    }
+    tracing::error!(%error, "a supervisor failed and is started again");
+    match supervisor {
+        Supervisor::Accounts(shard) => {
+            let cell = start_accounts(ctx, shard, root).await?;
+            ctx.supervisors.cells.write().unwrap_or_else(PoisonError::into_inner).accounts[shard] = cell;
+        }
+        Supervisor::Trunks => {
+            let trunks = start_trunks(ctx, root).await?;
+            ctx.supervisors.cells.write().unwrap_or_else(PoisonError::into_inner).trunks = Some(trunks);
+            ctx.supervisors.tell_trunks(TrunksMsg::Replaced(ctx.tariffs.load().trunks.clone()));
+        }
+    }
+    Ok(())
 }
 
-async fn start_calls(ctx: &Arc<Context>, root: ActorCell) -> Result<ActorCell, ActorProcessingErr> {
-    let actor = CallsSupervisor { ctx: Arc::downgrade(ctx) };
-    Ok(CallsSupervisor::spawn_linked(None, actor, (), root).await?.0.get_cell())
+async fn start_accounts(
+    ctx: &Arc<Context>,
+    shard: usize,
+    root: ActorCell,
+) -> Result<ActorRef<SupervisorMsg>, ActorProcessingErr> {
+    let actor = AccountsSupervisor { ctx: Arc::downgrade(ctx), shard };
+    Ok(AccountsSupervisor::spawn_linked(None, actor, (), root).await?.0)
 }
 
 async fn start_trunks(ctx: &Arc<Context>, root: ActorCell) -> Result<ActorRef<TrunksMsg>, ActorProcessingErr> {
-    let actor = TrunksSupervisor { trunks: ctx.trunks.clone() };
+    let actor = TrunksSupervisor { ctx: Arc::downgrade(ctx) };
     Ok(TrunksSupervisor::spawn_linked(None, actor, (), root).await?.0)
 }
 
@@ -149,30 +191,38 @@ struct AccountsSupervisor {
 }
 
 impl Actor for AccountsSupervisor {
-    type Msg = ();
-    type State = VecDeque<Mono>;
+    type Msg = SupervisorMsg;
+    type State = ();
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<VecDeque<Mono>, ActorProcessingErr> {
-        Ok(VecDeque::new())
+    async fn pre_start(&self, _: ActorRef<SupervisorMsg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<SupervisorMsg>,
+        message: SupervisorMsg,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            #[cfg(any(test, feature = "faults"))]
+            SupervisorMsg::Panic => panic!("a fault was injected into a supervisor"),
+        }
     }
 
     async fn handle_supervisor_evt(
         &self,
-        _: ActorRef<()>,
+        _: ActorRef<SupervisorMsg>,
         event: SupervisionEvent,
-        restarts: &mut VecDeque<Mono>,
+        (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         let SupervisionEvent::ActorFailed(dead, error) = event else { return Ok(()) };
         let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
         tracing::error!(%error, shard = self.shard, "an account's actor failed");
         ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
-        let Some((key, has_calls)) = ctx.directory.account_died(dead.get_id()) else { return Ok(()) };
-        let now = ctx.now().mono;
-        restarts.retain(|at| now.since(*at) < RESTART_WINDOW);
         // Its calls go on; only warnings need the account before somebody asks for it.
-        if has_calls && restarts.len() < RESTARTS_MAX {
-            restarts.push_back(now);
+        if let Some((key, true)) = ctx.directory.account_died(dead.get_id()) {
             tokio::spawn(async move {
                 if let Err(error) = ctx.account(key).await {
                     tracing::error!(%error, "an account could not be loaded again");
@@ -183,40 +233,9 @@ impl Actor for AccountsSupervisor {
     }
 }
 
-/// Watches over the call actors.
-struct CallsSupervisor {
-    ctx: Weak<Context>,
-}
-
-impl Actor for CallsSupervisor {
-    type Msg = ();
-    type State = ();
-    type Arguments = ();
-
-    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        _: ActorRef<()>,
-        event: SupervisionEvent,
-        (): &mut (),
-    ) -> Result<(), ActorProcessingErr> {
-        let SupervisionEvent::ActorFailed(dead, error) = event else { return Ok(()) };
-        let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
-        tracing::error!(%error, "a call's actor failed");
-        ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
-        if let Some((call, account)) = ctx.directory.call_died(dead.get_id()) {
-            tokio::spawn(ctx.abandon_call(account, call));
-        }
-        Ok(())
-    }
-}
-
 /// Watches over the trunk actors.
 struct TrunksSupervisor {
-    trunks: Arc<Trunks>,
+    ctx: Weak<Context>,
 }
 
 /// What the trunks' supervisor is told.
@@ -225,41 +244,67 @@ pub(crate) enum TrunksMsg {
     Replaced(Vec<Trunk>),
     /// A probe of a trunk was answered, or not. Sent by the SIP edge; passed to the trunk's actor.
     Probed(TrunkId, bool),
+    /// A trunk that failed has rested. Sent by the supervisor's own timer; not answered.
+    Rested(TrunkId),
+    /// Panic: the supervisor, or a trunk's actor. Sent by tests only.
+    #[cfg(any(test, feature = "faults"))]
+    Panic(Option<TrunkId>),
+}
+
+/// The trunks that have an actor, and those that rest before they have one again.
+#[derive(Default)]
+struct TrunkActors {
+    running: BTreeMap<TrunkId, ActorRef<TrunkMsg>>,
+    resting: BTreeSet<TrunkId>,
 }
 
 impl Actor for TrunksSupervisor {
     type Msg = TrunksMsg;
-    type State = BTreeMap<TrunkId, ActorRef<TrunkMsg>>;
+    type State = TrunkActors;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<TrunksMsg>, (): ()) -> Result<Self::State, ActorProcessingErr> {
-        Ok(BTreeMap::new())
+    async fn pre_start(&self, _: ActorRef<TrunksMsg>, (): ()) -> Result<TrunkActors, ActorProcessingErr> {
+        Ok(TrunkActors::default())
     }
 
     async fn handle(
         &self,
         me: ActorRef<TrunksMsg>,
         message: TrunksMsg,
-        actors: &mut Self::State,
+        actors: &mut TrunkActors,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             TrunksMsg::Replaced(trunks) => {
-                actors.retain(|id, actor| {
-                    let stays = trunks.iter().any(|trunk| trunk.id == *id);
-                    if !stays {
+                let stays = |id: &TrunkId| trunks.iter().any(|trunk| trunk.id == *id);
+                actors.resting.retain(stays);
+                actors.running.retain(|id, actor| {
+                    if !stays(id) {
                         actor.stop(None);
                     }
-                    stays
+                    stays(id)
                 });
-                for trunk in trunks {
-                    if let std::collections::btree_map::Entry::Vacant(slot) = actors.entry(trunk.id) {
-                        slot.insert(self.start(trunk.id, me.get_cell()).await?);
+                for trunk in &trunks {
+                    if !actors.running.contains_key(&trunk.id) && !actors.resting.contains(&trunk.id) {
+                        actors.running.insert(trunk.id, self.start(trunk.id, me.get_cell()).await?);
                     }
                 }
             }
             TrunksMsg::Probed(trunk, up) => {
-                if let Some(actor) = actors.get(&trunk) {
+                if let Some(actor) = actors.running.get(&trunk) {
                     let _ = actor.send_message(TrunkMsg::Probed { up });
+                }
+            }
+            TrunksMsg::Rested(trunk) => {
+                if actors.resting.remove(&trunk) {
+                    actors.running.insert(trunk, self.start(trunk, me.get_cell()).await?);
+                }
+            }
+            #[cfg(any(test, feature = "faults"))]
+            TrunksMsg::Panic(None) => panic!("a fault was injected into a supervisor"),
+            #[cfg(any(test, feature = "faults"))]
+            TrunksMsg::Panic(Some(trunk)) => {
+                if let Some(actor) = actors.running.get(&trunk) {
+                    let _ = actor.send_message(TrunkMsg::Panic);
                 }
             }
         }
@@ -270,13 +315,25 @@ impl Actor for TrunksSupervisor {
         &self,
         me: ActorRef<TrunksMsg>,
         event: SupervisionEvent,
-        actors: &mut Self::State,
+        actors: &mut TrunkActors,
     ) -> Result<(), ActorProcessingErr> {
         let SupervisionEvent::ActorFailed(dead, error) = event else { return Ok(()) };
+        let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
         tracing::error!(%error, "a trunk's actor failed");
-        let found = actors.iter().find(|(_, actor)| actor.get_id() == dead.get_id()).map(|(id, _)| *id);
-        if let Some(trunk) = found {
-            actors.insert(trunk, self.start(trunk, me.get_cell()).await?);
+        ctx.tally.restarts.fetch_add(1, Ordering::Relaxed);
+        let found = actors.running.iter().find(|(_, actor)| actor.get_id() == dead.get_id()).map(|(id, _)| *id);
+        let Some(trunk) = found else { return Ok(()) };
+        actors.running.remove(&trunk);
+        let rest = ctx.failures.trunk_failed(trunk, ctx.now().mono);
+        if rest.is_zero() {
+            actors.running.insert(trunk, self.start(trunk, me.get_cell()).await?);
+        } else {
+            // Meanwhile the trunk stays as it was probed last.
+            actors.resting.insert(trunk);
+            tokio::spawn(async move {
+                tokio::time::sleep(rest).await;
+                let _ = me.send_message(TrunksMsg::Rested(trunk));
+            });
         }
         Ok(())
     }
@@ -284,7 +341,7 @@ impl Actor for TrunksSupervisor {
 
 impl TrunksSupervisor {
     async fn start(&self, trunk: TrunkId, me: ActorCell) -> Result<ActorRef<TrunkMsg>, ActorProcessingErr> {
-        let actor = TrunkActor { trunk, trunks: self.trunks.clone() };
+        let actor = TrunkActor { trunk, ctx: self.ctx.clone() };
         Ok(TrunkActor::spawn_linked(None, actor, (), me).await?.0)
     }
 }

@@ -6,20 +6,23 @@ use crate::account::caller_id::CallerChoice;
 use crate::account::core::Credited;
 use crate::account::ledger::{Credit, CreditRefused};
 use crate::account::view::{AccountView, LiveView};
-use crate::admission::Admission;
+use crate::admission::{Admission, Places};
 use crate::call::machine::ASK_LIMIT;
 use crate::call::{self, CallMsg, Start};
 use crate::context::{Context, Tally};
 use crate::directory::{AskError, Directory};
 use crate::edge::Edge;
+use crate::failures::Failures;
 use crate::hub::{self, EventItem, Hubs};
+use crate::poison::SetAside;
 use crate::rating::Tariffs;
+use crate::settling::Unsettled;
 use crate::supervisor::{Supervisors, TrunksMsg};
 use crate::trunk::Trunks;
 use crate::watches::Watches;
 use arc_swap::ArcSwap;
 use futures_util::Stream;
-use schema::call::{Call, CallMode};
+use schema::call::{Call, CallMode, RefusalCode};
 use schema::edge::{EdgeCommand, EdgeEvent, TrunkAddress};
 use schema::entropy::Entropy;
 use schema::event::EventCursor;
@@ -116,8 +119,20 @@ pub struct Counts {
     pub calls_shed: u64,
     /// Decisions refused because the journal was full.
     pub journal_full: u64,
-    /// Actors that failed.
+    /// Actors that failed, by a panic or because an entry was rejected.
     pub restarts: u64,
+    /// Those of them that panicked while they handled something.
+    pub panics: u64,
+    /// Accounts and trunks that failed again and again and rest now, and accounts whose new calls do.
+    pub resting: usize,
+    /// Supervisors that see more failures than their intensity allows.
+    pub beyond_intensity: usize,
+    /// Messages that are set aside now; see [`Actors::set_aside`].
+    pub set_aside: usize,
+    /// Calls that are over and not settled yet, and that no actor cares for.
+    pub unsettled_calls: usize,
+    /// Messages to calls that were dropped because too many waited.
+    pub messages_dropped: u64,
     /// Messages handled by account actors.
     pub account_messages: u64,
     /// Messages handled by call actors.
@@ -165,6 +180,12 @@ impl Actors {
             watches: Watches::default(),
             supervisors: Supervisors::default(),
             admission,
+            questions: Places::default(),
+            authorizations: Places::default(),
+            failures: Failures::default(),
+            unsettled: Unsettled::default(),
+            #[cfg(any(test, feature = "faults"))]
+            faults: crate::faults::Faults::default(),
             tally: Tally::default(),
         });
         Supervisors::start(&ctx).await?;
@@ -189,8 +210,12 @@ impl Actors {
             LegEvent::Invited(invited) => self.invited(*invited, event.at),
             _ if call::is_silent(&event) => {}
             _ => match self.ctx.directory.call(call) {
-                Some(entry) if !entry.progress.is_settling() => {
-                    let _ = entry.actor.send_message(CallMsg::Leg(Box::new(event)));
+                Some(entry) if entry.progress.end().is_none() => {
+                    if entry.progress.queue(call::can_be_dropped(&event)) {
+                        let _ = entry.actor.send_message(CallMsg::Leg(Box::new(event)));
+                    } else {
+                        self.ctx.tally.messages_dropped.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 _ => self.ctx.stray(&event),
             },
@@ -200,7 +225,12 @@ impl Actors {
     fn invited(&self, invited: Invited, at: schema::time::Now) {
         let ctx = &self.ctx;
         let leg = invited.leg;
-        let live = match ctx.admission.admit(ctx.config.max_live_calls, at.mono) {
+        let admitted = if ctx.failures.allow_call(invited.account, at.mono) {
+            ctx.admission.admit(ctx.config.max_live_calls, at.mono)
+        } else {
+            Err(RefusalCode::Unavailable)
+        };
+        let live = match admitted {
             Ok(live) => live,
             Err(code) => {
                 ctx.tally.calls_shed.fetch_add(1, Ordering::Relaxed);
@@ -237,6 +267,7 @@ impl Actors {
     /// # Errors
     /// There is none, or it gave no answer.
     pub async fn view(&self, account: AccountKey) -> Result<Arc<AccountView>, AskError> {
+        let _place = self.ctx.questions.enter(account).ok_or(AskError::Unavailable)?;
         let mut view = self.ctx.ask(account, ASK_LIMIT, AccountMsg::View).await?;
         self.ctx.directory.show_progress(&mut view.live_calls);
         Ok(Arc::new(view))
@@ -247,6 +278,7 @@ impl Actors {
     /// # Errors
     /// There is no such account, or it gave no answer. A call that would be refused is no error: see its explanation.
     pub async fn quote(&self, account: AccountKey, request: QuoteRequest) -> Result<Quote, AskError> {
+        let _place = self.ctx.questions.enter(account).ok_or(AskError::Unavailable)?;
         let request = Box::new(request);
         self.ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::Quote(request.clone(), reply)).await
     }
@@ -261,6 +293,9 @@ impl Actors {
                 return Err(HangUpError::NotFound);
             }
             let (reply, ended) = oneshot::channel();
+            if !entry.progress.queue(true) {
+                return Err(HangUpError::Unknown);
+            }
             let told = entry.actor.send_message(CallMsg::HangUp(HangupCause::Requested, reply)).is_ok();
             let ended = if told { tokio::time::timeout(HANG_UP_LIMIT, ended).await } else { Ok(Ok(None)) };
             match ended {
@@ -294,6 +329,7 @@ impl Actors {
         if let Some(answer) = self.credited_before(account, &credit).await? {
             return answer;
         }
+        let _place = self.ctx.questions.enter(account).ok_or(AskError::Unavailable)?;
         let credit = Box::new(credit);
         let asked = self.ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::Credit(credit.clone(), reply)).await;
         match asked {
@@ -411,10 +447,30 @@ impl Actors {
         self.ctx.supervisors.stop();
     }
 
+    /// Returns when the supervisors failed so often that the tree ended: no account and no call is served any more, what is
+    /// stored is whole. End the process then: the next one takes the live calls up.
+    pub async fn failed(&self) {
+        self.ctx.supervisors.gave_up().await;
+    }
+
+    /// Whether new calls should be sent here: not while so many calls fail that none is let in.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.ctx.failures.calls_are_beyond(self.ctx.now().mono)
+    }
+
+    /// Messages that killed their actor three times: refused until they may be tried again, after 15 minutes. At most 1,024.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        self.ctx.failures.set_aside(self.ctx.now())
+    }
+
     /// Figures for `/metrics`.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let Context { directory, hubs, watches, journal, tally, .. } = &*self.ctx;
+        let Context { directory, hubs, watches, journal, tally, failures, unsettled, .. } = &*self.ctx;
+        let now = self.ctx.now();
+        let (panics, resting, beyond_intensity) = failures.counts(now.mono);
         let past = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         Counts {
             live_calls: directory.calls_len(),
@@ -426,6 +482,12 @@ impl Actors {
             calls_shed: past(&tally.calls_shed),
             journal_full: past(&tally.journal_full),
             restarts: past(&tally.restarts),
+            panics,
+            resting,
+            beyond_intensity,
+            set_aside: failures.set_aside(now).len(),
+            unsettled_calls: unsettled.len(),
+            messages_dropped: past(&tally.messages_dropped),
             account_messages: past(&tally.account_messages),
             call_messages: past(&tally.call_messages),
         }
@@ -447,6 +509,31 @@ impl Actors {
         if let Some(entry) = self.ctx.directory.call(call) {
             let _ = entry.actor.send_message(CallMsg::Panic);
         }
+    }
+
+    /// Makes a trunk's actor panic, if there is one.
+    pub fn panic_trunk(&self, trunk: TrunkId) {
+        self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(Some(trunk)));
+    }
+
+    /// Makes the supervisor of an account panic; all loaded accounts of it end with it.
+    pub fn panic_supervisor_of(&self, account: AccountKey) {
+        self.ctx.supervisors.panic_accounts(crate::failures::shard(account));
+    }
+
+    /// Makes the trunks' supervisor panic.
+    pub fn panic_trunks_supervisor(&self) {
+        self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(None));
+    }
+
+    /// Has an actor panic when it handles its next message that fits, wherever the fault says.
+    pub fn arm(&self, subject: crate::poison::Subject, fault: crate::faults::Fault) {
+        self.ctx.faults.arm(subject, fault);
+    }
+
+    /// Takes back all faults that wait; gives how many panics they would have been.
+    pub fn disarm(&self) -> u32 {
+        self.ctx.faults.disarm()
     }
 }
 

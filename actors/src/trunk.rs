@@ -1,6 +1,10 @@
 //! A trunk: whether it is up, how many calls it carries, how many it takes a second. The gauge is shared, so that an account
 //! plans its routes without asking anybody; its actor alone says whether the trunk is up.
 
+use crate::context::Context;
+use crate::failures::{Handling, Whose};
+use crate::faults::FaultPoint;
+use crate::poison::{About, Subject, Work};
 use crate::routing::TrunkStatus;
 use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -9,7 +13,7 @@ use schema::id::TrunkId;
 use schema::time::Mono;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A limit of events per second: a bucket that refills evenly and holds one second's worth.
 #[derive(Debug)]
@@ -155,13 +159,16 @@ impl Gauge {
 /// One carrier gateway's actor. Nothing is lost with it: its figures stand outside.
 pub(crate) struct TrunkActor {
     pub(crate) trunk: TrunkId,
-    pub(crate) trunks: Arc<Trunks>,
+    pub(crate) ctx: Weak<Context>,
 }
 
 /// What a trunk's actor is told.
 pub(crate) enum TrunkMsg {
     /// A probe was answered, or not. Sent by the SIP edge; answered by nothing.
     Probed { up: bool },
+    /// Panic. Sent by tests only.
+    #[cfg(any(test, feature = "faults"))]
+    Panic,
 }
 
 impl Actor for TrunkActor {
@@ -174,8 +181,21 @@ impl Actor for TrunkActor {
     }
 
     async fn handle(&self, _: ActorRef<TrunkMsg>, message: TrunkMsg, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
+        let work = match message {
+            TrunkMsg::Probed { up } => Some(Work { kind: if up { "up" } else { "down" }, about: About::Whole }),
+            #[cfg(any(test, feature = "faults"))]
+            TrunkMsg::Panic => None,
+        };
+        let handling = Handling::begin(&ctx, Whose::Trunk(self.trunk), work);
+        if handling.is_set_aside() {
+            return Ok(());
+        }
+        ctx.strike(Subject::Trunk(self.trunk), work.map_or("", |work| work.kind), FaultPoint::Received);
         match message {
-            TrunkMsg::Probed { up } => self.trunks.set_up(self.trunk, up),
+            TrunkMsg::Probed { up } => ctx.trunks.set_up(self.trunk, up),
+            #[cfg(any(test, feature = "faults"))]
+            TrunkMsg::Panic => panic!("a fault was injected into a trunk"),
         }
         Ok(())
     }

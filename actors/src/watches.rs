@@ -60,6 +60,7 @@ impl Context {
     }
 
     async fn live_view(self: &Arc<Self>, account: AccountKey) -> Result<Arc<LiveView>, AskError> {
+        let _place = self.questions.enter(account).ok_or(AskError::Unavailable)?;
         let mut view = self.ask(account, ASK_LIMIT, AccountMsg::Live).await?;
         self.directory.show_progress(&mut view.live_calls);
         Ok(Arc::new(view))

@@ -12,7 +12,7 @@ use super::limits::RecentCalls;
 use crate::rating::Tariffs;
 use crate::routing::TrunkStatus;
 use schema::account::{AccountFigures, AccountProfile, CallbackPhone, CallerId};
-use schema::call::{LegSide, LiveCall};
+use schema::call::{CallState, LegSide, LiveCall};
 use schema::event::{EventBody, EventCursor};
 use schema::id::{CallId, CallNo, Seq, TransferId, TrunkId};
 use schema::journal::{Change, Entry};
@@ -215,6 +215,9 @@ impl AccountCore {
     /// How long the B-leg has been talking at `at`; `None` before its answer.
     pub(super) fn talk(&self, live: &LiveCall, at: Now) -> Option<std::time::Duration> {
         let answered = live.answered.as_ref()?;
+        if live.call.state == CallState::Ending {
+            return Some(super::meter::proved(answered, live.proof_of_life.as_ref()));
+        }
         Some(super::meter::talk(answered, live.proof_of_life.as_ref(), at, self.boot))
     }
 

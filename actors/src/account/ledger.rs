@@ -58,6 +58,15 @@ pub fn credit_request_hash(kind: LedgerKind, amount: Micros, reason: &str) -> [u
     hash
 }
 
+/// An idempotency key as it may be shown: the first bytes of its SHA-256.
+#[must_use]
+pub fn key_hash(key: &str) -> [u8; 8] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+    let mut hash = [0; 8];
+    hash.copy_from_slice(&digest.as_ref()[..8]);
+    hash
+}
+
 impl AccountCore {
     /// Posts money once per key. A key used before gives the stored answer, or a conflict.
     pub fn credit(

@@ -16,7 +16,7 @@ use schema::ledger::{CarrierCost, Hold};
 use schema::leg::{Checkpoint, Sdp};
 use schema::money::Micros;
 use schema::pii::Pii;
-use schema::time::Now;
+use schema::time::{ClockReading, Now};
 use std::time::Duration;
 
 /// The B-leg answered.
@@ -196,6 +196,36 @@ impl AccountCore {
             vec![EventBody::CallChanged(Box::new(ended.clone())), EventBody::BalanceChanged(balance.into_balance())];
         let patch = Patch { live: Some(LiveChange::Remove(call)), ..Patch::default() };
         (Settled::Done(Box::new(ended)), Some(self.draft(now, figures, changes, events, patch)))
+    }
+
+    /// Keeps the end of a call that cannot be settled for now: its time is the last proof of life, so that whoever settles
+    /// it later, also after a restart, bills no more. `None` when there is nothing to keep, or it is kept.
+    #[must_use]
+    pub fn keep_end(&self, call: CallId, end: &CallEnd, now: Now) -> Option<Draft> {
+        let live = self.live.get(&call).filter(|live| live.call.state != CallState::Ending)?;
+        let mut next = live.clone();
+        next.call.state = CallState::Ending;
+        next.call.hangup = Some(end.hangup.clone());
+        match end.at {
+            Some(at) if !end.late_answer => next.proof_of_life = Some(self.last_paid(live, end, at)),
+            Some(_) => next.answered = None,
+            None => {}
+        }
+        let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
+        let events = vec![EventBody::CallChanged(Box::new(self.call_now(&next, now)))];
+        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        Some(self.draft(now, self.figures, changes, events, patch))
+    }
+
+    /// When a call ended, as far as it is billed: one that was cut at most until the end of its grant.
+    fn last_paid(&self, live: &LiveCall, end: &CallEnd, at: Now) -> ClockReading {
+        let paid = Duration::from_secs(live.paid_s);
+        match live.answered {
+            Some(answered) if end.cut && answered.until(at, self.boot) > paid => {
+                ClockReading { wall: answered.wall + paid, mono: answered.mono + paid, boot: answered.boot }
+            }
+            _ => self.reading(at),
+        }
     }
 
     /// `None` when the call was not answered.

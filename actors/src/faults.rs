@@ -1,0 +1,84 @@
+//! Panics on purpose, for tests: at which point of the message loop an actor's next message strikes. Without the feature
+//! `faults` nothing of it is compiled but the names of the points.
+
+use crate::context::Context;
+use crate::poison::Subject;
+
+/// Where in the handling of a message it panics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultPoint {
+    /// Before anything was decided.
+    Received,
+    /// After the decision, before anything left the actor: its entry is not submitted, its leg commands are not told.
+    Decided,
+    /// After all of it left the actor.
+    Done,
+}
+
+impl Context {
+    /// Panics when a fault waits here.
+    #[cfg(not(any(test, feature = "faults")))]
+    #[expect(clippy::unused_self, reason = "nothing waits in a program that is no test")]
+    pub(crate) const fn strike(&self, _: Subject, _: &'static str, _: FaultPoint) {}
+}
+
+#[cfg(any(test, feature = "faults"))]
+pub(crate) use armed::Faults;
+#[cfg(any(test, feature = "faults"))]
+pub use armed::Fault;
+
+#[cfg(any(test, feature = "faults"))]
+mod armed {
+    use super::{Context, FaultPoint, Subject};
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
+
+    /// A panic that waits for its moment.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Fault {
+        /// Where.
+        pub point: FaultPoint,
+        /// At which kind of message; `None`: at any.
+        pub kind: Option<&'static str>,
+        /// So many times.
+        pub times: u32,
+    }
+
+    /// Faults that wait, by whom they strike.
+    #[derive(Debug, Default)]
+    pub(crate) struct Faults(Mutex<BTreeMap<Subject, Vec<Fault>>>);
+
+    impl Faults {
+        pub(crate) fn arm(&self, subject: Subject, fault: Fault) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(subject).or_default().push(fault);
+        }
+
+        /// Takes all faults back; gives how many panics had not come yet.
+        pub(crate) fn disarm(&self) -> u32 {
+            let waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+            waiting.values().flatten().map(|fault| fault.times).sum()
+        }
+
+        fn takes(&self, subject: Subject, kind: &'static str, point: FaultPoint) -> bool {
+            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(faults) = waiting.get_mut(&subject) else { return false };
+            let fits = |fault: &Fault| fault.point == point && fault.kind.is_none_or(|wanted| wanted == kind);
+            let Some(at) = faults.iter().position(fits) else { return false };
+            faults[at].times -= 1;
+            if faults[at].times == 0 {
+                faults.remove(at);
+            }
+            if faults.is_empty() {
+                waiting.remove(&subject);
+            }
+            true
+        }
+    }
+
+    impl Context {
+        /// Panics when a fault waits here.
+        pub(crate) fn strike(&self, subject: Subject, kind: &'static str, point: FaultPoint) {
+            assert!(!self.faults.takes(subject, kind, point), "a fault was injected: {point:?}, {kind}");
+        }
+    }
+}

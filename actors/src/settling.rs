@@ -1,0 +1,91 @@
+//! Settling a call that no actor cares for: its actor died, or its account does not take the settlement. The end of a call
+//! is known outside its actor from the moment on at which the account is asked to settle it, so that it is billed to its
+//! end and not to a panic that came later.
+//!
+//! A settlement that kills its account's actor three times is set aside ([`crate::poison`]). Then the call's end is kept in
+//! the call's row, its hold stays, the operator is told, and it is tried again each time the message may be tried again,
+//! and by recovery at the next start. So nothing is billed twice, and nothing beyond the end.
+
+use crate::account::settle::{CallEnd, Settled};
+use crate::account::{AccountMsg, Reply as Answer};
+use crate::call::machine::{ASK_LIMIT, ATTEMPTS_MAX};
+use crate::call::{log_end, service_failure};
+use crate::context::Context;
+use crate::directory::{AskError, ProgressCell};
+use dashmap::DashMap;
+use schema::id::{AccountKey, CallId};
+use schema::leg::{HangupCause, LegCommand, LegId};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Calls that are over and not settled yet, and that no actor cares for.
+pub(crate) type Unsettled = DashMap<CallId, AccountKey>;
+
+impl Context {
+    /// A call whose actor died: both legs are hung up, and it is settled: at its end when it had one, else now, at most what
+    /// was paid.
+    pub(crate) async fn abandon_call(
+        self: Arc<Self>,
+        account: AccountKey,
+        call: CallId,
+        progress: Arc<ProgressCell>,
+    ) {
+        let cause = HangupCause::ServiceFailure;
+        let now = self.now();
+        let legs = std::iter::once(LegId::a(call)).chain((1..=ATTEMPTS_MAX).map(|n| LegId::b(call, n)));
+        for leg in legs {
+            let _ = self.legs.send(LegCommand::HangUp { leg, cause }).await;
+        }
+        let lost = || CallEnd {
+            at: Some(now),
+            hangup: service_failure(),
+            failed: None,
+            late_answer: false,
+            cut: true,
+            post_dial_delay_ms: None,
+        };
+        let end = progress.end().map_or_else(|| Box::new(lost()), |end| Box::new(end.clone()));
+        self.settle_until_done(account, call, end).await;
+        self.directory.remove_call(call);
+    }
+
+    /// Settles a call that no actor cares for, until the account has answered.
+    pub(crate) async fn settle_until_done(self: &Arc<Self>, account: AccountKey, call: CallId, end: Box<CallEnd>) {
+        self.unsettled.insert(call, account);
+        let mut pause = Duration::from_secs(1);
+        let mut kept = false;
+        loop {
+            let ask = |reply: Answer<_>| AccountMsg::Settle(call, end.clone(), reply);
+            match self.ask(account, ASK_LIMIT, ask).await {
+                Ok(Settled::Done(call)) => {
+                    log_end(&call);
+                    break;
+                }
+                Ok(Settled::NotLive) | Err(AskError::NotFound) => break,
+                Err(AskError::SetAside) => kept = kept || self.keep_end(account, call, &end).await,
+                Err(error) => tracing::warn!(%error, call_id = %call, "a call could not be settled yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        self.unsettled.remove(&call);
+    }
+
+    /// True when the end is kept.
+    async fn keep_end(self: &Arc<Self>, account: AccountKey, call: CallId, end: &CallEnd) -> bool {
+        let ask = |reply: Answer<()>| AccountMsg::KeepEnd(call, Box::new(end.clone()), reply);
+        match self.ask(account, ASK_LIMIT, ask).await {
+            Ok(()) => {
+                tracing::error!(call_id = %call, "a call cannot be settled: its end is kept, its hold stays for now");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, call_id = %call, "a call cannot be settled, and its end could not be kept");
+                false
+            }
+        }
+    }
+}
