@@ -1,6 +1,6 @@
 //! The journal: the one writer of everything that account actors decide. Entries wait in a bounded queue; whatever waits, up
-//! to a limit, is written in one transaction while the queue fills again (group commit). After the commit each entry's
-//! `done` is called, in the order of submission.
+//! to a limit, is written in one transaction (group commit), while the next batch is collected, sealed and encoded: two
+//! batches are in flight. After the commit each entry's `done` is called, in the order of submission.
 //!
 //! Every store writes an entry only when the account's stored `seq` is the one before it, and says so in the writing
 //! statement itself. What is true on every store:
@@ -15,15 +15,17 @@
 
 use crate::sql::Db;
 use crate::store::{Backend, Store};
+use batch::{Fences, Hopper, collect};
 use schema::id::AccountKey;
 use schema::journal::{Change, Entry, Outcome, Rejection};
-use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+mod batch;
+mod checkpoint;
 pub(crate) mod encode;
 mod memory;
 mod postgres;
@@ -73,27 +75,6 @@ enum Item {
     Flush(oneshot::Sender<()>),
 }
 
-/// What is written in one transaction, and who is told afterwards.
-#[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
-    told: Told,
-}
-
-/// Who is told what became of a batch.
-#[derive(Default)]
-struct Told {
-    slots: Vec<Slot>,
-    flushes: Vec<oneshot::Sender<()>>,
-}
-
-struct Slot {
-    account: AccountKey,
-    done: Done,
-    /// It was not even tried: an earlier entry of its account was rejected.
-    fenced: bool,
-}
-
 /// Accounts of which an entry was rejected in the batch at hand.
 #[derive(Default)]
 pub(crate) struct Rejected(BTreeSet<AccountKey>);
@@ -125,7 +106,7 @@ impl Rejected {
 }
 
 impl Journal {
-    /// Starts the one writer of a store; within a tokio runtime. On SQLite it is a thread, otherwise a task of that runtime.
+    /// Starts the one writer of a store; within a tokio runtime. On SQLite it is threads, otherwise tasks of that runtime.
     ///
     /// # Panics
     /// When the system has no thread for it.
@@ -133,18 +114,26 @@ impl Journal {
     pub fn start(store: &Store, options: JournalOptions) -> Self {
         let (queue, waiting) = mpsc::channel(options.queue.max(1));
         let counts = Arc::new(Counts::default());
-        let queue_of = Queue { waiting, limit: options.batch.max(1), counts: counts.clone(), fences: BTreeMap::new() };
+        let fences = Fences::new(counts.clone());
+        let limit = options.batch.max(1);
         match &store.backend {
-            Backend::Memory(disk) => drop(tokio::spawn(memory::write(queue_of, disk.clone()))),
-            Backend::Sql(sql) => match &sql.db {
-                Db::Postgres(pool) => drop(tokio::spawn(postgres::write(queue_of, pool.clone(), sql.keys.clone()))),
-                Db::Sqlite(db) => {
-                    let (db, keys, runtime) = (db.clone(), sql.keys.clone(), Handle::current());
-                    let writer = std::thread::Builder::new().name("journal".to_owned());
-                    let writer = writer.spawn(move || sqlite::write(queue_of, db, &keys, &runtime));
-                    drop(writer.expect("the system starts the journal's thread"));
+            Backend::Memory(disk) => drop(tokio::spawn(memory::write(waiting, limit, fences, disk.clone()))),
+            Backend::Sql(sql) => {
+                let hopper = Arc::new(Hopper::new(limit));
+                let collect = collect(waiting, hopper.clone(), sql.keys.clone());
+                match &sql.db {
+                    Db::Postgres(pool) => {
+                        drop(tokio::spawn(collect));
+                        drop(tokio::spawn(postgres::write(hopper, fences, pool.clone())));
+                    }
+                    Db::Sqlite(db) => {
+                        let (db, runtime) = (db.clone(), Handle::current());
+                        let collecting = runtime.clone();
+                        start_thread("journal", move || collecting.block_on(collect));
+                        start_thread("journal-write", move || sqlite::write(&hopper, fences, &db, &runtime));
+                    }
                 }
-            },
+            }
         }
         Self { queue, counts }
     }
@@ -186,80 +175,9 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-/// The writer's end of the queue.
-struct Queue {
-    waiting: mpsc::Receiver<Item>,
-    limit: usize,
-    counts: Arc<Counts>,
-    /// Per account with a rejected entry: no entry with a ticket below this is written.
-    fences: BTreeMap<AccountKey, u64>,
-}
-
-impl Queue {
-    /// Waits for something and takes what waits with it; `None` when nothing can come any more.
-    async fn next(&mut self) -> Option<Batch> {
-        let first = self.waiting.recv().await?;
-        Some(self.batch(first))
-    }
-
-    /// As [`Self::next`], on a thread.
-    fn next_blocking(&mut self) -> Option<Batch> {
-        let first = self.waiting.blocking_recv()?;
-        Some(self.batch(first))
-    }
-
-    fn batch(&mut self, first: Item) -> Batch {
-        let mut batch = Batch::default();
-        self.add(&mut batch, first);
-        while batch.told.slots.len() < self.limit {
-            let Ok(item) = self.waiting.try_recv() else { break };
-            self.add(&mut batch, item);
-        }
-        if !batch.entries.is_empty() {
-            self.counts.batches.fetch_add(1, Ordering::Relaxed);
-            self.counts.entries.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
-        }
-        batch
-    }
-
-    fn add(&mut self, batch: &mut Batch, item: Item) {
-        match item {
-            Item::Entry(ticket, entry, done) => {
-                let account = entry.account;
-                let fenced = self.fences.get(&account).is_some_and(|fence| ticket < *fence);
-                if !fenced {
-                    self.fences.remove(&account);
-                    batch.entries.push(*entry);
-                }
-                batch.told.slots.push(Slot { account, done, fenced });
-            }
-            Item::Flush(reached) => batch.told.flushes.push(reached),
-        }
-    }
-
-    /// Tells everyone. A panic in one `done` is not the others' concern.
-    fn tell(&mut self, told: Told, outcomes: Vec<Outcome>) {
-        // Whatever was handed over until now was decided before anyone could know of a rejection.
-        let fence = self.counts.tickets.load(Ordering::Acquire);
-        let mut outcomes = outcomes.into_iter();
-        let fenced = || Err(Rejection::Fenced);
-        let mut pairs = Vec::with_capacity(told.slots.len());
-        for slot in told.slots {
-            let outcome = if slot.fenced { fenced() } else { outcomes.next().expect("one outcome for each entry") };
-            if outcome.is_err() {
-                self.fences.insert(slot.account, fence);
-            }
-            pairs.push((slot.done, outcome));
-        }
-        for (done, outcome) in pairs {
-            if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
-                tracing::error!("an acknowledgement panicked");
-            }
-        }
-        for reached in told.flushes {
-            let _ = reached.send(());
-        }
-    }
+fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    drop(thread.expect("the system starts the journal's threads"));
 }
 
 /// What an entry must be on its own, before any row is looked at. Says what is wrong, for the log.

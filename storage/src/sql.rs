@@ -35,11 +35,34 @@ use value::{postgres, sqlite};
 /// How long a statement waits for another process's lock on a SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Primary code of SQLite's input and output errors.
-const SQLITE_IOERR: i64 = 10;
+/// Ends the process when SQLite failed in a way after which nothing that the kernel says about the file can be believed: a
+/// failed fsync or write may have dropped dirty pages, and the next fsync would report success. Only a restart, which reads
+/// what is really there, is safe. Everything else (a full disk, a lock that does not come free, a failed read, no memory) left the
+/// file as it was: what was asked fails, and may be asked again.
+///
+/// `code`: SQLite's extended code.
+pub(crate) fn stop_if_unsafe(code: Option<i32>, message: &str) {
+    if code.is_some_and(is_unsafe) {
+        fatal(message);
+    }
+}
 
-/// Ends the process at once: after a failed write or fsync nothing that the kernel says about the file can be believed.
-pub(crate) fn fatal(message: &str) -> ! {
+/// Extended codes are the primary one and a number above its 8 bits.
+const fn is_unsafe(code: i32) -> bool {
+    const CORRUPT: i32 = 11;
+    const NOTADB: i32 = 26;
+    const IOERR: i32 = 10;
+    match (code & 0xff, code >> 8) {
+        (CORRUPT | NOTADB, _) => true,
+        // READ, SHORT_READ; the locks: UNLOCK, RDLOCK, BLOCKED, NOMEM, ACCESS, CHECKRESERVEDLOCK, LOCK; making the shared index:
+        // SHMOPEN, SHMSIZE, SHMLOCK. None of them lost a page. FSYNC, DIR_FSYNC, WRITE, TRUNCATE, CLOSE and whatever is new did or might.
+        (IOERR, 1 | 2 | 8 | 9 | 11 | 12 | 13 | 14 | 15 | 18 | 19 | 20) => false,
+        (IOERR, _) => true,
+        _ => false,
+    }
+}
+
+fn fatal(message: &str) -> ! {
     tracing::error!(message, "the database file cannot be written: ending, to recover from what is on disk");
     eprintln!("ringfence: the database file cannot be written ({message}): ending, to recover from what is on disk");
     std::process::abort();
@@ -144,6 +167,8 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .pragma("secure_delete", "on")
+            // Beside a journal, whose checkpointer begins much earlier, never reached.
+            .pragma("wal_autocheckpoint", "40000")
             .busy_timeout(BUSY)
             .disable_statement_logging();
         let pool = |most| {
@@ -204,7 +229,7 @@ impl Db {
         match self {
             Self::Sqlite(db) => {
                 let _gate = db.gate.lock().await;
-                sqlx::raw_sql("pragma wal_checkpoint(truncate)").execute(&db.write).await.map(drop).map_err(failed)
+                sqlx::raw_sql("pragma wal_checkpoint(truncate)").execute(&db.write).await.map(drop).map_err(sqlite_failed)
             }
             Self::Postgres(pool) => sqlx::raw_sql("vacuum subject_keys").execute(pool).await.map(drop).map_err(failed),
         }
@@ -260,7 +285,7 @@ impl Tx {
     pub(crate) async fn execute(&mut self, sql: &'static str, values: Vec<Value>) -> Result<u64, StoreError> {
         match self {
             Self::Sqlite(tx, _) => {
-                let done = query_with(sql, sqlite(values)?).execute(&mut **tx).await.map_err(failed)?;
+                let done = query_with(sql, sqlite(values)?).execute(&mut **tx).await.map_err(sqlite_failed)?;
                 Ok(done.rows_affected())
             }
             Self::Postgres(tx) => {
@@ -273,7 +298,7 @@ impl Tx {
     /// Several statements without values: migrations.
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, _) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop).map_err(failed),
+            Self::Sqlite(tx, _) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop).map_err(sqlite_failed),
             Self::Postgres(tx) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop).map_err(failed),
         }
     }
@@ -308,7 +333,7 @@ impl Tx {
             inserted += match self {
                 Self::Sqlite(tx, _) => {
                     let query = query_with(AssertSqlSafe(text), sqlite(values)?);
-                    query.execute(&mut **tx).await.map_err(failed)?.rows_affected()
+                    query.execute(&mut **tx).await.map_err(sqlite_failed)?.rows_affected()
                 }
                 Self::Postgres(tx) => {
                     let query = query_with(AssertSqlSafe(text), postgres(values)?);
@@ -341,12 +366,7 @@ impl Tx {
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx, gate) => {
-                let done = tx.commit().await.map_err(failed);
-                if let Err(StoreError::Database { code: Some(code), message }) = &done
-                    && code.parse::<i64>().is_ok_and(|code| code & 0xff == SQLITE_IOERR)
-                {
-                    fatal(message);
-                }
+                let done = tx.commit().await.map_err(sqlite_failed);
                 drop(gate);
                 done
             }
@@ -391,6 +411,14 @@ async fn collect<R>(
         collected.push(wrap(row.map_err(failed)?));
     }
     Ok(collected)
+}
+
+/// As [`failed`], of SQLite: does not return when the file cannot be believed any more.
+fn sqlite_failed(error: sqlx::Error) -> StoreError {
+    if let sqlx::Error::Database(e) = &error {
+        stop_if_unsafe(e.code().and_then(|code| code.parse().ok()), e.message());
+    }
+    failed(error)
 }
 
 /// The engine's error without its detail, which could quote a row.

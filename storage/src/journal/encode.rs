@@ -282,7 +282,11 @@ fn event_row(
     events: &[EventBody],
     keys: &Keyring,
 ) -> Result<Vec<Value>, StoreError> {
-    let payload = keys.seal_json(Subject::Account(account), Class::Calls, "events.payload", &events)?;
+    // A row without events only says that its entry was written.
+    let payload = match events {
+        [] => Vec::new(),
+        events => keys.seal_json(Subject::Account(account), Class::Calls, "events.payload", &events)?,
+    };
     let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
     Ok(values![account.0, seq.0, at.0, count, payload])
 }

@@ -1,15 +1,16 @@
 //! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts'
 //! rows are locked in key order first, so that who is fenced and which key is taken is known before anything is written.
 
-use super::encode::{Encoded, Form, Rows, Write, encode};
-use super::{Batch, Queue, Rejected, all_failed};
-use crate::keyring::{Keyring, Subject};
+use super::batch::{Fences, Hopper, Pace};
+use super::encode::{Encoded, Form, Rows, Write};
+use super::{Rejected, all_failed};
 use crate::sql::{Value, failed};
 use schema::id::{AccountKey, TransferId};
 use schema::journal::{Outcome, Rejection};
 use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions};
 use sqlx::{Arguments, AssertSqlSafe, Postgres, Row, Transaction, query_with};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -39,20 +40,18 @@ impl From<sqlx::Error> for Trouble {
 }
 
 /// Runs until the last handle of the journal is gone.
-pub(super) async fn write(mut queue: Queue, pool: PgPool, keys: Keyring) {
+pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool) {
     // A connection of its own: reads never make a commit wait.
     let options = PgPoolOptions::new().max_connections(1).test_before_acquire(false).max_lifetime(None);
     let options = options.acquire_timeout(Duration::from_secs(2));
     let writer = options.connect_lazy_with((*pool.connect_options()).clone());
-    while let Some(Batch { entries, told }) = queue.next().await {
-        let subjects: Vec<_> = entries.iter().map(|e| Subject::Account(e.account)).collect();
-        if let Err(error) = keys.load(&subjects).await {
-            tracing::error!(%error, "keys cannot be read");
-        }
-        let encoded: Vec<_> = entries.iter().map(|entry| encode(entry, &keys)).collect();
-        drop(entries);
-        let outcomes = if encoded.is_empty() { Vec::new() } else { write_batch(&writer, &encoded).await };
-        queue.tell(told, outcomes);
+    let mut pace = Pace::default();
+    while let Some(batch) = hopper.take(&mut pace).await {
+        let (entries, writing) = fences.admit(batch);
+        let begun = tokio::time::Instant::now();
+        let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&writer, &entries).await };
+        pace.note(begun.elapsed(), entries.len(), hopper.waiting());
+        fences.conclude(writing, outcomes).tell();
     }
     writer.close().await;
 }

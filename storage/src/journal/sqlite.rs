@@ -1,30 +1,25 @@
-//! The writer on SQLite: one thread with prepared row statements. A batch is one transaction with one fsync
-//! (write-ahead log, `synchronous=FULL`).
+//! The writer on SQLite: one thread with prepared row statements. A batch is one transaction with one fdatasync (write-ahead
+//! log, `synchronous=FULL`). Two more threads keep it at that: one tells the outcomes, one carries the log into the database.
 
-use super::encode::{Encoded, Form, Rows, Write, encode};
-use super::{Batch, Queue, Rejected, all_failed};
-use crate::keyring::{Keyring, Subject};
-use crate::sql::{SqliteDb, Value, fatal, insert_text};
+use super::batch::{Fences, Hopper, Pace, Written};
+use super::checkpoint::Checkpointer;
+use super::encode::{Encoded, Form, Rows, Write};
+use super::{Rejected, all_failed, start_thread};
+use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, ToSql, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
+use schema::id::TransferId;
 use schema::journal::{Outcome, Rejection};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-const UPDATE_FIGURES: &str = "update accounts set seq = $1, status = $2, total = $3, held = $4, receivable = $5, last_call = $6 \
-     where key = $7 and seq = $1 - 1";
-const TAKEN_KEY: &str = "select id, request from transfers where account_key = $1 and key = $2";
+const UPDATE_FIGURES: &str = "update accounts set seq = ?1, status = ?2, total = ?3, held = ?4, receivable = ?5, last_call = ?6 \
+     where key = ?7 and seq = ?8";
+const TAKEN_KEY: &str = "select id, request from transfers where account_key = ?1 and key = ?2";
 
-struct Writer {
-    db: Arc<SqliteDb>,
-    /// Opened with the first batch.
-    connection: Option<Connection>,
-    /// The text of each [`Write`].
-    texts: Vec<String>,
-}
-
-/// Why a whole batch was not written.
+/// Why a batch was not written.
 enum Trouble {
     /// A row was refused by a constraint, or a row that must exist does not: an entry contradicts the database.
     Contradiction,
@@ -42,150 +37,258 @@ impl From<rusqlite::Error> for Trouble {
 }
 
 /// Runs until the last handle of the journal is gone.
-pub(super) fn write(mut queue: Queue, db: Arc<SqliteDb>, keys: &Keyring, runtime: &Handle) {
-    let texts = Write::ALL.into_iter().map(text).collect();
-    let mut writer = Writer { db, connection: None, texts };
-    while let Some(Batch { entries, told }) = queue.next_blocking() {
-        let subjects = entries.iter().map(|e| Subject::Account(e.account));
-        let missing: Vec<_> = subjects.filter(|subject| !keys.is_loaded(*subject)).collect();
-        if !missing.is_empty()
-            && let Err(error) = runtime.block_on(keys.load(&missing))
-        {
-            tracing::error!(%error, "keys cannot be read");
+pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime: &Handle) {
+    // Room for one: the writer is never further ahead than that of those it has to tell.
+    let (tell, told) = mpsc::sync_channel::<Written>(1);
+    start_thread("journal-tell", move || told.into_iter().for_each(Written::tell));
+    let checkpointer = Checkpointer::start(db.clone());
+    let mut line = Line { hopper, fences, db, runtime, tell, pace: Pace::default() };
+    // A connection that failed is not used again.
+    loop {
+        let connection = open(db);
+        let writer = match &connection {
+            Ok(connection) => Writer::prepare(connection).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let goes_on = match writer {
+            Ok(mut writer) => line.run(|entries| writer.write(entries, &checkpointer)),
+            Err(error) => line.run(|_| {
+                tracing::error!(error, "the database cannot be opened for writing");
+                None
+            }),
+        };
+        if !goes_on {
+            return;
         }
-        let encoded: Vec<_> = entries.iter().map(|entry| encode(entry, keys)).collect();
-        queue.tell(told, if encoded.is_empty() { Vec::new() } else { writer.write(&encoded) });
+    }
+}
+
+pub(super) fn open(db: &SqliteDb) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(&db.path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // The log is carried into the database by the checkpointer, never by a commit. The cache (128 MB at most) holds the pages
+    // of the active accounts: a page that is not there is read and decoded for each row.
+    connection.execute_batch(
+        "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on; pragma secure_delete = on; \
+         pragma wal_autocheckpoint = 0; pragma cache_size = -131072; pragma temp_store = memory;",
+    )?;
+    Ok(connection)
+}
+
+/// Batches on their way to the database and back.
+struct Line<'a> {
+    hopper: &'a Hopper,
+    fences: Fences,
+    db: &'a SqliteDb,
+    runtime: &'a Handle,
+    tell: mpsc::SyncSender<Written>,
+    pace: Pace,
+}
+
+impl Line<'_> {
+    /// Writes batches until one fails (`None`), which is all told so. False when nothing can come any more.
+    #[expect(clippy::disallowed_methods, reason = "the journal's thread times its commits, to choose its pace")]
+    fn run(&mut self, mut write: impl FnMut(&[Encoded]) -> Option<Vec<Outcome>>) -> bool {
+        loop {
+            let Some(batch) = self.runtime.block_on(self.hopper.take(&mut self.pace)) else { return false };
+            let (entries, writing) = self.fences.admit(batch);
+            let begun = std::time::Instant::now();
+            let outcomes = if entries.is_empty() {
+                Some(Vec::new())
+            } else {
+                let _gate = self.db.gate.blocking_lock();
+                write(&entries)
+            };
+            let failed = outcomes.is_none();
+            let outcomes = outcomes.unwrap_or_else(|| all_failed(entries.len()));
+            self.pace.note(begun.elapsed(), entries.len(), self.hopper.waiting());
+            // Nobody is told later than this batch's successor is written, and in order.
+            let told = self.tell.send(self.fences.conclude(writing, outcomes));
+            told.expect("the telling thread outlives the writer");
+            if failed {
+                return true;
+            }
+        }
     }
 }
 
 fn text(write: Write) -> String {
     match write.form() {
         Form::Insert(into, rest) => insert_text(into, into.split(',').count(), 1, false) + rest,
-        Form::UpdateCall => "update calls set held = $1, state = $2 where account_key = $3 and no = $4".to_owned(),
-        Form::DeleteCall => "delete from calls where account_key = $1 and no = $2".to_owned(),
+        Form::UpdateCall => "update calls set held = ?1, state = ?2 where account_key = ?3 and no = ?4".to_owned(),
+        Form::DeleteCall => "delete from calls where account_key = ?1 and no = ?2".to_owned(),
     }
 }
 
-impl Writer {
-    fn write(&mut self, entries: &[Encoded]) -> Vec<Outcome> {
-        let gate = self.db.gate.clone();
-        let _gate = gate.blocking_lock();
-        let written = match self.transaction(entries, false) {
-            // Some entry of the batch is at fault: each is written on its own savepoint, so that only that one fails.
-            Err(Trouble::Contradiction) => self.transaction(entries, true),
-            written => written,
-        };
-        written.unwrap_or_else(|trouble| {
-            if let Trouble::Database(error) = trouble {
-                stop_if_unsafe(&error);
-                tracing::error!(%error, entries = entries.len(), "a journal batch failed");
-            }
-            all_failed(entries.len())
+/// A connection with its statements.
+struct Writer<'c> {
+    connection: &'c Connection,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    figures: Statement<'c>,
+    taken: Statement<'c>,
+    log_length: Statement<'c>,
+    /// One for each [`Write`].
+    writes: Vec<Statement<'c>>,
+}
+
+impl<'c> Writer<'c> {
+    fn prepare(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
+        let prepare = |text: &str| connection.prepare(text);
+        Ok(Self {
+            connection,
+            begin: prepare("begin immediate")?,
+            commit: prepare("commit")?,
+            figures: prepare(UPDATE_FIGURES)?,
+            taken: prepare(TAKEN_KEY)?,
+            log_length: prepare("pragma wal_checkpoint(noop)")?,
+            writes: Write::ALL.into_iter().map(|write| prepare(&text(write))).collect::<Result<_, _>>()?,
         })
     }
 
-    fn transaction(&mut self, entries: &[Encoded], alone: bool) -> Result<Vec<Outcome>, Trouble> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => open(&self.db)?,
+    /// `None`: the database failed, nothing was written.
+    fn write(&mut self, entries: &[Encoded], checkpointer: &Checkpointer) -> Option<Vec<Outcome>> {
+        let written = match self.transaction(|writer| writer.together(entries)) {
+            // Some entry of the batch is at fault: each is written on its own savepoint, so that only that one fails.
+            Err(Trouble::Contradiction) => self.transaction(|writer| writer.singly(entries)),
+            written => written,
         };
-        let outcomes = self.fill(&connection, entries, alone);
-        let outcomes = outcomes.and_then(|outcomes| Ok(connection.execute_batch("commit").map(|()| outcomes)?));
-        if outcomes.is_err() && !connection.is_autocommit() {
-            connection.execute_batch("rollback")?;
+        match written {
+            Ok(outcomes) => {
+                if let Ok(length) = self.log_length.query_row([], |row| row.get::<_, i64>(1)) {
+                    checkpointer.log_is(length);
+                }
+                Some(outcomes)
+            }
+            Err(trouble) => {
+                if let Trouble::Database(error) = trouble {
+                    stop_if_unsafe(error.sqlite_error().map(|e| e.extended_code), &error.to_string());
+                    tracing::error!(%error, entries = entries.len(), "a journal batch failed");
+                }
+                None
+            }
         }
-        self.connection = Some(connection);
+    }
+
+    fn transaction(
+        &mut self,
+        fill: impl FnOnce(&mut Self) -> Result<Vec<Outcome>, Trouble>,
+    ) -> Result<Vec<Outcome>, Trouble> {
+        self.begin.raw_execute()?;
+        let outcomes = fill(self).and_then(|outcomes| {
+            self.commit.raw_execute()?;
+            Ok(outcomes)
+        });
+        if outcomes.is_err() && !self.connection.is_autocommit() {
+            self.connection.execute_batch("rollback")?;
+        }
         outcomes
     }
 
-    fn fill(&self, connection: &Connection, entries: &[Encoded], alone: bool) -> Result<Vec<Outcome>, Trouble> {
-        connection.execute_batch("begin immediate")?;
+    /// All entries, unless one is at fault. An account's figures are written once, from the seq before its first entry to the
+    /// figures after its last: those between were checked by [`super::well_formed`] and nobody could see them.
+    fn together(&mut self, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
         let mut rejected = Rejected::default();
-        let mut write = |entry: &Encoded| {
-            rejected.attempt(entry.account, || {
-                if alone { self.entry_alone(connection, entry) } else { self.entry(connection, entry) }
-            })
-        };
-        entries.iter().map(&mut write).collect()
+        let mut moves: BTreeMap<i64, (i64, &Encoded)> = BTreeMap::new();
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            outcomes.push(rejected.attempt(entry.account, || self.entry(entry, &mut moves))?);
+        }
+        for (before, entry) in moves.into_values() {
+            self.figures(entry.rows.as_ref().map_err(|_| Trouble::Contradiction)?, before)?;
+        }
+        Ok(outcomes)
     }
 
-    /// On a savepoint, so that a contradiction takes back this entry only.
-    fn entry_alone(&self, connection: &Connection, entry: &Encoded) -> Result<Outcome, Trouble> {
-        connection.execute_batch("savepoint entry")?;
-        let outcome = match self.entry(connection, entry) {
-            Err(Trouble::Contradiction) => {
-                tracing::error!(account = entry.account.0, seq = entry.seq.0, "an entry contradicts the rows");
-                connection.execute_batch("rollback to entry")?;
-                Err(Rejection::Failed)
-            }
-            outcome => outcome?,
-        };
-        connection.execute_batch("release entry")?;
-        Ok(outcome)
-    }
-
-    /// Writes one entry whole, or rejects it before anything of it is written.
-    fn entry(&self, connection: &Connection, entry: &Encoded) -> Result<Outcome, Trouble> {
-        for (key, _) in &entry.keys {
-            let mut taken = connection.prepare_cached(TAKEN_KEY)?;
-            let mut rows = taken.query(params![entry.account.0, key.key])?;
-            if let Some(row) = rows.next()? {
-                let (id, request): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
-                let transfer = uuid::Uuid::from_slice(&id).map_err(|_| Trouble::Contradiction)?;
-                let transfer = schema::id::TransferId(transfer);
-                return Ok(Err(Rejection::DuplicateKey { transfer, same_request: request == key.request }));
-            }
+    fn entry<'e>(
+        &mut self,
+        entry: &'e Encoded,
+        moves: &mut BTreeMap<i64, (i64, &'e Encoded)>,
+    ) -> Result<Outcome, Trouble> {
+        if let Some(duplicate) = self.duplicate(entry)? {
+            return Ok(Err(duplicate));
         }
-        let rows = match &entry.rows {
-            Ok(rows) => rows,
-            Err(reason) => return self.malformed(connection, entry, reason),
-        };
-        let figures = connection.prepare_cached(UPDATE_FIGURES)?.execute(params_from_iter(&rows.figures))?;
-        if figures == 0 {
-            return Ok(Err(Rejection::Fenced));
+        let rows = entry.rows.as_ref().map_err(|_| Trouble::Contradiction)?;
+        match moves.get_mut(&entry.account.0) {
+            Some((_, last)) if last.seq.next() == entry.seq => *last = entry,
+            Some(_) => return Ok(Err(Rejection::Fenced)),
+            None => drop(moves.insert(entry.account.0, (entry.seq.0 - 1, entry))),
         }
-        self.rows(connection, rows)?;
+        self.rows(rows)?;
         Ok(Ok(()))
     }
 
-    fn rows(&self, connection: &Connection, rows: &Rows) -> Result<(), Trouble> {
+    /// Each entry on a savepoint, so that a contradiction takes back that entry only.
+    fn singly(&mut self, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+        let mut rejected = Rejected::default();
+        let mut write = |entry: &Encoded| rejected.attempt(entry.account, || self.entry_alone(entry));
+        entries.iter().map(&mut write).collect()
+    }
+
+    fn entry_alone(&mut self, entry: &Encoded) -> Result<Outcome, Trouble> {
+        if let Some(duplicate) = self.duplicate(entry)? {
+            return Ok(Err(duplicate));
+        }
+        let mut follows = self.connection.prepare_cached("select 1 from accounts where key = ?1 and seq = ?2 - 1")?;
+        if !follows.exists(params![entry.account.0, entry.seq.0])? {
+            return Ok(Err(Rejection::Fenced));
+        }
+        let rows = match &entry.rows {
+            Ok(rows) => rows,
+            Err(reason) => {
+                tracing::error!(account = entry.account.0, seq = entry.seq.0, reason, "an entry is malformed");
+                return Ok(Err(Rejection::Failed));
+            }
+        };
+        self.connection.execute_batch("savepoint entry")?;
+        let outcome = match self.rows(rows).and_then(|()| self.figures(rows, entry.seq.0 - 1)) {
+            Err(Trouble::Contradiction) => {
+                tracing::error!(account = entry.account.0, seq = entry.seq.0, "an entry contradicts the rows");
+                self.connection.execute_batch("rollback to entry")?;
+                Err(Rejection::Failed)
+            }
+            written => Ok(written?),
+        };
+        self.connection.execute_batch("release entry")?;
+        Ok(outcome)
+    }
+
+    /// Whether an idempotency key of the entry is taken.
+    fn duplicate(&mut self, entry: &Encoded) -> Result<Option<Rejection>, Trouble> {
+        for (key, _) in &entry.keys {
+            let mut rows = self.taken.query(params![entry.account.0, key.key])?;
+            if let Some(row) = rows.next()? {
+                let (id, request): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+                let transfer = TransferId(uuid::Uuid::from_slice(&id).map_err(|_| Trouble::Contradiction)?);
+                return Ok(Some(Rejection::DuplicateKey { transfer, same_request: request == key.request }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn figures(&mut self, rows: &Rows, before: i64) -> Result<(), Trouble> {
+        bind(&mut self.figures, &rows.figures)?;
+        self.figures.raw_bind_parameter(rows.figures.len() + 1, before)?;
+        if self.figures.raw_execute()? == 1 { Ok(()) } else { Err(Trouble::Contradiction) }
+    }
+
+    fn rows(&mut self, rows: &Rows) -> Result<(), Trouble> {
         for (write, values) in &rows.writes {
-            let text = &self.texts[*write as usize];
-            if connection.prepare_cached(text)?.execute(params_from_iter(values))? != 1 {
+            let statement = &mut self.writes[*write as usize];
+            bind(statement, values)?;
+            if statement.raw_execute()? != 1 {
                 return Err(Trouble::Contradiction);
             }
         }
         Ok(())
     }
-
-    /// An entry that cannot be written at all is still fenced first.
-    fn malformed(&self, connection: &Connection, entry: &Encoded, reason: &'static str) -> Result<Outcome, Trouble> {
-        let mut select = connection.prepare_cached("select 1 from accounts where key = $1 and seq = $2 - 1")?;
-        if !select.exists(params![entry.account.0, entry.seq.0])? {
-            return Ok(Err(Rejection::Fenced));
-        }
-        tracing::error!(account = entry.account.0, seq = entry.seq.0, reason, "an entry is malformed");
-        Ok(Err(Rejection::Failed))
-    }
 }
 
-fn open(db: &SqliteDb) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open(&db.path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(32);
-    connection.execute_batch(
-        "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on; pragma secure_delete = on;",
-    )?;
-    Ok(connection)
-}
-
-/// After a failed write or fsync the kernel may have dropped the pages and would report success next time: only a restart,
-/// which reads what is really there, is safe.
-fn stop_if_unsafe(error: &rusqlite::Error) {
-    let code = error.sqlite_error_code();
-    if matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) {
-        fatal(&error.to_string());
+fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<(), rusqlite::Error> {
+    for (place, value) in (1..).zip(values) {
+        statement.raw_bind_parameter(place, value)?;
     }
+    Ok(())
 }
 
 impl ToSql for Value {

@@ -47,7 +47,7 @@ pub struct World {
     pub brand: Brand,
     pub deck: Deck,
     pub entropy: Entropy,
-    clock: i64,
+    pub clock: i64,
 }
 
 impl World {

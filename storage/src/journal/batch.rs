@@ -1,0 +1,323 @@
+//! Batches: what is written in one transaction, who is told afterwards, and who may not be written after a rejection.
+
+use super::encode::{Encoded, encode};
+use super::{Counts, Done, Item};
+use crate::keyring::{Keyring, Subject};
+use schema::id::AccountKey;
+use schema::journal::{Entry, Outcome, Rejection};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// What is written in one transaction, in the order of submission, and who is told afterwards.
+pub(super) struct Batch<E> {
+    entries: Vec<E>,
+    slots: Vec<Slot>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+struct Slot {
+    account: AccountKey,
+    ticket: u64,
+    done: Done,
+}
+
+impl<E> Default for Batch<E> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), slots: Vec::new(), flushes: Vec::new() }
+    }
+}
+
+impl<E> Batch<E> {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.flushes.is_empty()
+    }
+
+    fn push(&mut self, account: AccountKey, ticket: u64, entry: E, done: Done) {
+        self.entries.push(entry);
+        self.slots.push(Slot { account, ticket, done });
+    }
+}
+
+impl Batch<Entry> {
+    /// Takes what waits, as it is; `None` when nothing can come any more.
+    pub(super) async fn next(waiting: &mut mpsc::Receiver<Item>, limit: usize) -> Option<Self> {
+        let mut batch = Self::default();
+        batch.add(waiting.recv().await?);
+        while batch.len() < limit {
+            let Ok(item) = waiting.try_recv() else { break };
+            batch.add(item);
+        }
+        Some(batch)
+    }
+
+    fn add(&mut self, item: Item) {
+        match item {
+            Item::Entry(ticket, entry, done) => self.push(entry.account, ticket, *entry, done),
+            Item::Flush(reached) => self.flushes.push(reached),
+        }
+    }
+}
+
+/// A batch whose entries are being written: each slot with whether its entry may not be.
+pub(super) struct Writing {
+    slots: Vec<(Slot, bool)>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+/// A batch whose outcome is known.
+pub(super) struct Written {
+    outcomes: Vec<(Done, Outcome)>,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+/// After a rejection: which entries of an account were decided before it was told, in whichever batch they are.
+pub(super) struct Fences {
+    counts: Arc<Counts>,
+    /// No entry of the account with a ticket below this is written.
+    below: BTreeMap<AccountKey, u64>,
+}
+
+impl Fences {
+    pub(super) fn new(counts: Arc<Counts>) -> Self {
+        Self { counts, below: BTreeMap::new() }
+    }
+
+    /// Parts the entries that may be written from who is told. Asked when the batch before is done with, not when the entry
+    /// was collected: a rejection in the batch before concerns this one too.
+    pub(super) fn admit<E>(&mut self, batch: Batch<E>) -> (Vec<E>, Writing) {
+        let (mut admitted, mut slots) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for (entry, slot) in batch.entries.into_iter().zip(batch.slots) {
+            let fenced = self.below.get(&slot.account).is_some_and(|fence| slot.ticket < *fence);
+            if !fenced {
+                self.below.remove(&slot.account);
+                admitted.push(entry);
+            }
+            slots.push((slot, fenced));
+        }
+        if !admitted.is_empty() {
+            self.counts.batches.fetch_add(1, Ordering::Relaxed);
+            self.counts.entries.fetch_add(admitted.len() as u64, Ordering::Relaxed);
+        }
+        (admitted, Writing { slots, flushes: batch.flushes })
+    }
+
+    /// Takes the outcomes of the admitted entries, in order.
+    pub(super) fn conclude(&mut self, batch: Writing, outcomes: Vec<Outcome>) -> Written {
+        // Whatever was handed over until now was decided before anyone could know of a rejection.
+        let fence = self.counts.tickets.load(Ordering::Acquire);
+        let mut outcomes = outcomes.into_iter();
+        let told = batch.slots.into_iter().map(|(slot, fenced)| {
+            let outcome =
+                if fenced { Err(Rejection::Fenced) } else { outcomes.next().expect("one outcome for each entry") };
+            if outcome.is_err() {
+                self.below.insert(slot.account, fence);
+            }
+            (slot.done, outcome)
+        });
+        Written { outcomes: told.collect(), flushes: batch.flushes }
+    }
+}
+
+impl Written {
+    /// Tells everyone. A panic in one `done` is not the others' concern.
+    pub(super) fn tell(self) {
+        for (done, outcome) in self.outcomes {
+            if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+                tracing::error!("an acknowledgement panicked");
+            }
+        }
+        for reached in self.flushes {
+            let _ = reached.send(());
+        }
+    }
+}
+
+/// Where the next batch is collected while the present one is written.
+pub(super) struct Hopper {
+    limit: usize,
+    state: Mutex<State>,
+    /// There is as much as the writer waits for.
+    filled: Notify,
+    /// There is room again.
+    taken: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    next: Batch<Encoded>,
+    /// What the writer waits for; 0: it does not wait.
+    wanted: usize,
+    closed: bool,
+}
+
+impl Hopper {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, state: Mutex::default(), filled: Notify::new(), taken: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to the next batch; waits while it is full.
+    async fn put(&self, mut add: impl FnMut(&mut Batch<Encoded>)) {
+        loop {
+            {
+                let mut state = self.state();
+                if state.next.len() < self.limit {
+                    add(&mut state.next);
+                    let enough = state.next.len() >= state.wanted || !state.next.flushes.is_empty();
+                    if state.wanted > 0 && enough {
+                        state.wanted = 0;
+                        self.filled.notify_one();
+                    }
+                    return;
+                }
+            }
+            self.taken.notified().await;
+        }
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+        self.filled.notify_one();
+    }
+
+    /// Takes the next batch; `None` when nothing can come any more.
+    pub(super) async fn take(&self, pace: &mut Pace) -> Option<Batch<Encoded>> {
+        loop {
+            {
+                let mut state = self.state();
+                if !state.next.is_empty() {
+                    state.wanted = 0;
+                    break;
+                }
+                if state.closed {
+                    return None;
+                }
+                state.wanted = 1;
+            }
+            self.filled.notified().await;
+        }
+        self.linger(pace).await;
+        let mut state = self.state();
+        state.wanted = 0;
+        let next = std::mem::take(&mut state.next);
+        drop(state);
+        self.taken.notify_one();
+        Some(next)
+    }
+
+    /// Waits for those who were just told: on a slow disk their next entries are worth a moment.
+    async fn linger(&self, pace: &mut Pace) {
+        let Some((wanted, most)) = pace.linger() else { return };
+        let wanted = wanted.min(self.limit);
+        {
+            let mut state = self.state();
+            if state.next.len() >= wanted || !state.next.flushes.is_empty() || state.closed {
+                return;
+            }
+            state.wanted = wanted;
+        }
+        let came = tokio::time::timeout(most, self.filled.notified()).await.is_ok();
+        pace.lingered(came);
+    }
+
+    /// How many wait now.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().next.len()
+    }
+}
+
+/// Decides whether the writer waits a moment before it takes a batch. When callers wait for their answers, those of the batch
+/// before come back together within less than a sync: without a moment's patience each would find the writer already gone, and
+/// every batch would be half of what it could be. When they do not come back, it is tried ever less often.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// How long the batch before took.
+    took: Duration,
+    /// Those it told and those who waited meanwhile.
+    present: usize,
+    /// Batches until the next try, and how many after a try in vain.
+    skip: u32,
+    penalty: u32,
+}
+
+impl Pace {
+    const SHORTEST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(2);
+    const PENALTY_MAX: u32 = 256;
+
+    /// A batch was written.
+    pub(super) fn note(&mut self, took: Duration, told: usize, waiting: usize) {
+        self.took = took;
+        // One or two that have nothing more to say are no reason to wait for them.
+        self.present = (told + waiting) * 7 / 8;
+    }
+
+    /// For how many to wait, and how long at most.
+    fn linger(&mut self) -> Option<(usize, Duration)> {
+        let most = (self.took / 2).min(Self::LONGEST);
+        if most < Self::SHORTEST || self.present < 2 {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some((self.present, most))
+    }
+
+    fn lingered(&mut self, came: bool) {
+        self.penalty = if came { 0 } else { (self.penalty * 2).clamp(1, Self::PENALTY_MAX) };
+        self.skip = self.penalty;
+    }
+}
+
+/// Takes entries from the queue, encodes and seals them, and puts them into the next batch. Ends with the queue.
+pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, hopper: Arc<Hopper>, keys: Keyring) {
+    let _closing = Closing(hopper.clone());
+    let mut items = Vec::with_capacity(64);
+    while waiting.recv_many(&mut items, 64).await > 0 {
+        for item in items.drain(..) {
+            match item {
+                Item::Entry(ticket, entry, done) => {
+                    let subject = Subject::Account(entry.account);
+                    if !keys.is_loaded(subject)
+                        && let Err(error) = keys.load(&[subject]).await
+                    {
+                        tracing::error!(%error, "keys cannot be read");
+                    }
+                    let mut encoded = Some((encode(&entry, &keys), done));
+                    let add = |batch: &mut Batch<Encoded>| {
+                        if let Some((encoded, done)) = encoded.take() {
+                            batch.push(entry.account, ticket, encoded, done);
+                        }
+                    };
+                    hopper.put(add).await;
+                }
+                Item::Flush(reached) => {
+                    let mut reached = Some(reached);
+                    hopper.put(|batch| batch.flushes.extend(reached.take())).await;
+                }
+            }
+        }
+    }
+}
+
+/// Nothing comes any more, however the collecting ended.
+struct Closing(Arc<Hopper>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,72 @@
+//! Carries SQLite's write-ahead log into the database, beside the writer: a commit never does it, so none is slow because of it.
+//!
+//! The bulk is carried while the writer goes on. Only then, with little left, the writer is held for a moment, so that
+//! everything is carried and the log begins anew: otherwise it would grow for as long as entries keep coming.
+
+use super::sqlite::open;
+use super::start_thread;
+use crate::sql::{SqliteDb, stop_if_unsafe};
+use rusqlite::Connection;
+use std::sync::{Arc, mpsc};
+
+/// Pages (4 KB) in the log at which it is carried over. More would make recovery read longer: 128 MB are read within 0.2 s.
+const LOG_MAX: i64 = 32_768;
+
+/// With so many pages left the writer is held.
+const REST: i64 = 2_048;
+
+/// Most turns beside the writer before it is held anyway.
+const TURNS: usize = 4;
+
+/// A handle of the thread, which ends with it.
+pub(super) struct Checkpointer(mpsc::SyncSender<()>);
+
+impl Checkpointer {
+    pub(super) fn start(db: Arc<SqliteDb>) -> Self {
+        let (wake, woken) = mpsc::sync_channel(1);
+        start_thread("journal-carry", move || {
+            let mut connection = None;
+            while woken.recv().is_ok() {
+                if let Err(error) = carry(&db, &mut connection) {
+                    stop_if_unsafe(error.sqlite_error().map(|e| e.extended_code), &error.to_string());
+                    tracing::warn!(%error, "the write-ahead log was not carried into the database");
+                    connection = None;
+                }
+            }
+        });
+        Self(wake)
+    }
+
+    /// Told after each commit how many pages the log has.
+    pub(super) fn log_is(&self, pages: i64) {
+        if pages >= LOG_MAX {
+            // It may be at work already.
+            let _ = self.0.try_send(());
+        }
+    }
+}
+
+fn carry(db: &SqliteDb, connection: &mut Option<Connection>) -> Result<(), rusqlite::Error> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(open(db)?),
+    };
+    for _ in 0..TURNS {
+        // What was added meanwhile is the rest.
+        let (length, _) = turn(connection, "pragma wal_checkpoint(passive)")?;
+        let (now, _) = turn(connection, "pragma wal_checkpoint(noop)")?;
+        if now < LOG_MAX / 2 {
+            return Ok(()); // begun anew since it was asked for
+        }
+        if now - length < REST {
+            break;
+        }
+    }
+    let _gate = db.gate.blocking_lock();
+    turn(connection, "pragma wal_checkpoint(passive)").map(drop)
+}
+
+/// Pages in the log, and how many of them are in the database.
+fn turn(connection: &Connection, pragma: &str) -> Result<(i64, i64), rusqlite::Error> {
+    connection.query_row(pragma, [], |row| Ok((row.get(1)?, row.get(2)?)))
+}
