@@ -103,7 +103,11 @@ impl Failures {
         let rest = lock(&self.calls).failed(account, now);
         if rest > REST_WAITED_FOR {
             let rest_ms = millis(rest);
-            tracing::error!(account = account.0, rest_ms, "an account's calls fail again and again: new ones are refused");
+            tracing::error!(
+                account = account.0,
+                rest_ms,
+                "an account's calls fail again and again: new ones are refused"
+            );
         }
         self.tell_of_calls(now);
     }

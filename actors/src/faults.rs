@@ -23,9 +23,9 @@ impl Context {
 }
 
 #[cfg(any(test, feature = "faults"))]
-pub(crate) use armed::Faults;
-#[cfg(any(test, feature = "faults"))]
 pub use armed::Fault;
+#[cfg(any(test, feature = "faults"))]
+pub(crate) use armed::Faults;
 
 #[cfg(any(test, feature = "faults"))]
 mod armed {
@@ -44,31 +44,27 @@ mod armed {
         pub times: u32,
     }
 
-    /// Faults that wait, by whom they strike.
+    /// Faults that wait, by whom they strike; one each.
     #[derive(Debug, Default)]
-    pub(crate) struct Faults(Mutex<BTreeMap<Subject, Vec<Fault>>>);
+    pub(crate) struct Faults(Mutex<BTreeMap<Subject, Fault>>);
 
     impl Faults {
         pub(crate) fn arm(&self, subject: Subject, fault: Fault) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(subject).or_default().push(fault);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, fault);
         }
 
-        /// Takes all faults back; gives how many panics had not come yet.
-        pub(crate) fn disarm(&self) -> u32 {
-            let waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-            waiting.values().flatten().map(|fault| fault.times).sum()
+        pub(crate) fn disarm(&self) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
 
         fn takes(&self, subject: Subject, kind: &'static str, point: FaultPoint) -> bool {
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(faults) = waiting.get_mut(&subject) else { return false };
-            let fits = |fault: &Fault| fault.point == point && fault.kind.is_none_or(|wanted| wanted == kind);
-            let Some(at) = faults.iter().position(fits) else { return false };
-            faults[at].times -= 1;
-            if faults[at].times == 0 {
-                faults.remove(at);
+            let Some(fault) = waiting.get_mut(&subject) else { return false };
+            if fault.point != point || fault.kind.is_some_and(|wanted| wanted != kind) {
+                return false;
             }
-            if faults.is_empty() {
+            fault.times -= 1;
+            if fault.times == 0 {
                 waiting.remove(&subject);
             }
             true

@@ -27,12 +27,7 @@ pub(crate) type Unsettled = DashMap<CallId, AccountKey>;
 impl Context {
     /// A call whose actor died: both legs are hung up, and it is settled: at its end when it had one, else now, at most what
     /// was paid.
-    pub(crate) async fn abandon_call(
-        self: Arc<Self>,
-        account: AccountKey,
-        call: CallId,
-        progress: Arc<ProgressCell>,
-    ) {
+    pub(crate) async fn abandon_call(self: Arc<Self>, account: AccountKey, call: CallId, progress: Arc<ProgressCell>) {
         let cause = HangupCause::ServiceFailure;
         let now = self.now();
         let legs = std::iter::once(LegId::a(call)).chain((1..=ATTEMPTS_MAX).map(|n| LegId::b(call, n)));

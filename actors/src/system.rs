@@ -526,14 +526,14 @@ impl Actors {
         self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(None));
     }
 
-    /// Has an actor panic when it handles its next message that fits, wherever the fault says.
+    /// Has an actor panic when it handles its next message that fits, where the fault says; instead of a fault that waits.
     pub fn arm(&self, subject: crate::poison::Subject, fault: crate::faults::Fault) {
         self.ctx.faults.arm(subject, fault);
     }
 
-    /// Takes back all faults that wait; gives how many panics they would have been.
-    pub fn disarm(&self) -> u32 {
-        self.ctx.faults.disarm()
+    /// Takes back all faults that wait.
+    pub fn disarm(&self) {
+        self.ctx.faults.disarm();
     }
 }
 

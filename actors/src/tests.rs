@@ -1,6 +1,8 @@
 //! The actors together, on a simulated disk and paused time, with a simulated SIP side.
 
 mod events;
+mod panics;
+mod storm;
 mod world;
 
 use crate::account::authorize::QuoteRequest;

@@ -32,6 +32,8 @@ pub(super) enum Carrier {
     Answers,
     Rings,
     FirstFails,
+    /// Every fourth call is refused by the first carrier; all others are answered.
+    Varied,
 }
 
 pub(super) struct World {
@@ -40,6 +42,7 @@ pub(super) struct World {
     pub(super) journal: Journal,
     pub(super) disk: MemDisk,
     pub(super) account: AccountKey,
+    pub(super) accounts: Vec<AccountKey>,
     carrier: Carrier,
     clock: Clock,
     said: Arc<Mutex<Vec<LegCommand>>>,
@@ -58,11 +61,11 @@ fn clock(since: Duration) -> Clock {
     })
 }
 
-fn checkpoint() -> Checkpoint {
+pub(super) fn checkpoint() -> Checkpoint {
     Checkpoint { version: 1, state: Pii::new("dialog".into()) }
 }
 
-async fn fill(store: &Store, opening: i64) -> AccountKey {
+async fn fill(store: &Store, opening: i64, count: u128) -> Vec<AccountKey> {
     let euro = Currency::parse("EUR").expect("a currency");
     let at = Timestamp(1_700_000_000_000_000);
     let decks = [
@@ -80,21 +83,23 @@ async fn fill(store: &Store, opening: i64) -> AccountKey {
     let realm = "example.net".to_owned();
     let new_brand = Brand { id: brand, domain: realm.clone(), realm, service_number: None, redress_contact: None };
     store.put_brand(&new_brand).await.expect("a brand");
-    let opening = (opening > 0).then(|| Transfer {
-        id: TransferId(Uuid::from_u128(1)),
-        kind: LedgerKind::TopUp,
-        debit: LedgerAccount::PaymentClearing,
-        credit: LedgerAccount::Customer,
-        amount: Micros(opening),
-        call: None,
-        carrier_cost: None,
-        loss: Micros(0),
-        key: Some(IdempotencyKey { key: "opening".into(), request: [0; 32] }),
-        balance_after: Micros(opening),
-        description: "opening credit".into(),
-    });
-    let account = NewAccount {
-        id: AccountId(Uuid::from_u128(1)),
+    let opening = |n| {
+        (opening > 0).then(|| Transfer {
+            id: TransferId(Uuid::from_u128(n)),
+            kind: LedgerKind::TopUp,
+            debit: LedgerAccount::PaymentClearing,
+            credit: LedgerAccount::Customer,
+            amount: Micros(opening),
+            call: None,
+            carrier_cost: None,
+            loss: Micros(0),
+            key: Some(IdempotencyKey { key: "opening".into(), request: [0; 32] }),
+            balance_after: Micros(opening),
+            description: "opening credit".into(),
+        })
+    };
+    let account = |n| NewAccount {
+        id: AccountId(Uuid::from_u128(n)),
         brand,
         parent: None,
         country: "GB".into(),
@@ -109,15 +114,15 @@ async fn fill(store: &Store, opening: i64) -> AccountKey {
         },
         status: AccountStatus::Active,
         created_at: at,
-        opening,
+        opening: opening(n),
         credentials: vec![NewCredential {
-            id: CredentialId(Uuid::from_u128(1)),
-            username: "alice".into(),
+            id: CredentialId(Uuid::from_u128(n)),
+            username: format!("alice{n}").into(),
             label: Pii::new("desk".into()),
             secret: Pii::new(schema::account::Ha1 { md5: [0; 16], sha256: [0; 32] }),
         }],
         caller_ids: vec![CallerId {
-            id: CallerIdId(Uuid::from_u128(1)),
+            id: CallerIdId(Uuid::from_u128(n)),
             number: E164::parse("+447700900001").expect("valid"),
             label: None,
             status: CallerIdStatus::Verified,
@@ -128,7 +133,8 @@ async fn fill(store: &Store, opening: i64) -> AccountKey {
         }],
         callback_phones: Vec::new(),
     };
-    store.create_accounts(&[account], |_| {}).await.expect("an account")[0].key
+    let accounts: Vec<_> = (1..=count).map(account).collect();
+    store.create_accounts(&accounts, |_| {}).await.expect("accounts").iter().map(|created| created.key).collect()
 }
 
 impl World {
@@ -136,15 +142,29 @@ impl World {
         Self::start_with(opening, carrier, |_| {}).await
     }
 
-    pub(super) async fn start_with(opening: i64, carrier: Carrier, change: impl FnOnce(&mut ActorsConfig)) -> Self {
+    /// Many accounts, each with the same money.
+    pub(super) async fn with_accounts(count: u128, opening: i64, carrier: Carrier) -> Self {
         let disk = MemDisk::new();
-        let account = fill(&Store::memory(&disk), opening).await;
-        let mut config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
-        change(&mut config);
-        Self::on(disk, account, carrier, config, Duration::from_secs(1_000)).await
+        let accounts = fill(&Store::memory(&disk), opening, count).await;
+        let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
+        Self::on(disk, accounts, carrier, config, Duration::from_secs(1_000)).await
     }
 
-    async fn on(disk: MemDisk, account: AccountKey, carrier: Carrier, config: ActorsConfig, since: Duration) -> Self {
+    pub(super) async fn start_with(opening: i64, carrier: Carrier, change: impl FnOnce(&mut ActorsConfig)) -> Self {
+        let disk = MemDisk::new();
+        let accounts = fill(&Store::memory(&disk), opening, 1).await;
+        let mut config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
+        change(&mut config);
+        Self::on(disk, accounts, carrier, config, Duration::from_secs(1_000)).await
+    }
+
+    async fn on(
+        disk: MemDisk,
+        accounts: Vec<AccountKey>,
+        carrier: Carrier,
+        config: ActorsConfig,
+        since: Duration,
+    ) -> Self {
         let store = Store::memory(&disk);
         let journal = Journal::start(&store, JournalOptions::default());
         let (legs, mut commands) = mpsc::channel::<LegCommand>(1_024);
@@ -166,7 +186,7 @@ impl World {
             }
         });
         actors.recovered().await;
-        Self { actors, store, journal, disk, account, carrier, clock, said }
+        Self { actors, store, journal, disk, account: accounts[0], accounts, carrier, clock, said }
     }
 
     /// The process ends as if killed, another begins on the same disk.
@@ -175,7 +195,7 @@ impl World {
         self.actors.stop();
         self.pass(10).await;
         let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
-        Self::on(self.disk.clone(), self.account, self.carrier, config, since + Duration::from_millis(10)).await
+        Self::on(self.disk.clone(), self.accounts, self.carrier, config, since + Duration::from_millis(10)).await
     }
 
     pub(super) fn now(&self) -> Now {
@@ -191,9 +211,13 @@ impl World {
     }
 
     pub(super) fn invite(&self, call: u32, dialled: &str) {
+        self.invite_of(self.account, call, dialled);
+    }
+
+    pub(super) fn invite_of(&self, account: AccountKey, call: u32, dialled: &str) {
         self.tell(LegEvent::Invited(Box::new(Invited {
             leg: LegId::a(call_id(call)),
-            account: self.account,
+            account,
             credential: CredentialId(Uuid::from_u128(1)),
             dialled: Pii::new(dialled.to_owned()),
             wanted_caller_id: None,
@@ -231,6 +255,15 @@ impl World {
     /// What the legs were told since this was asked last.
     pub(super) fn said(&self) -> Vec<String> {
         std::mem::take(&mut *self.said.lock().expect("no panic")).iter().filter_map(words).collect()
+    }
+
+    /// As they are, for tests that look at more than words.
+    pub(super) fn commands(&self) -> Vec<LegCommand> {
+        std::mem::take(&mut *self.said.lock().expect("no panic"))
+    }
+
+    pub(super) fn rings(&self, call: u32) {
+        self.tell(LegEvent::Progress { leg: LegId::b(call_id(call), 1), status: 180, sdp: None });
     }
 
     pub(super) async fn view(&self) -> Arc<AccountView> {
@@ -306,10 +339,12 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
     };
     let leg = invite.leg;
     match carrier {
-        Carrier::FirstFails if leg.attempt == 1 => {
+        Carrier::FirstFails | Carrier::Varied
+            if leg.attempt == 1 && (carrier == Carrier::FirstFails || leg.call.0.as_u128() % 4 == 0) =>
+        {
             vec![LegEvent::Failed { leg, status: 503, q850: None, rang: false, redress: None }]
         }
-        Carrier::Answers | Carrier::FirstFails => {
+        Carrier::Answers | Carrier::FirstFails | Carrier::Varied => {
             vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), checkpoint: checkpoint() }]
         }
         Carrier::Rings => vec![LegEvent::Progress { leg, status: 180, sdp: None }],
