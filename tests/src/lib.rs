@@ -7,6 +7,8 @@ pub mod logs;
 pub mod kill;
 pub mod phone;
 pub mod place;
+#[path = "../../storage/tests/conformance/postgres.rs"]
+pub mod postgres;
 pub mod program;
 pub mod server;
 pub mod sim;

@@ -20,6 +20,8 @@ use tokio::time::{Instant, sleep};
 pub const END: Duration = Duration::from_secs(12);
 /// The word of accounts whose money may end during a call.
 pub const POOR: &str = "p";
+/// All is settled within this.
+const SETTLED: Duration = Duration::from_secs(90);
 /// How long anything expected of a server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,9 +68,16 @@ impl Site {
     /// # Panics
     /// When it cannot be made.
     pub async fn make(accounts: &[Accounts], more: &str) -> Self {
+        Self::make_in(Place::default(), accounts, more).await
+    }
+
+    /// As [`Site::make`], in a folder that is there.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn make_in(place: Place, accounts: &[Accounts], more: &str) -> Self {
         let wire = Wire::default();
         let carrier = TestCarrier::recorded(&wire).await;
-        let place = Place::default();
         let address = || SocketAddr::from(([127, 0, 0, 1], lasting_port()));
         let (sip, http, metrics) = (address(), address(), address());
         place.write(
@@ -185,30 +194,24 @@ impl Site {
         store.credential(username).await.expect("readable").expect("provisioned").account
     }
 
-    /// One number of the database, read past the server.
-    ///
-    /// # Panics
-    /// When it cannot be read.
-    #[must_use]
-    pub fn figure(&self, sql: &str) -> i64 {
-        self.place.database().query_row(sql, [], |row| row.get(0)).expect("readable")
-    }
-
     /// Waits until no call is live and nothing is held.
     ///
     /// # Errors
-    /// What is left after a minute.
+    /// What is left after a minute and a half: a phone that went away is waited for.
     pub async fn settled(&self) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = self.figure("select count(*) from calls") + self.figure("select count(*) from accounts where held > 0");
-            if left == 0 {
-                return Ok(());
+        let (store, deadline) = (self.store().await, Instant::now() + SETTLED);
+        let result = loop {
+            let live = store.live_calls(None, 1_000).await.expect("readable");
+            let holds = store.open_holds().await.expect("readable");
+            if live.is_empty() && holds == 0 {
+                break Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("I5: {left} calls or accounts still hold money"));
+                break Err(format!("I5: {holds} holds are left of {live:?}"));
             }
             sleep(Duration::from_millis(100)).await;
-        }
+        };
+        store.close().await;
+        result
     }
 }

@@ -4,6 +4,7 @@ mod commands;
 mod credit;
 mod dashboard;
 mod drain;
+mod faults;
 mod graphql;
 mod logs;
 mod money;

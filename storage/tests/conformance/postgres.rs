@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// A running PostgreSQL server and its folder.
 pub struct Cluster {
-    server: Child,
+    server: Option<Child>,
     folder: tempfile::TempDir,
 }
 
@@ -35,6 +36,10 @@ fn command(program: &Path) -> Command {
 }
 
 impl Cluster {
+    /// Makes one and starts it.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
     pub async fn start() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
@@ -48,21 +53,48 @@ impl Cluster {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let server = command(&bin.join("postgres"))
+        let mut cluster = Self { server: None, folder };
+        cluster.launch();
+        cluster.create_database("ready").await;
+        cluster
+    }
+
+    /// Starts the server on what is there.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn launch(&mut self) {
+        let folder = self.folder.path();
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+        let server = command(&binaries().join("postgres"))
             .arg("-D")
-            .arg(&data)
+            .arg(folder.join("data"))
             .arg("-k")
-            .arg(folder.path())
+            .arg(folder)
             .args(["-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=32MB"])
             // Nobody pulls the plug on a test's cluster; durability is tested elsewhere.
             .args(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"])
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("log")).expect("a log"))
-            .spawn()
-            .expect("postgres runs");
-        let cluster = Self { server, folder };
-        cluster.create_database("ready").await;
-        cluster
+            .stderr(log)
+            .spawn();
+        self.server = Some(server.expect("postgres runs"));
+    }
+
+    /// Sends a signal to the server and to each of its processes.
+    pub fn signal(&self, name: &str) {
+        let Some(server) = &self.server else { return };
+        let kill = format!("kill -{name} {id} $(ps -o pid= --ppid {id})", id = server.id());
+        let _ = Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
+    }
+
+    /// Ends the server without letting it finish anything, as `pg_ctl stop -m immediate` does.
+    pub fn stop(&mut self) {
+        self.signal("QUIT");
+        // One that is held up does not notice otherwise.
+        self.signal("CONT");
+        if let Some(mut server) = self.server.take() {
+            let _ = server.wait();
+        }
     }
 
     /// Where files of a test may lie.
@@ -71,12 +103,18 @@ impl Cluster {
     }
 
     /// As a `database.url`.
+    ///
+    /// # Panics
+    /// When the folder has an unusual name.
     pub fn url(&self, database: &str) -> String {
         let socket = self.folder.path().to_str().expect("a plain path").replace('/', "%2F");
         format!("postgres://ringfence@{socket}/{database}")
     }
 
-    /// Waits for the server, 30 seconds at most.
+    /// Makes a database; waits for the server, 30 seconds at most.
+    ///
+    /// # Panics
+    /// When it does not answer.
     pub async fn create_database(&self, name: &str) {
         use sqlx::{Connection, PgConnection};
         for _ in 0..300 {
@@ -94,8 +132,6 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // An immediate stop: nothing of it is kept.
-        let _ = Command::new("kill").args(["-QUIT", &self.server.id().to_string()]).status();
-        let _ = self.server.wait();
+        self.stop();
     }
 }

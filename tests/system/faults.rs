@@ -1,0 +1,227 @@
+//! Disks and databases that fail under a running server: it refuses what it cannot pay for, keeps what it has promised, and
+//! goes on by itself where it can.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tests::phone::TestPhone;
+use tests::place::Place;
+use tests::postgres::Cluster;
+use tests::site::{Accounts, END, POOR, Site};
+use tests::verdict::judge;
+use tests::wire::Side;
+use tokio::time::{Instant, sleep};
+
+const ACCOUNTS: [Accounts; 2] =
+    [Accounts { word: "u", count: 10, credit: "100.00" }, Accounts { word: POOR, count: 1, credit: "0.08" }];
+/// After a fault has healed new calls succeed within this (I10).
+const HEALED: Duration = Duration::from_secs(30);
+/// A new call is refused within this.
+const REFUSED: Duration = Duration::from_secs(15);
+
+/// Numbers that are dialled once, of a callee who answers at once.
+struct Numbers(u32);
+
+impl Numbers {
+    fn next(&mut self) -> String {
+        self.0 += 1;
+        format!("1555{:05}00", self.0)
+    }
+}
+
+/// A new call is refused with 503 and a time to come back.
+async fn refused(site: &Site, phone: &mut TestPhone, numbers: &mut Numbers) {
+    let number = numbers.next();
+    let call = phone.dial(&number).await;
+    let outcome = tokio::time::timeout(REFUSED, phone.outcome(call)).await.expect("refused in time");
+    assert_eq!(outcome, Err(503));
+    let refusal = site.wire.talks(Side::Caller)[&number];
+    assert!(refusal.retry_after_s.is_some_and(|seconds| (1..=60).contains(&seconds)), "{refusal:?}");
+}
+
+/// New calls are answered again, and can be hung up.
+async fn serves_again(phone: &mut TestPhone, numbers: &mut Numbers) {
+    let deadline = Instant::now() + HEALED;
+    loop {
+        let call = phone.dial(&numbers.next()).await;
+        match phone.outcome(call).await {
+            Ok(()) => return phone.hang_up(call).await,
+            Err(status) => assert!(status == 503 && Instant::now() < deadline, "I10: {status} after the fault has healed"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// All calls are over: what was seen outside is what was written.
+async fn right(site: &Site) {
+    site.audited().await.expect("clean");
+    judge(site, &ACCOUNTS, &[]).await.unwrap_or_else(|findings| panic!("{findings}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_ends_the_process_and_the_next_one_knows_all_that_was_acknowledged() {
+    let site = Site::make(&ACCOUNTS, "").await;
+    let mut server =
+        site.launch_traced(&["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO:when=8+"]);
+    Site::ready(&mut server).await;
+    let (mut phone, mut numbers) = (site.phone("u", 0).await, Numbers(0));
+    let mut up = Vec::new();
+    while !server.has_ended() {
+        let call = phone.dial(&numbers.next()).await;
+        match tokio::time::timeout(Duration::from_secs(2), phone.outcome(call)).await {
+            Ok(Ok(())) => up.push(call),
+            Ok(Err(_)) => {}
+            Err(_) => phone.give_up(call).await,
+        }
+    }
+    let ended = server.ended(END).await;
+    assert_ne!(ended.code, Some(0));
+    assert!(ended.stderr.contains("cannot be written"), "{}", ended.stderr);
+    assert!(!up.is_empty(), "no call was answered before");
+
+    let server = site.serve().await;
+    serves_again(&mut phone, &mut numbers).await;
+    for call in up {
+        phone.hang_up(call).await;
+    }
+    site.settled().await.expect("nothing is left");
+    site.stop(server).await;
+    right(&site).await;
+}
+
+/// A small file system in memory, for the data folder.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        std::fs::create_dir(at).expect("a folder");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs"]).arg(at).output();
+        let mount = mount.expect("mount runs");
+        let said = String::from_utf8_lossy(&mount.stderr);
+        assert!(mount.status.success(), "this test mounts a small tmpfs: run it as root where that is allowed: {said}");
+        Self(at.to_owned())
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) {
+        let zeros = std::fs::File::open("/dev/zero").expect("zeros");
+        let mut filler = std::fs::File::create(self.filler()).expect("a file");
+        let filled = std::io::copy(&mut std::io::Read::take(zeros, 1 << 30), &mut filler);
+        assert_eq!(filled.expect_err("it is full").kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.filler()).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
+    let place = Place::default();
+    let disk = SmallDisk::mount(&place.folder.path().join("data"));
+    let site = Site::make_in(place, &ACCOUNTS, "").await;
+    let server = site.serve().await;
+    let (mut phone, mut poor, mut numbers) = (site.phone("u", 0).await, site.phone(POOR, 0).await, Numbers(0));
+    let (short, long) = (phone.talk(&numbers.next()).await, phone.talk(&numbers.next()).await);
+    let cut = poor.talk(&numbers.next()).await;
+    disk.fill();
+    refused(&site, &mut phone, &mut numbers).await;
+    // What is up is answered as ever: hung up, or cut when its money ends.
+    phone.hang_up(short).await;
+    assert!(!poor.ended(cut).await, "C2: the server cuts it");
+    refused(&site, &mut phone, &mut numbers).await;
+    assert!(phone.is_up(long));
+
+    disk.free();
+    serves_again(&mut phone, &mut numbers).await;
+    phone.hang_up(long).await;
+    site.settled().await.expect("nothing is left");
+    site.stop(server).await;
+    right(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_stalls_makes_calls_slow_and_nothing_worse() {
+    let site = Site::make(&ACCOUNTS, "").await;
+    let mut server =
+        site.launch_traced(&["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=300ms"]);
+    Site::ready(&mut server).await;
+    let mut numbers = Numbers(0);
+    let mut phones = Vec::new();
+    for n in 0..10 {
+        phones.push((site.phone("u", n).await, Vec::new()));
+    }
+    for _ in 0..10 {
+        for (phone, calls) in &mut phones {
+            calls.push(phone.dial(&numbers.next()).await);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let mut answered = 0;
+    for (phone, calls) in &mut phones {
+        for call in calls {
+            match phone.outcome(*call).await {
+                Ok(()) => {
+                    answered += 1;
+                    phone.hang_up(*call).await;
+                }
+                Err(status) => assert_eq!(status, 503),
+            }
+        }
+    }
+    assert!(answered >= 50, "only {answered} of 100 were answered");
+    // Nothing has piled up: a new call waits for its own commits only.
+    let began = Instant::now();
+    let (phone, _) = &mut phones[0];
+    let call = phone.talk(&numbers.next()).await;
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
+    phone.hang_up(call).await;
+    site.settled().await.expect("nothing is left");
+    site.stop(server).await;
+    right(&site).await;
+}
+
+/// PostgreSQL goes away with calls up, and comes back.
+async fn without_postgres(away: impl FnOnce(&mut Cluster), back: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::start().await;
+    cluster.create_database("ringfence").await;
+    let site = Site::make(&ACCOUNTS, &format!("database.url = \"{}\"", cluster.url("ringfence"))).await;
+    let server = site.serve().await;
+    let (mut phone, mut poor, mut numbers) = (site.phone("u", 0).await, site.phone(POOR, 0).await, Numbers(0));
+    let (short, long) = (phone.talk(&numbers.next()).await, phone.talk(&numbers.next()).await);
+    let cut = poor.talk(&numbers.next()).await;
+    away(&mut cluster);
+    refused(&site, &mut phone, &mut numbers).await;
+    phone.hang_up(short).await;
+    assert!(!poor.ended(cut).await, "C2: the server cuts it");
+    refused(&site, &mut phone, &mut numbers).await;
+    assert!(phone.is_up(long));
+
+    back(&mut cluster);
+    serves_again(&mut phone, &mut numbers).await;
+    phone.hang_up(long).await;
+    site.settled().await.expect("nothing is left");
+    site.stop(server).await;
+    right(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_that_hangs_refuses_new_calls_and_service_returns_with_it() {
+    without_postgres(|cluster| cluster.signal("STOP"), |cluster| cluster.signal("CONT")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_that_crashes_refuses_new_calls_and_service_returns_with_it() {
+    without_postgres(Cluster::stop, Cluster::launch).await;
+}
