@@ -42,6 +42,8 @@ pub enum Request {
         /// Account id.
         account: String,
     },
+    /// What failed again and again.
+    Failures,
     /// The account's last call: CDR and ledger.
     LastCall {
         /// Account id.

@@ -3,7 +3,7 @@
 use crate::admin::{DemoPhone, Live, LiveCall, REQUEST_MAX, Reply, Request};
 use crate::provision::Provisioning;
 use crate::world::World;
-use crate::{credit, receipt};
+use crate::{credit, failures, receipt};
 use actors::{Actors, LiveView};
 use anyhow::{Context as _, bail};
 use schema::account::SipCredential;
@@ -135,6 +135,7 @@ impl Admin {
             }
             Request::DemoPhone => replies.send(Reply::DemoPhone(self.demo_phone().await?)).await?,
             Request::Watch { account } => self.watch(&account, replies).await?,
+            Request::Failures => replies.send(Reply::Lines(failures::lines(&self.actors))).await?,
             Request::LastCall { account } => {
                 let account = credit::account(&self.store, &account).await?;
                 replies.send(Reply::Lines(receipt::last_call(&self.store, account).await?)).await?;

@@ -44,6 +44,8 @@ pub enum Command {
     },
     /// Derive every balance again from the ledger; reads only, also beside a running server.
     Audit,
+    /// What failed again and again in the running server: who rests, which messages are set aside.
+    Failures,
     /// See it work.
     Demo {
         /// Which part.

@@ -40,6 +40,7 @@ pub async fn run(cli: Cli) -> ExitCode {
             credit_account(&config, account, amount, key, reason).await
         }
         Some(Command::Audit) => audit_all(&config).await,
+        Some(Command::Failures) => failures(&config).await,
         Some(Command::Demo { demo: Demo::Call { to, seconds } }) => demo_call(&config, &to, seconds).await,
     };
     match done {
@@ -123,7 +124,7 @@ async fn provision_running(config: &Config, path: &Path, update: impl Fn(u64, u6
 
 async fn connect(config: &Config) -> anyhow::Result<Client> {
     let client = Client::connect(&config.data_dir).await.context("the running server cannot be reached")?;
-    client.context("the running server cannot be reached")
+    client.context("no server runs on this data folder, or it cannot be reached")
 }
 
 async fn credit_account(
@@ -203,6 +204,17 @@ async fn audit_all(config: &Config) -> anyhow::Result<bool> {
     }
     println!("{}", if report.is_clean() { String::from("clean") } else { format!("{} breaches", report.breaches) });
     Ok(report.is_clean())
+}
+
+async fn failures(config: &Config) -> anyhow::Result<bool> {
+    let mut client = connect(config).await?;
+    client.send(&Request::Failures).await?;
+    match client.reply().await? {
+        Some(Reply::Lines(lines)) => lines.iter().for_each(|line| println!("{line}")),
+        Some(Reply::Failed(why)) => bail!(why),
+        _ => bail!("the server went away"),
+    }
+    Ok(true)
 }
 
 async fn demo_call(config: &Config, to: &str, seconds: u64) -> anyhow::Result<bool> {

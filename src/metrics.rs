@@ -57,6 +57,11 @@ async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts
     set("ringfence_calls_admitted", counts.calls_admitted);
     set("ringfence_calls_shed", counts.calls_shed);
     set("ringfence_actor_restarts", counts.restarts);
+    set("ringfence_actors_resting", counts.resting as u64);
+    set("ringfence_supervisors_beyond_intensity", counts.beyond_intensity as u64);
+    set("ringfence_messages_set_aside", counts.set_aside as u64);
+    set("ringfence_messages_dropped", counts.messages_dropped);
+    set("ringfence_calls_unsettled", counts.unsettled_calls as u64);
     set("ringfence_sip_server_transactions", core.server_transactions as u64);
     set("ringfence_sip_client_transactions", core.client_transactions as u64);
     set("ringfence_sip_legs", core.legs as u64);

@@ -150,6 +150,7 @@ impl Server {
     pub async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
             () = self.sip.ended() => anyhow::anyhow!("the SIP thread failed"),
+            () = self.actors.failed() => anyhow::anyhow!("supervisors failed again and again"),
             ended = self.tasks.join_next() => match ended {
                 Some(Ok(Err(error))) => error,
                 Some(Err(error)) => error.into(),

@@ -93,6 +93,8 @@ const PURE: &[&str] = &[
     "actors/src/rating",
     "actors/src/routing",
     "actors/src/dialplan",
+    "actors/src/restarts",
+    "actors/src/poison",
 ];
 
 #[test]

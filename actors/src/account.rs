@@ -292,11 +292,11 @@ impl AccountActor {
                 }
                 self.arm_warning(me, state);
             }
-            AccountMsg::Passivate if state.core.is_idle() && state.gate.is_quiet() => self.retire(&me),
+            AccountMsg::Passivate if state.core.is_idle() && state.gate.is_quiet() => self.retire(me),
             AccountMsg::Passivate => {}
             AccountMsg::Reload => {
                 // What was submitted stays valid; the successor waits for it.
-                self.retire(&me);
+                self.retire(me);
             }
             AccountMsg::Rejected => return Err("a journal entry was rejected".into()),
             #[cfg(any(test, feature = "faults"))]

@@ -30,6 +30,11 @@ pub(crate) use armed::Faults;
 #[cfg(any(test, feature = "faults"))]
 mod armed {
     use super::{Context, FaultPoint, Subject};
+    use crate::account::AccountMsg;
+    use crate::call::CallMsg;
+    use crate::supervisor::TrunksMsg;
+    use crate::system::Actors;
+    use schema::id::{AccountKey, CallId, TrunkId};
     use std::collections::BTreeMap;
     use std::sync::{Mutex, PoisonError};
 
@@ -75,6 +80,48 @@ mod armed {
         /// Panics when a fault waits here.
         pub(crate) fn strike(&self, subject: Subject, kind: &'static str, point: FaultPoint) {
             assert!(!self.faults.takes(subject, kind, point), "a fault was injected: {point:?}, {kind}");
+        }
+    }
+
+    /// Faults for tests: the next message makes the actor panic.
+    impl Actors {
+        /// Makes an account's actor panic, if it is loaded.
+        pub fn panic_account(&self, account: AccountKey) {
+            if let Some(actor) = self.ctx.directory.loaded(account) {
+                let _ = actor.send_message(AccountMsg::Panic);
+            }
+        }
+
+        /// Makes a call's actor panic, if it is live.
+        pub fn panic_call(&self, call: CallId) {
+            if let Some(entry) = self.ctx.directory.call(call) {
+                let _ = entry.actor.send_message(CallMsg::Panic);
+            }
+        }
+
+        /// Makes a trunk's actor panic, if there is one.
+        pub fn panic_trunk(&self, trunk: TrunkId) {
+            self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(Some(trunk)));
+        }
+
+        /// Makes the supervisor of an account panic; all loaded accounts of it end with it.
+        pub fn panic_supervisor_of(&self, account: AccountKey) {
+            self.ctx.supervisors.panic_accounts(crate::failures::shard(account));
+        }
+
+        /// Makes the trunks' supervisor panic.
+        pub fn panic_trunks_supervisor(&self) {
+            self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(None));
+        }
+
+        /// Has an actor panic when it handles its next message that fits, where the fault says; instead of a fault that waits.
+        pub fn arm(&self, subject: Subject, fault: Fault) {
+            self.ctx.faults.arm(subject, fault);
+        }
+
+        /// Takes back all faults that wait.
+        pub fn disarm(&self) {
+            self.ctx.faults.disarm();
         }
     }
 }

@@ -100,49 +100,10 @@ pub enum CreditError {
     Ask(#[from] AskError),
 }
 
-/// Figures for `/metrics`. Those of the past count since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Calls that have an actor.
-    pub live_calls: usize,
-    /// Accounts in memory.
-    pub loaded_accounts: usize,
-    /// Accounts whose events somebody subscribes to.
-    pub event_hubs: usize,
-    /// Accounts whose figures somebody watches.
-    pub watches: usize,
-    /// Entries waiting for the journal.
-    pub journal_depth: usize,
-    /// Calls let in.
-    pub calls_admitted: u64,
-    /// Calls turned away by the node's limits.
-    pub calls_shed: u64,
-    /// Decisions refused because the journal was full.
-    pub journal_full: u64,
-    /// Actors that failed, by a panic or because an entry was rejected.
-    pub restarts: u64,
-    /// Those of them that panicked while they handled something.
-    pub panics: u64,
-    /// Accounts and trunks that failed again and again and rest now, and accounts whose new calls do.
-    pub resting: usize,
-    /// Supervisors that see more failures than their intensity allows.
-    pub beyond_intensity: usize,
-    /// Messages that are set aside now; see [`Actors::set_aside`].
-    pub set_aside: usize,
-    /// Calls that are over and not settled yet, and that no actor cares for.
-    pub unsettled_calls: usize,
-    /// Messages to calls that were dropped because too many waited.
-    pub messages_dropped: u64,
-    /// Messages handled by account actors.
-    pub account_messages: u64,
-    /// Messages handled by call actors.
-    pub call_messages: u64,
-}
-
 /// All actors of this process. A cheap handle.
 #[derive(Clone)]
 pub struct Actors {
-    ctx: Arc<Context>,
+    pub(crate) ctx: Arc<Context>,
     edge: Edge,
     recovered: watch::Receiver<bool>,
 }
@@ -463,77 +424,6 @@ impl Actors {
     #[must_use]
     pub fn set_aside(&self) -> Vec<SetAside> {
         self.ctx.failures.set_aside(self.ctx.now())
-    }
-
-    /// Figures for `/metrics`.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let Context { directory, hubs, watches, journal, tally, failures, unsettled, .. } = &*self.ctx;
-        let now = self.ctx.now();
-        let (panics, resting, beyond_intensity) = failures.counts(now.mono);
-        let past = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
-            live_calls: directory.calls_len(),
-            loaded_accounts: directory.accounts_len(),
-            event_hubs: hubs.len(),
-            watches: watches.len(),
-            journal_depth: journal.depth(),
-            calls_admitted: past(&tally.calls_admitted),
-            calls_shed: past(&tally.calls_shed),
-            journal_full: past(&tally.journal_full),
-            restarts: past(&tally.restarts),
-            panics,
-            resting,
-            beyond_intensity,
-            set_aside: failures.set_aside(now).len(),
-            unsettled_calls: unsettled.len(),
-            messages_dropped: past(&tally.messages_dropped),
-            account_messages: past(&tally.account_messages),
-            call_messages: past(&tally.call_messages),
-        }
-    }
-}
-
-/// Faults for tests: the next message makes the actor panic.
-#[cfg(any(test, feature = "faults"))]
-impl Actors {
-    /// Makes an account's actor panic, if it is loaded.
-    pub fn panic_account(&self, account: AccountKey) {
-        if let Some(actor) = self.ctx.directory.loaded(account) {
-            let _ = actor.send_message(AccountMsg::Panic);
-        }
-    }
-
-    /// Makes a call's actor panic, if it is live.
-    pub fn panic_call(&self, call: CallId) {
-        if let Some(entry) = self.ctx.directory.call(call) {
-            let _ = entry.actor.send_message(CallMsg::Panic);
-        }
-    }
-
-    /// Makes a trunk's actor panic, if there is one.
-    pub fn panic_trunk(&self, trunk: TrunkId) {
-        self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(Some(trunk)));
-    }
-
-    /// Makes the supervisor of an account panic; all loaded accounts of it end with it.
-    pub fn panic_supervisor_of(&self, account: AccountKey) {
-        self.ctx.supervisors.panic_accounts(crate::failures::shard(account));
-    }
-
-    /// Makes the trunks' supervisor panic.
-    pub fn panic_trunks_supervisor(&self) {
-        self.ctx.supervisors.tell_trunks(TrunksMsg::Panic(None));
-    }
-
-    /// Has an actor panic when it handles its next message that fits, where the fault says; instead of a fault that waits.
-    pub fn arm(&self, subject: crate::poison::Subject, fault: crate::faults::Fault) {
-        self.ctx.faults.arm(subject, fault);
-    }
-
-    /// Takes back all faults that wait.
-    pub fn disarm(&self) {
-        self.ctx.faults.disarm();
     }
 }
 

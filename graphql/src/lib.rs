@@ -6,7 +6,7 @@
 //! | `/graphql/ws` | subscriptions, graphql-transport-ws |
 //! | `/` | the dashboard |
 //! | `/healthz` | this process runs |
-//! | `/readyz` | it takes work: the store answers and no drain has begun |
+//! | `/readyz` | it takes work: the store answers, calls do not fail in numbers, and no drain has begun |
 //!
 //! A request passes, in this order: its form and size (`http`), its document's limits (`limits`), whose page and whose
 //! credential it is (`origin`, `session`), and in each resolver the one policy (`policy`). What a resolver shows are thin

@@ -89,6 +89,9 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     if *app.draining.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
+    if !app.actors.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "calls fail: no new ones are let in for a while\n");
+    }
     match timeout(Duration::from_secs(1), app.store.brand()).await {
         Ok(Ok(_)) => (StatusCode::OK, "ready\n"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),

@@ -1,5 +1,9 @@
 //! Actors that panic in the middle of calls (invariant A3).
 
+use actors::faults::{Fault, FaultPoint};
+use actors::poison::Subject;
+use actors::{AskError, CreditError};
+use ringfence::admin::{Client, Reply, Request};
 use schema::call::HangupSide;
 use schema::id::AccountKey;
 use schema::money::Micros;
@@ -96,4 +100,60 @@ async fn a3_a_panic_in_an_account_is_followed_by_a_rebuilt_one_and_its_calls_go_
     server.left_clean().await;
     assert_eq!(server.history(account).await.len(), 2);
     charged_right(&server, account, Micros(10_700_000)).await;
+}
+
+/// What `/metrics` says of a name.
+async fn metric(server: &TestServer, name: &str) -> Option<String> {
+    let client = tests::api::Client::app(server.addresses().metrics, [127, 0, 0, 1].into());
+    let text = client.text("/metrics").await;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned))
+}
+
+async fn readiness(server: &TestServer) -> String {
+    tests::api::Client::app(server.addresses().http, [127, 0, 0, 1].into()).text("/readyz").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_sees_which_message_is_set_aside_and_which_call_could_not_be_settled() {
+    let server = TestServer::start().await;
+    let (mut phone, account) = caller(&server, "10.00").await;
+    let talking = phone.talk("15550000000").await;
+    let arm = |kind, times| {
+        let fault = Fault { point: FaultPoint::Decided, kind: Some(kind), times };
+        server.server.actors.arm(Subject::Account(account), fault);
+    };
+    arm("credit", 3);
+    let credit = || ringfence::credit::by_operator("1.00", "k", "r").expect("an amount");
+    let answer = server.server.actors.credit(account, credit()).await;
+    assert_eq!(answer, Err(CreditError::Ask(AskError::SetAside)));
+    assert!(phone.is_up(talking), "the account's call goes on");
+    arm("settle", 100);
+    phone.hang_up(talking).await;
+    server.until("the call's end is kept", async |s| s.actors.counts().unsettled_calls == 1).await;
+    server
+        .until("it is shown as ending", async |s| {
+            s.actors.view(account).await.is_ok_and(|view| view.live_calls[0].state == schema::call::CallState::Ending)
+        })
+        .await;
+
+    let mut client = Client::connect(&server.config.data_dir).await.expect("a socket").expect("a server");
+    client.send(&Request::Failures).await.expect("asked");
+    let Some(Reply::Lines(lines)) = client.reply().await.expect("answered") else { panic!("lines are expected") };
+    assert!(lines[0].starts_with("6 panics since the start; 0 resting, 0 supervisors"), "{lines:?}");
+    assert!(lines[0].ends_with("1 calls over but not settled"), "{lines:?}");
+    let told = |words: &str| lines.iter().any(|line| line.starts_with("set aside since ") && line.contains(words));
+    assert!(told(&format!("account {}: credit with key ", account.0)) && told(": settle of call "), "{lines:?}");
+    assert_eq!(metric(&server, "ringfence_messages_set_aside").await.as_deref(), Some("2"));
+    assert_eq!(metric(&server, "ringfence_calls_unsettled").await.as_deref(), Some("1"));
+    assert_eq!(readiness(&server).await, "ready\n", "one bad account does not take the node away");
+
+    // The next process settles it, to its end, without asking the phone to go on.
+    let ended_at = tokio::time::Instant::now();
+    let server = server.restarted().await;
+    server.server.actors.recovered().await;
+    server.left_clean().await;
+    let cdr = server.history(account).await.remove(0);
+    assert!(cdr.talk_ms < 3_000 + u64::try_from(ended_at.elapsed().as_millis()).expect("short"), "{cdr:?}");
+    assert_eq!(cdr.call.hangup.as_ref().map(|hangup| hangup.side), Some(HangupSide::Caller));
+    charged_right(&server, account, Micros(10_000_000)).await;
 }
