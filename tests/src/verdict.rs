@@ -223,13 +223,6 @@ fn seconds(from: Timestamp, to: Timestamp) -> i64 {
 fn explained(Record { username, cdr }: &Record) -> String {
     format!(
         "{username} call {}: answered {:?} ended {:?} talk {} ms billed {} s charged {} loss {} {:?}",
-        cdr.no.0,
-        cdr.call.answered_at,
-        cdr.call.ended_at,
-        cdr.talk_ms,
-        cdr.call.billed_seconds,
-        cdr.charged,
-        cdr.loss,
-        cdr.call.hangup
+        cdr.no.0, cdr.call.answered_at, cdr.call.ended_at, cdr.talk_ms, cdr.call.billed_seconds, cdr.charged, cdr.loss, cdr.call.hangup
     )
 }
