@@ -306,6 +306,8 @@ impl CallActor {
 
     fn finish(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, call: Option<Box<Call>>) {
         state.timer = None;
+        // Before whoever waits for the end hears of it: their phone's BYE is answered.
+        self.ctx.tell_leg(LegCommand::Settled { call: self.call });
         if let Some(call) = &call {
             log_end(call);
         }

@@ -445,5 +445,6 @@ fn words(command: &LegCommand) -> Option<String> {
         LegCommand::Confirm { leg: to } => format!("confirm {}", leg(to)),
         LegCommand::HangUp { leg: to, cause: why } => format!("hang up {} {}", leg(to), cause(why)),
         LegCommand::Resume { leg: to, .. } => format!("resume {}", leg(to)),
+        LegCommand::Settled { .. } => return None,
     })
 }

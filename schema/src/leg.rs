@@ -329,4 +329,9 @@ pub enum LegCommand {
         /// Its state.
         checkpoint: Checkpoint,
     },
+    /// The call's end is durable: what waits for that on its legs, the answer to a BYE, may leave (invariant A2).
+    Settled {
+        /// Which call.
+        call: CallId,
+    },
 }

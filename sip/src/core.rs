@@ -34,6 +34,7 @@ use probe::Probes;
 use ring::hmac;
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
+use schema::id::CallId;
 use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
 use schema::time::{Mono, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -96,8 +97,10 @@ pub struct Core {
     legs: BTreeMap<LegId, Leg>,
     dialogs: BTreeMap<DialogKey, LegId>,
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
-    ended: BTreeMap<DialogKey, Mono>,
+    ended: BTreeMap<DialogKey, CallId>,
     ended_order: VecDeque<(Mono, DialogKey)>,
+    /// Answers to BYEs that wait until the end of their call is durable.
+    byes: BTreeMap<CallId, Vec<(ServerKey, Bytes)>>,
     /// INVITEs not answered finally: the same request by another way is a loop (RFC 3261 §8.2.2.2).
     invites: BTreeSet<MergeKey>,
     lookups: Lookups,
@@ -135,6 +138,7 @@ impl Core {
             dialogs: BTreeMap::new(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),
+            byes: BTreeMap::new(),
             invites: BTreeSet::new(),
             lookups: Lookups::default(),
             registrar: Registrar::default(),
@@ -207,6 +211,7 @@ impl Core {
             LegCommand::Confirm { leg } => self.confirm(leg),
             LegCommand::HangUp { leg, cause } => self.hang_up(leg, cause, now),
             LegCommand::Resume { leg, checkpoint } => self.resume(leg, &checkpoint, now),
+            LegCommand::Settled { call } => self.answer_byes(call, now),
         }
     }
 
@@ -238,6 +243,7 @@ impl Core {
                 Timer::Sweep => self.sweep_time(now),
                 Timer::Probe(trunk) => self.probe_time(trunk, now),
                 Timer::Ended => self.ended_time(now),
+                Timer::Bye(call) => self.answer_byes(call, now),
             }
         }
     }

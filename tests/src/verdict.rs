@@ -167,7 +167,7 @@ impl Seen<'_> {
         if callee.confirmed.is_some() && !callee.is_over() {
             findings.push(String::from("C4: the callee's leg never ended"));
         }
-        if caller.confirmed.is_some() && callee.confirmed.is_none() {
+        if caller.confirmed.is_some() && callee.answered.is_none() {
             findings.push(String::from("the caller was connected to nobody"));
         }
         findings

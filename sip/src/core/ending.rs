@@ -119,7 +119,7 @@ impl Core {
         self.dialogs.remove(&key);
         if matches!(leg.stage, Stage::Up | Stage::Answered { .. }) && self.ended.len() < ENDED_MAX {
             let until = now.mono + GIVE_UP;
-            self.ended.insert(key.clone(), until);
+            self.ended.insert(key.clone(), id.call);
             self.ended_order.push_back((until, key));
             self.timers.set(until, Timer::Ended);
         }

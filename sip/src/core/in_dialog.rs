@@ -3,6 +3,7 @@
 use super::exchange::{ServerKey, reply_flow};
 use super::incoming::with_sdp;
 use super::leg::{Pending200, Stage};
+use super::timers::Timer;
 use super::outgoing::q850_of;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::DialogKey;
@@ -11,9 +12,15 @@ use crate::message::{HeaderName, Message, Method, ResponseBuilder};
 use crate::sdp::Description;
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
-use schema::id::CredentialId;
+use schema::id::{CallId, CredentialId};
 use schema::leg::{EndCause, LegEvent, LegId};
 use schema::time::Now;
+use std::time::Duration;
+
+/// BYEs of one call whose answer waits: both sides', repeated by each in new transactions.
+const BYES_MAX: usize = 8;
+/// How long the answer to a BYE waits for the end of its call being durable.
+const SETTLED_WITHIN: Duration = Duration::from_secs(4);
 
 impl Core {
     /// The leg whose dialog a request with a To-tag belongs to.
@@ -23,9 +30,10 @@ impl Core {
 
     pub(super) fn on_in_dialog_request(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         let Some(id) = self.leg_of(&request) else {
-            let is_repeated_bye = *request.method() == Method::Bye && self.ended.contains_key(&key_of(&request));
-            if is_repeated_bye {
-                return self.refuse(flow, &request, 200);
+            if *request.method() == Method::Bye
+                && let Some(call) = self.ended.get(&key_of(&request)).copied()
+            {
+                return self.on_repeated_bye(flow, call, &request, now);
             }
             if let Some(request) = self.wait_for_dialog(flow, request, now) {
                 self.refuse(flow, &request, 481);
@@ -92,7 +100,11 @@ impl Core {
     }
 
     fn on_bye(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
-        self.answer_in_dialog(flow, request, 200, now);
+        if self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Up | Stage::Answered { .. })) {
+            self.answer_when_settled(flow, id.call, request, now);
+        } else {
+            self.answer_in_dialog(flow, request, 200, now);
+        }
         let Some(leg) = self.legs.get(&id) else { return };
         let event = match &leg.stage {
             // A BYE instead of a CANCEL (RFC 3261 §15.1.2).
@@ -111,6 +123,34 @@ impl Core {
         };
         self.forget_leg(id, now);
         self.tell(event, now);
+    }
+
+    /// The 200 to a BYE says that the call is over: it must not be forgotten by a crash, or the call would go on and be charged
+    /// for (invariant A2). What is not durable soon is answered nevertheless: the other side waits for 64·T1 at most.
+    fn answer_when_settled(&mut self, flow: Flow, call: CallId, request: &Message, now: Now) {
+        let response = ResponseBuilder::to_request(request, 200, None).header(HeaderName::Allow, &ALLOW).build();
+        let (Some(key), Ok(response)) = (ServerKey::of(request, request.method()), response) else { return };
+        if !self.servers.contains_key(&key) {
+            self.open_server(&key, flow, request);
+        }
+        self.byes.entry(call).or_default().push((key, response));
+        self.timers.set(now.mono + SETTLED_WITHIN, Timer::Bye(call));
+    }
+
+    /// In a transaction of its own.
+    fn on_repeated_bye(&mut self, flow: Flow, call: CallId, request: &Message, now: Now) {
+        match self.byes.get(&call) {
+            Some(waiting) if waiting.len() < BYES_MAX => self.answer_when_settled(flow, call, request, now),
+            Some(_) => {}
+            None => self.refuse(flow, request, 200),
+        }
+    }
+
+    /// Sends what has waited for the end of a call.
+    pub(super) fn answer_byes(&mut self, call: CallId, now: Now) {
+        for (key, response) in self.byes.remove(&call).unwrap_or_default() {
+            self.respond_bytes(&key, response, now);
+        }
     }
 
     /// A re-INVITE or UPDATE. One that changes nothing refreshes the session; one that changes something is refused, and the

@@ -191,6 +191,7 @@ impl World {
             LegEvent::Ended { leg, .. } => {
                 let other = if leg.side == schema::call::LegSide::A { b } else { a };
                 say(LegCommand::HangUp { leg: other, cause: HangupCause::OtherLeg });
+                say(LegCommand::Settled { call: a.call });
             }
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use super::exchange::{ClientKey, ServerKey};
 use schema::edge::Ticket;
-use schema::id::TrunkId;
+use schema::id::{CallId, TrunkId};
 use schema::leg::LegId;
 use schema::time::Mono;
 use std::cmp::Reverse;
@@ -19,6 +19,7 @@ pub(super) enum Timer {
     Sweep,
     Probe(TrunkId),
     Ended,
+    Bye(CallId),
 }
 
 #[derive(Default)]

@@ -444,6 +444,7 @@ fn call_of(command: &LegCommand) -> CallId {
         | LegCommand::Confirm { leg }
         | LegCommand::HangUp { leg, .. }
         | LegCommand::Resume { leg, .. } => leg.call,
+        LegCommand::Settled { call } => *call,
     }
 }
 
@@ -456,6 +457,7 @@ fn name_of(command: &LegCommand) -> String {
         LegCommand::Confirm { leg } => format!("confirm B{}", leg.attempt),
         LegCommand::HangUp { leg, cause } => format!("hang up {:?}{} {cause:?}", leg.side, leg.attempt),
         LegCommand::Resume { leg, .. } => format!("resume {:?}{}", leg.side, leg.attempt),
+        LegCommand::Settled { .. } => "settled".to_owned(),
     }
 }
 

@@ -152,6 +152,7 @@ impl Phone {
                 Action::Leg(LegCommand::Confirm { leg: to }) => format!("confirm {}", leg(to)),
                 Action::Leg(LegCommand::HangUp { leg: to, cause }) => format!("hang up {} {cause:?}", leg(to)),
                 Action::Leg(LegCommand::Resume { leg: to, .. }) => format!("resume {}", leg(to)),
+                Action::Leg(LegCommand::Settled { .. }) => "settled".into(),
                 Action::Ask(Ask::Authorize(_)) => "authorize?".into(),
                 Action::Ask(Ask::NextAttempt(failed, _)) => {
                     format!("next after {} {}?", failed.number, failed.sip_code)

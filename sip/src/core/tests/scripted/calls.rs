@@ -96,6 +96,7 @@ fn only_an_unchanged_session_is_refreshed() {
     assert!(desk.kinds().contains(&"500".to_owned()), "it was overtaken");
     talk.cseq += 5;
     desk.in_dialog(&mut talk, "BYE", "", "");
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
     assert_eq!(desk.kinds(), ["200"]);
     desk.in_dialog(&mut talk, "BYE", "", "");
     assert_eq!(desk.kinds(), ["200"], "repeated in another transaction");
@@ -121,6 +122,36 @@ fn a_phone_that_moves_is_followed_and_its_checkpoint_renewed() {
 }
 
 #[test]
+fn a2_a_bye_is_answered_when_the_end_of_its_call_is_durable() {
+    let mut desk = Desk::new();
+    let mut talk = desk.talk(udp(), "c");
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+    talk.cseq -= 1;
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert!(desk.take_sent().is_empty(), "nor is its repetition in a transaction of its own");
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
+    assert_eq!(desk.kinds(), ["200", "200"]);
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    assert_eq!(desk.kinds(), ["200"], "from now on at once");
+    desk.assert_empty();
+}
+
+#[test]
+fn a_bye_whose_end_does_not_become_durable_is_answered_before_the_other_side_gives_up() {
+    let mut desk = Desk::new();
+    let mut talk = desk.talk(udp(), "c");
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    desk.wait(Duration::from_secs(3));
+    assert!(desk.take_sent().is_empty());
+    desk.wait(Duration::from_secs(1));
+    assert_eq!(desk.kinds(), ["200"]);
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
+    assert!(desk.take_sent().is_empty(), "once is enough");
+    desk.assert_empty();
+}
+
+#[test]
 fn a_request_from_elsewhere_must_show_the_calls_own_credential() {
     let mut desk = Desk::new();
     let mut talk = desk.talk(udp(), "c");
@@ -130,6 +161,7 @@ fn a_request_from_elsewhere_must_show_the_calls_own_credential() {
     let credentials = desk.credentials("BYE");
     assert_eq!(desk.kinds(), ["407"]);
     desk.in_dialog(&mut talk, "BYE", &credentials, "");
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
     assert_eq!(desk.kinds(), ["200"]);
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
     desk.assert_empty();

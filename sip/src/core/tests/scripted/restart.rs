@@ -54,6 +54,7 @@ fn after_a_restart_both_sides_may_hang_up_and_refresh() {
     desk.take(udp(), &ack);
     desk.take_sent();
     desk.in_dialog(&mut talk, "BYE", "", "");
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
     assert_eq!(desk.kinds(), ["200"]);
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
     desk.leg(LegCommand::HangUp { leg: LegId::b(talk.leg.call, 1), cause: HangupCause::OtherLeg });
@@ -64,6 +65,7 @@ fn after_a_restart_both_sides_may_hang_up_and_refresh() {
 
     let mut desk = restarted((talk.leg, &a), &b);
     desk.take(Flow::udp(CARRIER.into()), &bye_of_carrier(&invite));
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
     assert_eq!(desk.kinds(), ["200"]);
     desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::OtherLeg });
     let bye = desk.last_sent();
@@ -209,6 +211,7 @@ fn a_bye_that_comes_before_its_dialog_is_resumed_waits_for_it() {
     desk.leg(LegCommand::Resume { leg: talk.leg, checkpoint: a });
     desk.leg(LegCommand::Resume { leg: LegId::b(talk.leg.call, 1), checkpoint: b });
     desk.handle(Input::Edge(EdgeCommand::Recovered));
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
     assert_eq!(desk.kinds(), ["200"]);
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
 }
