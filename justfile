@@ -27,6 +27,14 @@ sdl:
 sim seeds="0..200":
     cargo run -p tests --bin sim -- --seeds {{seeds}}
 
+# Kill the real server N times under load and compare what was acknowledged with the ledger
+kill-loop kills="100":
+    cargo build --workspace --bins && cargo run -p tests --bin kill-loop -- {{kills}}
+
+# Time from a start with 5,000 live calls to the first new one, over 100 kills (10 minutes; by hand)
+bench-recovery:
+    tests/bench/recovery
+
 # Calls per second, CPU and memory beside SIPp's own ceiling (10 minutes; by hand, on an idle machine)
 bench-sip:
     tests/bench/sip

@@ -188,8 +188,12 @@ pub fn listener(screen: &str, transport: &str) -> SocketAddr {
     line.split_whitespace().find_map(|word| word.parse().ok()).expect("an address")
 }
 
-/// The program, beside this one or, for a test, beside its folder `deps`. A test run of the whole workspace builds it.
+/// The program: the one that the environment names, or that beside this one or, for a test, beside its folder `deps`. A test
+/// run of the whole workspace builds it.
 fn built() -> PathBuf {
+    if let Some(path) = std::env::var_os("RINGFENCE_PROGRAM") {
+        return path.into();
+    }
     let this = std::env::current_exe().expect("this program");
     let places = this.ancestors().skip(1).take(2).map(|folder| folder.join("ringfence"));
     let found = places.into_iter().find(|path| path.is_file());

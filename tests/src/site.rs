@@ -33,8 +33,8 @@ pub struct Site {
     pub wire: Wire,
     /// Where the server takes SIP over UDP.
     pub sip: SocketAddr,
-    /// Where it serves HTTP.
-    pub http: SocketAddr,
+    /// Where it serves its metrics.
+    pub metrics: SocketAddr,
     carrier: TestCarrier,
 }
 
@@ -89,7 +89,7 @@ impl Site {
         );
         place.write("retail.csv", RETAIL);
         place.write("wholesale.csv", WHOLESALE);
-        let site = Self { place, wire, sip, http, carrier };
+        let site = Self { place, wire, sip, metrics, carrier };
         site.place.write("world.toml", &site.world(accounts));
         let made = site.run(&["provision", "world.toml"]).await;
         assert_eq!(made.code, Some(0), "{}", made.stderr);

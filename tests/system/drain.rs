@@ -1,4 +1,4 @@
-//! SIGTERM with a thousand calls up: the process ends in seconds, the next one carries them on.
+//! SIGTERM with a thousand calls up, and a kill: the next process carries them on.
 
 use sip::demo::phone::PhoneCall;
 use std::time::Duration;
@@ -36,10 +36,12 @@ async fn calls_up(site: &Site) -> Vec<(TestPhone, Vec<PhoneCall>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a3_a_thousand_calls_outlive_a_drain_and_none_is_billed_wrong() {
+async fn a3_a_thousand_calls_outlive_a_kill_and_a_drain_and_none_is_billed_wrong() {
     let site = Site::make(&ACCOUNTS, "").await;
     let server = site.serve().await;
     let phones = calls_up(&site).await;
+    server.kill();
+    let server = site.serve().await;
 
     let drained = Instant::now();
     server.terminate();

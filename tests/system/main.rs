@@ -6,6 +6,7 @@ mod dashboard;
 mod drain;
 mod faults;
 mod graphql;
+mod kills;
 mod logs;
 mod money;
 mod panics;

@@ -83,7 +83,7 @@ impl Cluster {
     /// Sends a signal to the server and to each of its processes.
     pub fn signal(&self, name: &str) {
         let Some(server) = &self.server else { return };
-        let kill = format!("kill -{name} {id} $(ps -o pid= --ppid {id})", id = server.id());
+        let kill = format!("kill -{name} {id} $(cat /proc/{id}/task/{id}/children)", id = server.id());
         let _ = Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
     }
 
