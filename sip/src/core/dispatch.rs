@@ -12,14 +12,7 @@ pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, UPD
 impl Core {
     pub(super) fn on_request(&mut self, flow: Flow, request: Message, now: Now) {
         let as_method = if request.is_ack() { &Method::Invite } else { request.method() };
-        let Some(key) = ServerKey::of(&request, as_method) else {
-            // No magic cookie: a client of RFC 2543, or garbage.
-            if !request.is_ack() {
-                let response = self.response(&request, 400);
-                self.reply(flow, &request, response);
-            }
-            return;
-        };
+        let key = ServerKey::of(&request, as_method);
         if request.is_ack() {
             if !self.server_acked(&key, now) {
                 self.on_ack(&request, now);

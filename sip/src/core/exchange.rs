@@ -3,7 +3,7 @@
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
+use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Uri, Via};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
 use ring::hmac;
@@ -13,17 +13,25 @@ use schema::time::{Mono, Now};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE.
+/// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE. Without the branch's
+/// magic cookie it is what RFC 2543 has: Request-URI, Call-ID, From-tag, CSeq and the top Via.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ServerKey(Arc<str>);
 
 impl ServerKey {
     /// Of a request; `as_method` other than its own for ACK and CANCEL.
-    pub(super) fn of(request: &Message, as_method: &Method) -> Option<Self> {
-        let branch = request.branch().filter(|branch| branch.len() > 7 && branch.starts_with("z9hG4bK"))?;
+    pub(super) fn of(request: &Message, as_method: &Method) -> Self {
         let (host, port) = request.sent_by();
-        let key = format!("{branch} {}:{} {as_method}", host.to_ascii_lowercase(), port.unwrap_or(0));
-        Some(Self(key.into()))
+        let (host, port) = (host.to_ascii_lowercase(), port.unwrap_or(0));
+        let branch = request.branch().unwrap_or_default();
+        let key = if branch.len() > 7 && branch.starts_with("z9hG4bK") {
+            format!("{branch} {host}:{port} {as_method}")
+        } else {
+            let uri = request.request_uri().map(Uri::as_str).unwrap_or_default();
+            let (call_id, tag, cseq) = (request.call_id(), request.from_tag().unwrap_or_default(), request.cseq().0);
+            format!("2543 {uri} {call_id} {tag} {cseq} {branch} {host}:{port} {as_method}")
+        };
+        Self(key.into())
     }
 }
 
@@ -186,7 +194,7 @@ impl Core {
 
     /// Answers a request other than INVITE; over UDP its repetitions get the same answer.
     pub(super) fn answer(&mut self, flow: Flow, request: &Message, response: ResponseBuilder, now: Now) {
-        let Some(key) = ServerKey::of(request, request.method()) else { return };
+        let key = ServerKey::of(request, request.method());
         if !self.servers.contains_key(&key) {
             self.open_server(&key, flow, request);
         }

@@ -189,7 +189,7 @@ impl Core {
     }
 
     fn accept_refresh(&mut self, flow: Flow, id: LegId, request: &Message, response: ResponseBuilder, now: Now) {
-        let (Some(key), Ok(bytes)) = (ServerKey::of(request, request.method()), response.build()) else { return };
+        let (key, Ok(bytes)) = (ServerKey::of(request, request.method()), response.build()) else { return };
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.ok = Some(Pending200 {
             bytes: bytes.clone(),

@@ -223,16 +223,13 @@ impl Core {
 
     pub(super) fn on_cancel(&mut self, flow: Flow, cancel: &Message, now: Now) {
         let invite_key = ServerKey::of(cancel, &Method::Invite);
-        let found = invite_key.as_ref().and_then(|key| self.servers.get(key)).map(|exchange| exchange.leg);
-        let Some(leg) = found else { return self.refuse(flow, cancel, 481) };
+        let Some(leg) = self.servers.get(&invite_key).map(|exchange| exchange.leg) else { return self.refuse(flow, cancel, 481) };
         // The CANCEL succeeds whatever becomes of the INVITE (RFC 3261 §9.2).
         let tag = leg.and_then(|id| self.legs.get(&id)).and_then(|leg| leg.dialog.local.tag().map(str::to_owned));
         let tag = tag.unwrap_or_else(|| self.tag_of(cancel));
         self.answer(flow, cancel, ResponseBuilder::to_request(cancel, 200, Some(&tag)), now);
         let Some(id) = leg else {
-            if let Some(key) = invite_key {
-                self.withdraw_lookup(&key, now);
-            }
+            self.withdraw_lookup(&invite_key, now);
             return;
         };
         let Some(Leg { stage: Stage::Incoming { key, invite, .. }, dialog, .. }) = self.legs.get(&id) else { return };

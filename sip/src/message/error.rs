@@ -99,7 +99,7 @@ impl ParseError {
         Self { problem, request: answerable.then(|| Box::new(message)) }
     }
 
-    /// True when a response can be built: a request other than ACK with Via, From, To, Call-ID and CSeq.
+    /// True when a response can be built: a request other than ACK with Via, From, To, Call-ID and CSeq, readable or not.
     #[must_use]
     pub const fn can_answer(&self) -> bool {
         self.request.is_some()

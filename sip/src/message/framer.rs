@@ -71,12 +71,13 @@ impl Framer {
     /// [`ParseError::answer`] gives one. Every later call gives the same kind of error.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ParseError> {
         if let State::Head { scanned } = self.state {
-            let blank = lexer::blank_lines(&self.buffer);
-            if scanned == 0 && blank >= 4 {
+            // No further than a ping, or a flood of line ends would be looked through again for each of them.
+            if scanned == 0 && self.buffer.starts_with(b"\r\n\r\n") {
                 drop(self.buffer.split_to(4));
                 return Ok(Some(Frame::Ping));
             }
-            if scanned == 0 && blank == 2 && self.buffer.get(2).is_some_and(|byte| *byte != b'\r') {
+            let may_be_ping = self.buffer.get(2).is_none_or(|byte| *byte == b'\r');
+            if scanned == 0 && self.buffer.starts_with(b"\r\n") && !may_be_ping {
                 drop(self.buffer.split_to(2));
             }
             if !self.read_head(scanned)? {

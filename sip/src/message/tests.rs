@@ -219,7 +219,7 @@ fn each_broken_rule_has_its_name_and_is_answered_where_allowed() {
         (INVITE.replace("314159 INVITE", "314159 BYE"), Problem::MethodMismatch, true),
         (INVITE.replace("314159", "2147483648"), Problem::Malformed(N::CSeq), true),
         (INVITE.replace("314159", "36893488147419103232"), Problem::Malformed(N::CSeq), true),
-        (INVITE.replace("Bob <", "Bob, x <"), Problem::Malformed(N::To), false),
+        (INVITE.replace("Bob <", "Bob, x <"), Problem::Malformed(N::To), true),
         (INVITE.replace("tag=1928301774", "tag="), Problem::Malformed(N::From), true),
         (INVITE.replace("a84b4c76e66710@", "a84b@4c@"), Problem::Malformed(N::CallId), true),
         (INVITE.replace("sip:bob@biloxi.example SIP", "<sip:bob@biloxi.example> SIP"), Problem::RequestUri, true),
