@@ -39,6 +39,9 @@ impl Core {
             let response = self.unsupported_body(&request);
             return self.reply(flow, &request, response);
         }
+        if !accepts_sdp(&request) {
+            return self.refuse(flow, &request, 406);
+        }
         if self.invites.contains(&merge_key(&request)) {
             return self.refuse(flow, &request, 482);
         }
@@ -294,6 +297,15 @@ pub(super) fn with_sdp(response: ResponseBuilder, body: Option<Bytes>) -> Respon
         Some(body) => response.body(sdp::CONTENT_TYPE, body),
         None => response,
     }
+}
+
+/// Whether an answer may hold a session description: without Accept it may (RFC 3261 §20.1).
+fn accepts_sdp(invite: &Message) -> bool {
+    let is_sdp = |range: &str| {
+        let media = range.split(';').next().unwrap_or(range).trim();
+        ["application/sdp", "application/*", "*/*"].iter().any(|known| media.eq_ignore_ascii_case(known))
+    };
+    invite.text(HeaderName::Accept).is_none() || invite.values(HeaderName::Accept).flatten().any(is_sdp)
 }
 
 pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
