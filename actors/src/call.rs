@@ -18,7 +18,7 @@ use crate::account::settle::Settled;
 use crate::account::{AccountMsg, Routed};
 use crate::admission::Live;
 use crate::context::Context;
-use crate::directory::{AskError, CallEntry, ProgressCell};
+use crate::directory::{AskError, CallEntry, ProgressCell, bit_of};
 use crate::failures::{Handling, Whose};
 use crate::faults::FaultPoint;
 use crate::poison::{About, Subject, Work};
@@ -33,6 +33,7 @@ use schema::time::Mono;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a call's actor is told.
@@ -86,6 +87,8 @@ impl Drop for Timer {
     }
 }
 
+/// The SIP side tells within this that a BYE has left.
+const PART_LIMIT: Duration = Duration::from_millis(500);
 /// Most that wait for one call to end.
 const WAITING_MAX: usize = 64;
 
@@ -210,13 +213,22 @@ impl CallActor {
 
     async fn carry_out(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, actions: Vec<Action>) {
         let mut queue = VecDeque::from(actions);
+        let mut hung_up = 0;
         while let Some(action) = queue.pop_front() {
             match action {
                 Action::Leg(command) => {
+                    if let LegCommand::HangUp { leg, .. } = &command {
+                        hung_up |= bit_of(*leg);
+                    }
                     // Closed only when the process ends.
                     let _ = self.ctx.legs.send(command).await;
                 }
                 Action::Ask(ask) => {
+                    if let Ask::Settle(end) = &ask {
+                        // It outlives this actor: a panic from here on does not change what is billed.
+                        self.progress.set_end(end);
+                        self.parted(hung_up).await;
+                    }
                     let reply = self.ask(state, ask).await;
                     let now = self.ctx.now();
                     queue.extend(state.core.as_mut().map(|core| core.on(Input::Reply(reply), now)).unwrap_or_default());
@@ -234,6 +246,12 @@ impl CallActor {
             }
         }
         self.arm_timer(me, state);
+    }
+
+    /// C4: a call is settled when its legs were told. Who settles it first and is killed then leaves a leg behind that nobody
+    /// knows any more.
+    async fn parted(&self, legs: u32) {
+        let _ = tokio::time::timeout(PART_LIMIT, self.progress.ended(legs)).await;
     }
 
     async fn ask(&self, state: &mut CallActorState, ask: Ask) -> Reply {
@@ -275,8 +293,6 @@ impl CallActor {
             Ask::Settle(end) => {
                 // The carrier's channel is free as soon as the legs are told to end.
                 state.channel = None;
-                // It outlives this actor: a panic from here on does not change what is billed.
-                self.progress.set_end(&end);
                 let ask = |reply| AccountMsg::Settle(call, end.clone(), reply);
                 match ctx.ask(account, ASK_LIMIT, ask).await {
                     Err(AskError::SetAside) => {

@@ -18,11 +18,12 @@ use ractor::{Actor, ActorId, ActorRef, ActorStatus};
 use schema::call::{Call, CallState};
 use schema::id::{AccountKey, CallId};
 use schema::journal::Rejection;
+use schema::leg::{LegEvent, LegId};
 use schema::time::Mono;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 
 /// How often an account that comes and goes is asked for at most. A message that kills it is set aside before.
 const TRIES: usize = 8;
@@ -117,11 +118,23 @@ pub(crate) struct CallEntry {
     pub(crate) progress: Arc<ProgressCell>,
 }
 
+impl CallEntry {
+    /// What whoever settles the call has to know of its legs, whether or not its actor still listens.
+    pub(crate) fn note(&self, event: &LegEvent) {
+        if let LegEvent::Ended { leg, .. } | LegEvent::Failed { leg, .. } = event {
+            self.progress.note_ended(*leg);
+        }
+    }
+}
+
 /// What is known of a call outside its actor, and outlives it: where it is between its durable states, how it ended once that
 /// is settled, how many messages wait for it. Written by its actor, read by whoever shows it.
 pub(crate) struct ProgressCell {
     shown: AtomicU64,
     end: OnceLock<CallEnd>,
+    /// Legs that have ended, a bit for each attempt; the A-leg's is the first.
+    ended: AtomicU32,
+    leg_ended: Notify,
     waiting: AtomicU32,
     /// It counts among the node's live calls until it is settled.
     _live: Live,
@@ -129,7 +142,14 @@ pub(crate) struct ProgressCell {
 
 impl ProgressCell {
     pub(crate) fn new(live: Live) -> Self {
-        Self { shown: AtomicU64::new(0), end: OnceLock::new(), waiting: AtomicU32::new(0), _live: live }
+        Self {
+            shown: AtomicU64::new(0),
+            end: OnceLock::new(),
+            ended: AtomicU32::new(0),
+            leg_ended: Notify::new(),
+            waiting: AtomicU32::new(0),
+            _live: live,
+        }
     }
 
     pub(crate) fn set(&self, progress: Progress) {
@@ -164,6 +184,23 @@ impl ProgressCell {
         self.end.get()
     }
 
+    /// A leg has ended: its BYE has come or gone.
+    pub(crate) fn note_ended(&self, leg: LegId) {
+        self.ended.fetch_or(bit_of(leg), Ordering::AcqRel);
+        self.leg_ended.notify_waiters();
+    }
+
+    /// Waits until these legs, by [`bit_of`], have ended.
+    pub(crate) async fn ended(&self, legs: u32) {
+        loop {
+            let notified = self.leg_ended.notified();
+            if self.ended.load(Ordering::Acquire) & legs == legs {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// A message for the call's actor is about to be sent. False: too many wait, and this one can be done without.
     pub(crate) fn queue(&self, can_be_dropped: bool) -> bool {
         let before = self.waiting.fetch_add(1, Ordering::AcqRel);
@@ -178,6 +215,11 @@ impl ProgressCell {
     pub(crate) fn unqueue(&self) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// A leg among those of its call.
+pub(crate) const fn bit_of(leg: LegId) -> u32 {
+    1_u32.wrapping_shl(leg.attempt as u32)
 }
 
 /// The registries.

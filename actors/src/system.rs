@@ -170,7 +170,7 @@ impl Actors {
         match event.event {
             LegEvent::Invited(invited) => self.invited(*invited, event.at),
             _ if call::is_silent(&event) => {}
-            _ => match self.ctx.directory.call(call) {
+            _ => match self.ctx.directory.call(call).inspect(|entry| entry.note(&event.event)) {
                 Some(entry) if entry.progress.end().is_none() => {
                     if entry.progress.queue(call::can_be_dropped(&event)) {
                         let _ = entry.actor.send_message(CallMsg::Leg(Box::new(event)));

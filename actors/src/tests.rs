@@ -49,6 +49,23 @@ async fn a_call_goes_all_the_way_within_its_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn c4_a_call_is_settled_when_its_other_leg_was_told() {
+    let world = World::start(10_000_000, Carrier::Rings).await;
+    world.invite(1, MOBILE);
+    world.pass(1_000).await;
+    world.answer(1);
+    world.pass(30_000).await;
+    let written = world.journal.written().1;
+    world.bye_from_caller(1);
+    world.pass(300).await;
+    assert_eq!(world.journal.written().1, written, "the BYE to the callee has not left");
+    world.bye_to_callee(1);
+    world.pass(1).await;
+    assert_eq!(world.journal.written().1 - written, 1);
+    assert_eq!(world.cdr(1).await.call.billed_seconds, 30);
+}
+
+#[tokio::test(start_paused = true)]
 async fn five_calls_share_money_for_ninety_seconds_and_use_all_of_it() {
     let world = World::start(900_000, Carrier::Answers).await;
     for call in 1..=5 {

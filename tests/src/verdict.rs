@@ -196,7 +196,8 @@ impl Seen<'_> {
                     findings.push(format!("I6: {billed} s billed, at least {least} s on the wire"));
                 }
             }
-            (None, _) if is_rich => findings.push(String::from("I9: the server ended a call that had money")),
+            // One that gave up before it heard of the answer does not hang up.
+            (None, _) if is_rich && caller.refused.is_none() => findings.push(String::from("I9: the server ended a call that had money")),
             _ => {}
         }
         if cdr.charged + cdr.loss != Micros(STEP * billed) || cdr.charged.is_negative() || cdr.loss.is_negative() {

@@ -240,6 +240,10 @@ impl World {
         self.tell(LegEvent::Ended { leg: LegId::a(call_id(call)), cause: EndCause::Bye { q850: Some(16) } });
     }
 
+    pub(super) fn bye_to_callee(&self, call: u32) {
+        self.tell(LegEvent::Ended { leg: LegId::b(call_id(call), 1), cause: EndCause::HungUp });
+    }
+
     pub(super) fn bye_from_callee(&self, call: u32) {
         self.tell(LegEvent::Ended { leg: LegId::b(call_id(call), 1), cause: EndCause::Bye { q850: None } });
     }
