@@ -129,7 +129,7 @@ impl Core {
     /// for (invariant A2). What is not durable soon is answered nevertheless: the other side waits for 64·T1 at most.
     fn answer_when_settled(&mut self, flow: Flow, call: CallId, request: &Message, now: Now) {
         let response = ResponseBuilder::to_request(request, 200, None).header(HeaderName::Allow, &ALLOW).build();
-        let (Some(key), Ok(response)) = (ServerKey::of(request, request.method()), response) else { return };
+        let (key, Ok(response)) = (ServerKey::of(request, request.method()), response) else { return };
         if !self.servers.contains_key(&key) {
             self.open_server(&key, flow, request);
         }
