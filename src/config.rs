@@ -98,6 +98,10 @@ pub struct Sip {
     pub digest: Vec<String>,
     /// Outside development: customers may use UDP and TCP too, where everyone on the way can read them.
     pub allow_plain_customers: bool,
+    /// A phone of which nothing was heard for so many seconds is asked whether it is still in the call (OPTIONS in the dialog):
+    /// 0: never, 10 to 600. Phones that cannot answer, such as SIPp without `-aa`, need 0; a call that ended while the server
+    /// was being started again is then found out only when the other side hangs up or the money ends.
+    pub dialog_probe_s: u32,
 }
 
 /// `sip.tls.…`
@@ -173,6 +177,7 @@ impl Default for Config {
                 advertised: None,
                 digest: vec![String::from("SHA-256"), String::from("MD5")],
                 allow_plain_customers: false,
+                dialog_probe_s: 30,
             },
             service_number: None,
             test_carrier: None,
@@ -280,6 +285,9 @@ impl Config {
         }
         if self.sip.digest.is_empty() || self.digest_algorithms().len() != self.sip.digest.len() {
             return wrong("sip.digest", format!("{:?}", self.sip.digest), "must list SHA-256, MD5 or both");
+        }
+        if self.sip.dialog_probe_s != 0 && !(10..=600).contains(&self.sip.dialog_probe_s) {
+            return wrong("sip.dialog_probe_s", self.sip.dialog_probe_s, "must be 0 (never) or 10 to 600");
         }
         if !(1..=1_000_000).contains(&self.limits.live_calls) {
             return wrong("limits.live_calls", self.limits.live_calls, "must be 1 to 1000000");

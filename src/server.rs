@@ -332,6 +332,7 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
         tls: advertised(addresses.sip_tls),
         sdp_address: config.sip.advertised.as_ref().and_then(|host| host.parse().ok()).unwrap_or(listened),
         plain_customers: config.sip.allow_plain_customers,
+        dialog_probe: Duration::from_secs(u64::from(config.sip.dialog_probe_s)),
         legs_max: 2 * config.limits.live_calls as usize,
         transactions_max: 1_000_000,
         lookups_max: 10_000,

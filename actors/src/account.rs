@@ -78,15 +78,16 @@ pub(crate) enum AccountMsg {
     NextAttempt(CallId, AttemptFailed, Box<Presentation>, Reply<Routed<NextAttempt>>),
     /// The B-leg answered. Sent by the call actor; answered with the paid time, or that there is no such call.
     Answer(Box<AnswerRequest>, Reply<Option<Funding>>),
-    /// Pay a further slice, as hold number `step`. Sent by the call actor; answered with the paid time or why not.
-    Renew(CallId, u32, Reply<Renewed>),
+    /// Pay a further slice, as hold number `step`, of a call that was up at the moment given. Sent by the call actor; answered
+    /// with the paid time or why not.
+    Renew(CallId, u32, Option<Now>, Reply<Renewed>),
     /// Keep a dialog's newest state. Sent by the call actor; not answered.
     Keep(CallId, LegSide, Box<Checkpoint>),
     /// The call is over. Sent by the call actor, its supervisor or recovery; answered with the call as it is in the history.
     Settle(CallId, Box<CallEnd>, Reply<Settled>),
     /// The call is over and cannot be settled for now: keep its end. Sent by whoever settles it; answered when it is kept.
     KeepEnd(CallId, Box<CallEnd>, Reply<()>),
-    /// What is needed to go on with a call. Sent by recovery; answered with nothing when it is not answered or not live.
+    /// What is needed to go on with a call. Sent by recovery; answered with nothing when it is not live.
     TakeUp(CallId, Reply<Option<TakenUp>>),
     /// Post money. Sent through [`crate::Actors::credit`]; answered with the transfer or why not.
     Credit(Box<Credit>, Reply<Result<Credited, CreditRefused>>),
@@ -118,7 +119,7 @@ impl AccountMsg {
             Self::Authorize(request, _) => of_call("authorize", &request.call, 0),
             Self::NextAttempt(call, failed, ..) => of_call("next attempt", call, failed.number.into()),
             Self::Answer(request, _) => of_call("answer", &request.call, 0),
-            Self::Renew(call, step, _) => of_call("renew", call, *step),
+            Self::Renew(call, step, ..) => of_call("renew", call, *step),
             Self::Keep(call, side, _) => of_call("keep", call, u32::from(*side == LegSide::B)),
             Self::Settle(call, ..) => of_call("settle", call, 0),
             Self::KeepEnd(call, ..) => of_call("keep end", call, 0),
@@ -245,8 +246,8 @@ impl AccountActor {
                 self.submit(me, state, draft, reply.with(answer), now);
                 self.arm_warning(me, state);
             }
-            AccountMsg::Renew(call, step, reply) => {
-                let (answer, draft) = state.core.renew(call, step, now);
+            AccountMsg::Renew(call, step, proof, reply) => {
+                let (answer, draft) = state.core.renew(call, step, proof, now);
                 self.submit(me, state, draft, reply.with(answer), now);
                 self.arm_warning(me, state);
             }
@@ -268,7 +269,8 @@ impl AccountActor {
                 self.submit(me, state, draft, reply.with(()), now);
             }
             AccountMsg::TakeUp(call, reply) => {
-                let taken = state.core.take_up(call, now);
+                let (tariffs, trunks) = (self.ctx.tariffs.load(), self.ctx.trunks.status(now.mono));
+                let taken = state.core.take_up(call, &Market { tariffs: &tariffs, trunks: &trunks }, now);
                 state.gate.after(state.core.seq(), reply.with(taken));
             }
             AccountMsg::Credit(credit, reply) => {

@@ -129,7 +129,7 @@ impl Actor for CallActor {
             }
             Start::Resume(taken, resumed) => {
                 state.channel = taken.live.attempt.as_ref().and_then(|a| self.ctx.trunks.take_anyway(a.trunk));
-                let (core, actions) = CallCore::resume(*taken, now);
+                let (core, actions) = CallCore::resume(*taken, self.ctx.retry_after_s(), now);
                 (core, actions, Some(resumed))
             }
         };
@@ -238,6 +238,7 @@ impl CallActor {
                         account.tell(AccountMsg::Keep(self.call, side, Box::new(checkpoint)));
                     }
                 }
+                Action::Note(end) => self.progress.set_doubt(&end),
                 Action::Show(progress) => {
                     self.progress.set(progress);
                     self.ctx.watches.changed(self.account);
@@ -286,8 +287,8 @@ impl CallActor {
                 let ask = |reply| AccountMsg::Answer(request.clone(), reply);
                 ctx.ask(account, ASK_LIMIT, ask).await.map_or(Reply::Unknown, Reply::Answered)
             }
-            Ask::Renew { step, limit } => {
-                let ask = |reply| AccountMsg::Renew(call, step, reply);
+            Ask::Renew { step, proof, limit } => {
+                let ask = |reply| AccountMsg::Renew(call, step, proof, reply);
                 ctx.ask(account, limit.min(RENEWAL_LIMIT), ask).await.map_or(Reply::Unknown, Reply::Renewed)
             }
             Ask::Settle(end) => {

@@ -132,6 +132,8 @@ impl CallEntry {
 pub(crate) struct ProgressCell {
     shown: AtomicU64,
     end: OnceLock<CallEnd>,
+    /// How it is billed should its actor fail while it asks both sides whether they were there.
+    doubt: OnceLock<CallEnd>,
     /// Legs that have ended, a bit for each attempt; the A-leg's is the first.
     ended: AtomicU32,
     leg_ended: Notify,
@@ -145,6 +147,7 @@ impl ProgressCell {
         Self {
             shown: AtomicU64::new(0),
             end: OnceLock::new(),
+            doubt: OnceLock::new(),
             ended: AtomicU32::new(0),
             leg_ended: Notify::new(),
             waiting: AtomicU32::new(0),
@@ -182,6 +185,16 @@ impl ProgressCell {
     /// How it ended, once its account is asked to settle it.
     pub(crate) fn end(&self) -> Option<&CallEnd> {
         self.end.get()
+    }
+
+    /// Both sides are asked whether they were there: how it is billed when nobody is left to hear of it.
+    pub(crate) fn set_doubt(&self, end: &CallEnd) {
+        let _ = self.doubt.set(end.clone());
+    }
+
+    /// How it is billed when its actor has failed; `None`: it was not over.
+    pub(crate) fn known_end(&self) -> Option<&CallEnd> {
+        self.end().or_else(|| self.doubt.get())
     }
 
     /// A leg has ended: its BYE has come or gone.

@@ -1,5 +1,5 @@
-//! What happens at the start to the calls that were live when the process before ended: answered ones go on, others are
-//! ended and settled for nothing.
+//! What happens at the start to the calls that were live when the process before ended: each gets an actor again. Answered ones
+//! go on, others are ended and settled for nothing.
 
 use crate::account::AccountMsg;
 use crate::account::settle::CallEnd;
@@ -9,7 +9,7 @@ use crate::context::Context;
 use schema::call::{CallState, LiveCall};
 use schema::edge::EdgeCommand;
 use schema::id::{AccountKey, CallId, CallNo};
-use schema::leg::{HangupCause, LegCommand, LegId};
+use schema::leg::{HangupCause, LegCommand, LegId, TakeBack};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 /// Calls read at once.
 const PAGE: u32 = 500;
 
-/// A call that does not go on.
+/// A call that could not be taken up.
 struct Lost {
     account: AccountKey,
     call: CallId,
@@ -76,7 +76,7 @@ async fn take_up(
 ) -> Result<Option<oneshot::Receiver<()>>, Lost> {
     let call = live.call.id;
     // One that is ending was over before: its settlement had been set aside.
-    if live.answered.is_some() && live.call.state != CallState::Ending {
+    if live.call.state != CallState::Ending {
         match ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::TakeUp(call, reply)).await {
             Ok(Some(taken)) => {
                 let (told, resumed) = oneshot::channel();
@@ -84,8 +84,14 @@ async fn take_up(
                 return Ok(Some(resumed));
             }
             Ok(None) => return Ok(None),
-            Err(error) => tracing::error!(%error, call_id = %call, "an answered call could not be taken up: it ends"),
+            Err(error) => tracing::error!(%error, call_id = %call, "a call could not be taken up: it ends"),
         }
+    }
+    if let Some(checkpoint) = live.a_leg.clone().filter(|_| live.answered.is_none()) {
+        // Its carrier's INVITE is not repeated: nobody can say whether its number may still be presented.
+        let (leg, retry_after_s) = (LegId::a(call), ctx.retry_after_s());
+        let call = TakeBack { leg, checkpoint, invite: None, retry_after_s };
+        let _ = ctx.legs.send(LegCommand::TakeBack(Box::new(call))).await;
     }
     let b_leg = live.attempt.as_ref().map(|attempt| (LegId::b(call, attempt.number), &live.b_leg));
     for (leg, checkpoint) in b_leg.into_iter().chain([(LegId::a(call), &live.a_leg)]) {

@@ -42,7 +42,7 @@ impl Context {
             cut: true,
             post_dial_delay_ms: None,
         };
-        let end = progress.end().map_or_else(|| Box::new(lost()), |end| Box::new(end.clone()));
+        let end = progress.known_end().map_or_else(|| Box::new(lost()), |end| Box::new(end.clone()));
         self.settle_until_done(account, call, end).await;
         self.directory.remove_call(call);
     }

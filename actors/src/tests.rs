@@ -2,6 +2,7 @@
 
 mod events;
 mod panics;
+mod restart;
 mod storm;
 mod world;
 
@@ -237,28 +238,6 @@ async fn a_settlement_that_fails_is_repeated_until_it_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answered_calls_go_on_after_a_restart_and_ringing_ones_end() {
-    let world = World::start(10_000_000, Carrier::Rings).await;
-    world.invite(1, MOBILE);
-    world.invite(2, MOBILE);
-    world.pass(1_000).await;
-    world.answer(1);
-    world.pass(10_000).await;
-    let world = world.restart().await;
-    world.pass(1_000).await;
-    let said = world.said();
-    assert!(said.contains(&"resume a".to_owned()) && said.contains(&"resume b1".to_owned()), "{said:?}");
-    assert!(said.contains(&"hang up b1 ServiceFailure".to_owned()));
-    assert_eq!((world.cdr(2).await.charged, world.actors.counts().live_calls), (Micros(0), 1));
-    world.pass(49_000).await;
-    assert_eq!(world.view().await.balance.reserved, Micros(1_200_000), "renewed after the restart");
-    world.bye_from_callee(1);
-    world.pass(1_000).await;
-    assert_eq!(world.cdr(1).await.call.billed_seconds, 61, "60.02 s");
-    world.audit().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_refused_call_is_recorded_and_told() {
     let world = World::start(0, Carrier::Answers).await;
     world.invite(1, MOBILE);
@@ -463,5 +442,10 @@ fn words(command: &LegCommand) -> Option<String> {
         LegCommand::HangUp { leg: to, cause: why } => format!("hang up {} {}", leg(to), cause(why)),
         LegCommand::Resume { leg: to, .. } => format!("resume {}", leg(to)),
         LegCommand::Settled { .. } => return None,
+        LegCommand::Probe { leg: to } => format!("probe {}", leg(to)),
+        LegCommand::TakeBack(call) => {
+            let invite = call.invite.as_ref().map_or_else(String::new, |invite| format!(" and {}", leg(&invite.leg)));
+            format!("take back {}{invite}", leg(&call.leg))
+        }
     })
 }

@@ -340,9 +340,13 @@ pub struct LiveCall {
     pub paid_s: u64,
     /// The running or winning attempt.
     pub attempt: Option<Attempt>,
+    /// The verified number behind the call, shown or withheld: the attempt's INVITE is made again with it after a restart.
+    #[serde(default)]
+    pub caller_id: Option<E164>,
     /// When the B-leg answered, by all clocks.
     pub answered: Option<ClockReading>,
-    /// The last moment the call was known to be up, by all clocks.
+    /// The last moment the call was known to be up, by all clocks: its answer, then the caller's last sign of life before each
+    /// renewal.
     pub proof_of_life: Option<ClockReading>,
     /// The A-leg's dialog, as of the INVITE.
     pub a_leg: Option<Checkpoint>,

@@ -151,6 +151,12 @@ pub enum LegEvent {
         /// How.
         cause: EndCause,
     },
+    /// The far end of an answered leg has shown that it is there: by an answer to a probe or a request in the dialog. Of a
+    /// caller's leg told at each probe, of a carrier's once after a restart; no more than once a second.
+    Alive {
+        /// Which.
+        leg: LegId,
+    },
     /// The dialog's durable state changed (target, session description or session timer).
     Checkpointed {
         /// Which.
@@ -172,6 +178,7 @@ impl LegEvent {
             | Self::Failed { leg, .. }
             | Self::Cancelled { leg }
             | Self::Ended { leg, .. }
+            | Self::Alive { leg }
             | Self::Checkpointed { leg, .. } => *leg,
         }
     }
@@ -198,7 +205,8 @@ pub enum EndCause {
     HungUp,
     /// The caller never acknowledged our 200 (64·T1).
     NoAck,
-    /// The other side does not know the dialog any more (481, 408 in the dialog).
+    /// The other side does not know the dialog any more (481, 408 in the dialog), or two probes were not answered, or its
+    /// connection is gone and it did not come back: when it left is unknown.
     Lost,
 }
 
@@ -315,14 +323,16 @@ pub enum LegCommand {
         /// Which.
         leg: LegId,
     },
-    /// End a leg in whatever state it is: CANCEL, BYE, or a final answer. Never fails; an ended leg stays ended.
+    /// End a leg in whatever state it is: CANCEL, BYE, or a final answer. Never fails; an ended leg stays ended. Of a leg that
+    /// was resumed and is not known to be there [`LegEvent::Ended`] is told when the BYE's outcome is known: `Lost` when
+    /// the other side had no such call any more.
     HangUp {
         /// Which.
         leg: LegId,
         /// Why.
         cause: HangupCause,
     },
-    /// Take up an answered dialog again after a restart.
+    /// Take up an answered dialog again after a restart. Nothing is sent.
     Resume {
         /// Which.
         leg: LegId,
@@ -334,4 +344,25 @@ pub enum LegCommand {
         /// Which call.
         call: CallId,
     },
+    /// Ask the far end of an answered leg whether it is still there; [`LegEvent::Alive`] or [`LegEvent::Ended`] tells.
+    Probe {
+        /// Which.
+        leg: LegId,
+    },
+    /// End a call that was not answered when the process before this one ended.
+    TakeBack(Box<TakeBack>),
+}
+
+/// A call that rang when the process before this one ended: the caller gets a final answer, the carrier a CANCEL.
+#[derive(Debug, Clone)]
+pub struct TakeBack {
+    /// The A-leg.
+    pub leg: LegId,
+    /// Its dialog, as of its INVITE.
+    pub checkpoint: Checkpoint,
+    /// The running attempt, without its offer, which is the A-leg's. Its INVITE is repeated byte for byte, since it may be
+    /// cancelled only after a provisional answer (RFC 3261 §9.1).
+    pub invite: Option<Box<Invite>>,
+    /// Seconds for the caller's Retry-After.
+    pub retry_after_s: u32,
 }

@@ -7,11 +7,13 @@
 mod authenticate;
 mod config;
 mod dispatch;
+mod early;
 mod ending;
 mod exchange;
 mod in_dialog;
 mod incoming;
 mod leg;
+mod liveness;
 mod outgoing;
 mod probe;
 mod register;
@@ -27,6 +29,7 @@ use crate::message::{Malformed, Message};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
+use early::Early;
 use ending::Parked;
 use exchange::{ClientExchange, ClientKey, MergeKey, ServerExchange, ServerKey};
 use leg::Leg;
@@ -34,7 +37,7 @@ use probe::Probes;
 use ring::hmac;
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
-use schema::id::CallId;
+use schema::id::{CallId, CredentialId};
 use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
 use schema::time::{Mono, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -106,8 +109,10 @@ pub struct Core {
     lookups: Lookups,
     registrar: Registrar,
     bindings_armed: Option<Mono>,
-    /// Requests of dialogs that may be resumed still, and when they came; `None` once all are.
-    early: Option<Vec<(Flow, Message, Now)>>,
+    /// Requests of dialogs that may be resumed still; `None` once all are.
+    early: Option<Early>,
+    /// Legs that have something to send to a phone that is not connected.
+    absent: BTreeMap<CredentialId, BTreeSet<LegId>>,
     /// Ended legs whose phone is not connected: it is sent its BYE when it comes back in time.
     parked: BTreeMap<LegId, Parked>,
     /// Whether the next look for legs that nobody cares about is set.
@@ -144,6 +149,7 @@ impl Core {
             registrar: Registrar::default(),
             bindings_armed: None,
             early: None,
+            absent: BTreeMap::new(),
             parked: BTreeMap::new(),
             sweeping: false,
             probes: Probes::default(),
@@ -154,7 +160,7 @@ impl Core {
     /// not know wait.
     #[must_use]
     pub fn recovering(self) -> Self {
-        Self { early: Some(Vec::new()), ..self }
+        Self { early: Some(Early::default()), ..self }
     }
 
     /// Takes one input. Then [`Self::poll_output`] until it is empty.
@@ -212,6 +218,8 @@ impl Core {
             LegCommand::HangUp { leg, cause } => self.hang_up(leg, cause, now),
             LegCommand::Resume { leg, checkpoint } => self.resume(leg, &checkpoint, now),
             LegCommand::Settled { call } => self.answer_byes(call, now),
+            LegCommand::Probe { leg } => self.probe_leg(leg, now),
+            LegCommand::TakeBack(call) => self.take_back(*call, now),
         }
     }
 

@@ -5,12 +5,20 @@ use crate::sdp::Origin;
 use schema::id::CredentialId;
 use schema::leg::Checkpoint;
 use schema::pii::Pii;
+use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Version of [`Dialog::checkpoint`]'s encoding.
 const VERSION: u16 = 1;
 /// Added to the local CSeq after a restart: requests sent since the checkpoint used lower ones. Gaps are legal.
 const CSEQ_GAP: u32 = 1_000;
+/// Added beside it for each tenth of a second since the checkpoint, so that a second restart does not begin where the first
+/// did.
+const CSEQ_STEP: Duration = Duration::from_millis(100);
+
+/// The highest CSeq that may be sent (RFC 3261 §8.1.1.5), with room for a request or two.
+const CSEQ_MAX: u32 = (1 << 31) - 100;
 
 /// One end of a dialog.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +145,9 @@ pub(crate) struct Stored {
     remote_cseq: Option<u32>,
     target: String,
     routes: Vec<String>,
+    /// When this was so.
+    #[serde(default)]
+    at: Option<Timestamp>,
     /// Our Contact.
     pub(crate) contact: String,
     /// `UDP 192.0.2.1:5060`, `TLS …`: where the peer was.
@@ -168,7 +179,7 @@ pub(crate) struct StoredInvite {
 }
 
 impl Stored {
-    pub(crate) fn of(dialog: &Dialog, contact: &NameAddr, peer: String, origin: Origin) -> Self {
+    pub(crate) fn of(dialog: &Dialog, contact: &NameAddr, peer: String, origin: Origin, at: Timestamp) -> Self {
         Self {
             call_id: dialog.call_id.to_string(),
             local: dialog.local.to_string(),
@@ -177,6 +188,7 @@ impl Stored {
             remote_cseq: dialog.remote_cseq,
             target: dialog.target.to_string(),
             routes: dialog.routes.iter().map(ToString::to_string).collect(),
+            at: Some(at),
             contact: contact.to_string(),
             peer,
             phone: None,
@@ -205,12 +217,15 @@ impl Stored {
     }
 
     /// The dialog as it goes on after a restart.
-    pub(crate) fn dialog(&self) -> Result<Dialog, Malformed> {
+    pub(crate) fn dialog(&self, now: Timestamp) -> Result<Dialog, Malformed> {
+        let since = self.at.map_or(Duration::ZERO, |at| now.since(at));
+        let steps = u32::try_from(since.as_millis() / CSEQ_STEP.as_millis()).unwrap_or(0);
+        let gap = CSEQ_GAP.saturating_add(steps);
         Ok(Dialog {
             call_id: self.call_id.as_str().into(),
             local: NameAddr::parse(&self.local)?,
             remote: NameAddr::parse(&self.remote)?,
-            local_cseq: self.local_cseq.saturating_add(CSEQ_GAP),
+            local_cseq: self.local_cseq.saturating_add(gap).min(CSEQ_MAX),
             remote_cseq: self.remote_cseq,
             target: Uri::parse(&self.target)?,
             routes: self.routes.iter().map(|route| NameAddr::parse(route)).collect::<Result<_, _>>()?,
@@ -243,9 +258,15 @@ mod tests {
         let dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
         let contact = NameAddr::parse("<sip:x@127.0.0.1:5060>").expect("valid");
         let origin = Origin { id: 7, version: 1 };
-        let stored = Stored::of(&dialog, &contact, String::from("UDP 127.0.0.1:5100"), origin).checkpoint();
-        let again = Stored::read(&stored).and_then(|s| s.dialog()).expect("readable");
-        assert_eq!(again, Dialog { local_cseq: 1_000, ..dialog });
+        let stored =
+            Stored::of(&dialog, &contact, String::from("UDP 127.0.0.1:5100"), origin, Timestamp(0)).checkpoint();
+        let again = |second: i64| {
+            Stored::read(&stored).and_then(|s| s.dialog(Timestamp(second * 1_000_000))).expect("readable")
+        };
+        assert_eq!(again(0), Dialog { local_cseq: 1_000, ..dialog });
+        // Probes leave every 10 s at most, and one BYE: a second restart begins behind them.
+        assert!((1..7_200).all(|second| again(second).local_cseq > again(second - 1).local_cseq + 2));
+        assert_eq!(again(-5).local_cseq, 1_000, "the clock was set back");
         assert!(Stored::read(&Checkpoint { version: 2, ..stored }).is_err());
     }
 

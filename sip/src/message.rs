@@ -93,6 +93,11 @@ impl Message {
         self.source
     }
 
+    /// Bytes it was read from.
+    pub(crate) fn size(&self) -> usize {
+        self.head.size() + self.body.len()
+    }
+
     /// The body, cut to its Content-Length.
     #[must_use]
     pub const fn body(&self) -> &Bytes {

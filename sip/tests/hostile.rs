@@ -283,11 +283,71 @@ fn a_header_that_may_stand_once_is_refused_twice_however_it_is_spelt() {
 fn broken_values_of_required_headers_are_answered_400_and_never_read() {
     use HeaderName as N;
     let cases: &[(HeaderName, &[&str])] = &[
-        (N::From, &["<sip:a@h>;tag=", "<sip:a@h>;tag", "<sip:a@h>;tag=\"\"", "<sip:a@h>;tag=a b", "<sip:a@h>;tag=1;tag=2", "", "<>", "sip:", "a", "<sip:a@h>, <sip:b@h>", "\"x", "\\", "<sip:a@[::g]>", "<sip:a@h:99999>", "<sip:%@h>", "<sip:a@h>;;"]),
-        (N::To, &["<sip:a@h>;tag=", "<sip:a@h>;tag", "<sip:@h>", "<sip:a@>", "<sip:a@h:0>", "<sip:a@h:-1>", "<sip:a@h"]),
-        (N::CSeq, &["", "1", "OPTIONS", "-1 OPTIONS", "+1 OPTIONS", "1OPTIONS", "2147483648 OPTIONS", "36893488147419103233 OPTIONS", "1 OPTIONS x", "0x1 OPTIONS", "1.0 OPTIONS", "１ OPTIONS"]),
+        (
+            N::From,
+            &[
+                "<sip:a@h>;tag=",
+                "<sip:a@h>;tag",
+                "<sip:a@h>;tag=\"\"",
+                "<sip:a@h>;tag=a b",
+                "<sip:a@h>;tag=1;tag=2",
+                "",
+                "<>",
+                "sip:",
+                "a",
+                "<sip:a@h>, <sip:b@h>",
+                "\"x",
+                "\\",
+                "<sip:a@[::g]>",
+                "<sip:a@h:99999>",
+                "<sip:%@h>",
+                "<sip:a@h>;;",
+            ],
+        ),
+        (
+            N::To,
+            &["<sip:a@h>;tag=", "<sip:a@h>;tag", "<sip:@h>", "<sip:a@>", "<sip:a@h:0>", "<sip:a@h:-1>", "<sip:a@h"],
+        ),
+        (
+            N::CSeq,
+            &[
+                "",
+                "1",
+                "OPTIONS",
+                "-1 OPTIONS",
+                "+1 OPTIONS",
+                "1OPTIONS",
+                "2147483648 OPTIONS",
+                "36893488147419103233 OPTIONS",
+                "1 OPTIONS x",
+                "0x1 OPTIONS",
+                "1.0 OPTIONS",
+                "１ OPTIONS",
+            ],
+        ),
         (N::CallId, &["", "a b", "a@b@c", "a\u{e9}", "a,b;c"]),
-        (N::Via, &["", "x", "SIP/2.0/UDP", "SIP/2.0/UDP ;branch=z9hG4bKa", "SIP/2.0/UDP h,", ",SIP/2.0/UDP h", "SIP/2.0/UDP h;branch=", "SIP/2.0/UDP h:", "SIP/2.0/UDP h:65536", "SIP/2.0/UDP [::1", "SIP/2.0/UDP h;branch=a;branch=b", "SIP/2.0/UDP h;;", "SIP//UDP h", "SIP/2.0/UDP h h2", "SIP/2.0/UDP \u{e9}", "SIP/2.0/UDP h;\"x\"=1", "SIP/2.0/UDP h;a=\"b"]),
+        (
+            N::Via,
+            &[
+                "",
+                "x",
+                "SIP/2.0/UDP",
+                "SIP/2.0/UDP ;branch=z9hG4bKa",
+                "SIP/2.0/UDP h,",
+                ",SIP/2.0/UDP h",
+                "SIP/2.0/UDP h;branch=",
+                "SIP/2.0/UDP h:",
+                "SIP/2.0/UDP h:65536",
+                "SIP/2.0/UDP [::1",
+                "SIP/2.0/UDP h;branch=a;branch=b",
+                "SIP/2.0/UDP h;;",
+                "SIP//UDP h",
+                "SIP/2.0/UDP h h2",
+                "SIP/2.0/UDP \u{e9}",
+                "SIP/2.0/UDP h;\"x\"=1",
+                "SIP/2.0/UDP h;a=\"b",
+            ],
+        ),
         (N::MaxForwards, &["", "-1", "256", "1 1", "0x10", "99999999999999999999"]),
         (N::ContentLength, &["", "-1", "+0", "0,0", "0 0", "4294967296", "1"]),
         (N::ContentType, &["", "text", "/", "text/", "a b/c"]),
@@ -306,7 +366,8 @@ fn broken_values_of_required_headers_are_answered_400_and_never_read() {
 /// A multipart body is one body to us, whatever stands in it.
 #[test]
 fn a_multipart_body_is_not_looked_into() {
-    let body = "--b\r\nContent-Type: application/sdp\r\nContent-Length: 99999\r\n\r\nv=0\r\n--b\r\n--b\r\n--b--\r\n".repeat(50);
+    let body = "--b\r\nContent-Type: application/sdp\r\nContent-Length: 99999\r\n\r\nv=0\r\n--b\r\n--b\r\n--b--\r\n"
+        .repeat(50);
     let text = with("", &body).replace("text/plain", "multipart/mixed;boundary=b");
     let message = datagram(&text).expect("read");
     assert!(message.body().len() == body.len() && !message.has_sdp());
@@ -352,7 +413,8 @@ fn stream_messages() -> Vec<(String, Vec<u8>)> {
         .map(|path| (path.display().to_string(), std::fs::read(&path).expect("a file")))
         .collect();
     all.sort();
-    let own = ["\r\n\r\n".to_owned(), with("", ""), with("l : 0\r\n", ""), "\r\n".to_owned() + &with("", "\r\n\r\nSIP/2.0")];
+    let own =
+        ["\r\n\r\n".to_owned(), with("", ""), with("l : 0\r\n", ""), "\r\n".to_owned() + &with("", "\r\n\r\nSIP/2.0")];
     all.extend(own.into_iter().enumerate().map(|(at, text)| (format!("own {at}"), text.into_bytes())));
     all
 }

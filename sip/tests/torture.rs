@@ -30,7 +30,13 @@ const MESSAGES: &[(&str, &str, Answers, Option<Answers>, &str)] = &[
     ("3.1.1.5", "esc02", &[501], None, "valid; the escaped method is none of ours"),
     ("3.1.1.6", "lwsdisp", &[200], None, "valid"),
     ("3.1.1.7", "longreq", &[407], None, "valid; no branch, so matched as RFC 2543 does"),
-    ("3.1.1.8", "dblreq", &[401], Some(&[401, 400]), "a datagram's surplus is ignored, a stream goes on with it: an INVITE without Contact"),
+    (
+        "3.1.1.8",
+        "dblreq",
+        &[401],
+        Some(&[401, 400]),
+        "a datagram's surplus is ignored, a stream goes on with it: an INVITE without Contact",
+    ),
     ("3.1.1.9", "semiuri", &[200], None, "valid"),
     ("3.1.1.10", "transports", &[200], None, "valid"),
     ("3.1.1.11", "mpart01", &[405], None, "valid; MESSAGE is not ours"),
@@ -56,7 +62,13 @@ const MESSAGES: &[(&str, &str, Answers, Option<Answers>, &str)] = &[
     ("3.1.2.18", "mismatch02", &[400], None, "the RFC has 400 or 501; the syntax comes first"),
     ("3.1.2.19", "bigcode", &[], Some(&[]), "a broken response is dropped; a stream is closed then"),
     ("3.2.1", "badbranch", &[200], None, "an empty branch: matched as RFC 2543 does, as the RFC allows"),
-    ("3.3.1", "insuf", &[], None, "no answer could be matched, nor be valid, without Call-ID, From and To; the RFC's 400 is an ideal"),
+    (
+        "3.3.1",
+        "insuf",
+        &[],
+        None,
+        "no answer could be matched, nor be valid, without Call-ID, From and To; the RFC's 400 is an ideal",
+    ),
     ("3.3.2", "unkscm", &[416], None, ""),
     ("3.3.3", "novelsc", &[416], None, ""),
     ("3.3.4", "unksm2", &[404], None, "no such address-of-record in any domain of ours"),
@@ -108,6 +120,7 @@ fn core() -> Core {
         tls: ours(5061),
         sdp_address: source().ip(),
         plain_customers: true,
+        dialog_probe: std::time::Duration::from_secs(30),
         legs_max: 10,
         transactions_max: 10,
         lookups_max: 10,
@@ -126,7 +139,12 @@ struct Edge {
 impl Edge {
     fn new(protocol: Protocol) -> Self {
         let connection = protocol.is_reliable().then_some(ConnectionId(1));
-        Self { core: core(), flow: Flow { protocol, peer: source(), connection }, sent: Vec::new(), dialled: Vec::new() }
+        Self {
+            core: core(),
+            flow: Flow { protocol, peer: source(), connection },
+            sent: Vec::new(),
+            dialled: Vec::new(),
+        }
     }
 
     fn message(&mut self, message: Message) {
@@ -237,12 +255,8 @@ fn refusals_say_what_would_be_accepted() {
     let answer = |name| Edge::new(Protocol::Udp).datagram(&read(name)).1.sent.pop().expect("an answer");
     let unsupported = answer("bext01");
     let listed: Vec<_> = unsupported.values(HeaderName::Unsupported).map(|tag| tag.expect("a tag")).collect();
-    let all = [
-        "nothingSupportsThis",
-        "nothingSupportsThisEither",
-        "noProxiesSupportThis",
-        "norDoAnyProxiesSupportThis",
-    ];
+    let all =
+        ["nothingSupportsThis", "nothingSupportsThisEither", "noProxiesSupportThis", "norDoAnyProxiesSupportThis"];
     assert_eq!(listed, all);
     assert_eq!(answer("invut").text(HeaderName::Accept), Some("application/sdp"));
     for name in ["intmeth", "esc02", "mpart01"] {
@@ -253,11 +267,7 @@ fn refusals_say_what_would_be_accepted() {
 /// Behind the challenge: a valid INVITE is a call for what its Request-URI says, escapes decoded.
 #[test]
 fn a_valid_invite_with_credentials_is_a_call() {
-    let cases = [
-        ("esc01", "sips:user@example.com"),
-        ("longreq", "user"),
-        ("baddate", "user"),
-    ];
+    let cases = [("esc01", "sips:user@example.com"), ("longreq", "user"), ("baddate", "user")];
     for (name, dialled) in cases {
         let bytes = read(name);
         let (_, mut edge) = Edge::new(Protocol::Udp).datagram(&bytes);

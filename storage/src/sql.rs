@@ -229,7 +229,11 @@ impl Db {
         match self {
             Self::Sqlite(db) => {
                 let _gate = db.gate.lock().await;
-                sqlx::raw_sql("pragma wal_checkpoint(truncate)").execute(&db.write).await.map(drop).map_err(sqlite_failed)
+                sqlx::raw_sql("pragma wal_checkpoint(truncate)")
+                    .execute(&db.write)
+                    .await
+                    .map(drop)
+                    .map_err(sqlite_failed)
             }
             Self::Postgres(pool) => sqlx::raw_sql("vacuum subject_keys").execute(pool).await.map(drop).map_err(failed),
         }

@@ -62,12 +62,21 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut times = self.answer_ms.clone();
         times.sort_unstable();
-        let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or(0);
+        let at = |percent: usize| {
+            times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or(0)
+        };
         write!(
             f,
             "{} kills survived, {} of them with calls up ({} calls up in all); {} calls checked, {} of them answered; \
              {} credits checked; first answer after a start p50 {} ms, max {} ms",
-            self.kills, self.with_calls_up, self.calls_up, self.calls, self.answered, self.credits, at(50), at(100)
+            self.kills,
+            self.with_calls_up,
+            self.calls_up,
+            self.calls,
+            self.answered,
+            self.credits,
+            at(50),
+            at(100)
         )
     }
 }
@@ -122,12 +131,7 @@ async fn lives(
 }
 
 /// A server's life from its start to its kill; how many calls were up then.
-async fn one_life(
-    site: &Site,
-    moment: Moment,
-    entropy: &mut Entropy,
-    summary: &mut Summary,
-) -> Result<usize, String> {
+async fn one_life(site: &Site, moment: Moment, entropy: &mut Entropy, summary: &mut Summary) -> Result<usize, String> {
     let began = now();
     match moment {
         Moment::Random => {

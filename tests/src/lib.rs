@@ -3,8 +3,8 @@
 pub mod api;
 pub mod browser;
 pub mod carrier;
-pub mod logs;
 pub mod kill;
+pub mod logs;
 pub mod phone;
 pub mod place;
 #[path = "../../storage/tests/conformance/postgres.rs"]

@@ -77,6 +77,20 @@ impl Baresip {
         Self { program, control, unread: Vec::new() }
     }
 
+    /// Waits until it has registered.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn registered(&mut self) {
+        self.program.until("registered", |said| said.contains("[1 binding]")).await;
+    }
+
+    /// All that it has shown: the messages that passed, too.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.program.stdout()
+    }
+
     /// Gives a command, as it is typed.
     ///
     /// # Panics

@@ -197,7 +197,9 @@ impl Seen<'_> {
                 }
             }
             // One that gave up before it heard of the answer does not hang up.
-            (None, _) if is_rich && caller.refused.is_none() => findings.push(String::from("I9: the server ended a call that had money")),
+            (None, _) if is_rich && caller.refused.is_none() => {
+                findings.push(String::from("I9: the server ended a call that had money"))
+            }
             _ => {}
         }
         if cdr.charged + cdr.loss != Micros(STEP * billed) || cdr.charged.is_negative() || cdr.loss.is_negative() {
@@ -224,6 +226,13 @@ fn seconds(from: Timestamp, to: Timestamp) -> i64 {
 fn explained(Record { username, cdr }: &Record) -> String {
     format!(
         "{username} call {}: answered {:?} ended {:?} talk {} ms billed {} s charged {} loss {} {:?}",
-        cdr.no.0, cdr.call.answered_at, cdr.call.ended_at, cdr.talk_ms, cdr.call.billed_seconds, cdr.charged, cdr.loss, cdr.call.hangup
+        cdr.no.0,
+        cdr.call.answered_at,
+        cdr.call.ended_at,
+        cdr.talk_ms,
+        cdr.call.billed_seconds,
+        cdr.charged,
+        cdr.loss,
+        cdr.call.hangup
     )
 }

@@ -79,7 +79,8 @@ async fn a3_a_thousand_calls_outlive_a_kill_and_a_drain_and_none_is_billed_wrong
 async fn a_draining_server_refuses_new_calls_and_says_when_to_come_back() {
     let site = Site::make(&ACCOUNTS, "").await;
     // What is being written keeps it from ending at once.
-    let mut server = site.launch_traced(&["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=700ms"]);
+    let mut server =
+        site.launch_traced(&["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:delay_enter=700ms"]);
     Site::ready(&mut server).await;
     let mut phone = site.phone("u", 0).await;
     let answered = phone.talk("15550000100").await;

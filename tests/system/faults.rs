@@ -46,7 +46,9 @@ async fn serves_again(phone: &mut TestPhone, numbers: &mut Numbers) {
         let call = phone.dial(&numbers.next()).await;
         match phone.outcome(call).await {
             Ok(()) => return phone.hang_up(call).await,
-            Err(status) => assert!(status == 503 && Instant::now() < deadline, "I10: {status} after the fault has healed"),
+            Err(status) => {
+                assert!(status == 503 && Instant::now() < deadline, "I10: {status} after the fault has healed")
+            }
         }
         sleep(Duration::from_millis(100)).await;
     }

@@ -13,4 +13,5 @@ mod panics;
 mod phones;
 mod restart;
 mod sipp;
+mod streams;
 mod unanswered;

@@ -299,6 +299,7 @@ impl AccountCore {
             hold_step: 0,
             paid_s: slice.paid_s,
             attempt: Some(attempt),
+            caller_id: found.presentation.as_ref().map(|p| p.number().number().clone()),
             answered: None,
             proof_of_life: Some(self.reading(now)),
             a_leg: request.a_leg.clone(),

@@ -1,8 +1,8 @@
 //! What happens to a call's money after its grant: answer, renewals, checkpoints, and the settlement that ends its holds,
 //! charges it and writes its CDR in one entry.
 
-use super::authorize::Funding;
-use super::core::{AccountCore, Draft, LiveChange, Patch, terms};
+use super::authorize::{Funding, Grant, is_trusted};
+use super::core::{AccountCore, Draft, LiveChange, Market, Patch, terms};
 use super::failover::{AttemptFailed, attempt_record, note_outcome};
 use super::holds::{self, NoSlice};
 use super::ledger;
@@ -15,6 +15,7 @@ use schema::journal::Change;
 use schema::ledger::{CarrierCost, Hold};
 use schema::leg::{Checkpoint, Sdp};
 use schema::money::Micros;
+use schema::number::{Presentation, PresentedNumber};
 use schema::pii::Pii;
 use schema::time::{ClockReading, Now};
 use std::time::Duration;
@@ -102,9 +103,10 @@ impl AccountCore {
         (Some(funding), Some(self.draft(now, self.figures, changes, events, patch)))
     }
 
-    /// Pays a further slice of a call, as its hold number `step`. Asked again for the same step it changes nothing.
+    /// Pays a further slice of a call, as its hold number `step`. Asked again for the same step it changes nothing. `proof` is
+    /// the newest moment at which the call is known to have been up; `None`: none since it was taken up again.
     #[must_use]
-    pub fn renew(&self, call: CallId, step: u32, now: Now) -> (Renewed, Option<Draft>) {
+    pub fn renew(&self, call: CallId, step: u32, proof: Option<Now>, now: Now) -> (Renewed, Option<Draft>) {
         let Some(live) = self.live.get(&call) else { return (Renewed::NotLive, None) };
         if live.hold_step >= step {
             return (Renewed::Paid(self.funding(live, live.paid_s)), None);
@@ -120,7 +122,7 @@ impl AccountCore {
         next.held += slice.amount;
         next.paid_s = slice.paid_s;
         next.hold_step = live.hold_step + 1;
-        next.proof_of_life = Some(self.reading(now));
+        next.proof_of_life = proof.map(|proof| self.reading(proof)).or(live.proof_of_life);
         let mut figures = self.figures;
         figures.held += slice.amount;
         let hold = Hold { call: live.no, leg: LegSide::B, step: next.hold_step, amount: slice.amount };
@@ -131,7 +133,7 @@ impl AccountCore {
         (Renewed::Paid(funding), Some(self.draft(now, figures, changes, events, patch)))
     }
 
-    /// Keeps the newest state of a dialog, which also proves that the call is up.
+    /// Keeps the newest state of a dialog. One side's word does not prove that the other is there.
     #[must_use]
     pub fn checkpoint(&self, call: CallId, side: LegSide, checkpoint: &Checkpoint, now: Now) -> Option<Draft> {
         let mut next = self.live.get(&call)?.clone();
@@ -139,18 +141,28 @@ impl AccountCore {
             LegSide::A => next.a_leg = Some(checkpoint.clone()),
             LegSide::B => next.b_leg = Some(checkpoint.clone()),
         }
-        next.proof_of_life = Some(self.reading(now));
         let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
         let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
         Some(self.draft(now, self.figures, changes, Vec::new(), patch))
     }
 
-    /// What is needed to go on with an answered call after a restart.
+    /// What is needed to go on with a call after a restart, or to end it when it was not answered.
     #[must_use]
-    pub fn take_up(&self, call: CallId, now: Now) -> Option<TakenUp> {
+    pub fn take_up(&self, call: CallId, market: &Market<'_>, now: Now) -> Option<TakenUp> {
         let live = self.live.get(&call)?;
-        let talk = self.talk(live, now)?;
-        Some(TakenUp { live: live.clone(), funding: self.funding(live, live.paid_s), talk })
+        let talk = self.talk(live, now);
+        let grant = if talk.is_none() { self.grant_once_more(live, market, now) } else { None };
+        Some(TakenUp { live: live.clone(), funding: self.funding(live, live.paid_s), talk, grant })
+    }
+
+    /// The running attempt's grant as it was given, when its number may still be presented (P2).
+    fn grant_once_more(&self, live: &LiveCall, market: &Market<'_>, now: Now) -> Option<Grant> {
+        let attempt = live.attempt.as_ref()?;
+        let caller_id = self.caller_ids.iter().find(|known| Some(&known.number) == live.caller_id.as_ref())?;
+        let number = PresentedNumber::of(caller_id, now.wall).ok()?;
+        let presentation =
+            if live.call.withheld { Presentation::Withheld(number) } else { Presentation::Shown(number) };
+        self.grant_of(live, presentation, is_trusted(market, attempt.trunk), live.paid_s)
     }
 
     /// Ends a call: one charge, the rest of its holds voided, one CDR (C3, L3). Valid in any state of the call and before

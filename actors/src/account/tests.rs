@@ -143,7 +143,7 @@ fn a_question_asked_twice_changes_nothing() {
     let before = w.core.seq();
     assert_eq!(before, seq.next());
     assert!(matches!(w.renew(1), Renewed::Paid(_)));
-    let (again, draft) = w.core.renew(call_id(1), 1, w.now);
+    let (again, draft) = w.core.renew(call_id(1), 1, Some(w.now), w.now);
     assert!(matches!(again, Renewed::Paid(f) if f.paid_s == 120) && draft.is_none());
 }
 

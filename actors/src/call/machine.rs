@@ -23,14 +23,14 @@
 use super::endings::{end, service_hangup};
 use super::protocol::{Action, Ask, Input, Progress, Reply, TakenUp};
 use super::reasons;
-use super::talking::Talking;
+use super::talking::{Doubt, Ending, Talking};
 use super::timers::{Timer, Timers};
 use crate::account::authorize::{Authorized, CallRequest, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{CallEnd, Settled};
 use schema::call::{Attempt, Hangup, HangupSide, LegSide, RefusalCode};
 use schema::id::CallId;
-use schema::leg::{Checkpoint, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp};
+use schema::leg::{Checkpoint, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
 use schema::number::Presentation;
 use schema::time::{Mono, Now};
 use std::collections::VecDeque;
@@ -88,6 +88,7 @@ pub(super) enum State {
     Answering(Trying, Answer),
     Withdrawing(Trying, Withdrawal),
     Talking(Talking),
+    Ending(Box<Ending>),
     Settling(Box<CallEnd>),
     Over,
 }
@@ -126,33 +127,79 @@ impl CallCore {
         (core, vec![Action::Ask(Ask::Authorize(Box::new(request)))])
     }
 
-    /// An answered call after a restart. The actions resume both dialogs and arm the timers.
+    /// A call after a restart. An answered one goes on: the actions resume both dialogs and ask both sides whether they are
+    /// still there. Another one ends.
     #[must_use]
-    pub fn resume(taken: TakenUp, now: Now) -> (Self, Vec<Action>) {
+    pub fn resume(taken: TakenUp, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
+        let Some(talk) = taken.talk else { return Self::take_back(taken, retry_after_s, now) };
         let call = taken.live.call.id;
         let attempt = taken.live.attempt.as_ref().map_or(1, |a| a.number);
         let mut talking = Talking {
             b_leg: LegId::b(call, attempt),
-            base: taken.talk,
+            base: talk,
             since: now.mono,
             funding: taken.funding,
             short: false,
             overdue: false,
+            doubt: Doubt { a: true, b: true },
+            seen: None,
+            is_probed: false,
         };
-        talking.overdue = taken.talk > talking.boundary();
+        talking.overdue = talk > talking.boundary();
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);
         let mut core = Self::new(call, State::Talking(talking), 0);
         core.arm_talking();
         let resume = |leg, checkpoint: Option<Checkpoint>| {
             checkpoint.map(|checkpoint| Action::Leg(LegCommand::Resume { leg, checkpoint }))
         };
-        // Shortly after an answer nobody knows whether the caller has heard of it: it is told again.
-        let told_again = (taken.talk < UNCONFIRMED_MAX).then(|| {
+        // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and its ACK answers.
+        let ask_caller = if talk < UNCONFIRMED_MAX {
             let sdp = taken.live.answer_sdp.as_ref().map(|sdp| Sdp::new(sdp.expose().as_str().into()));
-            Action::Leg(LegCommand::Accept { leg: a_leg, sdp })
-        });
+            LegCommand::Accept { leg: a_leg, sdp }
+        } else {
+            LegCommand::Probe { leg: a_leg }
+        };
         let legs = resume(a_leg, taken.live.a_leg).into_iter().chain(resume(b_leg, taken.live.b_leg));
-        (core, legs.chain(told_again).collect())
+        let asked = [ask_caller, LegCommand::Probe { leg: b_leg }].map(Action::Leg);
+        (core, legs.chain(asked).collect())
+    }
+
+    /// A call that was not answered when the process before ended: its caller is refused, its attempt cancelled, and what the
+    /// carrier says to that is awaited as after any cancel.
+    fn take_back(taken: TakenUp, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
+        let (call, mut actions) = (taken.live.call.id, Vec::new());
+        let mut core = Self::new(call, State::Over, retry_after_s);
+        let hangup = service_hangup(HangupCause::ServiceFailure, Some(RefusalCode::Unavailable.sip_status()));
+        let invite = taken.grant.map(|grant| {
+            let mut invite = Self::invite_of(LegId::b(call, grant.attempt.number), &grant);
+            invite.ring_timeout_s = u32::try_from(WITHDRAW_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
+            Box::new(invite)
+        });
+        let number = taken.live.attempt.as_ref().map_or(1, |attempt| attempt.number);
+        let trying = Trying { leg: LegId::b(call, number), since: now.mono, rang: false };
+        actions.extend(taken.live.a_leg.map(|checkpoint| {
+            let leg = LegId::a(call);
+            Action::Leg(LegCommand::TakeBack(Box::new(TakeBack { leg, checkpoint, invite, retry_after_s })))
+        }));
+        actions.push(Action::Show(Progress::Ending));
+        core.timers.set(Timer::Withdraw, now.mono + WITHDRAW_TIMEOUT);
+        core.state = State::Withdrawing(trying, Withdrawal { hangup, at: now });
+        (core, actions)
+    }
+
+    /// An attempt's INVITE, without offer and time.
+    fn invite_of(leg: LegId, grant: &Grant) -> Invite {
+        Invite {
+            leg,
+            trunk: grant.attempt.trunk,
+            gateway: grant.attempt.gateway,
+            trusted: grant.trusted,
+            ids: grant.attempt.ids.clone(),
+            destination: grant.destination.clone(),
+            presentation: grant.presentation.clone(),
+            offer: None,
+            ring_timeout_s: 0,
+        }
     }
 
     fn new(call: CallId, state: State, retry_after_s: u32) -> Self {
@@ -300,17 +347,9 @@ impl CallCore {
         self.granted.push(grant.attempt.clone());
         let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
         let left = RING_TIMEOUT.saturating_sub(rung).as_secs().max(1);
-        actions.push(Action::Leg(LegCommand::Invite(Box::new(Invite {
-            leg,
-            trunk: grant.attempt.trunk,
-            gateway: grant.attempt.gateway,
-            trusted: grant.trusted,
-            ids: grant.attempt.ids.clone(),
-            destination: grant.destination.clone(),
-            presentation: grant.presentation.clone(),
-            offer: self.offer.clone(),
-            ring_timeout_s: u32::try_from(left).unwrap_or(u32::MAX),
-        }))));
+        let ring_timeout_s = u32::try_from(left).unwrap_or(u32::MAX);
+        let invite = Invite { offer: self.offer.clone(), ring_timeout_s, ..Self::invite_of(leg, grant) };
+        actions.push(Action::Leg(LegCommand::Invite(Box::new(invite))));
         self.timers.set(Timer::FirstRinging, now.mono + FIRST_RINGING_TIMEOUT);
         self.state = State::Trying(Trying { leg, since: now.mono, rang: false });
     }
@@ -342,6 +381,7 @@ impl CallCore {
             }
             (State::Withdrawing(trying, wait), event) => self.withdrawing(trying, wait, event, actions),
             (State::Talking(talking), event) => self.talking(talking, event, now, actions),
+            (State::Ending(ending), event) => self.ending(ending, &event, actions),
             (state, LegEvent::Answered { leg, .. }) => {
                 // A 200 of an attempt that is no longer wanted, or after the end: nobody is there to talk to.
                 self.state = state;
@@ -411,6 +451,7 @@ impl CallCore {
                 let failed = AttemptFailed { number: trying.leg.attempt, sip_code: 487 };
                 self.settle(CallEnd { at: Some(wait.at), failed: Some(failed), ..end(wait.hangup) }, actions);
             }
+            (Timer::Withdraw, State::Ending(ending)) => self.end_unknown(&ending, actions),
             (Timer::Renew, State::Talking(talking)) => self.renew(talking, now, actions),
             (Timer::CutOff, State::Talking(talking)) => {
                 // C2: the grant ends, and the call with it.

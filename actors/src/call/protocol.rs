@@ -1,11 +1,12 @@
 //! The words between the call machine and whoever runs it: what it is told, what it wants done.
 
-use crate::account::authorize::{Authorized, CallRequest, Funding};
+use crate::account::authorize::{Authorized, CallRequest, Funding, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
 use schema::call::{Call, LegSide, LiveCall};
 use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent};
 use schema::number::Presentation;
+use schema::time::Now;
 use std::time::Duration;
 
 /// What comes to the machine.
@@ -53,6 +54,8 @@ pub enum Ask {
     Renew {
         /// The hold's number.
         step: u32,
+        /// The newest moment at which the call is known to have been up; `None`: none since it was taken up again.
+        proof: Option<Now>,
         /// Time for the answer.
         limit: Duration,
     },
@@ -69,6 +72,8 @@ pub enum Action {
     Ask(Ask),
     /// Have the account keep a dialog's newest state; no answer.
     Keep(LegSide, Checkpoint),
+    /// Settle it so should its actor fail.
+    Note(Box<CallEnd>),
     /// Show where the call is between its durable states.
     Show(Progress),
     /// The machine is done; the call as it stands in the history, unless it was refused or is unknown.
@@ -94,6 +99,8 @@ pub struct TakenUp {
     pub live: LiveCall,
     /// Until where it is paid.
     pub funding: Funding,
-    /// How long it has been talking.
-    pub talk: Duration,
+    /// How long it has been talking; `None`: it was not answered.
+    pub talk: Option<Duration>,
+    /// Of a call that was not answered: the permission of its running attempt.
+    pub grant: Option<Grant>,
 }

@@ -7,7 +7,7 @@ use super::machine::{
 };
 use super::protocol::{Action, Ask, Progress};
 use super::reasons;
-use super::talking::Talking;
+use super::talking::{Doubt, Talking};
 use super::timers::Timer;
 use crate::account::authorize::Funding;
 use crate::account::failover::AttemptFailed;
@@ -69,7 +69,17 @@ impl CallCore {
         actions.push(Action::Leg(LegCommand::Confirm { leg: trying.leg }));
         actions.push(Action::Leg(LegCommand::Accept { leg: LegId::a(self.call), sdp: answer.sdp }));
         let since = answer.at.mono;
-        let talking = Talking { b_leg: trying.leg, base: Duration::ZERO, since, funding, short: false, overdue: false };
+        let talking = Talking {
+            b_leg: trying.leg,
+            base: Duration::ZERO,
+            since,
+            funding,
+            short: false,
+            overdue: false,
+            doubt: Doubt::default(),
+            seen: Some(answer.at),
+            is_probed: false,
+        };
         self.state = State::Talking(talking);
         self.arm_talking();
     }

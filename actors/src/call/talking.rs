@@ -2,7 +2,7 @@
 
 use super::endings::{end, ended_by, service_hangup};
 use super::machine::{CallCore, RENEWAL_LIMIT, State, hang_up};
-use super::protocol::{Action, Ask, Input};
+use super::protocol::{Action, Ask, Input, Progress};
 use super::timers::Timer;
 use crate::account::authorize::Funding;
 use crate::account::holds::{CUTOFF_LEAD, renewal_lead};
@@ -11,6 +11,9 @@ use schema::call::LegSide;
 use schema::leg::{EndCause, HangupCause, LegEvent, LegId};
 use schema::time::{Mono, Now};
 use std::time::Duration;
+
+/// A leg's BYE waits for its phone for 64·T1 at most, then for its answer as long, after an ACK that took as long.
+const OUTCOME_MAX: Duration = Duration::from_secs(100);
 
 /// Both talk.
 pub(super) struct Talking {
@@ -23,6 +26,39 @@ pub(super) struct Talking {
     pub(super) short: bool,
     /// It was taken up again past its grant: what it really lasted is billed.
     pub(super) overdue: bool,
+    /// Which legs are not known to be there since the restart.
+    pub(super) doubt: Doubt,
+    /// The caller's last sign of life in this process: the answer, then what its leg tells.
+    pub(super) seen: Option<Now>,
+    /// The caller's leg has told of one.
+    pub(super) is_probed: bool,
+}
+
+/// Legs that may have ended while no process was there to hear of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Doubt {
+    pub(super) a: bool,
+    pub(super) b: bool,
+}
+
+impl Doubt {
+    pub(super) const fn any(self) -> bool {
+        self.a || self.b
+    }
+
+    pub(super) const fn clear(&mut self, side: LegSide) {
+        match side {
+            LegSide::A => self.a = false,
+            LegSide::B => self.b = false,
+        }
+    }
+}
+
+/// Both legs were told to end, and what became of those in doubt decides until when the call is billed.
+pub(super) struct Ending {
+    pub(super) end: CallEnd,
+    pub(super) waits_for: Doubt,
+    pub(super) b_leg: LegId,
 }
 
 impl Talking {
@@ -35,19 +71,38 @@ impl Talking {
         self.since + talk.saturating_sub(self.base)
     }
 
+    /// The newest moment at which both were there, as far as is known; `None`: none since the restart.
+    pub(super) fn proof(&self) -> Option<Now> {
+        self.seen.filter(|_| !self.doubt.any())
+    }
+
     pub(super) const fn is_at_limit(&self) -> bool {
         self.funding.paid_s >= self.funding.limit_s
     }
 }
 
 impl CallCore {
-    pub(super) fn talking(&mut self, talking: Talking, event: LegEvent, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn talking(&mut self, mut talking: Talking, event: LegEvent, now: Now, actions: &mut Vec<Action>) {
         match event {
             LegEvent::Ended { leg, cause } if leg.side == LegSide::A || leg == talking.b_leg => {
                 // C4: whichever leg ends, the other is ended.
                 let other = if leg.side == LegSide::A { talking.b_leg } else { LegId::a(self.call) };
                 actions.push(hang_up(other, HangupCause::OtherLeg));
-                self.settle(CallEnd { at: Some(now), ..end(ended_by(leg.side, cause)) }, actions);
+                // When a leg was lost is unknown: the call is billed to the last moment at which it was there.
+                let at = if cause == EndCause::Lost { talking.proof() } else { Some(now) };
+                let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
+                let mut waits_for = talking.doubt;
+                waits_for.clear(leg.side);
+                let waits_for = if cause == EndCause::Lost { Doubt::default() } else { waits_for };
+                self.end_when_known(talking.b_leg, waits_for, ended, now, actions);
+            }
+            LegEvent::Alive { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
+                talking.doubt.clear(leg.side);
+                if leg.side == LegSide::A {
+                    talking.is_probed = true;
+                    talking.seen = Some(now);
+                }
+                self.state = State::Talking(talking);
             }
             LegEvent::Cancelled { leg } if leg.side == LegSide::A => {
                 // The answer was accepted before the cancel: it counts.
@@ -81,7 +136,46 @@ impl CallCore {
     ) {
         actions.push(hang_up(LegId::a(self.call), cause));
         actions.push(hang_up(talking.b_leg, cause));
-        self.settle(CallEnd { at: Some(now), cut, ..end(service_hangup(cause, None)) }, actions);
+        let ended = CallEnd { at: Some(now), cut, ..end(service_hangup(cause, None)) };
+        self.end_when_known(talking.b_leg, talking.doubt, ended, now, actions);
+    }
+
+    /// Settles, or waits for what becomes of the legs that may have ended before: their BYEs are out.
+    fn end_when_known(&mut self, b_leg: LegId, waits_for: Doubt, ended: CallEnd, now: Now, actions: &mut Vec<Action>) {
+        if !waits_for.any() {
+            return self.settle(ended, actions);
+        }
+        // Should nobody be left to hear of them, the call is billed to its last proof of life.
+        actions.push(Action::Note(Box::new(CallEnd { at: None, ..ended.clone() })));
+        actions.push(Action::Show(Progress::Ending));
+        self.timers.clear_all();
+        self.timers.set(Timer::Withdraw, now.mono + OUTCOME_MAX);
+        self.state = State::Ending(Box::new(Ending { end: ended, waits_for, b_leg }));
+    }
+
+    pub(super) fn ending(&mut self, mut ending: Box<Ending>, event: &LegEvent, actions: &mut Vec<Action>) {
+        if let LegEvent::Answered { leg, .. } = event {
+            actions.push(hang_up(*leg, HangupCause::NotWanted));
+        }
+        if let LegEvent::Ended { leg, cause } = event
+            && (leg.side == LegSide::A || *leg == ending.b_leg)
+        {
+            if *cause == EndCause::Lost {
+                return self.end_unknown(&ending, actions);
+            }
+            ending.waits_for.clear(leg.side);
+        }
+        if ending.waits_for.any() {
+            self.state = State::Ending(ending);
+        } else {
+            self.settle(ending.end, actions);
+        }
+    }
+
+    /// A leg had ended before, nobody knows when: the call is billed to its last proof of life.
+    pub(super) fn end_unknown(&mut self, ending: &Ending, actions: &mut Vec<Action>) {
+        let side = if ending.waits_for.a { LegSide::A } else { LegSide::B };
+        self.settle(end(ended_by(side, EndCause::Lost)), actions);
     }
 
     pub(super) fn arm_talking(&mut self) {
@@ -104,7 +198,9 @@ impl CallCore {
         let left = talking.at(talking.boundary()).since(now.mono).saturating_sub(margin);
         if !left.is_zero() {
             let (step, limit) = (talking.funding.step + 1, left.min(RENEWAL_LIMIT));
-            actions.push(Action::Ask(Ask::Renew { step, limit }));
+            // Of a phone that is not asked whether it is there nothing better is known than that its leg has not ended.
+            let proof = if talking.is_probed || talking.doubt.any() { talking.proof() } else { Some(now) };
+            actions.push(Action::Ask(Ask::Renew { step, proof, limit }));
         }
         self.state = State::Talking(talking);
     }

@@ -2,17 +2,13 @@
 
 mod phone;
 mod random;
+mod restart;
 
-use super::machine::CallCore;
-use super::protocol::{Input, Reply, TakenUp};
+use super::protocol::{Input, Reply};
 use crate::account::authorize::Authorized;
 use crate::account::settle::{Renewed, Settled};
-use schema::call::{HangupSide, LiveCall, Refusal, RefusalCode};
-use schema::id::CallNo;
+use schema::call::{HangupSide, Refusal, RefusalCode};
 use schema::leg::{EndCause, HangupCause, LegEvent};
-use schema::money::Micros;
-use schema::time::{Mono, Now, Timestamp};
-use std::time::Duration;
 
 use phone::*;
 
@@ -267,49 +263,4 @@ fn settling_is_asked_again_until_it_is_answered() {
     phone.settled();
     assert!(phone.core.is_over());
     assert_eq!(phone.said().iter().filter(|s| *s == "settle?").count(), 6);
-}
-
-fn stored(paid_s: u64, talk_s: u64) -> TakenUp {
-    let live = LiveCall {
-        no: CallNo(1),
-        credential: None,
-        call: ended_call(),
-        held: Micros(0),
-        hold_step: 2,
-        paid_s,
-        attempt: Some(running(3)),
-        answered: None,
-        proof_of_life: None,
-        a_leg: Some(checkpoint()),
-        b_leg: Some(checkpoint()),
-        answer_sdp: None,
-    };
-    TakenUp { live, funding: funding(paid_s, paid_s, 7_200, 2), talk: Duration::from_secs(talk_s) }
-}
-
-#[test]
-fn after_a_restart_a_call_goes_on_with_its_timers() {
-    let now = Now { mono: Mono(5_000_000), wall: Timestamp(0) };
-    let (core, actions) = CallCore::resume(stored(60, 30), now);
-    let mut phone = Phone { core, now, log: Vec::new(), end: None };
-    phone.note(actions);
-    assert_eq!(phone.said(), ["resume a", "resume b3", "accept a"]);
-    assert_eq!(phone.due_in_ms(), Some(10_000));
-    phone.time_out();
-    assert_eq!(phone.said(), ["renew 3?"]);
-}
-
-#[test]
-fn after_a_restart_a_call_past_its_grant_is_ended_and_billed_as_long_as_it_was() {
-    let now = Now { mono: Mono(5_000_000), wall: Timestamp(0) };
-    let (core, actions) = CallCore::resume(stored(60, 90), now);
-    let mut phone = Phone { core, now, log: Vec::new(), end: None };
-    phone.note(actions);
-    assert_eq!(phone.due_in_ms(), Some(0));
-    phone.time_out();
-    assert_eq!(
-        phone.said(),
-        ["resume a", "resume b3", "hang up a FundsExhausted", "hang up b3 FundsExhausted", "settle?"]
-    );
-    assert!(phone.end.as_ref().is_some_and(|end| !end.cut));
 }

@@ -9,7 +9,7 @@ pub enum Timer {
     Ring,
     /// When nothing but 100 was heard of an attempt.
     FirstRinging,
-    /// When the B-leg did not say how it ended after a cancel.
+    /// When the B-leg did not say how it ended after a cancel, or a leg in doubt what became of its BYE.
     Withdraw,
     /// When a further slice should be paid. Before [`Timer::CutOff`] when both are due.
     Renew,

@@ -26,7 +26,7 @@ use storage::{Brand, Journal, JournalOptions, NewAccount, NewCredential, Store};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// What the simulated carriers do with an INVITE.
+/// What the simulated carriers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carrier {
     Answers,
@@ -34,6 +34,10 @@ pub(super) enum Carrier {
     FirstFails,
     /// Every fourth call is refused by the first carrier; all others are answered.
     Varied,
+    /// Answers, and knows nothing of calls from before a restart.
+    Forgets,
+    /// Says nothing.
+    Silent,
 }
 
 pub(super) struct World {
@@ -191,11 +195,17 @@ impl World {
 
     /// The process ends as if killed, another begins on the same disk.
     pub(super) async fn restart(self) -> Self {
+        let carrier = self.carrier;
+        self.restart_with(carrier).await
+    }
+
+    /// As [`Self::restart`], with another carrier behind it.
+    pub(super) async fn restart_with(self, carrier: Carrier) -> Self {
         let since = Duration::from_micros(self.now().mono.0);
         self.actors.stop();
         self.pass(10).await;
         let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
-        Self::on(self.disk.clone(), self.accounts, self.carrier, config, since + Duration::from_millis(10)).await
+        Self::on(self.disk.clone(), self.accounts, carrier, config, since + Duration::from_millis(10)).await
     }
 
     pub(super) fn now(&self) -> Now {
@@ -338,6 +348,16 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
     let LegCommand::Invite(invite) = command else {
         return match command {
             LegCommand::Accept { leg, .. } => vec![LegEvent::Confirmed { leg: *leg }],
+            _ if carrier == Carrier::Silent => Vec::new(),
+            LegCommand::Probe { leg } if carrier == Carrier::Forgets => {
+                vec![LegEvent::Ended { leg: *leg, cause: EndCause::Lost }]
+            }
+            LegCommand::Probe { leg } => vec![LegEvent::Alive { leg: *leg }],
+            LegCommand::HangUp { leg, .. } => vec![LegEvent::Ended { leg: *leg, cause: EndCause::HungUp }],
+            LegCommand::TakeBack(call) => {
+                let failed = |leg| LegEvent::Failed { leg, status: 487, q850: None, rang: false, redress: None };
+                call.invite.iter().map(|invite| failed(invite.leg)).collect()
+            }
             _ => Vec::new(),
         };
     };
@@ -348,9 +368,10 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
         {
             vec![LegEvent::Failed { leg, status: 503, q850: None, rang: false, redress: None }]
         }
-        Carrier::Answers | Carrier::FirstFails | Carrier::Varied => {
+        Carrier::Answers | Carrier::Forgets | Carrier::FirstFails | Carrier::Varied => {
             vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), checkpoint: checkpoint() }]
         }
+        Carrier::Silent => Vec::new(),
         Carrier::Rings => vec![LegEvent::Progress { leg, status: 180, sdp: None }],
     }
 }

@@ -203,6 +203,7 @@ fn config() -> CoreConfig {
         tls: ours(5061),
         sdp_address: IpAddr::from([127, 0, 0, 1]),
         plain_customers: true,
+        dialog_probe: std::time::Duration::from_secs(30),
         legs_max: 4,
         transactions_max: 16,
         lookups_max: 2,

@@ -3,6 +3,7 @@
 use crate::digest::Algorithm;
 use crate::flow::Protocol;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// How we name ourselves in Via and Contact over one transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,9 @@ pub struct CoreConfig {
     pub sdp_address: IpAddr,
     /// Whether customers may use UDP and TCP; else those serve trunks only.
     pub plain_customers: bool,
+    /// Between two questions to a customer's phone whether it is still in the call, and how long a call that was taken up
+    /// again is in doubt before it is asked again; zero: nobody is asked.
+    pub dialog_probe: Duration,
     /// Most legs at a time; more INVITEs are answered 503.
     pub legs_max: usize,
     /// Most transactions at a time; more requests are dropped or answered 503.

@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::exchange::{Owner, Way};
-use super::leg::{Leg, Stage};
+use super::leg::{Answer, Leg, Stage};
 use super::timers::Timer;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Method, Reason};
@@ -42,7 +42,7 @@ impl Core {
             }
             Stage::Outgoing(_) => self.withdraw(id, cause, now),
             // A BYE must wait for the ACK (RFC 3261 §15).
-            Stage::Up if leg.ok.as_ref().is_some_and(|ok| ok.is_first) => {
+            Stage::Up if leg.ok.as_ref().is_some_and(|ok| ok.kind != Answer::Refresh) => {
                 leg.hang_up.get_or_insert(cause);
             }
             Stage::Answered { cseq, .. } => {
@@ -51,10 +51,16 @@ impl Core {
                 self.bye(id, Some(cause), now);
                 self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
             }
-            Stage::Up => {
-                self.bye(id, Some(cause), now);
-                self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
-            }
+            Stage::Up => self.end_up(id, cause, now),
+        }
+    }
+
+    /// Hangs up a leg that is up. Of one that may be gone since the restart the end is told when its BYE is answered.
+    pub(super) fn end_up(&mut self, id: LegId, cause: HangupCause, now: Now) {
+        let in_doubt = self.legs.get(&id).is_some_and(|leg| leg.pulse.in_doubt);
+        self.bye(id, Some(cause), now);
+        if !in_doubt {
+            self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
         }
     }
 
@@ -67,22 +73,26 @@ impl Core {
             self.timers.set(until, Timer::Leg(id));
             self.parked.insert(id, Parked { leg, cause, until });
         } else {
-            self.send_bye(leg, cause, now);
+            self.send_bye(id, leg, cause, now);
         }
     }
 
-    fn send_bye(&mut self, mut leg: Leg, cause: Option<HangupCause>, now: Now) {
+    fn send_bye(&mut self, id: LegId, mut leg: Leg, cause: Option<HangupCause>, now: Now) {
         let Some(via) = self.via(leg.way.protocol(), None) else { return };
         let mut bye = leg.dialog.request(Method::Bye, &via);
         if let Some(cause) = cause {
             bye = bye.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), cause.as_str()));
         }
         let branch = via.branch().unwrap_or_default();
-        self.request(leg.way, branch, Method::Bye, bye, Owner::Nobody, now);
+        let owner = if leg.pulse.in_doubt { Owner::Bye(id) } else { Owner::Nobody };
+        let is_kept = self.request(leg.way, branch, Method::Bye, bye, owner, now);
+        if leg.pulse.in_doubt && !is_kept {
+            self.on_bye_outcome(id, None, now);
+        }
     }
 
     /// Where a leg's requests go now.
-    fn way_of(&self, leg: &Leg) -> Way {
+    pub(super) fn way_of(&self, leg: &Leg) -> Way {
         match (leg.way, &leg.phone) {
             (Way::Gone(_), Some(phone)) => {
                 self.registrar.flow_of(phone.credential, phone.instance.as_deref()).map_or(leg.way, Way::Flow)
@@ -100,15 +110,19 @@ impl Core {
             if !matches!(way, Way::Gone(_))
                 && let Some(Parked { leg, cause, .. }) = self.parked.remove(&id)
             {
-                self.send_bye(Leg { way, ..leg }, cause, now);
+                self.send_bye(id, Leg { way, ..leg }, cause, now);
             }
         }
+        self.greet_phones(credential, now);
     }
 
     /// The phone did not come back.
     pub(super) fn parked_time(&mut self, id: LegId, now: Now) {
-        if self.parked.get(&id).is_some_and(|parked| parked.until <= now.mono) {
-            self.parked.remove(&id);
+        if self.parked.get(&id).is_some_and(|parked| parked.until <= now.mono)
+            && let Some(parked) = self.parked.remove(&id)
+            && parked.leg.pulse.in_doubt
+        {
+            self.on_bye_outcome(id, None, now);
         }
     }
 
@@ -117,6 +131,9 @@ impl Core {
         let leg = self.legs.remove(&id)?;
         let key = leg.dialog.key();
         self.dialogs.remove(&key);
+        if let Some(phone) = &leg.phone {
+            self.stop_waiting_for(phone.credential, id);
+        }
         if matches!(leg.stage, Stage::Up | Stage::Answered { .. }) && self.ended.len() < ENDED_MAX {
             let until = now.mono + GIVE_UP;
             self.ended.insert(key.clone(), id.call);
@@ -139,7 +156,7 @@ impl Core {
     pub(super) fn on_flow_closed(&mut self, flow: Flow, now: Now) {
         let Some(connection) = flow.connection else { return };
         self.registrar.connection_closed(connection);
-        self.fail_flow(flow);
+        self.fail_flow(flow, now);
         let over_it = self.legs.iter().filter(|(_, leg)| leg.way == Way::Flow(flow)).map(|(id, _)| *id);
         for id in over_it.collect::<Vec<_>>() {
             let Some(leg) = self.legs.get_mut(&id) else { continue };

@@ -94,6 +94,10 @@ pub(super) enum Owner {
     /// The INVITE of this leg.
     Leg(LegId),
     Probe(TrunkId),
+    /// A probe in the dialog of this leg.
+    Pulse(LegId),
+    /// The BYE of a leg that was not known to be there: it shows when the leg ended.
+    Bye(LegId),
     /// Nobody waits for its outcome: CANCEL, the BYE of a leg that is gone.
     Nobody,
 }
@@ -311,7 +315,7 @@ impl Core {
     }
 
     /// Sends a request other than INVITE and begins its client transaction. `branch` is the one in its Via. Where the table
-    /// is full it is sent once.
+    /// is full it is sent once, and false is given: its outcome will not be told.
     pub(super) fn request(
         &mut self,
         way: Way,
@@ -320,12 +324,16 @@ impl Core {
         request: RequestBuilder,
         owner: Owner,
         now: Now,
-    ) {
+    ) -> bool {
         let bytes = match request.build() {
             Ok(bytes) => bytes,
-            Err(error) => return tracing::warn!(%error, "a request could not be written"),
+            Err(error) => {
+                tracing::warn!(%error, "a request could not be written");
+                return false;
+            }
         };
-        if self.clients.len() < self.config.transactions_max {
+        let is_kept = self.clients.len() < self.config.transactions_max;
+        if is_kept {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
             let key = client_key(branch, &method);
             let bytes = bytes.clone();
@@ -334,6 +342,7 @@ impl Core {
             self.after_client(&key, &[], None, now);
         }
         self.send(way, bytes);
+        is_kept
     }
 
     /// Sends an INVITE and begins its client transaction. `None`: nothing was sent, the table is full or it cannot be written.
@@ -439,8 +448,17 @@ impl Core {
     }
 
     /// What was under way over this connection will not be answered.
-    pub(super) fn fail_flow(&mut self, flow: Flow) {
-        self.clients.retain(|_, exchange| exchange.way != Way::Flow(flow));
+    pub(super) fn fail_flow(&mut self, flow: Flow, now: Now) {
+        let failed = self.clients.extract_if(.., |_, exchange| exchange.way == Way::Flow(flow));
+        let failed: Vec<Owner> = failed.map(|(_, exchange)| exchange.owner).collect();
+        for owner in failed {
+            match owner {
+                // The phone is asked again when it comes back.
+                Owner::Pulse(leg) => self.pulse_lost_its_way(leg, now),
+                Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
+                Owner::Leg(_) | Owner::Probe(_) | Owner::Nobody => {}
+            }
+        }
     }
 
     /// Whether a BYE with this branch is under way.
@@ -457,6 +475,8 @@ impl Core {
         match owner {
             Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
             Owner::Probe(trunk) => self.on_probe_answer(trunk),
+            Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
+            Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
             Owner::Nobody => {}
         }
     }
@@ -465,6 +485,8 @@ impl Core {
         match owner {
             Owner::Leg(leg) => self.on_invite_unanswered(leg, status, now),
             Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
+            Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
+            Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
             Owner::Nobody => {}
         }
     }

@@ -2,9 +2,9 @@
 
 use super::exchange::{ServerKey, reply_flow};
 use super::incoming::with_sdp;
-use super::leg::{Pending200, Stage};
-use super::timers::Timer;
+use super::leg::{Answer, Pending200, Stage};
 use super::outgoing::q850_of;
+use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::DialogKey;
 use crate::flow::Flow;
@@ -79,6 +79,10 @@ impl Core {
             return self.answer_in_dialog(flow, request, status, now);
         }
         leg.moved_to(flow, reply_flow(flow, request));
+        if *request.method() != Method::Bye {
+            self.heard(id, now);
+            self.phone_is_there(id, now);
+        }
         if let Some(response) = self.unsupported_extensions(request) {
             return self.answer(flow, request, response, now);
         }
@@ -195,7 +199,7 @@ impl Core {
             bytes: bytes.clone(),
             flow: reply_flow(flow, request),
             cseq: request.cseq().0,
-            is_first: false,
+            kind: Answer::Refresh,
             repeat: Repetition::from(now.mono, T2),
             give_up: now.mono + GIVE_UP,
         });
@@ -219,7 +223,7 @@ impl Core {
     /// Target, address or session have changed: what is stored of the leg is renewed.
     fn tell_checkpoint(&mut self, id: LegId, now: Now) {
         if let Some(leg) = self.legs.get(&id).filter(|leg| matches!(leg.stage, Stage::Up)) {
-            let checkpoint = leg.checkpoint();
+            let checkpoint = leg.checkpoint(now.wall);
             self.tell(LegEvent::Checkpointed { leg: id, checkpoint }, now);
         }
     }

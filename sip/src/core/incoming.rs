@@ -1,18 +1,18 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
 use super::exchange::{ServerKey, Way, merge_key, reply_flow};
-use super::leg::{Leg, Pending200, Phone, Stage};
+use super::leg::{Answer, Leg, Pending200, Phone, Stage};
+use super::liveness::Pulse;
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, NameAddr, Reason, ResponseBuilder, Uri};
 use crate::sdp::{self, Description, Origin, Placement};
-use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
 use schema::account::SipCredential;
 use schema::id::{CallId, CredentialId};
-use schema::leg::{EndCause, HangupCause, Invited, LegEvent, LegId, Sdp};
+use schema::leg::{Invited, LegEvent, LegId, Sdp};
 use schema::pii::Pii;
 use schema::time::Now;
 
@@ -71,7 +71,7 @@ impl Core {
                     wanted_caller_id: wanted_caller_id(&invite).map(Pii::new),
                     withhold: wants_privacy(&invite),
                     offer: sdp_of(&invite),
-                    checkpoint: leg.checkpoint(),
+                    checkpoint: leg.checkpoint(now.wall),
                 };
                 if let Some(exchange) = self.servers.get_mut(key) {
                     exchange.leg = Some(id);
@@ -125,6 +125,7 @@ impl Core {
             ack: None,
             hang_up: None,
             unconfirmed: None,
+            pulse: Pulse::default(),
             armed: None,
         })
     }
@@ -192,9 +193,7 @@ impl Core {
         let (key, cseq) = (key.clone(), invite.cseq().0);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let Way::Flow(flow) = leg.way else { return };
-        let repeat = Repetition::from(now.mono, T2);
-        leg.ok =
-            Some(Pending200 { bytes: bytes.clone(), flow, cseq, is_first: true, repeat, give_up: now.mono + GIVE_UP });
+        leg.ok = Some(Pending200::first(bytes.clone(), flow, cseq, now.mono));
         leg.stage = Stage::Up;
         self.respond_bytes(&key, bytes, now);
         self.arm_leg(id);
@@ -226,7 +225,9 @@ impl Core {
 
     pub(super) fn on_cancel(&mut self, flow: Flow, cancel: &Message, now: Now) {
         let invite_key = ServerKey::of(cancel, &Method::Invite);
-        let Some(leg) = self.servers.get(&invite_key).map(|exchange| exchange.leg) else { return self.refuse(flow, cancel, 481) };
+        let Some(leg) = self.servers.get(&invite_key).map(|exchange| exchange.leg) else {
+            return self.refuse(flow, cancel, 481);
+        };
         // The CANCEL succeeds whatever becomes of the INVITE (RFC 3261 §9.2).
         let tag = leg.and_then(|id| self.legs.get(&id)).and_then(|leg| leg.dialog.local.tag().map(str::to_owned));
         let tag = tag.unwrap_or_else(|| self.tag_of(cancel));
@@ -249,17 +250,17 @@ impl Core {
         if leg.dialog.remote.tag() != ack.from_tag() || leg.ok.as_ref().is_none_or(|ok| ok.cseq != ack.cseq().0) {
             return;
         }
-        let first = leg.ok.take().is_some_and(|ok| ok.is_first);
+        let first = leg.ok.take().is_some_and(|ok| ok.kind != Answer::Refresh);
         let hang_up = leg.hang_up.take();
         if ack.has_sdp() {
             leg.remote_sdp = Some(ack.body().clone());
         }
         if first {
             self.tell(LegEvent::Confirmed { leg: id }, now);
+            self.heard(id, now);
         }
         if let Some(cause) = hang_up {
-            self.bye(id, Some(cause), now);
-            self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
+            self.end_up(id, cause, now);
         }
     }
 
@@ -268,14 +269,14 @@ impl Core {
         leg.armed = None;
         if let Some(ok) = &mut leg.ok {
             if ok.give_up <= now.mono {
-                leg.ok = None;
-                self.bye(id, Some(HangupCause::ServiceFailure), now);
-                return self.tell(LegEvent::Ended { leg: id, cause: EndCause::NoAck }, now);
+                return self.unacknowledged(id, now);
             }
             if ok.repeat.take(now.mono) {
                 let (flow, bytes) = (ok.flow, ok.bytes.clone());
                 self.send(Way::Flow(flow), bytes);
             }
+        } else if leg.pulse.is_due(now.mono) {
+            self.pulse_time(id, now);
         } else if let Stage::Outgoing(outgoing) = &leg.stage
             && outgoing.until <= now.mono
         {

@@ -1,15 +1,16 @@
 //! One call leg: its dialog, where it stands, and what it repeats.
 
 use super::exchange::{ServerKey, Way};
+use super::liveness::Pulse;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Malformed, Message, NameAddr};
 use crate::sdp::Origin;
-use crate::transaction::Repetition;
+use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
 use schema::id::CredentialId;
 use schema::leg::{Checkpoint, HangupCause};
-use schema::time::Mono;
+use schema::time::{Mono, Timestamp};
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a leg stands.
@@ -51,10 +52,26 @@ pub(super) struct Pending200 {
     pub(super) bytes: Bytes,
     pub(super) flow: Flow,
     pub(super) cseq: u32,
-    /// Of the INVITE that began the call, not of a refresh.
-    pub(super) is_first: bool,
+    pub(super) kind: Answer,
     pub(super) repeat: Repetition,
     pub(super) give_up: Mono,
+}
+
+/// Of what a 200 is the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Of the INVITE that began the call.
+    First,
+    /// The same, sent again after a restart: that no ACK comes proves nothing.
+    Again,
+    /// Of a refresh.
+    Refresh,
+}
+
+impl Pending200 {
+    pub(super) fn first(bytes: Bytes, flow: Flow, cseq: u32, now: Mono) -> Self {
+        Self { bytes, flow, cseq, kind: Answer::First, repeat: Repetition::from(now, T2), give_up: now + GIVE_UP }
+    }
 }
 
 /// The customer's phone at the other end of a leg.
@@ -85,6 +102,8 @@ pub(super) struct Leg {
     pub(super) ack: Option<Bytes>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
     pub(super) unconfirmed: Option<StoredInvite>,
+    /// Whether the far end is known to be there.
+    pub(super) pulse: Pulse,
     /// To be hung up as soon as the ACK of our 200 has come.
     pub(super) hang_up: Option<HangupCause>,
     pub(super) armed: Option<Mono>,
@@ -95,7 +114,7 @@ impl Leg {
         let ok = self.ok.as_ref().map(|ok| ok.repeat.at().min(ok.give_up));
         match &self.stage {
             Stage::Outgoing(outgoing) => Some(outgoing.until),
-            _ => ok,
+            _ => ok.or_else(|| self.pulse.next_time()),
         }
     }
 
@@ -118,10 +137,10 @@ impl Leg {
         }
     }
 
-    /// All that the leg needs after a restart.
-    pub(super) fn checkpoint(&self) -> Checkpoint {
+    /// All that the leg needs after a restart, as it is `at`.
+    pub(super) fn checkpoint(&self, at: Timestamp) -> Checkpoint {
         let text = |sdp: &Option<Bytes>| sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
-        let mut stored = Stored::of(&self.dialog, &self.contact, self.peer(), self.origin);
+        let mut stored = Stored::of(&self.dialog, &self.contact, self.peer(), self.origin, at);
         stored.phone = self
             .phone
             .as_ref()
@@ -150,7 +169,7 @@ impl Leg {
     ///
     /// # Errors
     /// When the checkpoint is of another version or not ours.
-    pub(super) fn resumed(checkpoint: &Checkpoint) -> Result<Self, Malformed> {
+    pub(super) fn resumed(checkpoint: &Checkpoint, now: Timestamp) -> Result<Self, Malformed> {
         let stored = Stored::read(checkpoint)?;
         let (protocol, address) = stored.peer.split_once(' ').ok_or(Malformed)?;
         let address: SocketAddr = address.parse().map_err(|_| Malformed)?;
@@ -164,7 +183,7 @@ impl Leg {
         let sdp = |text: &Option<String>| text.as_ref().map(|text| Bytes::from(text.clone()));
         Ok(Self {
             stage: Stage::Up,
-            dialog: stored.dialog()?,
+            dialog: stored.dialog(now)?,
             contact: NameAddr::parse(&stored.contact)?,
             way,
             local_sdp: sdp(&stored.local_sdp),
@@ -179,6 +198,7 @@ impl Leg {
             ack: None,
             hang_up: None,
             unconfirmed: stored.invite,
+            pulse: Pulse::default(),
             armed: None,
         })
     }

@@ -4,6 +4,7 @@ use super::Core;
 use super::exchange::{Owner, Way};
 use super::incoming::sdp_of;
 use super::leg::{Leg, Outgoing, Stage};
+use super::liveness::Pulse;
 use crate::dialog::Dialog;
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
@@ -90,6 +91,7 @@ impl Core {
             ack: None,
             hang_up: None,
             unconfirmed: None,
+            pulse: Pulse::default(),
             armed: None,
         };
         self.dialogs.insert(leg.dialog.key(), invite.leg);
@@ -202,7 +204,7 @@ impl Core {
             let early = leg.remote_sdp.as_ref().and_then(|sdp| std::str::from_utf8(sdp).ok());
             early.map(|text| schema::pii::Pii::new(text.into()))
         });
-        let checkpoint = leg.checkpoint();
+        let checkpoint = leg.checkpoint(now.wall);
         self.arm_leg(id);
         self.tell(LegEvent::Answered { leg: id, sdp, checkpoint }, now);
     }
@@ -266,7 +268,7 @@ impl Core {
             cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
         }
         let (branch, way) = (outgoing.branch.clone(), *way);
-        self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
+        let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
     }
 
     /// The commit is done: acknowledge the 200.
@@ -303,7 +305,7 @@ impl Core {
         }
         if !self.is_saying_bye(&branch) {
             let bye = dialog.request(Method::Bye, &bye_via);
-            self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
+            let _ = self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
         }
     }
 

@@ -72,7 +72,7 @@ impl Core {
             .cseq(1);
         let branch = via.branch().unwrap_or_default().to_owned();
         let way = Way::To(Destination { protocol, address: gateway.address });
-        self.request(way, &branch, Method::Options, options, Owner::Probe(trunk), now);
+        let _ = self.request(way, &branch, Method::Options, options, Owner::Probe(trunk), now);
     }
 
     /// Any answer shows that somebody is there.

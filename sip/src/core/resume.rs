@@ -1,21 +1,23 @@
 //! Legs of calls that were up when the process before this one ended.
 
+use super::exchange::{ServerKey, Way};
 use super::incoming::with_sdp;
-use super::leg::{Leg, Pending200};
-use super::{Core, dispatch::ALLOW, exchange::Way};
-use crate::dialog::{Dialog, StoredInvite};
+use super::leg::{Answer, Leg, Pending200};
+use super::liveness::Pulse;
+use super::{Core, dispatch::ALLOW};
+use crate::dialog::{Dialog, Stored, StoredInvite};
 use crate::flow::Flow;
-use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Via};
-use crate::transaction::{GIVE_UP, Repetition, T2};
-use schema::leg::{Checkpoint, EndCause, LegEvent, LegId, Sdp};
+use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, ResponseBuilder, Via};
+use schema::leg::{Checkpoint, EndCause, HangupCause, Invite, LegEvent, LegId, Sdp, TakeBack};
 use schema::time::Now;
 
 impl Core {
     /// Keeps a request of an unknown dialog while dialogs are resumed. Gives it back when none will be.
     pub(super) fn wait_for_dialog(&mut self, flow: Flow, request: Message, now: Now) -> Option<Message> {
+        let is_trunk = self.is_trunk(flow);
         let Some(early) = &mut self.early else { return Some(request) };
-        if early.len() < EARLY_MAX {
-            early.push((flow, request, now));
+        if !early.keep(flow, request, now, is_trunk) {
+            tracing::debug!("a request that waits for its dialog is dropped: too many do");
         }
         None
     }
@@ -27,7 +29,7 @@ impl Core {
 
     /// All dialogs are resumed: what waited for them is taken, in order, as of when it came.
     pub(super) fn recovered(&mut self) {
-        for (flow, request, at) in self.early.take().unwrap_or_default() {
+        for (flow, request, at) in self.early.take().unwrap_or_default().into_waiting() {
             self.on_request(flow, request, at);
         }
     }
@@ -37,8 +39,9 @@ impl Core {
         if self.legs.contains_key(&id) {
             return;
         }
-        match Leg::resumed(checkpoint) {
-            Ok(leg) => {
+        match Leg::resumed(checkpoint, now.wall) {
+            Ok(mut leg) => {
+                leg.pulse = Pulse::in_doubt(!self.config.dialog_probe.is_zero());
                 self.dialogs.insert(leg.dialog.key(), id);
                 self.legs.insert(id, leg);
             }
@@ -47,26 +50,63 @@ impl Core {
     }
 
     /// The 200 of an A-leg that was answered shortly before the restart: it may never have left, or its ACK not have come. A
-    /// caller that has it acknowledges it again (RFC 3261 §13.2.2.4). Over a connection it went with the connection.
+    /// caller that has it acknowledges it again (RFC 3261 §13.2.2.4). Over TCP and TLS it waits for the phone to come back.
     pub(super) fn accept_again(&mut self, id: LegId, sdp: Option<&Sdp>, now: Now) {
         let Some(invite) = self.legs.get_mut(&id).and_then(|leg| leg.unconfirmed.take()) else { return };
         let body = self.describe(id, sdp);
+        let Some(way) = self.legs.get(&id).map(|leg| self.way_of(leg)) else { return };
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let (Way::Flow(flow), Ok(invite)) = (leg.way, invite_of(&leg.dialog, &invite)) else { return };
+        let Ok(invite) = invite_of(&leg.dialog, &invite) else { return };
         let response = ResponseBuilder::to_request(&invite, 200, leg.dialog.local.tag())
             .record_route()
             .contact(&leg.contact)
             .header(HeaderName::Allow, &ALLOW);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
-        let (cseq, repeat, give_up) = (invite.cseq().0, Repetition::from(now.mono, T2), now.mono + GIVE_UP);
-        leg.ok = Some(Pending200 { bytes: bytes.clone(), flow, cseq, is_first: true, repeat, give_up });
-        self.send(Way::Flow(flow), bytes);
+        let cseq = invite.cseq().0;
+        let Way::Flow(flow) = way else { return self.hold_answer(id, bytes, cseq, now) };
+        leg.way = way;
+        leg.ok = Some(Pending200 { kind: Answer::Again, ..Pending200::first(bytes.clone(), flow, cseq, now.mono) });
+        self.send(way, bytes);
         self.arm_leg(id);
     }
-}
 
-/// Requests that wait for their dialog at a time; more are dropped, and over UDP come again.
-const EARLY_MAX: usize = 10_000;
+    /// Ends a call that rang when the process before this one ended. The INVITE is the same byte for byte, so the carrier takes
+    /// it for a repetition, or for the first when that never left, and says something that allows a CANCEL.
+    pub(super) fn take_back(&mut self, call: TakeBack, now: Now) {
+        let TakeBack { leg, checkpoint, invite, retry_after_s } = call;
+        if let Some(invite) = invite {
+            let offer = Stored::read(&checkpoint).ok().and_then(|stored| stored.remote_sdp);
+            let id = invite.leg;
+            self.invite(Invite { offer: offer.map(|sdp| Sdp::new(sdp.into())), ..*invite }, now);
+            self.withdraw(id, HangupCause::ServiceFailure, now);
+        }
+        if self.refuse_again(&checkpoint, retry_after_s, now).is_err() {
+            tracing::warn!(call_id = %leg.call, "a caller that was ringing cannot be told that its call is over");
+        }
+    }
+
+    /// The final answer of an INVITE that the process before left without one, repeated until its ACK. Over a connection the
+    /// caller has given up with the connection.
+    ///
+    /// # Errors
+    /// When what was stored cannot be read.
+    fn refuse_again(&mut self, checkpoint: &Checkpoint, retry_after_s: u32, now: Now) -> Result<(), Malformed> {
+        let leg = Leg::resumed(checkpoint, now.wall)?;
+        let Way::Flow(flow) = self.way_of(&leg) else { return Ok(()) };
+        let invite = invite_of(&leg.dialog, leg.unconfirmed.as_ref().ok_or(Malformed)?)?.with_source(flow.peer);
+        let key = ServerKey::of(&invite, &Method::Invite);
+        if self.servers.contains_key(&key) {
+            return Ok(());
+        }
+        let cause = HangupCause::ServiceFailure;
+        let response = ResponseBuilder::to_request(&invite, 503, leg.dialog.local.tag())
+            .header(HeaderName::Reason, &Reason::sip(503, cause.as_str()))
+            .header(HeaderName::RetryAfter, &retry_after_s);
+        self.open_server(&key, flow, &invite);
+        self.respond(&key, response, now);
+        Ok(())
+    }
+}
 
 /// An INVITE to us as far as its responses need it.
 ///

@@ -176,10 +176,12 @@ impl Carrier {
             (Method::Bye, Some(number)) => self.on_bye(number, request, now, out),
             (Method::Options, None) if request.to_tag().is_none() => self.on_probe(request, out),
             (Method::Options | Method::Info | Method::Update | Method::Notify, Some(number)) => {
-                let tag = self.calls.get(&number).map(|call| call.to_tag.clone()).unwrap_or_default();
-                refuse(request, 200, &tag, out);
+                let Some(call) = self.calls.get(&number) else { return };
+                // A probe in the dialog of a call that is over (RFC 3261 §12.2.2).
+                let is_over = matches!(call.state, State::Over | State::HangingUp { .. } | State::Refused { .. });
+                refuse(request, if is_over { 481 } else { 200 }, &call.to_tag, out);
             }
-            (Method::Invite | Method::Cancel | Method::Bye | Method::Update | Method::Info, None) => {
+            (Method::Invite | Method::Cancel | Method::Bye | Method::Update | Method::Info | Method::Options, None) => {
                 refuse(request, 481, "gone", out);
             }
             _ => refuse(request, 405, "no", out),

@@ -34,6 +34,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Bytes of start line and fields.
+    pub(super) fn size(&self) -> usize {
+        self.text.len()
+    }
+
     /// Value of a field, without white space around it.
     pub(super) fn value(&self, field: &Field) -> &str {
         &self.text[field.start as usize..field.end as usize]

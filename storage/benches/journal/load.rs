@@ -94,7 +94,6 @@ impl Ledger {
     }
 }
 
-
 struct Caller {
     journal: Journal,
     accounts: Arc<Vec<Mutex<Actor>>>,
@@ -146,9 +145,9 @@ impl Caller {
             f.total -= Micros(60);
             let transfer = Transfer {
                 id: {
-                let at = world.now();
-                TransferId::generate(&mut world.entropy, at)
-            },
+                    let at = world.now();
+                    TransferId::generate(&mut world.entropy, at)
+                },
                 kind: LedgerKind::CallCharge,
                 debit: LedgerAccount::Customer,
                 credit: LedgerAccount::Revenue,

@@ -28,7 +28,11 @@ impl Peers {
     /// Its best of 32 and 64 clients over 100,000 accounts.
     pub fn pgbench(&self, seconds: u64) -> Option<Measured> {
         let mut command = Command::new(self.pgbench.as_ref()?);
-        command.arg(seconds.to_string()).env("SCRIPTS", "reserve_settle_fn").env("NA", "100000").env("CLIENTS", "32 64");
+        command
+            .arg(seconds.to_string())
+            .env("SCRIPTS", "reserve_settle_fn")
+            .env("NA", "100000")
+            .env("CLIENTS", "32 64");
         let all = lines(&mut command).into_iter();
         let all = all.map(|line| measured(&line, "calls_s", "call_p50_us", "call_p99_us", 1.0));
         all.max_by(|a, b| a.rate.total_cmp(&b.rate))

@@ -33,7 +33,9 @@ impl Row {
 pub fn print(rows: &[Row]) {
     let rate = |name: &str| rows.iter().find(|row| row.name.starts_with(name)).map(|row| row.rates().1);
     let (program, pgbench) = (rate("C and SQLite, 256"), rate("pgbench"));
-    println!("\npairs of reserve and settle a second (whole calls: three entries); median of the repeats, with the least and the greatest");
+    println!(
+        "\npairs of reserve and settle a second (whole calls: three entries); median of the repeats, with the least and the greatest"
+    );
     println!("{:<44}{:>9}{:>9}{:>9}{:>10}{:>9}{:>9}  ", "", "median", "min", "max", "ratio", "p50 ms", "p99 ms");
     for row in rows {
         let (least, middle, greatest) = row.rates();
@@ -53,7 +55,9 @@ pub fn print(rows: &[Row]) {
             row.middle(|m| m.p99_us),
         );
     }
-    println!("ratio: SQLite to the C program's spread row, PostgreSQL to pgbench; p50, p99: of an answer, of a commit, of a pgbench pair\n");
+    println!(
+        "ratio: SQLite to the C program's spread row, PostgreSQL to pgbench; p50, p99: of an answer, of a commit, of a pgbench pair\n"
+    );
     let shown = || rows.iter().filter(|row| !row.name.starts_with("disk"));
     let most = shown().map(|row| row.rates().1).fold(1.0, f64::max);
     for row in shown() {

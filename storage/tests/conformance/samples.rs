@@ -198,6 +198,7 @@ impl World {
                 cost_currency: eur(),
                 started_at: at,
             }),
+            caller_id: None,
             answered: None,
             proof_of_life: None,
             a_leg: Some(Checkpoint { version: 1, state: Pii::new("192.0.2.77 canary-sdp".into()) }),

@@ -74,7 +74,9 @@ async fn main() {
 
 fn bar(what: &'static str, length: u64) -> ProgressBar {
     let bar = ProgressBar::new(length);
-    bar.set_style(ProgressStyle::with_template(&format!("{what} {{bar:40}} {{pos}}/{{len}} {{msg}}")).expect("a template"));
+    bar.set_style(
+        ProgressStyle::with_template(&format!("{what} {{bar:40}} {{pos}}/{{len}} {{msg}}")).expect("a template"),
+    );
     bar
 }
 

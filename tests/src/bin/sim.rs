@@ -103,7 +103,7 @@ fn summary(reports: &[Report]) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
         "{} calls: {} charged, {} refused, {} rerouted, {} cut, {} resumed, {} with a loss, {} billed past a \
-         forgotten end; {} crashes, {} panics",
+         forgotten end, {} lost; {} crashes, {} panics",
         sum(|r| r.tally.calls),
         sum(|r| r.tally.charged),
         sum(|r| r.tally.refused),
@@ -112,6 +112,7 @@ fn summary(reports: &[Report]) {
         sum(|r| r.tally.resumed),
         sum(|r| r.tally.losses),
         sum(|r| r.tally.forgotten),
+        sum(|r| r.tally.lost),
         sum(|r| r.crashes),
         sum(|r| r.panics),
     );

@@ -138,7 +138,11 @@ async fn top_up(data_dir: PathBuf, mut entropy: Entropy, stopping: Arc<AtomicBoo
             break;
         }
         // The poor get so little that their calls are still cut.
-        let account = if n % 50 == 0 { format!("{POOR}{}", n / 50 % u64::from(POOR_PHONES)) } else { format!("u{}", n % u64::from(PHONES)) };
+        let account = if n % 50 == 0 {
+            format!("{POOR}{}", n / 50 % u64::from(POOR_PHONES))
+        } else {
+            format!("u{}", n % u64::from(PHONES))
+        };
         let credited = Credited { account, key: format!("top-{n}"), amount: "0.01" };
         while credit(&data_dir, &credited).await.is_none() {
             sleep(Duration::from_millis(20)).await;

@@ -19,6 +19,9 @@ use storage::{CallFilter, PostedTransfer};
 
 /// A process takes up the calls before it within this time, failing reads included.
 const RECOVERY: Duration = Duration::from_secs(4);
+/// After that both sides of a call are asked whether they are there, and a BYE that nobody heard is repeated: what is known of
+/// a call then is known after twice 64·T1.
+const PROBED: Duration = Duration::from_secs(64);
 
 /// An account's records, as stored at the end.
 struct Records {
@@ -44,8 +47,10 @@ pub struct Tally {
     pub resumed: u64,
     /// Calls whose price could not be charged whole.
     pub losses: u64,
-    /// Calls that were billed past their end, which the process before had not stored when it died.
+    /// Calls billed past an end that no process was there to hear of, until its BYE was repeated.
     pub forgotten: u64,
+    /// Calls of which a side was lost, billed to their last proof of life.
+    pub lost: u64,
 }
 
 /// Checks the records of all accounts.
@@ -114,6 +119,7 @@ fn count(tally: &mut Tally, cdr: &Cdr, known: Option<&Known>, seen: Option<&Obse
     tally.refused += u64::from(cdr.attempts == 0);
     tally.charged += u64::from(cdr.charged.is_positive());
     tally.rerouted += u64::from(cdr.attempts > 1);
+    tally.lost += u64::from(is_lost(cdr));
     tally.cut += u64::from(is_by(cdr, HangupCause::FundsExhausted));
     tally.resumed += u64::from(known.is_some_and(answered_before_crash));
     tally.losses += u64::from(cdr.loss.is_positive());
@@ -123,20 +129,30 @@ fn is_by(cdr: &Cdr, cause: HangupCause) -> bool {
     cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.reason == cause.as_str())
 }
 
+/// A side did not know the call any more, or was silent: nobody knows when it left.
+fn is_lost(cdr: &Cdr) -> bool {
+    cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.reason == "the connection was lost")
+}
+
 /// Between which two moments the end of a call lies, as far as the wire shows: the first end of a leg. When the process died
-/// before that was stored, the next one takes the call for up and ends it later: nothing tells it yet that nobody is there
-/// (in-dialog OPTIONS of DESIGN §6.8 will). Such calls are counted.
-fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Option<Mono>), String> {
+/// before that was stored, the next one finds out, by asking both sides, and bills a call of which one is lost no longer than
+/// it was known to be up. A BYE that came while no process was there comes again: that one counts.
+fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Mono), String> {
     let ends = [seen.a_end(), leg.bye].into_iter().flatten().filter(|end| *end >= answered);
     let Some(first) = ends.min() else { return Err("no leg ended on the wire".to_owned()) };
     // A call past its grant is cut before what came during the recovery is looked at.
     let overdue = [HangupCause::FundsExhausted, HangupCause::DurationLimit].into_iter().any(|cause| is_by(cdr, cause));
     let recovery = if overdue { RECOVERY } else { Duration::ZERO };
-    let forgotten = known.crashes.iter().any(|crash| first <= *crash + recovery);
+    let mut last = first;
+    for began in &known.crashes {
+        let known_by = *began + RECOVERY + PROBED;
+        if !is_lost(cdr) && first <= *began + recovery && *began <= last + RECOVERY + PROBED {
+            last = known_by;
+        }
+    }
     // After a boot the wall clock counts, and never less than the proof of life: a renewal while the BYE waited for its dialog.
     let waited = known.crashes.iter().any(|crash| *crash <= first && first <= *crash + RECOVERY);
-    let last = if waited { first + RECOVERY } else { first };
-    Ok((first, (!forgotten).then_some(last)))
+    Ok((first, if waited { last.max(first + RECOVERY) } else { last }))
 }
 
 /// What was charged against what was seen.
@@ -164,12 +180,11 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
-    let (first, mut last) = end(cdr, seen, leg, answered, known)?;
-    // The end of a call that was being settled when its actor failed is lost with it.
-    last = last.filter(|_| !checker.panicked.contains(&cdr.call.id));
-    let last = last.unwrap_or(Mono(u64::MAX));
-    // A call that could not be taken up again is billed to its last proof of life.
-    let unknown = is_by(cdr, HangupCause::ServiceFailure) && !known.crashes.is_empty();
+    let (first, last) = end(cdr, seen, leg, answered, known)?;
+    // A call that could not be taken up again, or lost one side, is billed to its last proof of life; so is one whose actor
+    // failed while it asked both sides about that.
+    let failed = is_by(cdr, HangupCause::ServiceFailure) || checker.panicked.contains(&cdr.call.id);
+    let unknown = is_lost(cdr) || (failed && !known.crashes.is_empty());
     let least = if unknown { Duration::ZERO } else { first.since(answered) };
     let most = last.since(answered);
     let talk = Duration::from_millis(cdr.talk_ms);

@@ -121,6 +121,7 @@ fn core_config() -> CoreConfig {
         tls: None,
         sdp_address: server().ip(),
         plain_customers: true,
+        dialog_probe: Duration::from_secs(30),
         legs_max: 1_000,
         transactions_max: 10_000,
         lookups_max: 100,
@@ -443,7 +444,9 @@ fn call_of(command: &LegCommand) -> CallId {
         | LegCommand::Reject { leg, .. }
         | LegCommand::Confirm { leg }
         | LegCommand::HangUp { leg, .. }
-        | LegCommand::Resume { leg, .. } => leg.call,
+        | LegCommand::Resume { leg, .. }
+        | LegCommand::Probe { leg } => leg.call,
+        LegCommand::TakeBack(call) => call.leg.call,
         LegCommand::Settled { call } => *call,
     }
 }
@@ -458,6 +461,8 @@ fn name_of(command: &LegCommand) -> String {
         LegCommand::HangUp { leg, cause } => format!("hang up {:?}{} {cause:?}", leg.side, leg.attempt),
         LegCommand::Resume { leg, .. } => format!("resume {:?}{}", leg.side, leg.attempt),
         LegCommand::Settled { .. } => "settled".to_owned(),
+        LegCommand::Probe { leg } => format!("probe {:?}{}", leg.side, leg.attempt),
+        LegCommand::TakeBack(_) => "take back".to_owned(),
     }
 }
 
@@ -470,6 +475,7 @@ const fn event_name(event: &LegEvent) -> &'static str {
         LegEvent::Failed { .. } => "failed",
         LegEvent::Cancelled { .. } => "cancelled",
         LegEvent::Ended { .. } => "ended",
+        LegEvent::Alive { .. } => "alive",
         LegEvent::Checkpointed { .. } => "checkpointed",
     }
 }

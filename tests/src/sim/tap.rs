@@ -17,7 +17,7 @@ pub struct BLeg {
     pub answered: Option<Mono>,
     /// When that was acknowledged.
     pub acknowledged: Option<Mono>,
-    /// When its first BYE passed, either way.
+    /// When its first BYE passed, either way, or its carrier said that there is no such call.
     pub bye: Option<Mono>,
 }
 
@@ -32,7 +32,7 @@ pub struct Observed {
     pub told: Option<Mono>,
     /// When the caller acknowledged that. Until then no BYE may be sent to it (RFC 3261 §15).
     pub acknowledged: Option<Mono>,
-    /// When the first BYE of the caller's leg passed, either way.
+    /// When the first BYE of the caller's leg passed, either way, or the caller said that there is no such call.
     pub a_bye: Option<Mono>,
     /// When the caller's CANCEL came, before the 200.
     pub cancelled: Option<Mono>,
@@ -86,6 +86,11 @@ fn is_success_of_invite(message: &Message) -> bool {
     *message.method() == Method::Invite && matches!(message.status(), Some(200..=299))
 }
 
+/// Whether somebody says that there is no such call any more.
+fn is_gone(message: &Message) -> bool {
+    message.status() == Some(481) && matches!(message.method(), Method::Options | Method::Bye)
+}
+
 fn tag(text: Option<&str>) -> Box<str> {
     text.unwrap_or_default().into()
 }
@@ -125,17 +130,18 @@ impl Tap {
                 }
             }
             Method::Bye if message.is_request() => self.a_bye(now, message.call_id(), message.to_tag()),
+            _ if is_gone(message) => self.a_bye(now, message.call_id(), message.from_tag()),
             _ => {}
         }
     }
 
     fn received_from_carrier(&mut self, now: Mono, message: &Message) {
         let is_bye = message.is_request() && *message.method() == Method::Bye;
-        if !is_bye && !is_success_of_invite(message) {
+        if !is_bye && !is_gone(message) && !is_success_of_invite(message) {
             return;
         }
         if let Some(leg) = self.b_leg(message.call_id()) {
-            let moment = if is_bye { &mut leg.bye } else { &mut leg.answered };
+            let moment = if is_bye || is_gone(message) { &mut leg.bye } else { &mut leg.answered };
             moment.get_or_insert(now);
         }
     }

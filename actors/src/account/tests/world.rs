@@ -203,7 +203,7 @@ impl World {
 
     pub(super) fn renew(&mut self, call: u32) -> Renewed {
         let step = self.core.live_call(call_id(call)).map_or(1, |live| live.hold_step + 1);
-        let (renewed, draft) = self.core.renew(call_id(call), step, self.now);
+        let (renewed, draft) = self.core.renew(call_id(call), step, Some(self.now), self.now);
         self.write(draft);
         renewed
     }

@@ -153,6 +153,11 @@ impl Phone {
                 Action::Leg(LegCommand::HangUp { leg: to, cause }) => format!("hang up {} {cause:?}", leg(to)),
                 Action::Leg(LegCommand::Resume { leg: to, .. }) => format!("resume {}", leg(to)),
                 Action::Leg(LegCommand::Settled { .. }) => "settled".into(),
+                Action::Leg(LegCommand::Probe { leg: to }) => format!("probe {}", leg(to)),
+                Action::Leg(LegCommand::TakeBack(call)) => {
+                    let invite = call.invite.map_or_else(String::new, |invite| format!(" and {}", leg(invite.leg)));
+                    format!("take back {}{invite}", leg(call.leg))
+                }
                 Action::Ask(Ask::Authorize(_)) => "authorize?".into(),
                 Action::Ask(Ask::NextAttempt(failed, _)) => {
                     format!("next after {} {}?", failed.number, failed.sip_code)
@@ -165,7 +170,7 @@ impl Phone {
                 }
                 Action::Keep(side, _) => format!("keep {side:?}"),
                 Action::Show(Progress::Ringing { post_dial_delay_ms }) => format!("ringing {post_dial_delay_ms}"),
-                Action::Show(Progress::Ending) => continue,
+                Action::Show(Progress::Ending) | Action::Note(_) => continue,
                 Action::Finish(_) => "finish".into(),
             };
             self.log.push(line);

@@ -5,7 +5,7 @@ use crate::digest::Challenge;
 use crate::flow::{ConnectionId, Protocol};
 use proptest::prelude::*;
 use schema::id::CallId;
-use schema::leg::Checkpoint;
+use schema::leg::{Checkpoint, TakeBack};
 
 /// Limits low enough to be reached.
 const LEGS_MAX: usize = 5;
@@ -70,7 +70,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..4_u8, 0..3_u8, method(), 0..8_u8, any::<bool>()).prop_map(|(flow, dialog, method, cseq, body)| Act::InDialog { flow, dialog, method, cseq, body }),
         3 => (0..4_u8, prop_oneof![Just(100_u16), Just(180), Just(200), Just(486), 100..700_u16], method(), 0..4_u8, 0..3_u8, any::<bool>())
             .prop_map(|(flow, status, method, leg, to, body)| Act::Response { flow, status, method, leg, to, body }),
-        4 => (0..8_u8, 0..5_u8).prop_map(|(kind, leg)| Act::Command { kind, leg }),
+        4 => (0..10_u8, 0..5_u8).prop_map(|(kind, leg)| Act::Command { kind, leg }),
         2 => (0..4_u8, prop_oneof![3 => Just(true), 1 => Just(false)]).prop_map(|(ticket, known)| Act::Credential { ticket, known }),
         1 => Just(Act::Revoked),
         1 => (0..4_u8).prop_map(Act::Closed),
@@ -257,22 +257,13 @@ impl Fuzzed {
                 let checkpoint = self.checkpoints[self.checkpoints.len() - 1].clone();
                 LegCommand::Resume { leg, checkpoint }
             }
-            _ => LegCommand::Invite(Box::new(Invite {
-                leg: LegId { attempt: leg.attempt.clamp(1, 3), side: schema::call::LegSide::B, ..leg },
-                trunk: TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0)),
-                gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() },
-                trusted: true,
-                ids: AttemptIds {
-                    call_id: "0123456789abcdef".into(),
-                    from_tag: "tag".into(),
-                    branch: format!("z9hG4bKb{}", leg.attempt.clamp(1, 3)).into(),
-                    cseq: 1,
-                },
-                destination: E164::parse("+447700900000").expect("valid"),
-                presentation: Presentation::Withheld(presented()),
-                offer: sdp,
-                ring_timeout_s: 60,
-            })),
+            6 => LegCommand::Probe { leg },
+            7 => {
+                let checkpoint = self.checkpoints[self.checkpoints.len() - 1].clone();
+                let invite = Some(Box::new(outgoing(leg)));
+                LegCommand::TakeBack(Box::new(TakeBack { leg, checkpoint, invite, retry_after_s: 5 }))
+            }
+            _ => LegCommand::Invite(Box::new(outgoing(leg))),
         };
         self.handle(Input::Leg(command));
     }
@@ -281,6 +272,26 @@ impl Fuzzed {
         if let Ok(message) = Message::parse_datagram(&Bytes::from(text.to_owned())) {
             self.handle(Input::Message(flow, message.with_source(flow.peer)));
         }
+    }
+}
+
+/// An attempt of this leg's call.
+fn outgoing(leg: LegId) -> Invite {
+    Invite {
+        leg: LegId { attempt: leg.attempt.clamp(1, 3), side: schema::call::LegSide::B, ..leg },
+        trunk: TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0)),
+        gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() },
+        trusted: true,
+        ids: AttemptIds {
+            call_id: "0123456789abcdef".into(),
+            from_tag: "tag".into(),
+            branch: format!("z9hG4bKb{}", leg.attempt.clamp(1, 3)).into(),
+            cseq: 1,
+        },
+        destination: E164::parse("+447700900000").expect("valid"),
+        presentation: Presentation::Withheld(presented()),
+        offer: Some(Pii::new(SDP.into())),
+        ring_timeout_s: 60,
     }
 }
 
@@ -311,6 +322,6 @@ proptest! {
         }
         let counts = fuzzed.core.counts();
         prop_assert_eq!(counts, Counts { registrations: counts.registrations, ..Counts::default() });
-        prop_assert!(fuzzed.core.invites.is_empty() && fuzzed.core.parked.is_empty() && fuzzed.core.ended_order.is_empty());
+        prop_assert!(fuzzed.core.invites.is_empty() && fuzzed.core.parked.is_empty() && fuzzed.core.absent.is_empty() && fuzzed.core.ended_order.is_empty());
     }
 }

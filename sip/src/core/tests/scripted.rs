@@ -2,7 +2,10 @@
 
 mod calls;
 mod edge;
+mod liveness;
+mod reconnect;
 mod restart;
+mod take_back;
 
 use super::*;
 use crate::digest::Challenge;
@@ -225,6 +228,17 @@ impl Desk {
         }
         let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
         self.take(Flow::udp(CARRIER.into()), &text);
+    }
+
+    /// A phone, or whoever is there, answers a request of ours.
+    fn phone(&mut self, flow: Flow, request: &Message, status: u16) {
+        let response = ResponseBuilder::to_request(request, status, None).build().expect("complete");
+        self.take(flow, std::str::from_utf8(&response).expect("text"));
+    }
+
+    /// What was sent to this address since the last look.
+    fn sent_to(&mut self, to: SocketAddr) -> Vec<String> {
+        std::mem::take(&mut self.sent).into_iter().filter(|(at, _)| *at == to).map(|(_, text)| text).collect()
     }
 
     fn trunks(&mut self, trunks: Vec<TrunkAddress>) {

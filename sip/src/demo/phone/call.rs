@@ -118,14 +118,19 @@ impl Phone {
                 self.on_bye(call, request, now, out);
                 200
             }
-            (Method::Invite | Method::Update | Method::Info | Method::Notify | Method::Options, Some(_)) => 200,
-            (Method::Options, None) => 200,
+            // A probe in the dialog of a call that is over, or that there never was (RFC 3261 §12.2.2).
+            (Method::Options, _) if request.to_tag().is_some() && !call.is_some_and(|call| self.is_up(call)) => 481,
+            (Method::Invite | Method::Update | Method::Info | Method::Notify, Some(_)) | (Method::Options, _) => 200,
             (Method::Invite, None) => 486,
             (Method::Bye | Method::Cancel | Method::Update | Method::Info, None) => 481,
             (Method::Cancel, Some(_)) => 200,
             _ => 405,
         };
         self.reply(request, status, call, out);
+    }
+
+    fn is_up(&self, call: PhoneCall) -> bool {
+        self.calls.get(&call).is_some_and(|state| state.stage == Stage::Up)
     }
 
     fn on_bye(&mut self, call: PhoneCall, bye: &Message, now: Mono, out: &mut Out) {

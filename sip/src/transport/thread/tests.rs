@@ -69,7 +69,7 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
             let other = if leg == a(leg) { b(leg) } else { a(leg) };
             vec![LegCommand::HangUp { leg: other, cause: HangupCause::OtherLeg }]
         }
-        LegEvent::Confirmed { .. } | LegEvent::Checkpointed { .. } => Vec::new(),
+        LegEvent::Confirmed { .. } | LegEvent::Alive { .. } | LegEvent::Checkpointed { .. } => Vec::new(),
     }
 }
 
@@ -87,6 +87,7 @@ fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
         tls: None,
         sdp_address: address.ip(),
         plain_customers: true,
+        dialog_probe: Duration::from_secs(30),
         legs_max: 100,
         transactions_max: 1_000,
         lookups_max: 100,

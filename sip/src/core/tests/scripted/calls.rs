@@ -60,7 +60,7 @@ fn a_hang_up_before_the_ack_waits_for_it() {
 
 #[test]
 fn only_an_unchanged_session_is_refreshed() {
-    let mut desk = Desk::new();
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
     let mut talk = desk.talk(udp(), "c");
     let held = OFFER.replace("a=", "").replace("RTP/AVP 0\r\n", "RTP/AVP 0\r\na=sendonly\r\n");
     let newer = OFFER.replace("phone 1 1", "phone 1 2");

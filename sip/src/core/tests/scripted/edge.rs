@@ -88,7 +88,8 @@ fn a_credential_that_cannot_be_looked_up_in_time_is_a_503() {
 
 #[test]
 fn full_tables_answer_503_and_stay_full() {
-    let mut desk = Desk::with(CoreConfig { lookups_max: 2, legs_max: 4, transactions_max: 6, ..config() }, 3);
+    let small = CoreConfig { lookups_max: 2, legs_max: 4, transactions_max: 6, ..config() };
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..small }, 3);
     let talk = desk.talk(udp(), "t");
     desk.wait(Duration::from_secs(33));
     desk.answers = false;
