@@ -38,3 +38,7 @@ bench-recovery:
 # Calls per second, CPU and memory beside SIPp's own ceiling (10 minutes; by hand, on an idle machine)
 bench-sip:
     tests/bench/sip
+
+# Journal benchmark beside the rig's programs; RIG names the rig's folder
+bench-journal *ARGS:
+    tests/bench/journal {{ARGS}}

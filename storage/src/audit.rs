@@ -5,17 +5,23 @@ use crate::error::StoreError;
 use crate::memory::Tables;
 use crate::sql::{Row, SqlStore, Tx, values};
 use crate::store::{Backend, Store};
-use check::{CallRow, RangeCheck, TransferRow};
+use check::{CallRow, Cost, RangeCheck, TransferRow};
 use schema::account::AccountFigures;
 use schema::id::{AccountKey, CallNo, Seq};
 use schema::ledger::{LedgerKind, Transfer};
 use schema::money::Micros;
 use std::fmt;
+use std::time::Duration;
+use tokio::time::Instant;
 
 mod check;
 
-/// Accounts in one snapshot.
-const RANGE: i64 = 500;
+/// Most accounts in one snapshot.
+const RANGE_MAX: i64 = 2_000;
+
+/// How long a snapshot is to last: so many accounts are in it. While one is open, a server on SQLite cannot begin its
+/// write-ahead log anew; its checkpointer waits a little longer than this.
+const SNAPSHOT: Duration = Duration::from_millis(25);
 
 /// Breaches told in full; more are only counted.
 const TOLD: usize = 1_000;
@@ -35,6 +41,8 @@ pub enum Invariant {
     C3,
     /// `total` is the sum of the account's transfers.
     Total,
+    /// `receivable` is what left the account's receivable and did not come back.
+    Receivable,
     /// `held` is the sum of the holds of live calls.
     Held,
     /// `balance_after` follows from row to row.
@@ -58,6 +66,7 @@ impl Invariant {
             Self::L4 => "L4",
             Self::C3 => "C3",
             Self::Total => "total",
+            Self::Receivable => "receivable",
             Self::Held => "held",
             Self::Chain => "balance chain",
             Self::Events => "events",
@@ -162,56 +171,64 @@ async fn audit_sql(
 ) -> Result<(), StoreError> {
     let count = sql.db.fetch_one("select count(*) from accounts", values![]).await?;
     let of = count.map(|mut row| row.int()).transpose()?.unwrap_or(0).unsigned_abs();
-    let mut above = i64::MIN;
+    let (mut above, mut range) = (i64::MIN, 16);
     loop {
+        let begun = Instant::now();
         let mut tx = sql.db.snapshot().await?;
         let mut check = RangeCheck::new(report);
-        let last = read_range(&mut tx, above, &mut check).await?;
+        let last = read_range(&mut tx, above, range, &mut check).await?;
+        drop(tx);
         check.finish();
         let Some(last) = last else { return Ok(()) };
         above = last;
+        let took = begun.elapsed();
+        if took > SNAPSHOT {
+            range = (range / 2).max(1);
+        } else if took < SNAPSHOT / 2 {
+            range = (range * 2).min(RANGE_MAX);
+        }
         progress(AuditProgress { done: report.accounts, of });
     }
 }
 
 /// Reads the next accounts above a key with all their rows, from one snapshot. Returns where the next range begins; `None`
 /// after the last, which reaches to the end so that rows of unknown accounts are seen.
-async fn read_range(tx: &mut Tx, above: i64, check: &mut RangeCheck<'_>) -> Result<Option<i64>, StoreError> {
+async fn read_range(tx: &mut Tx, above: i64, range: i64, check: &mut RangeCheck<'_>) -> Result<Option<i64>, StoreError> {
     let text = "select key, seq, total, held, receivable, last_call from accounts where key > $1 order by key limit $2";
     let mut last = None;
-    let accounts = tx.fetch(text, values![above, RANGE]).await?;
-    let more = i64::try_from(accounts.len()) == Ok(RANGE);
+    let accounts = tx.fetch(text, values![above, range]).await?;
+    let more = i64::try_from(accounts.len()) == Ok(range);
     for mut row in accounts {
         let key = row.int()?;
         last = Some(key);
         check.account(AccountKey(key), read_figures(&mut row)?);
     }
     let last = last.filter(|_| more);
-    let range = || values![above, last.unwrap_or(i64::MAX)];
+    let keys = || values![above, last.unwrap_or(i64::MAX)];
     let text = "select account_key, seq, position, kind, debit, credit, amount, call_no, loss, balance_after, \
                 coalesce(cost_micros, 0), (cost_trunk is null) = (cost_micros is null) and \
                 (cost_trunk is null) = (cost_currency is null) from transfers \
                 where account_key > $1 and account_key <= $2 order by account_key, seq, position";
-    tx.each(text, range(), |mut row| {
+    tx.each(text, keys(), |mut row| {
         check.transfer(&read_transfer(&mut row)?);
         Ok(())
     })
     .await?;
-    tx.each(CALLS, range(), |mut row| {
+    tx.each(CALLS, keys(), |mut row| {
         check.call(AccountKey(row.int()?), CallNo(row.int()?), read_call(&mut row)?);
         Ok(())
     })
     .await?;
     let text = "select account_key, min(seq), max(seq) from transfers where key is not null and account_key > $1 \
                 and account_key <= $2 group by account_key, key having count(*) > 1 order by account_key";
-    tx.each(text, range(), |mut row| {
+    tx.each(text, keys(), |mut row| {
         check.key_used_twice(AccountKey(row.int()?), Seq(row.int()?), Seq(row.int()?));
         Ok(())
     })
     .await?;
     let text = "select account_key, min(seq), max(seq), count(*) from events where account_key > $1 and account_key <= $2 \
                 group by account_key order by account_key";
-    tx.each(text, range(), |mut row| {
+    tx.each(text, keys(), |mut row| {
         check.events(AccountKey(row.int()?), Seq(row.int()?), Seq(row.int()?), row.int()?);
         Ok(())
     })
@@ -219,17 +236,19 @@ async fn read_range(tx: &mut Tx, above: i64, check: &mut RangeCheck<'_>) -> Resu
     Ok(last)
 }
 
-/// Everything about a call in one ordered stream: the holds' sum, number and least; the live row's held; the CDR's charge,
-/// whether it was answered and whether refused; the settling transfers' amounts; the number of attempts.
+/// Everything about a call in one ordered stream: the holds' sum, number and least; the live row's held; the CDR's charge, its
+/// state (1: answered, 2: refused, 0: neither), loss and carrier cost; the settling transfers' amount, loss and carrier cost;
+/// the number of attempts.
 const CALLS: &str = "\
-    select account_key, call_no, cast(0 as bigint), cast(sum(amount) as bigint), count(*), min(amount) from holds \
+    select account_key, call_no, cast(0 as bigint), cast(sum(amount) as bigint), count(*), min(amount), cast(0 as bigint) from holds \
         where account_key > $1 and account_key <= $2 group by account_key, call_no \
-    union all select account_key, no, cast(1 as bigint), held, 0, 0 from calls where account_key > $1 and account_key <= $2 \
-    union all select account_key, no, cast(2 as bigint), charged, case when answered_at is null then 0 else 1 end, \
-        case when state = 'REFUSED' then 1 else 0 end from cdrs where account_key > $1 and account_key <= $2 \
-    union all select account_key, call_no, cast(3 as bigint), amount, 0, 0 from transfers \
+    union all select account_key, no, cast(1 as bigint), held, 0, 0, 0 from calls where account_key > $1 and account_key <= $2 \
+    union all select account_key, no, cast(2 as bigint), charged, \
+        case when state = 'REFUSED' then 2 when answered_at is null then 0 else 1 end, loss, coalesce(cost_micros, 0) from cdrs \
+        where account_key > $1 and account_key <= $2 \
+    union all select account_key, call_no, cast(3 as bigint), amount, 0, loss, coalesce(cost_micros, 0) from transfers \
         where kind = 'CALL_CHARGE' and call_no is not null and account_key > $1 and account_key <= $2 \
-    union all select account_key, call_no, cast(4 as bigint), count(*), 0, 0 from attempts \
+    union all select account_key, call_no, cast(4 as bigint), count(*), 0, 0, 0 from attempts \
         where account_key > $1 and account_key <= $2 group by account_key, call_no \
     order by 1, 2, 3";
 
@@ -262,12 +281,12 @@ fn read_transfer(row: &mut Row) -> Result<TransferRow, StoreError> {
 }
 
 fn read_call(row: &mut Row) -> Result<CallRow, StoreError> {
-    let (what, a, b, c) = (row.int()?, row.int()?, row.int()?, row.int()?);
+    let (what, a, b, c, d) = (row.int()?, row.int()?, row.int()?, row.int()?, row.int()?);
     Ok(match what {
         0 => CallRow::Holds { sum: a, count: b, least: c },
         1 => CallRow::Live { held: a },
-        2 => CallRow::Cdr { charged: a, answered: b == 1, refused: c == 1 },
-        3 => CallRow::Charge { amount: a },
+        2 => CallRow::Cdr { cost: Cost { charged: a, loss: c, carrier: d }, answered: b == 1, refused: b == 2 },
+        3 => CallRow::Charge(Cost { charged: a, loss: c, carrier: d }),
         _ => CallRow::Attempts { count: a },
     })
 }
@@ -287,10 +306,15 @@ fn audit_memory(tables: &Tables, report: &mut AuditReport) {
         rows.extend(account.cdrs.values().map(|(_, cdr)| {
             let answered = cdr.call.answered_at.is_some();
             let refused = cdr.call.state == schema::call::CallState::Refused;
-            (cdr.no, CallRow::Cdr { charged: cdr.charged.0, answered, refused })
+            let carrier = cdr.carrier_cost.map_or(0, |c| c.amount.0);
+            (cdr.no, CallRow::Cdr { cost: Cost { charged: cdr.charged.0, loss: cdr.loss.0, carrier }, answered, refused })
         }));
         let charges = account.transfers.values().filter(|p| p.transfer.kind == LedgerKind::CallCharge);
-        rows.extend(charges.filter_map(|p| Some((p.transfer.call?, CallRow::Charge { amount: p.transfer.amount.0 }))));
+        rows.extend(charges.filter_map(|p| {
+            let t = &p.transfer;
+            let carrier = t.carrier_cost.map_or(0, |c| c.amount.0);
+            Some((t.call?, CallRow::Charge(Cost { charged: t.amount.0, loss: t.loss.0, carrier })))
+        }));
         rows.extend(account.attempts.values().map(|a| (a.call, CallRow::Attempts { count: 1 })));
         rows.sort_by_key(|(no, _)| *no);
         rows.into_iter().for_each(|(no, row)| check.call(key, no, row));

@@ -464,3 +464,20 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_unsafe;
+
+    #[test]
+    fn only_what_may_have_lost_a_page_ends_the_process() {
+        // FSYNC, DIR_FSYNC, WRITE, TRUNCATE, CLOSE, DIR_CLOSE; CORRUPT, CORRUPT_VTAB, NOTADB.
+        for code in [1_034, 1_290, 778, 1_546, 4_106, 4_362, 11, 267, 26] {
+            assert!(is_unsafe(code), "{code}");
+        }
+        // FULL, BUSY, BUSY_SNAPSHOT, LOCKED, CONSTRAINT_UNIQUE, READONLY, NOMEM; IOERR_READ, _SHORT_READ, _NOMEM, _LOCK, _SHMSIZE.
+        for code in [0, 13, 5, 517, 6, 2_067, 8, 7, 266, 522, 3_082, 3_850, 4_874] {
+            assert!(!is_unsafe(code), "{code}");
+        }
+    }
+}

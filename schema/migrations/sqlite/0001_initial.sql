@@ -250,7 +250,7 @@ create table events (
     count integer not null,
     payload blob not null,
     primary key (account_key, seq)
-) strict;
+) strict, without rowid;
 
 create table sessions (
     token_sha256 blob primary key check (length(token_sha256) = 32),

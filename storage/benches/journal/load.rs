@@ -53,6 +53,16 @@ impl Ledger {
         Self { store, world, seeds: AtomicU64::new(2), accounts: Arc::new(actors) }
     }
 
+    /// After the rows were changed behind the actors' back.
+    pub async fn reload(&mut self) {
+        let keys: Vec<_> = self.accounts.iter().map(|a| a.lock().expect("not poisoned").key).collect();
+        let mut actors = Vec::with_capacity(keys.len());
+        for key in keys {
+            actors.push(Mutex::new(self.world.actor(key).await));
+        }
+        self.accounts = Arc::new(actors);
+    }
+
     /// Each caller of each run draws other identities.
     fn world_of(&self) -> World {
         let seed = self.seeds.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +74,7 @@ impl Ledger {
     /// Pairs or calls a second, and how long a caller waits for an answer.
     pub async fn measure(&self, callers: usize, hot: bool, shape: Shape, seconds: u64) -> Measured {
         let journal = Journal::start(&self.store, JournalOptions::default());
+        let cpu = cpu_us();
         let warm = Instant::now() + Duration::from_millis(500);
         let end = warm + Duration::from_secs(seconds);
         let tasks: Vec<_> = (0..callers)
@@ -80,11 +91,13 @@ impl Ledger {
             done += count;
             waits.extend(waited);
         }
+        // Callers included; of the warm-up too, which `done` does not count.
+        let used = (cpu_us() - cpu) * seconds as f64 / (seconds as f64 + 0.5);
         journal.flush().await;
         let (batches, entries) = journal.written();
         waits.sort_unstable();
         let rank = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or(0);
-        let note = format!("{} entries a batch", entries / batches.max(1));
+        let note = format!("{} entries a batch, {:.0} CPU-us a pair", entries / batches.max(1), used / f64::from(done.max(1)));
         Measured {
             rate: f64::from(done) / Duration::from_secs(seconds).as_secs_f64(),
             p50_us: rank(50),
@@ -200,4 +213,12 @@ impl Caller {
 fn bare(account: AccountKey, figures: &mut AccountFigures, change: Change) -> Entry {
     figures.seq = figures.seq.next();
     Entry { account, at: START, figures: *figures, changes: vec![change], events: Vec::new() }
+}
+
+/// Processor time of this process so far, in microseconds; clock ticks are 10 ms.
+fn cpu_us() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or("");
+    let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() * 10_000.0
 }

@@ -3,6 +3,7 @@
 
 #![expect(unreachable_pub, reason = "the modules of one benchmark")]
 
+mod audits;
 mod database;
 mod load;
 mod peers;
@@ -22,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 arguments: [--seconds N] [--repeats N] [--accounts N] [--folder DIR] [--only TEXT] [--ledger PROGRAM] [--fdatasync PROGRAM]
            [--postgres URL] [--pgbench SCRIPT]
-       or: --generate N --folder DIR    a data folder with N transfers, for `ringfence audit`";
+       or: --audit N [--accounts N] [--folder DIR] [--seconds N]    audits a database of N transfers, alone and beside callers";
 
 /// What was asked for.
 struct Arguments {
@@ -33,7 +34,7 @@ struct Arguments {
     /// Only rows whose name has this text.
     only: String,
     postgres: Option<String>,
-    generate: Option<u64>,
+    audit: Option<u64>,
     peers: Peers,
 }
 
@@ -45,7 +46,7 @@ fn arguments() -> Result<Arguments, String> {
         folder: PathBuf::from("bench-run"),
         only: String::new(),
         postgres: None,
-        generate: None,
+        audit: None,
         peers: Peers::default(),
     };
     let mut words = std::env::args().skip(1);
@@ -62,7 +63,7 @@ fn arguments() -> Result<Arguments, String> {
             "--folder" => found.folder = value.into(),
             "--only" => found.only = value,
             "--postgres" => found.postgres = Some(value),
-            "--generate" => found.generate = Some(number()?),
+            "--audit" => found.audit = Some(number()?),
             "--ledger" => found.peers.ledger = Some(value.into()),
             "--fdatasync" => found.peers.fdatasync = Some(value.into()),
             "--pgbench" => found.peers.pgbench = Some(value.into()),
@@ -82,8 +83,8 @@ async fn main() -> std::process::ExitCode {
         }
     };
     std::fs::create_dir_all(&arguments.folder).expect("the folder can be made");
-    match arguments.generate {
-        Some(transfers) => database::generate(&arguments.folder, transfers).await,
+    match arguments.audit {
+        Some(transfers) => audits::measure(&arguments.folder, arguments.accounts, transfers, arguments.seconds).await,
         None => compare(&arguments).await,
     }
     0.into()

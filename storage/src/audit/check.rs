@@ -5,6 +5,7 @@ use schema::account::AccountFigures;
 use schema::id::{AccountKey, CallNo, Seq};
 use schema::ledger::{LedgerAccount, LedgerKind};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// One transfer.
 pub(super) struct TransferRow {
@@ -26,9 +27,17 @@ pub(super) struct TransferRow {
 pub(super) enum CallRow {
     Holds { sum: i64, count: i64, least: i64 },
     Live { held: i64 },
-    Cdr { charged: i64, answered: bool, refused: bool },
-    Charge { amount: i64 },
+    Cdr { cost: Cost, answered: bool, refused: bool },
+    Charge(Cost),
     Attempts { count: i64 },
+}
+
+/// What a call cost, as its CDR or its settling transfer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) charged: i64,
+    pub(super) loss: i64,
+    pub(super) carrier: i64,
 }
 
 /// Checks the accounts of one range. First each account, then rows in the order of their keys.
@@ -42,6 +51,7 @@ pub(super) struct RangeCheck<'a> {
 struct Derived {
     figures: AccountFigures,
     total: i128,
+    receivable: i128,
     held: i128,
     /// What the next transfer's `balance_after` starts from.
     chain: i128,
@@ -53,8 +63,11 @@ struct Call {
     holds: i64,
     held: i128,
     live: Option<i64>,
-    cdr: Option<(i64, bool, bool)>,
-    charges: Vec<i64>,
+    /// Its costs, whether it was answered and whether refused.
+    cdr: Option<(Cost, bool, bool)>,
+    /// The first charge, and how many there are.
+    charge: Option<Cost>,
+    charges: u64,
     attempts: i64,
 }
 
@@ -65,7 +78,7 @@ impl<'a> RangeCheck<'a> {
 
     pub(super) fn account(&mut self, key: AccountKey, figures: AccountFigures) {
         self.report.accounts += 1;
-        self.accounts.insert(key, Derived { figures, total: 0, held: 0, chain: 0 });
+        self.accounts.insert(key, Derived { figures, total: 0, receivable: 0, held: 0, chain: 0 });
         let f = figures;
         if f.total.0 < f.held.0 {
             self.report.tell(Invariant::L1, key, format!("total {} is below held {}", f.total, f.held));
@@ -104,7 +117,13 @@ impl<'a> RangeCheck<'a> {
             (_, Some(LedgerAccount::Customer)) => i128::from(row.amount),
             _ => 0,
         };
+        let owed = match ends {
+            (Some(LedgerAccount::Receivable), _) => i128::from(row.amount),
+            (_, Some(LedgerAccount::Receivable)) => -i128::from(row.amount),
+            _ => 0,
+        };
         account.total += delta;
+        account.receivable += owed;
         account.chain += delta;
         if account.chain != i128::from(row.balance_after) {
             let what = format!("{place}: balance_after {}, the row before gives {}", row.balance_after, account.chain);
@@ -157,18 +176,17 @@ impl<'a> RangeCheck<'a> {
                 self.report.live_calls += 1;
                 call.live = Some(held);
             }
-            CallRow::Cdr { charged, answered, refused } => {
+            CallRow::Cdr { cost, answered, refused } => {
                 self.report.cdrs += 1;
-                call.cdr = Some((charged, answered, refused));
-                if charged < 0 {
-                    self.report.tell(
-                        Invariant::Negative,
-                        key,
-                        format!("cdrs ({}, {}): charged {charged}", key.0, no.0),
-                    );
+                call.cdr = Some((cost, answered, refused));
+                if cost.charged < 0 || cost.loss < 0 || cost.carrier < 0 {
+                    self.report.tell(Invariant::Negative, key, format!("cdrs ({}, {}): {cost}", key.0, no.0));
                 }
             }
-            CallRow::Charge { amount } => call.charges.push(amount),
+            CallRow::Charge(cost) => {
+                call.charge = call.charge.or(Some(cost));
+                call.charges += 1;
+            }
             CallRow::Attempts { count } => call.attempts += count,
         }
     }
@@ -199,6 +217,13 @@ impl<'a> RangeCheck<'a> {
             if account.total != i128::from(f.total.0) {
                 let what = format!("accounts: total {}, the transfers give {} micro-units", f.total.0, account.total);
                 self.report.tell(Invariant::Total, *key, what);
+            }
+            if account.receivable != i128::from(f.receivable.0) {
+                let what = format!(
+                    "accounts: receivable {}, the transfers give {} micro-units",
+                    f.receivable.0, account.receivable
+                );
+                self.report.tell(Invariant::Receivable, *key, what);
             }
             if account.held != i128::from(f.held.0) {
                 let what =
@@ -236,15 +261,22 @@ impl Call {
 
     /// An answered call is charged once, what its CDR says; one that was not answered at most once.
     fn charge_breach(&self) -> Option<String> {
-        let Some((charged, answered, _)) = self.cdr else {
-            return (!self.charges.is_empty()).then(|| format!("{} charges without a CDR", self.charges.len()));
+        let Some((cost, answered, _)) = self.cdr else {
+            return (self.charges > 0).then(|| format!("{} charges without a CDR", self.charges));
         };
-        match self.charges.as_slice() {
-            [] if answered || charged != 0 => Some(format!("its CDR says {charged} charged, no transfer does")),
-            [] => None,
-            [amount] if *amount == charged => None,
-            [amount] => Some(format!("its CDR says {charged} charged, its transfer {amount}")),
-            many => Some(format!("{} charges", many.len())),
+        match (self.charge, self.charges) {
+            (None, _) if answered || cost.charged != 0 || cost.loss != 0 || cost.carrier != 0 => {
+                Some(format!("its CDR says {cost}, no transfer does"))
+            }
+            (Some(charge), 1) if charge != cost => Some(format!("its CDR says {cost}, its transfer {charge}")),
+            (_, 0 | 1) => None,
+            (_, many) => Some(format!("{many} charges")),
         }
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} charged, {} lost, {} to the carrier", self.charged, self.loss, self.carrier)
     }
 }

@@ -8,6 +8,7 @@ use super::start_thread;
 use crate::sql::{SqliteDb, stop_if_unsafe};
 use rusqlite::Connection;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 /// Pages (4 KB) in the log at which it is carried over. More would make recovery read longer: 128 MB are read within 0.2 s.
 const LOG_MAX: i64 = 32_768;
@@ -18,6 +19,12 @@ const REST: i64 = 2_048;
 /// Most turns beside the writer before it is held anyway.
 const TURNS: usize = 4;
 
+/// How long the writer is held for a reader to end: an audit's snapshots are shorter.
+const HELD: Duration = Duration::from_millis(100);
+
+/// How long a reader that did not end then is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// A handle of the thread, which ends with it.
 pub(super) struct Checkpointer(mpsc::SyncSender<()>);
 
@@ -27,10 +34,14 @@ impl Checkpointer {
         start_thread("journal-carry", move || {
             let mut connection = None;
             while woken.recv().is_ok() {
-                if let Err(error) = carry(&db, &mut connection) {
+                let carried = carry(&db, &mut connection);
+                if let Err(error) = &carried {
                     stop_if_unsafe(error.sqlite_error().map(|e| e.extended_code), &error.to_string());
                     tracing::warn!(%error, "the write-ahead log was not carried into the database");
                     connection = None;
+                }
+                if !matches!(carried, Ok(true)) {
+                    std::thread::sleep(PAUSE);
                 }
             }
         });
@@ -46,27 +57,35 @@ impl Checkpointer {
     }
 }
 
-fn carry(db: &SqliteDb, connection: &mut Option<Connection>) -> Result<(), rusqlite::Error> {
+/// False when a reader was in the way: the log goes on growing until the next try.
+fn carry(db: &SqliteDb, connection: &mut Option<Connection>) -> Result<bool, rusqlite::Error> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(open(db)?),
     };
+    connection.busy_timeout(HELD)?;
     for _ in 0..TURNS {
+        let carried = turn(connection, "pragma wal_checkpoint(passive)")?.length;
         // What was added meanwhile is the rest.
-        let (length, _) = turn(connection, "pragma wal_checkpoint(passive)")?;
-        let (now, _) = turn(connection, "pragma wal_checkpoint(noop)")?;
+        let now = turn(connection, "pragma wal_checkpoint(noop)")?.length;
         if now < LOG_MAX / 2 {
-            return Ok(()); // begun anew since it was asked for
+            return Ok(true); // begun anew since it was asked for
         }
-        if now - length < REST {
+        if now - carried < REST {
             break;
         }
     }
     let _gate = db.gate.blocking_lock();
-    turn(connection, "pragma wal_checkpoint(passive)").map(drop)
+    Ok(!turn(connection, "pragma wal_checkpoint(restart)")?.busy)
 }
 
-/// Pages in the log, and how many of them are in the database.
-fn turn(connection: &Connection, pragma: &str) -> Result<(i64, i64), rusqlite::Error> {
-    connection.query_row(pragma, [], |row| Ok((row.get(1)?, row.get(2)?)))
+struct Turn {
+    /// Someone was in the way.
+    busy: bool,
+    /// Pages in the log.
+    length: i64,
+}
+
+fn turn(connection: &Connection, pragma: &str) -> Result<Turn, rusqlite::Error> {
+    connection.query_row(pragma, [], |row| Ok(Turn { busy: row.get(0)?, length: row.get(1)? }))
 }

@@ -94,6 +94,8 @@ async fn l4_a_key_used_twice_is_named() {
 async fn c3_an_answered_call_without_its_one_charge_is_named() {
     names("delete from transfers where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::C3, 1).await;
     names("update cdrs set charged = 51 where account_key = 2", Invariant::C3, 2).await;
+    names("update cdrs set loss = 1 where account_key = 2", Invariant::C3, 2).await;
+    names("update transfers set cost_micros = 26 where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::C3, 2).await;
     names(
         "delete from cdrs where account_key = 1; delete from holds where account_key = 1 and call_no = 1",
         Invariant::C3,
@@ -114,6 +116,7 @@ async fn c3_an_answered_call_without_its_one_charge_is_named() {
 #[tokio::test]
 async fn stored_figures_that_the_rows_do_not_give_are_named() {
     names("update accounts set total = total + 1 where key = 1", Invariant::Total, 1).await;
+    names("update accounts set receivable = 7 where key = 1", Invariant::Receivable, 1).await;
     names("update accounts set held = held - 1 where key = 2", Invariant::Held, 2).await;
     names("update holds set amount = amount + 1 where account_key = 1 and call_no = 2", Invariant::Held, 1).await;
     names("update calls set held = held + 1 where account_key = 1", Invariant::Held, 1).await;
@@ -144,6 +147,19 @@ async fn orphans_and_negative_amounts_are_named() {
     names("update transfers set loss = -1 where account_key = 2 and seq = 4", Invariant::Negative, 2).await;
     names("insert into events values (99, 1, 0, 0, x'00')", Invariant::Orphan, 99).await;
     names("insert into holds values (99, 1, 0, 0, 5, 1)", Invariant::Orphan, 99).await;
+}
+
+/// What is owed after a chargeback is derived as `total` is: nothing is wrong with it when the figure says the same.
+#[tokio::test]
+async fn a_receivable_that_the_transfers_give_is_clean() {
+    let owed = "update accounts set receivable = 30, seq = seq + 2 where key = 1; \
+         insert into transfers select account_key, 7, 0, randomblob(16), at, 'CHARGEBACK', 'receivable', 'payment_clearing', 40, null, null, \
+         null, null, 0, null, null, balance_after, description from transfers where account_key = 1 and seq = 6; \
+         insert into transfers select account_key, 8, 0, randomblob(16), at, 'TOP_UP', 'payment_clearing', 'receivable', 10, null, null, \
+         null, null, 0, null, null, balance_after, description from transfers where account_key = 1 and seq = 6; \
+         insert into events values (1, 7, 0, 0, x''), (1, 8, 0, 0, x'')";
+    let report = spoilt(owed).await;
+    assert!(report.is_clean(), "{report}");
 }
 
 /// The same rules read the other engine's rows.

@@ -89,6 +89,7 @@ conformance! {
     l1_money_below_zero_is_never_written
     an_entry_out_of_order_is_fenced_with_all_that_follow
     a_rejected_entry_takes_its_accounts_later_ones_with_it
+    a_rejection_reaches_the_batches_in_flight_behind_it
     l4_a_key_posts_once_for_ever
     many_entries_of_a_hot_account_share_batches
     events_are_read_in_order_and_purged

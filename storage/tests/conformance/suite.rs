@@ -210,6 +210,40 @@ pub async fn a_rejected_entry_takes_its_accounts_later_ones_with_it(store: Store
     crate::audited(&store).await;
 }
 
+/// With one or a few entries a batch, those after a rejection are in the batches behind it, encoded before it was known.
+pub async fn a_rejection_reaches_the_batches_in_flight_behind_it(store: Store) {
+    let mut world = World::new(store.clone(), 81).await;
+    let (ann, bob) = (world.account("ann", 1_000).await, world.account("bob", 1_000).await);
+    for batch in [1, 2, 5] {
+        let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch });
+        let (mut a, mut b) = (world.actor(ann).await, world.actor(bob).await);
+        let (mut entries, mut expected) = (Vec::new(), Vec::new());
+        for n in 0..10 {
+            entries.push(a.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
+            entries.push(b.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
+            expected.extend([Ok(()), Ok(())]);
+        }
+        let (good, other) = (a.clone(), b.figures);
+        let ghost = world.call(CallNo(9), 0);
+        entries.push(a.entry(START, vec![Change::CallUpdated(Box::new(ghost))]));
+        expected.push(Err(Rejection::Failed));
+        // One that would follow the stored seq again, had nobody noticed that it was decided on the rejected one.
+        let mut stale = good.clone();
+        for n in 10..20 {
+            let from = if n % 2 == 0 { &mut stale } else { &mut a };
+            entries.push(from.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
+            entries.push(b.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
+            expected.extend([Err(Rejection::Fenced), Ok(())]);
+        }
+        assert_eq!(submit(&journal, entries).await, expected, "{batch} entries a batch");
+        assert_eq!(world.actor(ann).await.figures, good.figures);
+        assert_eq!(world.actor(bob).await.figures.total, other.total + Micros(10));
+        let again = world.actor(ann).await.credit(&mut world, 1, &format!("{batch}.again"), [1; 32]).1;
+        assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "once it was told, the account goes on");
+    }
+    crate::audited(&store).await;
+}
+
 pub async fn l4_a_key_posts_once_for_ever(store: Store) {
     let mut world = World::new(store.clone(), 9).await;
     let (ann, bob) = (world.account("ann", 0).await, world.account("bob", 0).await);
