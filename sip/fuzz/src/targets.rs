@@ -5,7 +5,7 @@ use bytes::Bytes;
 use schema::account::Ha1;
 use schema::edge::{CredentialLookup, EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
-use schema::leg::{LegCommand, LegEvent};
+use schema::leg::{LegCommand, LegEvent, LegEventAt};
 use schema::time::{Mono, Now, Timestamp};
 use sip::core::{Advertised, Core, CoreConfig, Input, Output};
 use sip::digest::{Algorithm, Challenge, Challenger, Origin, Scheme};
@@ -106,7 +106,7 @@ fn check_params(params: &Params) {
 fn sdp(data: &[u8]) {
     let ours = IpAddr::from([198, 51, 100, 1]);
     let Ok(read) = sip::sdp::Description::parse(data) else { return };
-    let mut write = |description: &sip::sdp::Description| {
+    let write = |description: &sip::sdp::Description| {
         let origin = sip::sdp::Origin { id: 1, version: 1 };
         description.rewrite(origin, ours, |_, _| sip::sdp::Placement::AsGiven)
     };
@@ -210,82 +210,89 @@ fn config() -> CoreConfig {
     }
 }
 
-/// Datagrams into the whole edge, from a phone that knows its password: a line `@auth` in a message is replaced by good
-/// credentials, a line of `@` between messages starts the next one, and time passes. Every message written can be read.
+/// Messages into the whole edge, between NUL bytes, from a phone that knows its password: `@auth` in a message becomes good
+/// credentials, `@tag` the To-tag of the last answer. Every message written can be read, and the tables stay in their limits.
 fn core(data: &[u8]) {
-    let Ok(mut core) = Core::new(config(), Entropy::from_number(7)) else { return };
-    let (mut now, mut nc) = (now(), 0);
-    let mut challenge: Option<Challenge> = None;
-    for (number, datagram) in data.split(|byte| *byte == 0).take(8).enumerate() {
-        let bytes = match &challenge {
-            Some(challenge) => {
-                nc += 1;
-                with_credentials(datagram, challenge, nc)
-            }
-            None => Bytes::copy_from_slice(datagram),
-        };
-        let connection = |number| Some(ConnectionId(number));
+    let Ok(core) = Core::new(config(), Entropy::from_number(7)) else { return };
+    let mut phone = PhoneSide { core, now: now(), challenge: None, tag: String::new(), nc: 0 };
+    for (number, text) in data.split(|byte| *byte == 0).take(8).enumerate() {
         let flow = match number % 4 {
             0 | 1 => Flow::udp(source()),
-            2 => Flow { protocol: Protocol::Tcp, peer: source(), connection: connection(1) },
-            _ => Flow { protocol: Protocol::Tls, peer: source(), connection: connection(2) },
+            2 => Flow { protocol: Protocol::Tcp, peer: source(), connection: Some(ConnectionId(1)) },
+            _ => Flow { protocol: Protocol::Tls, peer: source(), connection: Some(ConnectionId(2)) },
         };
-        match Message::parse_datagram(&bytes) {
-            Ok(message) => core.handle(Input::Message(flow, message.with_source(source())), now),
+        match Message::parse_datagram(&phone.completed(text)) {
+            Ok(message) => phone.give(Input::Message(flow, message.with_source(source()))),
             Err(error) => check_refusal(&error),
         }
-        drain(&mut core, &mut challenge, now);
-        pass(&mut core, &mut challenge, &mut now, Duration::from_millis(100));
+        phone.pass(Duration::from_millis(100));
     }
-    pass(&mut core, &mut challenge, &mut now, Duration::from_secs(40));
-    let counts = core.counts();
+    phone.pass(Duration::from_secs(40));
+    let counts = phone.core.counts();
     assert!(counts.server_transactions <= 16 && counts.legs <= 4 && counts.lookups <= 2);
 }
 
-fn pass(core: &mut Core, challenge: &mut Option<Challenge>, now: &mut Now, by: Duration) {
-    let end = now.mono + by;
-    for _ in 0..64 {
-        let Some(next) = core.next_timeout().filter(|next| *next <= end) else { break };
-        let at = next.max(now.mono);
-        *now = Now { wall: now.wall_at(at), mono: at };
-        core.handle(Input::Timeout, *now);
-        drain(core, challenge, *now);
+/// The edge, and what its phone knows.
+struct PhoneSide {
+    core: Core,
+    now: Now,
+    challenge: Option<Challenge>,
+    tag: String,
+    nc: u32,
+}
+
+impl PhoneSide {
+    fn completed(&mut self, text: &[u8]) -> Bytes {
+        let (Ok(text), Some(challenge)) = (std::str::from_utf8(text), &self.challenge) else {
+            return Bytes::copy_from_slice(text);
+        };
+        self.nc += 1;
+        let method = text.split(' ').next().unwrap_or_default();
+        let header = if challenge.scheme() == Scheme::Www { "Authorization" } else { "Proxy-Authorization" };
+        let answer = challenge.answer("alice", "secret", method, "sip:example.com", "c", self.nc);
+        Bytes::from(text.replacen("@auth", &format!("{header}: {answer}"), 1).replacen("@tag", &self.tag, 1))
     }
-    *now = Now { wall: now.wall_at(end), mono: end };
-}
 
-fn with_credentials(datagram: &[u8], challenge: &Challenge, nc: u32) -> Bytes {
-    let Ok(text) = std::str::from_utf8(datagram) else { return Bytes::copy_from_slice(datagram) };
-    let method = text.split(' ').next().unwrap_or_default();
-    let header = if challenge.scheme() == Scheme::Www { "Authorization" } else { "Proxy-Authorization" };
-    let answer = challenge.answer("alice", "secret", method, "sip:example.com", "c", nc);
-    Bytes::from(text.replacen("@auth", &format!("{header}: {answer}"), 1))
-}
+    fn give(&mut self, input: Input) {
+        self.core.handle(input, self.now);
+        for _ in 0..256 {
+            let Some(output) = self.core.poll_output() else { return };
+            self.take(output);
+        }
+        panic!("one input has no more than 256 outputs");
+    }
 
-fn drain(core: &mut Core, challenge: &mut Option<Challenge>, now: Now) {
-    for _ in 0..256 {
-        match core.poll_output() {
-            None => return,
-            Some(Output::Send(_, bytes) | Output::SendTo(_, bytes)) => {
+    fn take(&mut self, output: Output) {
+        match output {
+            Output::Send(_, bytes) | Output::SendTo(_, bytes) => {
                 let message = Message::parse_datagram(&bytes).expect("what we send can be read");
-                if let Some(found) = Challenge::best_of(&message) {
-                    *challenge = Some(found);
+                self.challenge = Challenge::best_of(&message).or(self.challenge.take());
+                if let Some(tag) = message.to_tag() {
+                    self.tag = tag.to_owned();
                 }
             }
-            Some(Output::Edge(EdgeEvent::CredentialWanted { ticket, .. })) => {
+            Output::Edge(EdgeEvent::CredentialWanted { ticket, .. }) => {
                 let found = CredentialLookup::Found(Box::new(credential()));
-                core.handle(Input::Edge(EdgeCommand::Credential { ticket, found }), now);
+                self.core.handle(Input::Edge(EdgeCommand::Credential { ticket, found }), self.now);
             }
-            Some(Output::Leg(at)) => {
-                if let LegEvent::Invited(invited) = at.event {
-                    let accept = LegCommand::Accept { leg: invited.leg, sdp: invited.offer };
-                    core.handle(Input::Leg(accept), now);
-                }
+            Output::Leg(LegEventAt { event: LegEvent::Invited(invited), .. }) => {
+                let accept = LegCommand::Accept { leg: invited.leg, sdp: invited.offer };
+                self.core.handle(Input::Leg(accept), self.now);
             }
-            Some(_) => {}
+            _ => {}
         }
     }
-    panic!("one input has no more than 256 outputs");
+
+    fn pass(&mut self, by: Duration) {
+        let end = self.now.mono + by;
+        for _ in 0..64 {
+            let Some(next) = self.core.next_timeout().filter(|next| *next <= end) else { break };
+            let at = next.max(self.now.mono);
+            self.now = Now { wall: self.now.wall_at(at), mono: at };
+            self.give(Input::Timeout);
+        }
+        self.now = Now { wall: self.now.wall_at(end), mono: end };
+    }
 }
 
 fn credential() -> schema::account::SipCredential {

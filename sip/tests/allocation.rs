@@ -1,0 +1,112 @@
+//! Does reading a message take more memory than four times its size? An allocator that counts stands in for the usual one, so this
+//! test has a program of its own.
+
+use bytes::Bytes;
+use sip::message::{Frame, Framer, HeaderName, Message};
+use sip::sdp::Description;
+
+#[global_allocator]
+static COUNTING: dhat::Alloc = dhat::Alloc;
+
+/// What a message of any size may take besides: the tables of its head, one list of parameters.
+const BASE: usize = 4 * 1024;
+
+/// Most bytes in use at a time while `read` runs, beyond those before it.
+fn peak(read: impl FnOnce()) -> usize {
+    let profiler = dhat::Profiler::builder().testing().build();
+    read();
+    let stats = dhat::HeapStats::get();
+    drop(profiler);
+    stats.max_bytes
+}
+
+fn check(what: &str, size: usize, peak: usize) {
+    let most = 4 * size + BASE;
+    assert!(peak <= most, "{what} of {size} bytes takes {peak}, more than {most}");
+}
+
+fn look_at(message: &Message) {
+    let _ = (message.from(), message.to(), message.top_via(), message.call_id().len());
+    let _ = (message.max_forwards(), message.expires(), message.has_sdp());
+    let _ = (message.require().count(), message.supported().count(), message.allow().count());
+    for list in [HeaderName::Contact, HeaderName::Route, HeaderName::RecordRoute] {
+        let _ = message.values(list).count();
+    }
+}
+
+fn request(lines: &str) -> Vec<u8> {
+    format!(
+        "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bKa\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\n\
+         Call-ID: c\r\nCSeq: 1 REGISTER\r\n{lines}Content-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Messages made to be costly: whatever one byte can make us note.
+fn costly() -> Vec<(&'static str, Vec<u8>)> {
+    let params = |count: usize| (0..count).map(|number| format!(";{number}")).collect::<String>();
+    vec![
+        ("many short lines", request(&"a:\r\n".repeat(15_000))),
+        ("as many lines as allowed", request(&"a:\r\n".repeat(100))),
+        ("folds", request(&format!("a:{}\r\n", "\r\n ".repeat(2_000)))),
+        ("Vias", request(&"v:SIP/2.0/T h\r\n".repeat(60))),
+        ("Vias of one line", request(&format!("v:{}\r\n", vec!["SIP/2.0/T h;1;2;3"; 60].join(",")))),
+        ("too many Vias", request(&"v:SIP/2.0/T h\r\n".repeat(120))),
+        ("parameters", request(&format!("m:<sip:h>{}\r\n", params(32)))),
+        ("URI parameters", request(&format!("m:<sip:h{}>\r\n", params(32)))),
+        ("contacts with parameters", request(&format!("m:<sip:h>{0},<sip:h>{0},<sip:h>{0}\r\n", params(32)))),
+        ("option tags", request(&format!("k:{}\r\n", vec!["x"; 64].join(",")))),
+        ("commas", request(&format!("k:{}\r\n", ",".repeat(8_000)))),
+        ("quotes", request(&format!("m:\"{}\" <sip:h>\r\n", "\\\"".repeat(4_000)))),
+        ("line ends", b"\r\n".repeat(8_000)),
+        ("a start line", format!("{} sip:h SIP/2.0\r\n\r\n", "M".repeat(60_000)).into_bytes()),
+        ("a body", {
+            let mut bytes = request("c:text/plain\r\n");
+            let length = bytes.len() - 5;
+            bytes.truncate(length);
+            bytes.extend_from_slice(b"60000\r\n\r\n");
+            bytes.extend_from_slice(&[b'x'; 60_000]);
+            bytes
+        }),
+    ]
+}
+
+fn torture() -> Vec<(String, Vec<u8>)> {
+    let folder = format!("{}/tests/torture", env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    entries.map(|path| (path.display().to_string(), std::fs::read(&path).expect("a file"))).collect()
+}
+
+/// One test, since the allocator counts for the whole program.
+#[test]
+fn reading_takes_at_most_four_times_the_size_of_what_is_read() {
+    let own = costly().into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+    for (name, bytes) in own.chain(torture()) {
+        let datagram = Bytes::copy_from_slice(&bytes);
+        let taken = peak(|| match Message::parse_datagram(&datagram) {
+            Ok(message) => look_at(&message),
+            Err(error) => drop(error.answer(([192, 0, 2, 1], 5060).into(), "tag")),
+        });
+        check(&format!("{name}, a datagram,"), bytes.len(), taken);
+        for segment in [bytes.len(), 1_000] {
+            let taken = peak(|| {
+                let mut framer = Framer::new();
+                for part in bytes.chunks(segment) {
+                    framer.push(part);
+                    while let Ok(Some(frame)) = framer.next_frame() {
+                        if let Frame::Message(message) = &frame {
+                            look_at(message);
+                        }
+                    }
+                }
+            });
+            check(&format!("{name}, a stream in segments of {segment},"), bytes.len(), taken);
+        }
+    }
+    let head = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4 RTP/AVP 0\r\n";
+    for body in ["a=x\r\n".repeat(64), "m=a 0 x 0\r\n".repeat(7), format!("m=a 0 x{}\r\n", " 0".repeat(32)), "a=a:b\r\n".repeat(60)] {
+        let text = format!("{head}{body}");
+        let taken = peak(|| drop(Description::parse(text.as_bytes())));
+        check("a session description", text.len(), taken);
+    }
+}
