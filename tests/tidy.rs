@@ -234,3 +234,29 @@ fn no_file_names_this_machine_or_a_registry() {
         }
     }
 }
+
+/// `sip/RFC.md` says which test shows what; a name that is no test's would show nothing.
+#[test]
+fn every_test_that_the_rfc_table_names_exists() {
+    let table = read("sip/RFC.md");
+    let sources: String = rust_files().iter().map(|file| read(file)).collect();
+    let mut rows = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ") && !line.contains("| status |")) {
+        rows += 1;
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [section, _, status, tests] = cells[..] else { panic!("{row}: four cells") };
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        let kind = status.split(':').next().unwrap_or(status);
+        match kind {
+            "done" => assert!(!named.is_empty(), "{section}: done, and no test shows it"),
+            "part" => assert!(status.len() > kind.len() + 2, "{section}: part of what"),
+            "out" => assert!(named.is_empty() && status.len() > kind.len(), "{section}: out, why"),
+            "not yet" => assert!(named.is_empty(), "{section}: not yet, and there is a test"),
+            other => panic!("{section}: {other:?} is no status"),
+        }
+        for name in named {
+            assert!(sources.contains(&format!("fn {name}(")), "{section} names the test {name}, which does not exist");
+        }
+    }
+    assert!(rows > 60, "only {rows} rows");
+}

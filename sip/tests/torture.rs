@@ -159,7 +159,8 @@ impl Edge {
                 Output::Leg(LegEventAt { event: LegEvent::Invited(invited), .. }) => {
                     self.dialled.push(invited.dialled.expose().clone());
                 }
-                Output::Edge(EdgeEvent::BindingChanged(_)) => {}
+                Output::Leg(LegEventAt { event: LegEvent::Cancelled { .. }, .. })
+                | Output::Edge(EdgeEvent::BindingChanged(_)) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -300,4 +301,31 @@ fn a_valid_register_with_credentials_binds_what_its_contact_says() {
             None => assert!(bound.is_empty(), "{name}: {bound:?}"),
         }
     }
+}
+
+/// The INVITE of §3.1.1.7 has no branch: what RFC 2543 matches by finds its repetition, its CANCEL and its ACK (RFC 3261 §17.2.3).
+#[test]
+fn a_client_of_rfc_2543_is_matched_without_a_branch() {
+    let bytes = read("longreq");
+    let (_, mut edge) = Edge::new(Protocol::Udp).datagram(&bytes);
+    let challenge = Challenge::best_of(&edge.sent.pop().expect("an answer")).expect("a challenge");
+    let answer = challenge.answer("alice", "secret", "INVITE", "sip:example.com", "cnonce", 1);
+    let text = std::str::from_utf8(&bytes).expect("text");
+    let invite = text.replacen("\r\n\r\n", &format!("\r\nProxy-Authorization: {answer}\r\n\r\n"), 1);
+    let mut give = |text: &str| {
+        edge.sent.clear();
+        edge.message(Message::parse_datagram(&Bytes::copy_from_slice(text.as_bytes())).expect("valid"));
+        (edge.statuses(), edge.dialled.len())
+    };
+    assert_eq!(give(&invite), (vec![100], 1));
+    assert_eq!(give(&invite), (vec![100], 1), "the same call");
+    let head = invite.split("Content-Type").next().expect("a head").to_owned() + "l: 0\r\n\r\n";
+    let of_method = |method: &str| {
+        head.replacen("INVITE sip", &format!("{method} sip"), 1).replace("3882340 INVITE", &format!("3882340 {method}"))
+    };
+    assert_eq!(give(&of_method("CANCEL").replace("3882340", "3882341")), (vec![481], 1), "of another INVITE");
+    assert_eq!(give(&of_method("CANCEL")), (vec![200, 487], 1));
+    assert_eq!(give(&invite), (vec![487], 1), "until its ACK");
+    assert_eq!(give(&of_method("ACK")), (vec![], 1));
+    assert_eq!(give(&invite), (vec![], 1), "the ACK ended it");
 }

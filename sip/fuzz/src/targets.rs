@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Name and function of each.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub(crate) const ALL: &[(&str, fn(&[u8]))] = &[
     ("message", message),
     ("uri", uri),
     ("sdp", sdp),
@@ -121,7 +121,9 @@ fn authorization(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut entropy = Entropy::from_number(1);
     let algorithms = [Algorithm::Sha256, Algorithm::Md5];
-    let Ok(mut challenger) = Challenger::new(&mut entropy, "example.com", &["example.com"], &algorithms) else { return };
+    let Ok(mut challenger) = Challenger::new(&mut entropy, "example.com", &["example.com"], &algorithms) else {
+        return;
+    };
     let origin = Origin::Address(source().ip());
     let offered = challenger.challenge(&mut entropy, now().mono, origin, false);
     // A nonce of ours in the place of `@`, so that what stands behind it is reached.
