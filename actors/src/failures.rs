@@ -100,7 +100,10 @@ impl Failures {
 
     /// A call failed. Its account's new calls may rest for a while.
     fn call_failed(&self, account: AccountKey, now: Mono) {
-        let rest = lock(&self.calls).failed(account, now);
+        let (rest, news) = {
+            let mut calls = lock(&self.calls);
+            (calls.failed(account, now), calls.news(now))
+        };
         if rest > REST_WAITED_FOR {
             let rest_ms = millis(rest);
             tracing::error!(
@@ -109,28 +112,22 @@ impl Failures {
                 "an account's calls fail again and again: new ones are refused"
             );
         }
-        self.tell_of_calls(now);
+        tell_of_calls(news);
     }
 
     /// Whether new calls of an account are let in as far as failures go.
     pub(crate) fn allow_call(&self, account: AccountKey, now: Mono) -> bool {
-        self.tell_of_calls(now);
-        let calls = lock(&self.calls);
-        !calls.is_beyond(now) && calls.rest(account, now).is_zero()
+        let (news, allowed) = {
+            let mut calls = lock(&self.calls);
+            (calls.news(now), !calls.is_beyond(now) && calls.rest(account, now).is_zero())
+        };
+        tell_of_calls(news);
+        allowed
     }
 
     /// Whether so many calls failed lately that no new ones are let in.
     pub(crate) fn calls_are_beyond(&self, now: Mono) -> bool {
         lock(&self.calls).is_beyond(now)
-    }
-
-    fn tell_of_calls(&self, now: Mono) {
-        let news = lock(&self.calls).news(now);
-        match news {
-            Some(true) => tracing::error!("too many calls fail: no new ones are let in for a while"),
-            Some(false) => tracing::info!("calls are let in again"),
-            None => {}
-        }
     }
 
     /// A trunk failed. Gives how long it rests.
@@ -154,12 +151,13 @@ impl Failures {
         }
     }
 
-    fn refuses(&self, subject: Subject, work: Work, now: Now) -> bool {
-        self.poisoned.load(Ordering::Acquire) && lock(&self.poison).refuses(subject, work, now)
+    /// Whether a message may be set aside: one look without a lock, the usual answer is no.
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
     }
 
     fn handled(&self, subject: Subject, work: Work) {
-        if self.poisoned.load(Ordering::Acquire) {
+        if self.is_poisoned() {
             let mut poison = lock(&self.poison);
             poison.handled(subject, work);
             self.poisoned.store(!poison.is_empty(), Ordering::Release);
@@ -183,6 +181,14 @@ impl Failures {
         resting += calls.resting(now) + trunks.resting(now);
         beyond += usize::from(calls.is_beyond(now)) + usize::from(trunks.is_beyond(now));
         (self.panics.load(Ordering::Relaxed), resting, beyond)
+    }
+}
+
+fn tell_of_calls(news: Option<bool>) {
+    match news {
+        Some(true) => tracing::error!("too many calls fail: no new ones are let in for a while"),
+        Some(false) => tracing::info!("calls are let in again"),
+        None => {}
     }
 }
 
@@ -213,7 +219,9 @@ impl<'a> Handling<'a> {
 
     /// Whether it killed three times before: then it must not be handled.
     pub(crate) fn is_set_aside(&self) -> bool {
-        self.work.is_some_and(|work| self.ctx.failures.refuses(self.whose.subject(), work, self.ctx.now()))
+        let failures = &self.ctx.failures;
+        let Some(work) = self.work.filter(|_| failures.is_poisoned()) else { return false };
+        lock(&failures.poison).refuses(self.whose.subject(), work, self.ctx.now())
     }
 }
 
