@@ -4,13 +4,13 @@
 use actors::{Actors, ActorsConfig};
 use schema::account::{AccountStatus, Limits};
 use schema::entropy::Entropy;
-use schema::id::{AccountId, AccountKey, BrandId, DeckId};
+use schema::id::{AccountId, AccountKey, BrandId, DeckId, DeckVersionId};
 use schema::money::Currency;
 use schema::time::{BootId, Clock, Mono, Now, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::memory::MemDisk;
-use storage::{Brand, Journal, JournalOptions, NewAccount, Store};
+use storage::{Brand, Deck, Journal, JournalOptions, NewAccount, Store};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -97,14 +97,18 @@ async fn fill(store: &Store, count: u32) -> Vec<AccountKey> {
     let (brand, realm) = (BrandId(Uuid::from_u128(1)), "example.net".to_owned());
     let named = Brand { id: brand, domain: realm.clone(), realm, service_number: None, redress_contact: None };
     store.put_brand(&named).await.expect("a brand");
+    let (deck, currency) = (DeckId(Uuid::from_u128(1)), Currency::parse("EUR").expect("a currency"));
+    let version = DeckVersionId(Uuid::from_u128(1));
+    let rates = Deck { id: deck, name: "deck".into(), currency, tax_included: true, version, rates: Vec::new() };
+    store.put_deck(&rates, Timestamp(1_700_000_000_000_000)).await.expect("a deck");
     let account = |n: u32| NewAccount {
         id: AccountId(Uuid::from_u128(n.into())),
         brand,
         parent: None,
         country: "GB".into(),
         time_zone: "Europe/London".into(),
-        currency: Currency::parse("EUR").expect("a currency"),
-        deck: DeckId(Uuid::from_u128(1)),
+        currency,
+        deck,
         limits: Limits { live_calls: 2, calls_per_minute: 10, call_seconds: 7_200, rate_per_minute: None },
         status: AccountStatus::Active,
         created_at: Timestamp(1_700_000_000_000_000),
