@@ -191,7 +191,7 @@ pub fn listener(screen: &str, transport: &str) -> SocketAddr {
 /// The program: the one that the environment names, or that beside this one or, for a test, beside its folder `deps`. A test
 /// run of the whole workspace builds it.
 fn built() -> PathBuf {
-    if let Some(path) = std::env::var_os("RINGFENCE_PROGRAM") {
+    if let Some(path) = std::env::var_os("TESTED_PROGRAM") {
         return path.into();
     }
     let this = std::env::current_exe().expect("this program");
