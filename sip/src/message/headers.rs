@@ -6,6 +6,7 @@ use super::scan::{self, split_list};
 use super::validate::media_type;
 use super::via::ViaParts;
 use super::{HeaderName, Malformed, Message, Method, NameAddr, Reason, Uri, Via};
+use std::borrow::Cow;
 
 const CHECKED: &str = "checked when the message was read";
 
@@ -93,12 +94,12 @@ impl Message {
 
     /// Texts of the Vias as a response carries them: copied as they came when the top one cannot be read (RFC 3261 §8.2.6.2),
     /// which only a refusal meets.
-    pub(super) fn response_vias(&self) -> Vec<String> {
-        if self.top_via_parts().is_none() {
-            return self.texts(HeaderName::Via).map(str::to_owned).collect();
-        }
-        let below = self.values(HeaderName::Via).skip(1).filter_map(|value| Some(value.ok()?.to_owned()));
-        self.stamped_via().map(|via| via.to_string()).into_iter().chain(below).collect()
+    pub(super) fn response_vias(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let top = self.stamped_via().map(|via| Cow::Owned(via.to_string()));
+        let is_readable = top.is_some();
+        let below = self.values(HeaderName::Via).filter_map(Result::ok).skip(1).filter(move |_| is_readable);
+        let as_they_came = self.texts(HeaderName::Via).filter(move |_| !is_readable);
+        top.into_iter().chain(below.chain(as_they_came).map(Cow::Borrowed))
     }
 
     /// Where a response goes over UDP: `received` and `rport` of the top Via, else its sent-by (RFC 3261 §18.2.2, RFC 3581

@@ -54,7 +54,7 @@ fn requests_that_are_not_for_us_are_refused_in_their_class() {
                 .replace("z9hG4bK", "z9hG4bKx"),
             "483",
         ),
-        (request("INVITE", "sip:2@localhost", "").replace("z9hG4bK", ""), "400"),
+        (request("INVITE", "sip:2@localhost", "").replace("z9hG4bK", ""), "407"),
     ];
     for (text, status) in cases {
         let message =
