@@ -193,7 +193,12 @@ async fn audit_sql(
 
 /// Reads the next accounts above a key with all their rows, from one snapshot. Returns where the next range begins; `None`
 /// after the last, which reaches to the end so that rows of unknown accounts are seen.
-async fn read_range(tx: &mut Tx, above: i64, range: i64, check: &mut RangeCheck<'_>) -> Result<Option<i64>, StoreError> {
+async fn read_range(
+    tx: &mut Tx,
+    above: i64,
+    range: i64,
+    check: &mut RangeCheck<'_>,
+) -> Result<Option<i64>, StoreError> {
     let text = "select key, seq, total, held, receivable, last_call from accounts where key > $1 order by key limit $2";
     let mut last = None;
     let accounts = tx.fetch(text, values![above, range]).await?;
@@ -307,7 +312,10 @@ fn audit_memory(tables: &Tables, report: &mut AuditReport) {
             let answered = cdr.call.answered_at.is_some();
             let refused = cdr.call.state == schema::call::CallState::Refused;
             let carrier = cdr.carrier_cost.map_or(0, |c| c.amount.0);
-            (cdr.no, CallRow::Cdr { cost: Cost { charged: cdr.charged.0, loss: cdr.loss.0, carrier }, answered, refused })
+            (
+                cdr.no,
+                CallRow::Cdr { cost: Cost { charged: cdr.charged.0, loss: cdr.loss.0, carrier }, answered, refused },
+            )
         }));
         let charges = account.transfers.values().filter(|p| p.transfer.kind == LedgerKind::CallCharge);
         rows.extend(charges.filter_map(|p| {

@@ -23,7 +23,12 @@ pub async fn measure(folder: &Path, accounts: usize, transfers: u64, seconds: u6
     println!("64 callers alone: {:.0} pairs/s, p99 {:.2} ms; the log has {} MB", idle.rate, ms(idle.p99_us), size());
     let load = async {
         let busy = ledger.measure(64, false, Shape::Pair, seconds).await;
-        println!("64 callers beside it: {:.0} pairs/s, p99 {:.2} ms; the log has {} MB", busy.rate, ms(busy.p99_us), size());
+        println!(
+            "64 callers beside it: {:.0} pairs/s, p99 {:.2} ms; the log has {} MB",
+            busy.rate,
+            ms(busy.p99_us),
+            size()
+        );
     };
     tokio::join!(load, audited(&ledger, "beside 64 callers for the first seconds"));
     println!("the log has {} MB", size());

@@ -42,8 +42,10 @@ pub fn fill(folder: &Path, calls: u64) {
              at, at, 'EUR', 6000, 6, 60, 0, null, null, null, 0, null, x'00' from s order by k, c"
         ),
         "delete from events where account_key > ?1 and account_key <= ?2 and ?3 > 0".to_owned(),
-        "insert into events select key, 2 * ?3 + 1, created_at, 0, x'' from accounts where key > ?1 and key <= ?2".to_owned(),
-        "update accounts set seq = 2 * ?3 + 1, total = total - 60 * ?3, last_call = ?3 where key > ?1 and key <= ?2".to_owned(),
+        "insert into events select key, 2 * ?3 + 1, created_at, 0, x'' from accounts where key > ?1 and key <= ?2"
+            .to_owned(),
+        "update accounts set seq = 2 * ?3 + 1, total = total - 60 * ?3, last_call = ?3 where key > ?1 and key <= ?2"
+            .to_owned(),
     ];
     for above in (0..last).step_by(1_000) {
         eprintln!("filled {above} of {last} accounts");

@@ -97,7 +97,8 @@ impl Ledger {
         let (batches, entries) = journal.written();
         waits.sort_unstable();
         let rank = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or(0);
-        let note = format!("{} entries a batch, {:.0} CPU-us a pair", entries / batches.max(1), used / f64::from(done.max(1)));
+        let note =
+            format!("{} entries a batch, {:.0} CPU-us a pair", entries / batches.max(1), used / f64::from(done.max(1)));
         Measured {
             rate: f64::from(done) / Duration::from_secs(seconds).as_secs_f64(),
             p50_us: rank(50),

@@ -95,7 +95,8 @@ async fn c3_an_answered_call_without_its_one_charge_is_named() {
     names("delete from transfers where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::C3, 1).await;
     names("update cdrs set charged = 51 where account_key = 2", Invariant::C3, 2).await;
     names("update cdrs set loss = 1 where account_key = 2", Invariant::C3, 2).await;
-    names("update transfers set cost_micros = 26 where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::C3, 2).await;
+    names("update transfers set cost_micros = 26 where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::C3, 2)
+        .await;
     names(
         "delete from cdrs where account_key = 1; delete from holds where account_key = 1 and call_no = 1",
         Invariant::C3,
