@@ -14,7 +14,7 @@ async fn answered_calls_go_on_after_a_restart_and_ringing_ones_end() {
     world.pass(1_000).await;
     world.answer(1);
     world.pass(10_000).await;
-    let world = world.restart().await;
+    let world = world.restart_with(Carrier::Answers).await;
     world.pass(1_000).await;
     let said = world.said();
     assert!(said.contains(&"resume a".to_owned()) && said.contains(&"resume b1".to_owned()), "{said:?}");

@@ -353,7 +353,10 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
                 vec![LegEvent::Ended { leg: *leg, cause: EndCause::Lost }]
             }
             LegCommand::Probe { leg } => vec![LegEvent::Alive { leg: *leg }],
-            LegCommand::HangUp { leg, .. } => vec![LegEvent::Ended { leg: *leg, cause: EndCause::HungUp }],
+            // Where it rings the test says when a BYE has left.
+            LegCommand::HangUp { leg, .. } if carrier != Carrier::Rings => {
+                vec![LegEvent::Ended { leg: *leg, cause: EndCause::HungUp }]
+            }
             LegCommand::TakeBack(call) => {
                 let failed = |leg| LegEvent::Failed { leg, status: 487, q850: None, rang: false, redress: None };
                 call.invite.iter().map(|invite| failed(invite.leg)).collect()

@@ -4,7 +4,9 @@ use super::Core;
 use super::exchange::ServerKey;
 use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
+use ring::hmac;
 use schema::time::Now;
+use std::fmt::Write as _;
 
 /// What we do, for Allow.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, UPDATE";
@@ -103,5 +105,21 @@ impl Core {
             Err(status) => self.response(request, status),
         };
         self.reply(flow, request, response);
+    }
+
+    /// A tag that is the same for repetitions of a message, so that answering needs no state (RFC 3261 §8.2.7), and that
+    /// nobody else can foretell (§19.3).
+    pub(super) fn tag_of(&self, message: &Message) -> String {
+        let mut context = hmac::Context::with_key(&self.tags);
+        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
+        for part in [message.call_id(), from, to, message.branch().unwrap_or_default()] {
+            context.update(part.as_bytes());
+            context.update(b"\0");
+        }
+        let tag = context.sign();
+        tag.as_ref().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 }

@@ -6,11 +6,9 @@ use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Uri, Via};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
-use ring::hmac;
 use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::{Mono, Now};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE. Without the branch's
@@ -178,22 +176,6 @@ impl Core {
     /// A response with a To-tag of its own.
     pub(super) fn response(&self, request: &Message, status: u16) -> ResponseBuilder {
         ResponseBuilder::to_request(request, status, Some(&self.tag_of(request)))
-    }
-
-    /// A tag that is the same for repetitions of a message, so that answering needs no state (RFC 3261 §8.2.7), and that
-    /// nobody else can foretell (§19.3).
-    pub(super) fn tag_of(&self, message: &Message) -> String {
-        let mut context = hmac::Context::with_key(&self.tags);
-        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
-        for part in [message.call_id(), from, to, message.branch().unwrap_or_default()] {
-            context.update(part.as_bytes());
-            context.update(b"\0");
-        }
-        let tag = context.sign();
-        tag.as_ref().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
     }
 
     /// Answers a request other than INVITE; over UDP its repetitions get the same answer.
