@@ -205,17 +205,15 @@ fn each_limit_of_a_session_description_lets_its_last_pass_and_refuses_the_next()
         let rest = length - text.len() - 6;
         text + "a=x:" + &"y".repeat(rest) + "\r\n"
     };
-    let cases: [(&str, usize, &dyn Fn(usize) -> String); 5] = [
-        ("media", MAX_MEDIA, &media),
-        ("formats", MAX_FORMATS, &formats),
-        ("attributes", MAX_ATTRIBUTES, &attributes),
-        ("line", MAX_LINE, &line),
-        ("whole", MAX_SDP, &whole),
-    ];
-    for (what, most, make) in cases {
+    let check = |what: &str, most: usize, make: &dyn Fn(usize) -> String| {
         assert!(Description::parse(make(most).as_bytes()).is_ok(), "{what} of {most}");
         assert!(Description::parse(make(most + 1).as_bytes()).is_err(), "{what} of {}", most + 1);
-    }
+    };
+    check("media", MAX_MEDIA, &media);
+    check("formats", MAX_FORMATS, &formats);
+    check("attributes", MAX_ATTRIBUTES, &attributes);
+    check("line", MAX_LINE, &line);
+    check("whole", MAX_SDP, &whole);
 }
 
 /// A value each header may have.
