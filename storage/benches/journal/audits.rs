@@ -10,7 +10,7 @@ pub async fn measure(folder: &Path, accounts: usize, transfers: u64, seconds: u6
     let folder = folder.join("audit");
     let mut ledger = Ledger::new(database::sqlite(&folder).await, accounts).await;
     let begun = Instant::now();
-    database::fill(&folder, transfers / accounts as u64);
+    database::fill(&folder, i64::try_from(transfers / accounts as u64).unwrap_or(i64::MAX));
     ledger.reload().await;
     println!("{transfers} transfers of {accounts} accounts made in {:.0?}", begun.elapsed());
     // What making them took is not the audit's.

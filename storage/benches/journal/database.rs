@@ -25,7 +25,7 @@ async fn open(folder: &Path, url: &DatabaseUrl) -> Store {
 
 /// Gives each account so many settled calls, all as their journal entries would have left them but for the events, of which
 /// only the last is kept, as after a purge.
-pub fn fill(folder: &Path, calls: u64) {
+pub fn fill(folder: &Path, calls: i64) {
     let database = rusqlite::Connection::open(folder.join("ringfence.db")).expect("the database opens");
     let last: i64 = database.query_row("select max(key) from accounts", [], |row| row.get(0)).expect("accounts");
     database.execute_batch("pragma synchronous = off; pragma cache_size = -1000000;").expect("a pragma");

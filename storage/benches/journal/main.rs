@@ -2,6 +2,7 @@
 //! same run. By hand: `tests/bench/journal`; `cargo bench -p storage --bench journal -- --help` names the arguments.
 
 #![expect(unreachable_pub, reason = "the modules of one benchmark")]
+#![expect(clippy::float_arithmetic, reason = "rates and times that were measured; no money")]
 
 mod audits;
 mod database;

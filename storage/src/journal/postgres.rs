@@ -1,7 +1,7 @@
-//! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts'
-//! rows are locked in key order first, so that who is fenced and which key is taken is known before anything is written.
+//! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts' seqs
+//! are read first, so that who is fenced and which key is taken is known before anything is written.
 
-use super::batch::{Fences, Hopper, Pace};
+use super::batch::{Fences, Hopper, Pace, Written};
 use super::encode::{Encoded, Form, Rows, Write};
 use super::{Rejected, all_failed};
 use crate::sql::{Value, failed};
@@ -12,6 +12,7 @@ use sqlx::{Arguments, AssertSqlSafe, Postgres, Row, Transaction, query_with};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// Why a batch was not written.
@@ -46,13 +47,24 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
     let options = options.acquire_timeout(Duration::from_secs(2));
     let writer = options.connect_lazy_with((*pool.connect_options()).clone());
     let mut pace = Pace::default();
+    // Those of one batch are told while the next is written, and no further behind.
+    let (tell, mut told) = mpsc::channel::<Written>(1);
+    let telling = tokio::spawn(async move {
+        while let Some(written) = told.recv().await {
+            written.tell();
+        }
+    });
     while let Some(batch) = hopper.take(&mut pace).await {
         let (entries, writing) = fences.admit(batch);
         let begun = tokio::time::Instant::now();
         let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&writer, &entries).await };
         pace.note(begun.elapsed(), entries.len(), hopper.waiting());
-        fences.conclude(writing, outcomes).tell();
+        if tell.send(fences.conclude(writing, outcomes)).await.is_err() {
+            break; // the runtime is ending
+        }
     }
+    drop(tell);
+    let _ = telling.await;
     writer.close().await;
 }
 
@@ -110,9 +122,10 @@ async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>,
     }
 }
 
-/// Who is fenced and whose key is taken, entry by entry, with the accounts' rows locked.
+/// Who is fenced and whose key is taken, entry by entry. That an account's row is still so is said again by the update of its
+/// figures: locking it first would write each row twice. An entry tried alone is sure of its outcome, so its row is locked.
 async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    let mut seqs = locked_seqs(tx, entries).await?;
+    let mut seqs = stored_seqs(tx, entries, entries.len() == 1).await?;
     let mut taken = taken_keys(tx, entries).await?;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(entries.len());
     let mut rejected = Rejected::default();
@@ -147,14 +160,19 @@ async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) ->
     Ok(outcomes)
 }
 
-async fn locked_seqs(
+async fn stored_seqs(
     tx: &mut Transaction<'static, Postgres>,
     entries: &[Encoded],
+    locked: bool,
 ) -> Result<BTreeMap<AccountKey, i64>, sqlx::Error> {
     let mut accounts: Vec<_> = entries.iter().map(|e| e.account.0).collect();
     accounts.sort_unstable();
     accounts.dedup();
-    let text = "select key, seq from accounts where key = any($1) order by key for update";
+    let text = if locked {
+        "select key, seq from accounts where key = any($1) order by key for update"
+    } else {
+        "select key, seq from accounts where key = any($1)"
+    };
     let rows = query_with(text, arguments([Column::Ints(accounts.into_iter().map(Some).collect())])?)
         .fetch_all(&mut **tx)
         .await?;
@@ -380,7 +398,7 @@ async fn resolve(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
 /// event row is there: this is the accounts' only writer, and `at` tells a successor's entry from ours.
 async fn written(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
     let mut tx = pool.begin().await?;
-    locked_seqs(&mut tx, entries).await?;
+    stored_seqs(&mut tx, entries, true).await?;
     let text = "select e.account_key, e.seq from events e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
                 as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at";
     let wanted = columns(entries.iter().map(|e| vec![e.account.0.into(), e.seq.0.into(), e.at.0.into()]).collect());

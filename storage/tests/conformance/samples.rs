@@ -354,15 +354,26 @@ impl Actor {
     }
 }
 
+/// Outcomes as they are told, each with the place of its entry.
+pub type Told = std::sync::Arc<std::sync::Mutex<Vec<(usize, schema::journal::Outcome)>>>;
+
 /// Submits entries at once and gives their outcomes in order, with the order in which they were told.
 pub async fn submit(journal: &Journal, entries: Vec<Entry>) -> Vec<schema::journal::Outcome> {
-    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let count = entries.len();
+    let (count, told) = (entries.len(), hand_over(journal, entries));
+    outcomes(journal, &told, count).await
+}
+
+pub fn hand_over(journal: &Journal, entries: Vec<Entry>) -> Told {
+    let told = Told::default();
     for (index, entry) in entries.into_iter().enumerate() {
         let told = told.clone();
         let done = Box::new(move |outcome| told.lock().expect("not poisoned").push((index, outcome)));
         journal.submit(entry, done).expect("the queue has room");
     }
+    told
+}
+
+pub async fn outcomes(journal: &Journal, told: &Told, count: usize) -> Vec<schema::journal::Outcome> {
     journal.flush().await;
     let told = std::mem::take(&mut *told.lock().expect("not poisoned"));
     assert_eq!(

@@ -218,6 +218,10 @@ pub async fn a_rejection_reaches_the_batches_in_flight_behind_it(store: Store) {
         let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch });
         let (mut a, mut b) = (world.actor(ann).await, world.actor(bob).await);
         let (mut entries, mut expected) = (Vec::new(), Vec::new());
+        // The first acknowledgement waits until all are handed over, so that no rejection is told before.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let first = b.credit(&mut world, 1, &format!("{batch}.first"), [1; 32]).1;
+        journal.submit(first, Box::new(move |_| held.recv().expect("released"))).expect("room");
         for n in 0..10 {
             entries.push(a.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
             entries.push(b.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
@@ -235,7 +239,9 @@ pub async fn a_rejection_reaches_the_batches_in_flight_behind_it(store: Store) {
             entries.push(b.credit(&mut world, 1, &format!("{batch}.{n}"), [1; 32]).1);
             expected.extend([Err(Rejection::Fenced), Ok(())]);
         }
-        assert_eq!(submit(&journal, entries).await, expected, "{batch} entries a batch");
+        let told = hand_over(&journal, entries);
+        release.send(()).expect("it waits");
+        assert_eq!(outcomes(&journal, &told, expected.len()).await, expected, "{batch} entries a batch");
         assert_eq!(world.actor(ann).await.figures, good.figures);
         assert_eq!(world.actor(bob).await.figures.total, other.total + Micros(10));
         let again = world.actor(ann).await.credit(&mut world, 1, &format!("{batch}.again"), [1; 32]).1;
