@@ -14,8 +14,11 @@ use sip::message::{Frame, Framer, Message, NameAddr, Params, ParseError, Respons
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Name and function of each.
-pub(crate) const ALL: &[(&str, fn(&[u8]))] = &[
+/// Name and function.
+pub(crate) type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub(crate) const ALL: &[Target] = &[
     ("message", message),
     ("uri", uri),
     ("sdp", sdp),

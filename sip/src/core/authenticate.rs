@@ -1,6 +1,6 @@
 //! Who is calling or registering: the digest user decides, From is never believed.
 
-use super::exchange::ServerKey;
+use super::matching::ServerKey;
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::digest::{Claim, Refusal, Scheme};

@@ -1,7 +1,7 @@
 //! Where a request goes: its transaction, its dialog, or by its method.
 
 use super::Core;
-use super::exchange::ServerKey;
+use super::matching::ServerKey;
 use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use ring::hmac;

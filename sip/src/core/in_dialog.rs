@@ -1,8 +1,9 @@
 //! Requests of the other side within a dialog.
 
-use super::exchange::{ServerKey, reply_flow};
+use super::exchange::reply_flow;
 use super::incoming::with_sdp;
 use super::leg::{Answer, Pending200, Stage};
+use super::matching::ServerKey;
 use super::outgoing::q850_of;
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};

@@ -1,8 +1,9 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
-use super::exchange::{ServerKey, Way, merge_key, reply_flow};
+use super::exchange::{Way, reply_flow};
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
+use super::matching::{ServerKey, merge_key};
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::Dialog;

@@ -1,7 +1,8 @@
 //! One call leg: its dialog, where it stands, and what it repeats.
 
-use super::exchange::{ServerKey, Way};
+use super::exchange::Way;
 use super::liveness::Pulse;
+use super::matching::ServerKey;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Malformed, Message, NameAddr};

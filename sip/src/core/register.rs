@@ -1,6 +1,7 @@
 //! REGISTER: the phone's request, the registrar's decision, the answer.
 
-use super::exchange::{ServerKey, reply_flow};
+use super::exchange::reply_flow;
+use super::matching::ServerKey;
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol};

@@ -1,9 +1,10 @@
 //! Legs of calls that were up when the process before this one ended.
 
-use super::exchange::{ServerKey, Way};
+use super::exchange::Way;
 use super::incoming::with_sdp;
 use super::leg::{Answer, Leg, Pending200};
 use super::liveness::Pulse;
+use super::matching::ServerKey;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::{Dialog, Stored, StoredInvite};
 use crate::flow::Flow;
