@@ -6,6 +6,7 @@ use crate::account::settle::CallEnd;
 use crate::call::machine::ASK_LIMIT;
 use crate::call::{Start, service_failure};
 use crate::context::Context;
+use futures_util::StreamExt as _;
 use schema::call::{CallState, LiveCall};
 use schema::edge::EdgeCommand;
 use schema::id::{AccountKey, CallId, CallNo};
@@ -16,6 +17,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Calls read at once.
 const PAGE: u32 = 500;
+/// Calls whose accounts are loaded at the same time.
+const AT_ONCE: usize = 32;
 
 /// A call that could not be taken up.
 struct Lost {
@@ -24,7 +27,7 @@ struct Lost {
     end: Box<CallEnd>,
 }
 
-/// Takes up all calls, account by account, in order; then settles those that do not go on.
+/// Takes up all calls, begun in the order of their accounts; then settles those that do not go on.
 pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) {
     let mut after: Option<(AccountKey, CallNo)> = None;
     let mut lost = Vec::new();
@@ -38,12 +41,12 @@ pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) 
             }
         };
         let mut resumed = Vec::with_capacity(page.len());
-        for (account, live) in &page {
-            // A call that began since the start has an actor already.
-            if ctx.directory.knows_call(live.call.id) {
-                continue;
-            }
-            match take_up(&ctx, *account, live).await {
+        // A call that began since the start has an actor already.
+        let found = page.iter().filter(|(_, live)| !ctx.directory.knows_call(live.call.id));
+        let taking: Vec<_> = found.map(|(account, live)| take_up(&ctx, *account, live)).collect();
+        let mut taking = futures_util::stream::iter(taking).buffered(AT_ONCE);
+        while let Some(taken) = taking.next().await {
+            match taken {
                 Ok(told) => resumed.extend(told),
                 Err(call) => lost.push(call),
             }

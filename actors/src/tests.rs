@@ -51,7 +51,7 @@ async fn a_call_goes_all_the_way_within_its_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn c4_a_call_is_settled_when_its_other_leg_was_told() {
-    let world = World::start(10_000_000, Carrier::Rings).await;
+    let world = World::start(10_000_000, Carrier::Silent).await;
     world.invite(1, MOBILE);
     world.pass(1_000).await;
     world.answer(1);

@@ -9,6 +9,8 @@ use schema::time::Timestamp;
 use std::collections::BTreeMap;
 use storage::{CallFilter, Store};
 
+/// Q.850 cause of a leg that was found gone.
+const LOST: u8 = 41;
 /// A second costs this.
 const STEP: i64 = 10_000;
 /// What a charge may differ by from what the wire shows (I6): one billing increment.
@@ -187,10 +189,12 @@ impl Seen<'_> {
             findings.push(format!("I6: {billed} s billed, at most {most} s on the wire"));
         }
         let is_rich = !username.starts_with(POOR);
+        // An end that nobody could tell after a restart is billed to the last proof of life, never beyond.
+        let is_lost = cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.q850 == Some(LOST));
         let hung_up = [caller.bye_sent, callee.bye_sent].into_iter().flatten().min();
         let connected = [callee.confirmed, caller.answered].into_iter().flatten().min();
         match (hung_up, connected) {
-            (Some(hung_up), Some(connected)) if is_rich => {
+            (Some(hung_up), Some(connected)) if is_rich && !is_lost => {
                 let least = seconds(connected, hung_up) - INCREMENT_S;
                 if billed < least {
                     findings.push(format!("I6: {billed} s billed, at least {least} s on the wire"));
