@@ -23,9 +23,9 @@ test:
 sdl:
     cargo run -p tests --bin sdl > schema/schema.graphql.new && mv schema/schema.graphql.new schema/schema.graphql
 
-# Run simulator seeds, e.g. `just sim 0..1000`
-sim seeds="0..200":
-    cargo run -p tests --bin sim -- --seeds {{seeds}}
+# Run simulator seeds, e.g. `just sim 0..1000 --small` (`--wrong LostRenewal`: a wrong version; `--trace`: shows one)
+sim seeds="0..1000" *options="":
+    cargo run --profile sim -p tests --bin sim -- --seeds {{seeds}} {{options}}
 
 # Kill the real server N times under load and compare what was acknowledged with the ledger
 kill-loop kills="100":

@@ -28,8 +28,9 @@ use protocol::{Action, Ask, Input, Reply, TakenUp};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::id::{AccountKey, CallId};
-use schema::leg::{HangupCause, LegCommand, LegEventAt, Sdp};
-use schema::time::Mono;
+use schema::leg::{EndCause, HangupCause, LegCommand, LegEvent, LegEventAt, Sdp};
+use schema::time::{Mono, Now};
+use schema::wrong::{self, Wrong};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -409,8 +410,21 @@ impl Context {
 
     /// An event of a call that no actor cares for, or not any more.
     pub(crate) fn stray(self: &Arc<Self>, told: &LegEventAt) {
-        if let schema::leg::LegEvent::Answered { leg, .. } = told.event {
+        if let LegEvent::Answered { leg, .. } = told.event {
             self.tell_leg(LegCommand::HangUp { leg, cause: HangupCause::NotWanted });
+        }
+        if wrong::chosen(Wrong::DoubleCapture)
+            && let LegEvent::Ended { leg, cause: EndCause::Bye { .. } } = told.event
+        {
+            tokio::spawn(self.clone().settle_again(leg.call, told.at));
+        }
+    }
+
+    /// What a second BYE does in the wrong version that captures twice.
+    async fn settle_again(self: Arc<Self>, call: CallId, at: Now) {
+        if let Ok(Some((account, _))) = self.store.call(call).await {
+            let end = crate::account::settle::CallEnd { at: Some(at), ..endings::end(service_failure()) };
+            self.settle_until_done(account, call, Box::new(end)).await;
         }
     }
 
@@ -440,5 +454,5 @@ pub(crate) const fn can_be_dropped(told: &LegEventAt) -> bool {
 
 /// Whether an event changes nothing, so that it is not worth a message. The caller's ACK is waited for by the SIP side.
 pub(crate) const fn is_silent(told: &LegEventAt) -> bool {
-    matches!(told.event, schema::leg::LegEvent::Confirmed { .. })
+    matches!(told.event, LegEvent::Confirmed { .. })
 }

@@ -7,6 +7,7 @@ use futures_util::Stream;
 use schema::event::{AccountEvent, EventBody, EventCursor};
 use schema::id::AccountKey;
 use schema::time::Timestamp;
+use schema::wrong::{self, Wrong};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,7 +73,11 @@ impl Hubs {
             match events {
                 None => ring.evicted = ring.evicted.max(last),
                 Some(bodies) => {
-                    let events = (0_u16..).zip(bodies);
+                    let mut events: Vec<_> = (0_u16..).zip(bodies).collect();
+                    if wrong::chosen(Wrong::EventOrderBroken) {
+                        events.reverse();
+                    }
+                    let events = events.into_iter();
                     ring.events.extend(events.map(|(index, body)| AccountEvent {
                         cursor: EventCursor { seq: last.seq, index },
                         at,

@@ -30,6 +30,7 @@ use schema::id::{AccountKey, CallId, CredentialId, TrunkId};
 use schema::leg::{HangupCause, Invited, LegCommand, LegEvent, LegEventAt};
 use schema::number::ServiceNumber;
 use schema::time::{BootId, Clock, Mono};
+use schema::wrong::{self, Wrong};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -310,6 +311,7 @@ impl Actors {
         credit: &Credit,
     ) -> Result<Option<Result<Credited, CreditError>>, CreditError> {
         let stored = self.ctx.store.transfer_by_key(account, &credit.key.key).await;
+        let stored = stored.map(|posted| posted.filter(|_| !wrong::chosen(Wrong::IdempotencyIgnored)));
         let Some(stored) = stored.map_err(|_| AskError::Unavailable)?.map(|posted| posted.transfer) else {
             return Ok(None);
         };

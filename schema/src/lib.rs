@@ -18,3 +18,4 @@ pub mod number;
 pub mod pii;
 pub mod rate;
 pub mod time;
+pub mod wrong;

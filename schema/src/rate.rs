@@ -2,6 +2,8 @@
 
 use crate::id::DeckVersionId;
 use crate::money::{Micros, NanosPerMinute};
+#[cfg(feature = "wrong-versions")]
+use crate::wrong;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -74,9 +76,21 @@ impl RateTerms {
     /// Connect fee and `billed` seconds, rounded up once to the micro-unit.
     #[must_use]
     pub fn price(&self, billed: u64) -> Micros {
+        #[cfg(feature = "wrong-versions")]
+        if wrong::chosen(wrong::Wrong::FloatRounding) {
+            return self.price_in_floats(billed);
+        }
         let nanos = i128::from(self.per_minute.0) * i128::from(billed);
         let micros = nanos.div_euclid(60_000) + i128::from(nanos.rem_euclid(60_000) != 0);
         Micros(self.connect_fee.0.saturating_add(i64::try_from(micros).unwrap_or(i64::MAX)))
+    }
+
+    /// As [`Self::price`], in the wrong version that does not count in whole micro-units.
+    #[cfg(feature = "wrong-versions")]
+    #[expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "the mistake is on purpose")]
+    fn price_in_floats(&self, billed: u64) -> Micros {
+        let micros = self.per_minute.0 as f64 / 60_000.0 * billed as f64;
+        Micros(self.connect_fee.0.saturating_add(micros.round() as i64))
     }
 
     /// The first billing step in seconds: the minimum, or one increment where there is none.

@@ -3,6 +3,7 @@
 
 use crate::error::StoreError;
 use schema::journal::{Entry, Outcome, Rejection};
+use schema::wrong::{self, Wrong};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -26,9 +27,17 @@ pub struct MemFaults {
     pub failing_batches: u32,
     /// So many reads and other writes fail from now on.
     pub failing_calls: u32,
-    /// From now on nothing reaches the platter, though it is acknowledged: a crash loses it. The control experiment that a
-    /// simulator must catch.
-    pub lies: bool,
+    /// The journal stops for ever at this point: the moment of a crash to come.
+    pub halt: Option<Halt>,
+}
+
+/// A point of the journal's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Halt {
+    /// So many batches from now on are done before it.
+    pub batches: u32,
+    /// When the batch is acknowledged; else when it is written and nobody was told: whether it is durable, the crash decides.
+    pub acknowledged: bool,
 }
 
 /// What a crash does with a batch that was written and not yet acknowledged: both happen.
@@ -38,15 +47,20 @@ pub enum Unsynced {
     Lost,
     /// It did, but nobody was told.
     Kept,
+    /// Its first half did.
+    Torn,
 }
 
 #[derive(Default)]
 struct Disk {
     tables: Tables,
-    /// What a crash goes back to while the disk lies.
+    /// What a crash goes back to, in the wrong version that does not sync.
     platter: Option<Box<Tables>>,
     /// Written, not yet synced.
     unsynced: Vec<Entry>,
+    halted: bool,
+    /// Counts the changes of the tables.
+    version: u64,
     faults: MemFaults,
 }
 
@@ -65,14 +79,7 @@ impl MemDisk {
 
     /// Chooses what it does wrong from now on.
     pub fn set_faults(&self, faults: MemFaults) {
-        let mut disk = self.disk();
-        disk.faults = faults;
-        if faults.lies {
-            let now = disk.tables.clone();
-            disk.platter.get_or_insert_with(|| Box::new(now));
-        } else {
-            disk.platter = None;
-        }
+        self.disk().faults = faults;
     }
 
     /// What it does wrong now; counters as they have run down.
@@ -84,14 +91,30 @@ impl MemDisk {
     /// What a power failure does to the disk. Call it when the runtime that used it is gone.
     pub fn crash(&self, unsynced: Unsynced) {
         let mut disk = self.disk();
-        let entries = std::mem::take(&mut disk.unsynced);
-        if unsynced == Unsynced::Kept {
-            let _ = disk.tables.apply_all(entries);
+        let mut entries = std::mem::take(&mut disk.unsynced);
+        match unsynced {
+            Unsynced::Lost => entries.clear(),
+            Unsynced::Torn => entries.truncate(entries.len() / 2),
+            Unsynced::Kept => {}
         }
+        let _ = disk.tables.apply_all(entries);
         if let Some(platter) = disk.platter.take() {
             disk.tables = *platter;
-            disk.faults.lies = false;
         }
+        disk.version += 1;
+        (disk.halted, disk.faults.halt) = (false, None);
+    }
+
+    /// Whether the journal came to its [`Halt`].
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.disk().halted
+    }
+
+    /// Changes with every change of what is stored.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.disk().version
     }
 
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> Result<T, StoreError> {
@@ -103,6 +126,7 @@ impl MemDisk {
     pub(crate) fn write<T>(&self, write: impl FnOnce(&mut Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut disk = self.disk();
         disk.call_fails()?;
+        disk.version += 1;
         write(&mut disk.tables)
     }
 
@@ -113,6 +137,13 @@ impl MemDisk {
         disk.faults.sync + std::mem::take(&mut disk.faults.next_stall)
     }
 
+    /// The batch is written; whether the journal comes to its halt here.
+    pub(crate) fn halts(&self) -> bool {
+        let mut disk = self.disk();
+        disk.halted |= disk.faults.halt.is_some_and(|halt| halt.batches == 0 && !halt.acknowledged);
+        disk.halted
+    }
+
     /// The batch is durable, or failed.
     pub(crate) fn sync(&self) -> Vec<Outcome> {
         let mut disk = self.disk();
@@ -121,7 +152,21 @@ impl MemDisk {
             disk.faults.failing_batches -= 1;
             return vec![Err(Rejection::Failed); entries.len()];
         }
+        if wrong::chosen(Wrong::SkippedSync) && disk.platter.is_none() {
+            disk.platter = Some(Box::new(disk.tables.clone()));
+        }
+        disk.version += 1;
         disk.tables.apply_all(entries)
+    }
+
+    /// Everyone was told of the batch.
+    pub(crate) fn acknowledged(&self) {
+        let mut disk = self.disk();
+        if let Some(halt) = &mut disk.faults.halt {
+            let reached = halt.batches == 0 && halt.acknowledged;
+            halt.batches = halt.batches.saturating_sub(1);
+            disk.halted |= reached;
+        }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {

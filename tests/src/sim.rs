@@ -7,30 +7,36 @@
 
 pub mod checker;
 pub mod history;
+pub mod mischief;
 pub mod network;
 pub mod plan;
 pub mod process;
 pub mod provision;
+pub mod streams;
+pub mod tally;
 pub mod tap;
+pub mod tariff;
 pub mod trace;
+pub mod wall;
 pub mod world;
 
 use actors::ActorsConfig;
 use checker::Checker;
-use history::Tally;
-use plan::{Act, BEGIN, Crash, Plan};
+use plan::{Act, BEGIN, Crash, Plan, Size};
 use process::{End, Log};
 use schema::entropy::Entropy;
 use schema::id::{AccountKey, TrunkId};
 use schema::pii::Pii;
 use schema::time::{BootId, Mono};
+use schema::wrong::{self, Wrong};
 use sip::demo::phone::{PhoneCall, PhoneCommand};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Once;
 use std::time::Duration;
-use storage::memory::MemFaults;
+use storage::memory::{MemFaults, Unsynced};
 use storage::{JournalOptions, MemDisk};
+use tally::Tally;
 use trace::Trace;
 use world::World;
 
@@ -45,10 +51,6 @@ pub struct Report {
     pub violations: Vec<String>,
     /// What happened in it.
     pub tally: Tally,
-    /// How often the process died.
-    pub crashes: u64,
-    /// How often an actor panicked.
-    pub panics: u64,
 }
 
 /// A world under way.
@@ -59,7 +61,6 @@ struct Simulation {
     acts: VecDeque<(Mono, Act)>,
     world: World,
     disk: MemDisk,
-    lies: bool,
     sync: Duration,
     /// Reads of the next process that fail.
     failing_reads: u32,
@@ -75,14 +76,21 @@ struct Simulation {
     schedule: Entropy,
     /// The machine's boot, and when it was.
     boot: (BootId, Mono),
-    tally: Tally,
-    crashes: u64,
 }
 
 /// Runs the world of a seed. `print`: what happens is shown on standard output.
 #[must_use]
-pub fn run(seed: u64, print: bool) -> Report {
-    run_plan(seed, Plan::of_seed(seed), print)
+pub fn run(seed: u64, size: Size, print: bool) -> Report {
+    run_plan(seed, Plan::of_seed(seed, size), print)
+}
+
+/// Runs the world of a seed with a wrong version of the program.
+#[must_use]
+pub fn run_wrong(wrong: Wrong, seed: u64, size: Size, print: bool) -> Report {
+    wrong::choose(Some(wrong));
+    let report = run(seed, size, print);
+    wrong::choose(None);
+    report
 }
 
 /// Runs a plan; the seed chooses what the plan does not say.
@@ -94,22 +102,22 @@ pub fn run_plan(seed: u64, plan: Plan, print: bool) -> Report {
     note_panics();
     PANICS.take();
     let mut sim = Simulation::new(seed, plan, print);
-    while let End::Crashed(crash) = runtime().block_on(process::live(&mut sim)) {
-        sim.die(crash);
+    loop {
+        match runtime().block_on(process::live(&mut sim)) {
+            End::Over => break,
+            End::Crashed(crash) => sim.die(crash),
+            End::Drained => sim.restart(),
+        }
     }
-    let panics = PANICS.take();
-    let injected = panics.iter().filter(|text| text.contains(INJECTED)).count() as u64;
-    for text in panics.into_iter().filter(|text| !text.contains(INJECTED)) {
-        sim.checker.broken(format!("panic: {text}"));
+    for text in PANICS.take() {
+        let injected = text.contains(INJECTED);
+        sim.world.tally.add_if("panics", injected);
+        if !injected {
+            sim.checker.broken(format!("panic: {text}"));
+        }
     }
-    Report {
-        seed,
-        trace: sim.world.trace.hash(),
-        violations: sim.checker.violations().to_vec(),
-        tally: sim.tally,
-        crashes: sim.crashes,
-        panics: injected,
-    }
+    let violations = sim.checker.violations().to_vec();
+    Report { seed, trace: sim.world.trace.hash(), violations, tally: sim.world.tally }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -123,37 +131,38 @@ impl Simulation {
         let mut entropy = Entropy::from_number(seed ^ 0x5eed_0000_0000_0000);
         let disk = MemDisk::new();
         let provisioned = runtime().block_on(provision::provision(&disk, &plan, &mut entropy));
-        let world = World::new(&plan.accounts, plan.weather, &mut entropy, Trace::new(print));
+        let world = World::new(&plan, &mut entropy, Trace::new(print));
         let mut schedule = entropy.fork();
         let small = schedule.below(6) == 0;
         let journal = JournalOptions { queue: if small { 2 } else { 1_024 }, batch: if small { 1 } else { 64 } };
+        let numbers = provisioned.0.iter().enumerate().map(|(n, key)| (*key, provision::caller_id(n))).collect();
+        let mut checker = Checker::default();
+        checker.numbers = numbers;
+        checker.legs_left_behind = plan.mischiefs.values().any(|mischief| mischief.leaves_calls_behind());
         let sim = Self {
             now: BEGIN,
             end: plan.end,
             acts: plan.acts,
             world,
             disk,
-            lies: plan.lies,
             sync: plan.sync,
             failing_reads: 0,
             accounts: provisioned.0,
             trunks: provisioned.1,
-            checker: Checker::default(),
+            checker,
             log: Log::default(),
             actors: ActorsConfig { max_live_calls: if small { 3 } else { 100 }, ..ActorsConfig::default() },
             journal,
             entropy,
             schedule,
             boot: (BootId(1), Mono(0)),
-            tally: Tally::default(),
-            crashes: 0,
         };
         sim.set_usual_faults();
         sim
     }
 
     fn set_usual_faults(&self) {
-        self.disk.set_faults(MemFaults { sync: self.sync, lies: self.lies, ..MemFaults::default() });
+        self.disk.set_faults(MemFaults { sync: self.sync, ..MemFaults::default() });
     }
 
     fn next_act(&self) -> Option<Mono> {
@@ -175,7 +184,22 @@ impl Simulation {
             Act::HangUp { phone, call } => {
                 self.world.command(now, phone, PhoneCommand::HangUp { call: PhoneCall(call) });
             }
-            Act::CutOff { phone, carrier, lasts } => self.world.cut_off(phone, carrier, now + lasts),
+            Act::CutOff { phone, carrier, cut, lasts } => {
+                self.world.tally.add("cut off");
+                self.world.cut_off(phone, carrier, cut, now + lasts);
+            }
+            Act::Reset { phone, carrier } => {
+                let reset = self.world.reset(now, phone, carrier);
+                self.world.tally.add_if("connections reset", reset);
+                if reset {
+                    self.checker.legs_left_behind = true;
+                    self.checker.resets.push(now);
+                }
+            }
+            Act::SetClock(by_us) => {
+                self.world.tally.add("settings of the clock");
+                self.checker.wall.jump(now, by_us);
+            }
             Act::Heal => {
                 self.set_usual_faults();
                 self.world.heal(now);
@@ -186,11 +210,35 @@ impl Simulation {
 
     /// The process is gone; the world goes on until another one starts.
     fn die(&mut self, crash: Crash) {
-        self.crashes += 1;
         self.disk.crash(crash.unsynced);
         self.set_usual_faults();
+        self.world.server_gone(self.now);
+        self.world.tally.add("crashes");
         // What was told is told, whoever died since.
         let until = self.now + crash.down;
+        self.pass(until);
+        self.world.tally.add_if("boots", crash.reboot);
+        self.checker.restarted(until, crash.reboot);
+        self.checker.reads_failed |= crash.failing_reads > 0;
+        self.failing_reads = crash.failing_reads;
+        if crash.reboot {
+            self.boot = (BootId(self.boot.0.0 + 1), until);
+        }
+    }
+
+    /// The process has ended as it was told to; another one starts at once.
+    fn restart(&mut self) {
+        self.disk.crash(Unsynced::Lost);
+        self.set_usual_faults();
+        self.world.server_gone(self.now);
+        self.world.tally.add("drains");
+        self.pass(self.now + Duration::from_millis(20));
+        self.checker.restarted(self.now, false);
+        self.failing_reads = 0;
+    }
+
+    /// The world without a server, until then.
+    fn pass(&mut self, until: Mono) {
         loop {
             let next = self.world.next().into_iter().chain(self.next_act()).min().filter(|at| *at <= until);
             let Some(next) = next else { break };
@@ -203,12 +251,6 @@ impl Simulation {
             }
         }
         self.now = until;
-        self.checker.crashed(until);
-        self.checker.reads_failed |= crash.failing_reads > 0;
-        self.failing_reads = crash.failing_reads;
-        if crash.reboot {
-            self.boot = (BootId(self.boot.0.0 + 1), until);
-        }
     }
 }
 

@@ -263,7 +263,7 @@ impl AccountCore {
 
     fn first_slice(&self, rate: &RateApplied) -> Result<Slice, Refusal> {
         let limit_s = u64::from(self.profile.limits.call_seconds);
-        let available = self.figures.available();
+        let available = self.reservable();
         holds::next_slice(&rate.terms, 0, Micros::ZERO, available, self.live.len(), limit_s).map_err(|why| {
             let needed = match why {
                 NoSlice::NotAffordable { needed } => needed,

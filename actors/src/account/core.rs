@@ -20,6 +20,7 @@ use schema::ledger::IdempotencyKey;
 use schema::money::Micros;
 use schema::rate::RateTerms;
 use schema::time::{BootId, ClockReading, Now};
+use schema::wrong::{self, Wrong};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -164,8 +165,14 @@ impl AccountCore {
     /// L1, before each write and after each read. A violation stops the account rather than spend money that is not there.
     fn check(&self, figures: &AccountFigures) {
         assert!(!figures.held.is_negative(), "l1: held money is never negative");
-        assert!(!figures.available().is_negative(), "l1: available money is never negative");
+        let blind = wrong::chosen(Wrong::ReserveBlind);
+        assert!(blind || !figures.available().is_negative(), "l1: available money is never negative");
         debug_assert!(figures.last_call >= self.figures.last_call, "calls are numbered upwards");
+    }
+
+    /// What new holds may take.
+    pub(super) fn reservable(&self) -> Micros {
+        if wrong::chosen(Wrong::ReserveBlind) { self.figures.total } else { self.figures.available() }
     }
 
     /// The last entry the state depends on.

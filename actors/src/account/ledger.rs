@@ -10,6 +10,7 @@ use schema::journal::Change;
 use schema::ledger::{CarrierCost, IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
 use schema::money::Micros;
 use schema::time::Now;
+use schema::wrong::{self, Wrong};
 
 /// Money that is to be posted to an account, under a key that is used once for ever.
 #[derive(Debug, Clone)]
@@ -76,7 +77,8 @@ impl AccountCore {
         now: Now,
     ) -> (Result<Credited, CreditRefused>, Option<Draft>) {
         // L4: what was posted since the account was loaded; what was posted before, the store knows by its unique key.
-        if let Some((known, credited)) = self.credited.iter().find(|(known, _)| known.key == credit.key.key) {
+        let known = self.credited.iter().find(|(known, _)| known.key == credit.key.key);
+        if let Some((known, credited)) = known.filter(|_| !wrong::chosen(Wrong::IdempotencyIgnored)) {
             let same = known.request == credit.key.request;
             return (
                 if same { Ok(Credited { replayed: true, ..*credited }) } else { Err(CreditRefused::Conflict) },

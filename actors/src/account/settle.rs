@@ -18,6 +18,7 @@ use schema::money::Micros;
 use schema::number::{Presentation, PresentedNumber};
 use schema::pii::Pii;
 use schema::time::{ClockReading, Now};
+use schema::wrong::{self, Wrong};
 use std::time::Duration;
 
 /// The B-leg answered.
@@ -111,7 +112,7 @@ impl AccountCore {
         if live.hold_step >= step {
             return (Renewed::Paid(self.funding(live, live.paid_s)), None);
         }
-        let (available, others) = (self.figures.available(), self.live.len().saturating_sub(1));
+        let (available, others) = (self.reservable(), self.live.len().saturating_sub(1));
         let limit_s = u64::from(self.profile.limits.call_seconds);
         let slice = match holds::next_slice(&terms(live), live.paid_s, live.held, available, others, limit_s) {
             Ok(slice) => slice,
@@ -126,7 +127,10 @@ impl AccountCore {
         let mut figures = self.figures;
         figures.held += slice.amount;
         let hold = Hold { call: live.no, leg: LegSide::B, step: next.hold_step, amount: slice.amount };
-        let changes = vec![Change::CallUpdated(Box::new(next.clone())), Change::HoldPlaced(hold)];
+        let mut changes = vec![Change::CallUpdated(Box::new(next.clone())), Change::HoldPlaced(hold)];
+        if wrong::chosen(Wrong::LostRenewal) {
+            changes.clear();
+        }
         let events = vec![EventBody::BalanceChanged(self.balance_of(&figures, now))];
         let funding = self.funding(&next, slice.paid_s - live.paid_s);
         let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
@@ -177,7 +181,9 @@ impl AccountCore {
         let cost = carrier_cost(live, end, talk);
         let mut figures = self.figures;
         figures.total -= bill.charge;
-        figures.held -= live.held;
+        if !(wrong::chosen(Wrong::HoldKeptOnCancel) && end.hangup.sip_code == Some(487)) {
+            figures.held -= live.held;
+        }
         let ended = self.ended(live, end, talk, &bill, now);
         let cdr = Cdr {
             no: live.no,
@@ -198,6 +204,10 @@ impl AccountCore {
                 end.at.unwrap_or(now),
             )));
         }
+        if wrong::chosen(Wrong::CdrTwice) {
+            figures.last_call = self.next_call_no();
+            changes.push(Change::CallEnded(Box::new(Cdr { no: figures.last_call, ..cdr.clone() })));
+        }
         changes.push(Change::CallEnded(Box::new(cdr)));
         if talk.is_some() || cost.is_some() {
             changes.push(Change::Posted(Box::new(ledger::call_charge(transfer, live, &bill, cost, figures.total))));
@@ -206,7 +216,12 @@ impl AccountCore {
         balance.set_figures(&figures);
         let events =
             vec![EventBody::CallChanged(Box::new(ended.clone())), EventBody::BalanceChanged(balance.into_balance())];
-        let patch = Patch { live: Some(LiveChange::Remove(call)), ..Patch::default() };
+        let settled = if wrong::chosen(Wrong::DoubleCapture) {
+            LiveChange::Put(Box::new(LiveCall { held: Micros::ZERO, ..live.clone() }))
+        } else {
+            LiveChange::Remove(call)
+        };
+        let patch = Patch { live: Some(settled), ..Patch::default() };
         (Settled::Done(Box::new(ended)), Some(self.draft(now, figures, changes, events, patch)))
     }
 

@@ -5,7 +5,7 @@ use schema::call::{Hangup, HangupSide, LegSide};
 use schema::leg::{EndCause, HangupCause};
 
 /// An end with nothing else to say.
-pub(super) const fn end(hangup: Hangup) -> CallEnd {
+pub(crate) const fn end(hangup: Hangup) -> CallEnd {
     CallEnd { at: None, hangup, failed: None, late_answer: false, cut: false, post_dial_delay_ms: None }
 }
 

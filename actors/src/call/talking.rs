@@ -10,6 +10,7 @@ use crate::account::settle::{CallEnd, Renewed};
 use schema::call::LegSide;
 use schema::leg::{EndCause, HangupCause, LegEvent, LegId};
 use schema::time::{Mono, Now};
+use schema::wrong::{self, Wrong};
 use std::time::Duration;
 
 /// A leg's BYE waits for its phone for 64·T1 at most, then for its answer as long, after an ACK that took as long.
@@ -181,7 +182,8 @@ impl CallCore {
     pub(super) fn arm_talking(&mut self) {
         let State::Talking(talking) = &self.state else { return };
         let boundary = talking.boundary();
-        self.timers.set(Timer::CutOff, talking.at(boundary.saturating_sub(CUTOFF_LEAD)));
+        let late = if wrong::chosen(Wrong::LateCutOff) { Duration::from_secs(5) } else { Duration::ZERO };
+        self.timers.set(Timer::CutOff, talking.at(boundary.saturating_sub(CUTOFF_LEAD) + late));
         if talking.is_at_limit() || talking.short {
             self.timers.clear(Timer::Renew);
         } else {

@@ -6,6 +6,7 @@ use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use ring::hmac;
 use schema::time::Now;
+use schema::wrong::{self, Wrong};
 use std::fmt::Write as _;
 
 /// What we do, for Allow.
@@ -21,7 +22,8 @@ impl Core {
             }
             return;
         }
-        if self.servers.contains_key(&key) {
+        let taken_again = wrong::chosen(Wrong::DoubleCapture) && *request.method() == Method::Bye;
+        if self.servers.contains_key(&key) && !taken_again {
             return self.server_repeated(&key);
         }
         if self.servers.len() >= self.config.transactions_max {

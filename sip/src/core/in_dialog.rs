@@ -16,6 +16,7 @@ use bytes::Bytes;
 use schema::id::{CallId, CredentialId};
 use schema::leg::{EndCause, LegEvent, LegId};
 use schema::time::Now;
+use schema::wrong::{self, Wrong};
 use std::time::Duration;
 
 /// BYEs of one call whose answer waits: both sides', repeated by each in new transactions.
@@ -34,6 +35,9 @@ impl Core {
             if *request.method() == Method::Bye
                 && let Some(call) = self.ended.get(&key_of(&request)).copied()
             {
+                if wrong::chosen(Wrong::DoubleCapture) {
+                    self.tell(LegEvent::Ended { leg: LegId::a(call), cause: EndCause::Bye { q850: None } }, now);
+                }
                 return self.on_repeated_bye(flow, call, &request, now);
             }
             if let Some(request) = self.wait_for_dialog(flow, request, now) {

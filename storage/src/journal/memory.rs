@@ -14,8 +14,15 @@ pub(super) async fn write(mut waiting: mpsc::Receiver<Item>, limit: usize, mut f
             if !time.is_zero() {
                 tokio::time::sleep(time).await;
             }
+            if disk.halts() {
+                return std::future::pending().await;
+            }
             outcomes = disk.sync();
         }
+        let written = !outcomes.is_empty();
         fences.conclude(writing, outcomes).tell();
+        if written {
+            disk.acknowledged();
+        }
     }
 }

@@ -10,6 +10,7 @@ use schema::call::{CallState, Cdr};
 use schema::id::{AccountKey, CallNo};
 use schema::journal::{Change, Entry, Outcome, Rejection};
 use schema::ledger::{LedgerKind, Transfer};
+use schema::wrong::{self, Wrong};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
@@ -31,7 +32,9 @@ impl Tables {
         if account.figures.seq.next() != entry.seq() {
             return Err(Rejection::Fenced);
         }
-        if well_formed(&entry).is_err() || !self.fits(account, &entry) {
+        // These versions forget what the stores would not let them forget.
+        let unchecked = wrong::chosen(Wrong::DoubleCapture) || wrong::chosen(Wrong::CdrTwice);
+        if well_formed(&entry).is_err() || !(unchecked || self.fits(account, &entry)) {
             return Err(Rejection::Failed);
         }
         self.write(entry);
@@ -154,6 +157,9 @@ impl Draft {
 }
 
 fn taken_key(account: &Account, entry: &Entry) -> Outcome {
+    if wrong::chosen(Wrong::IdempotencyIgnored) {
+        return Ok(());
+    }
     for change in &entry.changes {
         let Change::Posted(transfer) = change else { continue };
         let Some(key) = &transfer.key else { continue };

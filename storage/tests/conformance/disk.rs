@@ -6,7 +6,7 @@ use schema::journal::{Outcome, Rejection};
 use schema::money::Micros;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use storage::memory::{MemFaults, Unsynced};
+use storage::memory::{Halt, MemFaults, Unsynced};
 use storage::*;
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -49,24 +49,33 @@ fn a_crash_loses_what_was_not_acknowledged_or_keeps_it_unseen() {
 }
 
 #[test]
-fn a_lying_disk_loses_what_was_acknowledged() {
-    let disk = MemDisk::new();
-    runtime().block_on(async {
-        let store = Store::memory(&disk);
-        let mut world = World::new(store.clone(), 1).await;
-        let key = world.account("ann", 100).await;
-        let mut actor = world.actor(key).await;
-        disk.set_faults(MemFaults { lies: true, ..MemFaults::default() });
-        let journal = Journal::start(&store, JournalOptions::default());
-        let entry = actor.credit(&mut world, 1, "a", [0; 32]).1;
-        assert_eq!(submit(&journal, vec![entry]).await, [Ok(())]);
-        assert_eq!(world.actor(key).await.figures.total, Micros(101));
-    });
-    disk.crash(Unsynced::Kept);
-    runtime().block_on(async {
-        let loaded = Store::memory(&disk).account(AccountKey(1)).await.expect("readable").expect("there");
-        assert_eq!(loaded.figures.total, Micros(100));
-    });
+fn a_journal_that_halts_leaves_its_batch_to_the_crash() {
+    for (halt, unsynced, total) in [
+        (Halt { batches: 0, acknowledged: false }, Unsynced::Lost, 100),
+        (Halt { batches: 0, acknowledged: false }, Unsynced::Torn, 101),
+        (Halt { batches: 0, acknowledged: false }, Unsynced::Kept, 103),
+        (Halt { batches: 0, acknowledged: true }, Unsynced::Lost, 103),
+    ] {
+        let disk = MemDisk::new();
+        runtime().block_on(async {
+            let store = Store::memory(&disk);
+            let mut world = World::new(store.clone(), 1).await;
+            let key = world.account("ann", 100).await;
+            let mut actor = world.actor(key).await;
+            disk.set_faults(MemFaults { halt: Some(halt), ..MemFaults::default() });
+            let journal = Journal::start(&store, JournalOptions::default());
+            let entries =
+                vec![actor.credit(&mut world, 1, "a", [0; 32]).1, actor.credit(&mut world, 2, "b", [0; 32]).1];
+            let told = tokio::time::timeout(Duration::from_secs(1), submit(&journal, entries)).await;
+            assert_eq!(told.is_ok(), halt.acknowledged);
+        });
+        assert!(disk.is_halted());
+        disk.crash(unsynced);
+        runtime().block_on(async {
+            let loaded = Store::memory(&disk).account(AccountKey(1)).await.expect("readable").expect("there");
+            assert_eq!(loaded.figures.total, Micros(total), "{halt:?} {unsynced:?}");
+        });
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,22 @@
-//! Runs simulated worlds: `cargo run -p tests --bin sim -- --seeds 0..200`. A world that breaks an invariant is named with the
-//! command that runs it again.
+//! Runs simulated worlds: `just sim 0..1000`, or `just sim 0..1000 --small`. A world that breaks an invariant is named with
+//! the command that runs it again.
 
 use anyhow::{Context, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use schema::wrong::Wrong;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tests::sim::plan::Size;
+use tests::sim::tally::Tally;
 use tests::sim::{self, Report};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(about = "Runs simulated worlds and checks their invariants")]
@@ -20,6 +27,12 @@ struct Arguments {
     /// Shows all that happens, and what the actors log.
     #[arg(long)]
     trace: bool,
+    /// Runs a wrong version, e.g. `LostRenewal`.
+    #[arg(long, value_parser = wrong_version)]
+    wrong: Option<Wrong>,
+    /// Worlds in which less happens.
+    #[arg(long)]
+    small: bool,
     /// Runs each world twice and compares the traces.
     #[arg(long)]
     twice: bool,
@@ -34,6 +47,23 @@ fn seeds(text: &str) -> anyhow::Result<Range<u64>> {
         bail!("there is no seed in {text}: write FIRST..END");
     }
     Ok(first..end)
+}
+
+fn wrong_version(name: &str) -> anyhow::Result<Wrong> {
+    let found = Wrong::ALL.into_iter().find(|wrong| format!("{wrong:?}") == name);
+    found.with_context(|| format!("no wrong version is called {name}: they are {:?}", Wrong::ALL))
+}
+
+impl Arguments {
+    const fn size(&self) -> Size {
+        if self.small { Size::Small } else { Size::Full }
+    }
+
+    /// What shows the same world.
+    fn again(&self) -> String {
+        let wrong = self.wrong.map(|wrong| format!(" --wrong {wrong:?}")).unwrap_or_default();
+        format!("{wrong}{} --trace", if self.small { " --small" } else { "" })
+    }
 }
 
 fn main() -> ExitCode {
@@ -55,13 +85,27 @@ fn main() -> ExitCode {
     let worlds = reports.len() as u128;
     let per_second = worlds * 1_000 / begun.elapsed().as_millis().max(1);
     println!("{worlds} worlds, {per_second} a second");
-    summary(&reports);
+    let mut tally = Tally::default();
+    reports.iter().for_each(|report| tally.merge(&report.tally));
+    println!("{tally}");
     let bad: Vec<_> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
     for report in &bad {
-        println!("seed {}: cargo run -p tests --bin sim -- --seeds {} --trace", report.seed, report.seed);
+        println!("seed {}: just sim {}{}", report.seed, report.seed, arguments.again());
         report.violations.iter().for_each(|violation| println!("    {violation}"));
     }
+    println!("{} worlds broke an invariant{}", bad.len(), broken(&bad));
     if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The invariants that were broken, each with the number of worlds.
+fn broken(bad: &[&Report]) -> String {
+    let mut worlds: BTreeMap<&str, u64> = BTreeMap::new();
+    for report in bad {
+        let names: BTreeSet<_> =
+            report.violations.iter().map(|what| what.split(':').next().unwrap_or_default()).collect();
+        names.into_iter().for_each(|name| *worlds.entry(name).or_default() += 1);
+    }
+    worlds.iter().map(|(name, count)| format!(", {name} in {count}")).collect()
 }
 
 /// Runs the worlds on all processors, or one after the other when they are shown.
@@ -89,31 +133,17 @@ fn run(arguments: &Arguments, bar: &ProgressBar) -> Vec<Report> {
 }
 
 fn world(seed: u64, arguments: &Arguments) -> Report {
-    let mut report = sim::run(seed, arguments.trace);
+    let size = arguments.size();
+    let run = |print| match arguments.wrong {
+        Some(wrong) => sim::run_wrong(wrong, seed, size, print),
+        None => sim::run(seed, size, print),
+    };
+    let mut report = run(arguments.trace);
     if arguments.twice {
-        let again = sim::run(seed, false);
+        let again = run(false);
         if again.trace != report.trace {
             report.violations.push(format!("traces differ: {:016x} and {:016x}", report.trace, again.trace));
         }
     }
     report
-}
-
-fn summary(reports: &[Report]) {
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-    println!(
-        "{} calls: {} charged, {} refused, {} rerouted, {} cut, {} resumed, {} with a loss, {} billed past a \
-         forgotten end, {} lost; {} crashes, {} panics",
-        sum(|r| r.tally.calls),
-        sum(|r| r.tally.charged),
-        sum(|r| r.tally.refused),
-        sum(|r| r.tally.rerouted),
-        sum(|r| r.tally.cut),
-        sum(|r| r.tally.resumed),
-        sum(|r| r.tally.losses),
-        sum(|r| r.tally.forgotten),
-        sum(|r| r.tally.lost),
-        sum(|r| r.crashes),
-        sum(|r| r.panics),
-    );
 }

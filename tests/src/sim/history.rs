@@ -2,10 +2,12 @@
 //! the money adds up.
 
 use super::checker::{Checker, Known, NO_ACK, reliably};
+use super::tally::Tally;
 use super::tap::{BLeg, Observed};
-use super::world::moment;
+use super::tariff::price as charge_of;
+use super::wall::Wall;
 use schema::call::{Cdr, HangupSide, LegSide};
-use schema::event::EventCursor;
+use schema::event::AccountEvent;
 use schema::id::{AccountKey, CallId};
 use schema::ledger::LedgerKind;
 use schema::leg::HangupCause;
@@ -27,41 +29,17 @@ const PROBED: Duration = Duration::from_secs(64);
 struct Records {
     cdrs: Vec<Cdr>,
     transfers: Vec<PostedTransfer>,
-    events: Vec<EventCursor>,
-}
-
-/// What happened in a world, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Calls with a record.
-    pub calls: u64,
-    /// Of which refused.
-    pub refused: u64,
-    /// Calls that were charged.
-    pub charged: u64,
-    /// Calls with more than one attempt.
-    pub rerouted: u64,
-    /// Calls cut because the money ended.
-    pub cut: u64,
-    /// Answered calls that went on in another process.
-    pub resumed: u64,
-    /// Calls whose price could not be charged whole.
-    pub losses: u64,
-    /// Calls billed past an end that no process was there to hear of, until its BYE was repeated.
-    pub forgotten: u64,
-    /// Calls of which a side was lost, billed to their last proof of life.
-    pub lost: u64,
+    events: Vec<AccountEvent>,
 }
 
 /// Checks the records of all accounts.
-pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDisk) -> Tally {
-    let mut tally = Tally::default();
+pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDisk, tally: &mut Tally) {
     let mut counted: BTreeMap<CallId, u32> = BTreeMap::new();
     for &account in accounts {
         let records = read(account, disk).await;
         for cdr in &records.cdrs {
             *counted.entry(cdr.call.id).or_default() += 1;
-            count(&mut tally, cdr, checker.known.get(&cdr.call.id), checker.seen(cdr.call.id));
+            count(tally, cdr, checker.known.get(&cdr.call.id), checker.seen(cdr.call.id), &checker.wall);
             if let Err(what) = bill(checker, cdr) {
                 checker.broken(format!("C3: {}: {what}", cdr.call.id));
             }
@@ -81,11 +59,7 @@ pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDis
     for (call, seen) in checker.tap.calls().clone() {
         both_legs_ended(checker, call, &seen);
     }
-    let report = reliably(disk, async |store| storage::audit::audit(store, |_| {}).await).await;
-    if !report.is_clean() {
-        checker.broken(format!("audit: {report}"));
-    }
-    tally
+    checker.audit(disk).await;
 }
 
 async fn read(account: AccountKey, disk: &MemDisk) -> Records {
@@ -94,35 +68,44 @@ async fn read(account: AccountKey, disk: &MemDisk) -> Records {
         let transfers = store.ledger_page(account, None, 1_000).await?;
         let mut events = Vec::new();
         loop {
-            let after = events.last().copied().unwrap_or_default();
+            let after = events.last().map(|event: &AccountEvent| event.cursor).unwrap_or_default();
             let page = store.events_after(account, after, 1_000).await?;
             if page.is_empty() {
                 break;
             }
-            events.extend(page.into_iter().map(|event| event.cursor));
+            events.extend(page);
         }
         Ok(Records { cdrs, transfers, events })
     })
     .await
 }
 
-fn count(tally: &mut Tally, cdr: &Cdr, known: Option<&Known>, seen: Option<&Observed>) {
-    let answered = cdr.call.answered_at.map(moment);
-    let leg = answered.zip(seen).and_then(|(answered, seen)| seen.answered_at(answered));
+fn count(tally: &mut Tally, cdr: &Cdr, known: Option<&Known>, seen: Option<&Observed>, wall: &Wall) {
+    let leg = seen.and_then(|seen| answered_leg(cdr, seen, wall));
     let first_end = seen.and_then(|seen| [seen.a_end(), leg?.bye].into_iter().flatten().min());
+    let answered = leg.and_then(|leg| leg.answered);
     let seen_ms = first_end.zip(answered).map(|(end, answered)| end.since(answered).as_millis());
-    tally.forgotten += u64::from(seen_ms.is_some_and(|seen| u128::from(cdr.talk_ms) > seen));
-    let answered_before_crash = |known: &Known| {
-        cdr.call.answered_at.is_some_and(|answered| known.crashes.iter().any(|crash| *crash >= moment(answered)))
-    };
-    tally.calls += 1;
-    tally.refused += u64::from(cdr.attempts == 0);
-    tally.charged += u64::from(cdr.charged.is_positive());
-    tally.rerouted += u64::from(cdr.attempts > 1);
-    tally.lost += u64::from(is_lost(cdr));
-    tally.cut += u64::from(is_by(cdr, HangupCause::FundsExhausted));
-    tally.resumed += u64::from(known.is_some_and(answered_before_crash));
-    tally.losses += u64::from(cdr.loss.is_positive());
+    tally.add_if("billed past a forgotten end", seen_ms.is_some_and(|seen| u128::from(cdr.talk_ms) > seen));
+    let answered_before_crash =
+        |known: &Known| answered.is_some_and(|answered| known.crashes.iter().any(|crash| *crash >= answered));
+    tally.add("calls");
+    for (what, happened) in [
+        ("refused", cdr.attempts == 0),
+        ("charged", cdr.charged.is_positive()),
+        ("rerouted", cdr.attempts > 1),
+        ("lost", is_lost(cdr)),
+        ("cut", is_by(cdr, HangupCause::FundsExhausted)),
+        ("resumed", known.is_some_and(answered_before_crash)),
+        ("with a loss", cdr.loss.is_positive()),
+    ] {
+        tally.add_if(what, happened);
+    }
+}
+
+/// The attempt that was answered when the record says so.
+fn answered_leg<'a>(cdr: &Cdr, seen: &'a Observed, wall: &Wall) -> Option<&'a BLeg> {
+    let at = cdr.call.answered_at?;
+    seen.b_legs.iter().find(|leg| leg.answered.is_some_and(|answered| wall.at(answered) == at))
 }
 
 fn is_by(cdr: &Cdr, cause: HangupCause) -> bool {
@@ -166,27 +149,39 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let (Some(seen), Some(known)) = (seen, checker.known.get(&cdr.call.id)) else {
         return Err(format!("{} ms of talk in a call that was not seen", cdr.talk_ms));
     };
-    let Some(answered) = cdr.call.answered_at.map(moment) else {
+    let Some(answered_at) = cdr.call.answered_at else {
         return Err("it was accepted, not recorded".to_owned());
     };
-    let Some(leg) = seen.answered_at(answered) else { return Err(format!("no carrier answered at {answered:?}")) };
+    let found = answered_leg(cdr, seen, &checker.wall).and_then(|leg| Some((leg, leg.answered?)));
+    let Some((leg, answered)) = found else { return Err(format!("no carrier answered at {answered_at:?}")) };
     // Shortly after an answer the next process tells the caller again; later it takes it that it heard.
     let long_down = known.crashes.iter().any(|began| *began >= answered + NO_ACK);
     let is_first_end = |cancelled: Mono| cancelled >= answered && leg.bye.is_none_or(|bye| cancelled <= bye);
     let given_up = is_by(cdr, HangupCause::ServiceFailure) || seen.cancelled.is_some_and(is_first_end);
-    if !accepted && !given_up && !long_down && price.is_positive() {
+    // Over a connection it is not told again: the 200 went with the process.
+    let connection_lost = seen.over_tcp && checker.has_lost_connection(Some(answered));
+    if !accepted && !given_up && !long_down && !connection_lost && price.is_positive() {
         return Err("the caller never heard the answer and is charged".to_owned());
     }
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
-    let (first, last) = end(cdr, seen, leg, answered, known)?;
+    let (first, mut last) = end(cdr, seen, leg, answered, known)?;
+    // A CANCEL that came to another process than its INVITE has ended nothing.
+    let elsewhere = |cancelled: Mono| known.crashes.iter().any(|crash| *crash >= answered && *crash <= cancelled);
+    if seen.cancelled.is_some_and(elsewhere) {
+        last = Mono(u64::MAX);
+    }
     // A call that could not be taken up again, or lost one side, is billed to its last proof of life; so is one whose actor
     // failed while it asked both sides about that.
     let failed = is_by(cdr, HangupCause::ServiceFailure) || checker.panicked.contains(&cdr.call.id);
     let unknown = is_lost(cdr) || (failed && !known.crashes.is_empty());
     let least = if unknown { Duration::ZERO } else { first.since(answered) };
     let most = last.since(answered);
+    // After a boot only the wall clock tells how long a call lasted, whoever has set it meanwhile.
+    let (forward, back) = checker.wall.set_between(answered, Mono(u64::MAX));
+    let (least, most) =
+        if known.rebooted { (least.saturating_sub(back), most.saturating_add(forward)) } else { (least, most) };
     let talk = Duration::from_millis(cdr.talk_ms);
     if talk < least || talk > most {
         return Err(format!("{talk:?} recorded, {least:?} to {most:?} seen"));
@@ -195,7 +190,7 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let by_us = cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.side == HangupSide::Service);
     let least = if by_us { least.min(Duration::from_secs(known.paid_s)) } else { least };
     let terms = terms(cdr).ok_or("it has no rate")?;
-    if price < terms.charge(least) || price > terms.charge(most) {
+    if price < charge_of(&terms, least) || price > charge_of(&terms, most) {
         return Err(format!("{price} for {least:?} to {most:?}"));
     }
     if cdr.loss.is_positive() && known.crashes.is_empty() {
@@ -214,7 +209,9 @@ fn terms(cdr: &Cdr) -> Option<RateTerms> {
 fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
     let crash_since = |since: Option<Mono>| since.is_some_and(|since| checker.crashes.iter().any(|at| *at >= since));
     let b_end = seen.b_legs.iter().filter_map(|leg| leg.bye).min();
-    let caller_left = crash_since(b_end) || (seen.acknowledged.is_none() && crash_since(seen.accepted));
+    let caller_left = (seen.over_tcp && checker.has_lost_connection(seen.accepted))
+        || crash_since(b_end)
+        || (seen.acknowledged.is_none() && crash_since(seen.accepted));
     let carrier_left =
         |leg: &BLeg| crash_since(seen.a_end()) || (leg.acknowledged.is_none() && crash_since(leg.answered));
     let one_goes_on = seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none() && !carrier_left(leg));

@@ -1,5 +1,6 @@
 //! A network of datagrams that are late, lost, repeated and overtaken, as a seed chooses; bounded.
 
+use super::tally::Tally;
 use bytes::Bytes;
 use schema::entropy::Entropy;
 use schema::time::Mono;
@@ -48,37 +49,66 @@ pub struct Network {
     entropy: Entropy,
     on_the_way: BTreeMap<(Mono, u64), Datagram>,
     sent: u64,
-    /// Addresses that nothing reaches and nothing leaves until then.
-    cut_off: BTreeMap<SocketAddr, Mono>,
+    /// Addresses that nothing reaches, or nothing leaves, until then.
+    cut_off: BTreeMap<SocketAddr, (Cut, Mono)>,
+    /// The last moment at which something arrives at each.
+    newest: BTreeMap<SocketAddr, Mono>,
+}
+
+/// How somebody is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing passes.
+    Whole,
+    /// Nothing reaches it; what it sends arrives.
+    Deaf,
+    /// Nothing that it sends arrives.
+    Mute,
 }
 
 impl Network {
     /// An empty one.
     #[must_use]
     pub const fn new(weather: Weather, entropy: Entropy) -> Self {
-        Self { weather, entropy, on_the_way: BTreeMap::new(), sent: 0, cut_off: BTreeMap::new() }
+        Self {
+            weather,
+            entropy,
+            on_the_way: BTreeMap::new(),
+            sent: 0,
+            cut_off: BTreeMap::new(),
+            newest: BTreeMap::new(),
+        }
     }
 
     /// Sends a datagram, or loses it.
-    pub fn send(&mut self, now: Mono, datagram: Datagram) {
-        let is_cut = |address| self.cut_off.get(address).is_some_and(|until| *until > now);
-        if is_cut(&datagram.from) || is_cut(&datagram.to) || self.chance(self.weather.lost) {
-            return;
+    pub fn send(&mut self, now: Mono, datagram: Datagram, tally: &mut Tally) {
+        let cut =
+            |address, spared| self.cut_off.get(address).is_some_and(|(cut, until)| *until > now && *cut != spared);
+        if cut(&datagram.from, Cut::Deaf) || cut(&datagram.to, Cut::Mute) {
+            return tally.add("datagrams of those cut off");
+        }
+        if self.chance(self.weather.lost) {
+            return tally.add("datagrams lost");
         }
         if self.chance(self.weather.twice) {
             let again = Datagram { bytes: datagram.bytes.clone(), ..datagram };
-            self.dispatch(now, again);
+            tally.add("datagrams repeated");
+            self.dispatch(now, again, tally);
         }
-        self.dispatch(now, datagram);
+        self.dispatch(now, datagram, tally);
     }
 
-    fn dispatch(&mut self, now: Mono, datagram: Datagram) {
+    fn dispatch(&mut self, now: Mono, datagram: Datagram, tally: &mut Tally) {
         let Weather { late, least_ms, spread_ms, late_ms, .. } = self.weather;
         let more_ms = if self.chance(late) { late_ms } else { spread_ms };
         let ms = least_ms.max(1) + self.entropy.below(more_ms + 1);
+        let at = now + Duration::from_millis(ms);
+        let newest = self.newest.entry(datagram.to).or_default();
+        tally.add_if("datagrams overtaken", at < *newest);
+        *newest = at.max(*newest);
         self.sent += 1;
         if self.on_the_way.len() < ON_THE_WAY_MAX {
-            self.on_the_way.insert((now + Duration::from_millis(ms), self.sent), datagram);
+            self.on_the_way.insert((at, self.sent), datagram);
         }
     }
 
@@ -99,8 +129,8 @@ impl Network {
     }
 
     /// Cuts an address off until then.
-    pub fn cut_off(&mut self, address: SocketAddr, until: Mono) {
-        self.cut_off.insert(address, until);
+    pub fn cut_off(&mut self, address: SocketAddr, cut: Cut, until: Mono) {
+        self.cut_off.insert(address, (cut, until));
     }
 
     /// From now on the weather is fair and everyone can be reached.

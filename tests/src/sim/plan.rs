@@ -1,13 +1,14 @@
 //! What a seed chooses: accounts and their money, prices, the weather, and what is done to the world when.
 
-use super::network::Weather;
+use super::mischief::Mischief;
+use super::network::{Cut, Weather};
 use schema::entropy::Entropy;
 use schema::money::{Micros, NanosPerMinute};
 use schema::rate::RateTerms;
 use schema::time::Mono;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-use storage::memory::Unsynced;
+use storage::memory::{Halt, Unsynced};
 
 /// When a world begins, after its machine's boot.
 pub const BEGIN: Mono = Mono(1_000_000);
@@ -27,8 +28,10 @@ pub struct Plan {
     pub weather: Weather,
     /// How long a journal batch takes.
     pub sync: Duration,
-    /// The disk acknowledges what it does not keep: the control experiment.
-    pub lies: bool,
+    /// Which carriers speak TCP.
+    pub carriers_over_tcp: [bool; 2],
+    /// What goes wrong in the call to a number.
+    pub mischiefs: BTreeMap<Box<str>, Mischief>,
     /// What happens when, in order.
     pub acts: VecDeque<(Mono, Act)>,
     /// When everything must have come to rest.
@@ -46,6 +49,17 @@ pub struct AccountPlan {
     pub call_seconds: u32,
     /// Whether its phone registers.
     pub registers: bool,
+    /// Whether its phone speaks TCP.
+    pub over_tcp: bool,
+}
+
+/// How much happens in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// One account or two with a few calls within half a minute.
+    Small,
+    /// Up to three accounts with up to four calls each, within a minute and a half.
+    Full,
 }
 
 /// Something done to the world. Accounts, phones and carriers are named by their place in the plan.
@@ -71,7 +85,13 @@ pub enum Act {
     /// So many reads and other writes fail.
     FailReads(u32),
     /// A carrier, or a phone, cannot be reached for a while.
-    CutOff { phone: Option<usize>, carrier: usize, lasts: Duration },
+    CutOff { phone: Option<usize>, carrier: usize, cut: Cut, lasts: Duration },
+    /// Their connection is reset.
+    Reset { phone: Option<usize>, carrier: usize },
+    /// The wall clock is set, by so many microseconds.
+    SetClock(i64),
+    /// The process is told to end (SIGTERM); the next one starts when it has.
+    Drain,
     /// The process dies and another one starts later.
     Crash(Crash),
     /// All faults end, all phones hang up and leave.
@@ -85,8 +105,10 @@ pub enum Act {
 pub struct Crash {
     /// So many datagrams and commands later,
     pub after: u64,
-    /// or when this time is over.
+    /// or when this time is over,
     pub within: Duration,
+    /// or when the journal is at this point.
+    pub halt: Option<Halt>,
     /// For how long there is no process.
     pub down: Duration,
     /// What becomes of a batch that was being written.
@@ -99,12 +121,18 @@ pub struct Crash {
 
 struct Draw {
     entropy: Entropy,
+    size: Size,
+    mischiefs: BTreeMap<Box<str>, Mischief>,
     acts: BTreeMap<(Mono, usize), Act>,
     /// When the last of them is done.
     until: Mono,
 }
 
 impl Draw {
+    const fn new(entropy: Entropy, size: Size) -> Self {
+        Self { entropy, size, mischiefs: BTreeMap::new(), acts: BTreeMap::new(), until: BEGIN }
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         self.entropy.below(bound)
     }
@@ -131,17 +159,18 @@ impl Plan {
     /// One account in fair weather, and what is done from the beginning on; then everything is well again.
     #[must_use]
     pub fn of_acts(opening: Micros, sync: Duration, acts: &[(Duration, Act)]) -> Self {
-        let mut draw = Draw { entropy: Entropy::from_number(0), acts: BTreeMap::new(), until: BEGIN };
+        let mut draw = Draw::new(Entropy::from_number(0), Size::Small);
         acts.iter().for_each(|(after, act)| draw.act(BEGIN + *after, act.clone()));
         let end = recover(&mut draw, 1);
-        let account = AccountPlan { opening, live_calls: 5, call_seconds: 7_200, registers: true };
+        let account = AccountPlan { opening, live_calls: 5, call_seconds: 7_200, registers: true, over_tcp: false };
         Self {
             accounts: vec![account, SENTINEL],
             retail: PER_SECOND,
             trunks: [(100, 100); 2],
             weather: Weather::FAIR,
             sync,
-            lies: false,
+            carriers_over_tcp: [false; 2],
+            mischiefs: BTreeMap::new(),
             acts: draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect(),
             end,
         }
@@ -149,17 +178,20 @@ impl Plan {
 
     /// The plan of a seed.
     #[must_use]
-    pub fn of_seed(seed: u64) -> Self {
-        let entropy = Entropy::from_number(seed);
-        let mut draw = Draw { entropy, acts: BTreeMap::new(), until: BEGIN };
-        let within_ms = 20_000 + draw.below(70_000);
-        let count = 1 + usize::try_from(draw.below(3)).unwrap_or(0);
+    pub fn of_seed(seed: u64, size: Size) -> Self {
+        let mut draw = Draw::new(Entropy::from_number(seed), size);
+        let (least_ms, spread_ms, most) = match size {
+            Size::Small => (5_000, 20_000, 2),
+            Size::Full => (20_000, 70_000, 3),
+        };
+        let within_ms = least_ms + draw.below(spread_ms);
+        let count = 1 + usize::try_from(draw.below(most)).unwrap_or(0);
         let mut accounts: Vec<_> = (0..count).map(|_| account(&mut draw)).collect();
+        let faults = draw.below(64);
         for phone in 0..count {
-            calls(&mut draw, phone, within_ms);
+            calls(&mut draw, phone, within_ms, faults & 32 != 0);
             top_ups(&mut draw, phone, within_ms);
         }
-        let faults = draw.below(16);
         if faults & 1 != 0 {
             crashes(&mut draw, within_ms);
         }
@@ -172,14 +204,19 @@ impl Plan {
         if faults & 8 != 0 {
             cut_offs(&mut draw, count, within_ms);
         }
+        if faults & 16 != 0 {
+            settings_of_the_clock(&mut draw, within_ms);
+        }
         let (weather, retail) = (weather(&mut draw), retail(&mut draw));
         let trunks = [(draw.pick(&[1, 2, 100]), draw.pick(&[1, 100])), (100, 100)];
+        let carriers_over_tcp = draw.pick(&[[false; 2], [false; 2], [true, false], [true; 2]]);
         // Never at once: what is told before an entry is submitted has left before it is durable.
         let sync = Duration::from_millis(draw.pick(&[1, 2, 5, 20]));
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();
-        Self { accounts, retail, trunks, weather, sync, lies: false, acts, end }
+        let mischiefs = draw.mischiefs;
+        Self { accounts, retail, trunks, weather, sync, carriers_over_tcp, mischiefs, acts, end }
     }
 }
 
@@ -194,7 +231,7 @@ const PER_SECOND: RateTerms = RateTerms {
 
 /// Calls when all is well again: everything must work then.
 const SENTINEL: AccountPlan =
-    AccountPlan { opening: Micros(10_000_000), live_calls: 2, call_seconds: 7_200, registers: false };
+    AccountPlan { opening: Micros(10_000_000), live_calls: 2, call_seconds: 7_200, registers: false, over_tcp: false };
 
 fn account(draw: &mut Draw) -> AccountPlan {
     let cents = draw.pick(&[0, 1, 4, 15, 40, 100, 500]);
@@ -203,6 +240,7 @@ fn account(draw: &mut Draw) -> AccountPlan {
         live_calls: draw.pick(&[1, 2, 3, 5]),
         call_seconds: draw.pick(&[7_200, 7_200, 25, 90]),
         registers: draw.one_in(2),
+        over_tcp: draw.one_in(3),
     }
 }
 
@@ -212,14 +250,21 @@ fn behaviour(draw: &mut Draw) -> u64 {
     if first == 80 { 80 + draw.below(10) } else { first }
 }
 
-fn calls(draw: &mut Draw, phone: usize, within_ms: u64) {
-    for call in 0..1 + draw.below(4) {
-        let digits = behaviour(draw);
+fn calls(draw: &mut Draw, phone: usize, within_ms: u64, misbehave: bool) {
+    let (most, talks_ms): (_, &[u64]) = match draw.size {
+        Size::Small => (2, &[300, 3_000, 20_000]),
+        Size::Full => (4, &[300, 3_000, 30_000, 100_000]),
+    };
+    for call in 0..1 + draw.below(most) {
+        let mischief = (misbehave && draw.one_in(2)).then(|| draw.pick(&Mischief::ALL));
+        let cancelled = mischief == Some(Mischief::AnswersCancelled);
+        let digits = if cancelled { draw.pick(&[20, 40, 60]) } else { behaviour(draw) };
         let number = format!("+4477{:06}{digits:02}", phone as u64 * 1_000 + call).into_boxed_str();
+        draw.mischiefs.extend(mischief.map(|mischief| (number.clone(), mischief)));
         let at = draw.moment(within_ms);
         draw.act(at, Act::Call { phone, call, number });
-        let talk_ms = draw.pick(&[300, 3_000, 30_000, 100_000]);
-        if !draw.one_in(3) {
+        let talk_ms = if cancelled { 1_500 } else { draw.pick(talks_ms) };
+        if cancelled || !draw.one_in(3) {
             let at = at + Duration::from_millis(draw.below(talk_ms));
             draw.act(at, Act::HangUp { phone, call });
         }
@@ -251,12 +296,23 @@ fn crashes(draw: &mut Draw, within_ms: u64) {
         let crash = Crash {
             after: draw.below(12),
             within: Duration::from_millis(50),
+            halt: None,
             down: Duration::from_millis(draw.pick(&[20, 300, 2_000, 12_000, 45_000])),
-            unsynced: draw.pick(&[Unsynced::Lost, Unsynced::Kept]),
+            unsynced: draw.pick(&[Unsynced::Lost, Unsynced::Kept, Unsynced::Torn]),
             reboot: draw.one_in(3),
             failing_reads: draw.pick(&[0, 0, 0, 1, 3]),
         };
-        draw.act(at, Act::Crash(crash));
+        match draw.below(6) {
+            0 => draw.act(at, Act::Drain),
+            // At a step of the journal.
+            1 | 2 => {
+                let batches = u32::try_from(draw.below(4)).unwrap_or(0);
+                let halt = Some(Halt { batches, acknowledged: draw.one_in(2) });
+                let within = Duration::from_secs(10);
+                draw.act(at, Act::Crash(Crash { after: u64::MAX, within, halt, ..crash }));
+            }
+            _ => draw.act(at, Act::Crash(crash)),
+        }
     }
 }
 
@@ -294,7 +350,21 @@ fn cut_offs(draw: &mut Draw, phones: usize, within_ms: u64) {
         let phone = draw.one_in(2).then(|| usize::try_from(draw.below(phones as u64)).unwrap_or(0));
         let carrier = usize::from(draw.one_in(2));
         let lasts = Duration::from_millis(draw.pick(&[500, 4_000, 15_000, 40_000]));
-        draw.act(at, Act::CutOff { phone, carrier, lasts });
+        let cut = draw.pick(&[Cut::Whole, Cut::Deaf, Cut::Mute]);
+        draw.act(at, Act::CutOff { phone, carrier, cut, lasts });
+        if draw.one_in(2) {
+            let at = draw.moment(within_ms);
+            draw.act(at, Act::Reset { phone, carrier });
+        }
+    }
+}
+
+fn settings_of_the_clock(draw: &mut Draw, within_ms: u64) {
+    const HOUR_US: i64 = 3_600_000_000;
+    for _ in 0..1 + draw.below(3) {
+        let at = draw.moment(within_ms);
+        let by = draw.pick(&[HOUR_US, -HOUR_US, 30_000_000, -30_000_000, -2_000_000_000_000_000]);
+        draw.act(at, Act::SetClock(by));
     }
 }
 
@@ -310,11 +380,18 @@ fn weather(draw: &mut Draw) -> Weather {
 }
 
 fn retail(draw: &mut Draw) -> RateTerms {
-    // Per minute in tenths, connect fee in cents, first and further steps, grace.
-    let terms = [(6, 0, 0, 1, 0), (6, 0, 0, 1, 0), (6, 0, 30, 6, 0), (6, 2, 0, 1, 3), (3, 0, 60, 60, 0)];
-    let (tenths, cents, minimum_s, increment_s, grace_s) = draw.pick(&terms);
+    // Per minute in thousandths, connect fee in cents, first and further steps, grace.
+    let terms = [
+        (600, 0, 0, 1, 0),
+        (600, 0, 0, 1, 0),
+        (600, 0, 30, 6, 0),
+        (600, 2, 0, 1, 3),
+        (300, 0, 60, 60, 0),
+        (317, 0, 0, 1, 0),
+    ];
+    let (thousandths, cents, minimum_s, increment_s, grace_s) = draw.pick(&terms);
     RateTerms {
-        per_minute: NanosPerMinute(tenths * 100_000_000),
+        per_minute: NanosPerMinute(thousandths * 1_000_000),
         connect_fee: Micros(cents * 10_000),
         minimum_s,
         increment_s,

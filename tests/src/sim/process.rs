@@ -2,10 +2,9 @@
 //! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
 
 use super::checker::{NO_ACK, Payment};
-use super::network::Datagram;
 use super::plan::{Act, Crash};
 use super::tap::Notable;
-use super::world::{DOMAIN, carrier, server, wall};
+use super::world::{Arrival, DOMAIN, carrier, server};
 use super::{Simulation, history};
 use actors::{Actors, ActorsConfig, Credit, EventItem};
 use futures_util::StreamExt;
@@ -19,8 +18,10 @@ use schema::money::Micros;
 use schema::time::{Clock, Mono, Now};
 use sip::core::{Advertised, Core, CoreConfig, Counts, Input, Output};
 use sip::digest::Algorithm;
-use sip::flow::{Destination, Flow};
-use sip::message::Message;
+use sip::flow::{ConnectionId, Destination, Flow, Protocol};
+use sip::message::{Frame, Framer, Message};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use storage::memory::MemFaults;
@@ -29,6 +30,8 @@ use tokio::sync::mpsc;
 
 /// Most commands that wait for the SIP core.
 const COMMANDS: usize = 1_024;
+/// A process that is told to end has so much time.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Times the other tasks run between two datagrams at most.
 const YIELDS: u64 = 4;
 /// A probe or a refreshed registration may be under way at the end: it is waited for no longer.
@@ -41,6 +44,8 @@ pub(super) enum End {
     Over,
     /// It died.
     Crashed(Crash),
+    /// It was told to end, and did.
+    Drained,
 }
 
 /// What tasks beside the main one tell.
@@ -71,6 +76,13 @@ struct Life<'a> {
     boot_at: Mono,
     up_since: Mono,
     crash: Option<Dying>,
+    /// What was received of each connection.
+    framers: BTreeMap<ConnectionId, Framer>,
+    /// All calls of the process before are taken up.
+    recovered: Arc<AtomicBool>,
+    audited: bool,
+    /// It was told to end; whether it has written what it had to.
+    draining: Option<Arc<AtomicBool>>,
 }
 
 /// A crash that is near.
@@ -86,8 +98,8 @@ pub(super) async fn live(sim: &mut Simulation) -> End {
     loop {
         let now = life.now();
         life.sim.now = now;
-        for datagram in life.sim.world.advance(now) {
-            life.receive(&datagram).await;
+        for arrival in life.sim.world.advance(now) {
+            life.receive(arrival).await;
             if life.dies() {
                 return life.die().await;
             }
@@ -101,6 +113,11 @@ pub(super) async fn live(sim: &mut Simulation) -> End {
         life.look().await;
         if life.dies() {
             return life.die().await;
+        }
+        if life.draining.as_ref().is_some_and(|done| done.load(Ordering::Acquire)) {
+            // What was decided since it flushed is not acknowledged, and lost.
+            life.look().await;
+            return End::Drained;
         }
         if now >= life.sim.end && (life.is_at_rest() || now >= life.sim.end + SETTLE) {
             life.check_the_end().await;
@@ -116,8 +133,8 @@ fn core_config() -> CoreConfig {
         domain: DOMAIN.into(),
         other_hosts: Vec::new(),
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
-        udp: Some(Advertised { host, port: server().port() }),
-        tcp: None,
+        udp: Some(Advertised { host: host.clone(), port: server().port() }),
+        tcp: Some(Advertised { host, port: server().port() }),
         tls: None,
         sdp_address: server().ip(),
         plain_customers: true,
@@ -131,10 +148,10 @@ fn core_config() -> CoreConfig {
 impl<'a> Life<'a> {
     async fn begin(sim: &'a mut Simulation) -> Self {
         let (up_since, (boot, boot_at)) = (sim.now, sim.boot);
-        let begun = tokio::time::Instant::now();
+        let (begun, wall) = (tokio::time::Instant::now(), sim.checker.wall.clone());
         let clock: Clock = Arc::new(move || {
             let world = up_since + begun.elapsed();
-            Now { mono: Mono(world.0 - boot_at.0), wall: wall(world) }
+            Now { mono: Mono(world.0 - boot_at.0), wall: wall.at(world) }
         });
         let store = Store::memory(&sim.disk);
         let journal = Journal::start(&store, sim.journal);
@@ -147,11 +164,34 @@ impl<'a> Life<'a> {
         sim.disk.set_faults(MemFaults { failing_calls: sim.failing_reads, ..faults });
         let core = Core::new(core_config(), sim.entropy.fork()).expect("a realm").recovering();
         sim.world.trace.note(up_since, "the server starts");
+        sim.world.server_is_up = true;
+        let recovered = Arc::new(AtomicBool::new(false));
+        tokio::spawn({
+            let (actors, recovered) = (actors.clone(), recovered.clone());
+            async move {
+                actors.recovered().await;
+                recovered.store(true, Ordering::Release);
+            }
+        });
         for account in &sim.accounts {
-            let after = sim.checker.told.get(account).and_then(|told| told.last()).copied();
+            let after = sim.checker.told.get(account).and_then(|told| told.last()).map(|event| event.cursor);
             tokio::spawn(subscribe(actors.clone(), *account, after.unwrap_or_default(), sim.log.clone()));
         }
-        Self { sim, actors, core, legs, edge, clock, boot_at, up_since, crash: None }
+        Self {
+            sim,
+            actors,
+            core,
+            legs,
+            edge,
+            clock,
+            boot_at,
+            up_since,
+            crash: None,
+            framers: BTreeMap::new(),
+            recovered,
+            audited: false,
+            draining: None,
+        }
     }
 
     fn server_now(&self) -> Now {
@@ -162,15 +202,24 @@ impl<'a> Life<'a> {
         Mono(self.server_now().mono.0 + self.boot_at.0)
     }
 
-    async fn receive(&mut self, datagram: &Datagram) {
-        let Datagram { from, bytes, .. } = datagram;
-        let now = self.now();
-        self.sim.world.trace.bytes(now, bytes, || format!("in  {from} {}", first_line(bytes)));
-        let Ok(message) = Message::parse_datagram(bytes) else {
-            return self.sim.checker.broken(format!("a message to the server cannot be read: {}", first_line(bytes)));
-        };
-        self.sim.checker.tap.received(now, carrier_at(*from).is_some(), &message);
-        self.input(Input::Message(Flow::udp(*from), message.with_source(*from)), None).await;
+    async fn receive(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Datagram { from, bytes } => {
+                self.sim.world.trace.bytes(self.now(), &bytes, || format!("in  {from} {}", first_line(&bytes)));
+                match Message::parse_datagram(&bytes) {
+                    Ok(message) => self.message(Flow::udp(from), message).await,
+                    Err(_) => self.unreadable(&bytes),
+                }
+            }
+            Arrival::Bytes { connection, peer, bytes } => self.bytes(connection, peer, &bytes).await,
+            Arrival::Closed { connection, peer } => {
+                self.framers.remove(&connection);
+                self.input(Input::FlowClosed(over(connection, peer)), None).await;
+            }
+            Arrival::Unreachable { peer } => {
+                self.input(Input::Unreachable(Destination { protocol: Protocol::Tcp, address: peer }), None).await;
+            }
+        }
         // The actors may be at any point when the next datagram comes.
         for _ in 0..self.sim.schedule.below(YIELDS) {
             tokio::task::yield_now().await;
@@ -178,11 +227,40 @@ impl<'a> Life<'a> {
         }
     }
 
+    fn unreadable(&mut self, bytes: &[u8]) {
+        self.sim.checker.broken(format!("a message to the server cannot be read: {}", first_line(bytes)));
+    }
+
+    async fn bytes(&mut self, connection: ConnectionId, peer: std::net::SocketAddr, bytes: &[u8]) {
+        self.sim.world.trace.bytes(self.now(), bytes, || format!("in  {peer} TCP {}", first_line(bytes)));
+        self.framers.entry(connection).or_default().push(bytes);
+        loop {
+            let frame = self.framers.get_mut(&connection).map(Framer::next_frame);
+            match frame {
+                Some(Ok(Some(Frame::Message(message)))) => {
+                    self.message(over(connection, peer), message).await;
+                }
+                Some(Ok(None)) | None => return,
+                Some(Ok(Some(_)) | Err(_)) => return self.unreadable(bytes),
+            }
+        }
+    }
+
+    async fn message(&mut self, flow: Flow, message: Message) {
+        let (now, from) = (self.now(), flow.peer);
+        self.sim.checker.tap.received(now, carrier_at(from).is_some(), &message);
+        self.input(Input::Message(flow, message.with_source(from)), None).await;
+    }
+
     async fn commands(&mut self) {
-        while let Ok(command) = self.legs.try_recv() {
+        while !self.dies()
+            && let Ok(command) = self.legs.try_recv()
+        {
             self.command(command).await;
         }
-        while let Ok(command) = self.edge.try_recv() {
+        while !self.dies()
+            && let Ok(command) = self.edge.try_recv()
+        {
             self.input(Input::Edge(command), None).await;
         }
     }
@@ -201,8 +279,19 @@ impl<'a> Life<'a> {
         self.core.handle(input, self.server_now());
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Send(Flow { peer: to, .. }, bytes) | Output::SendTo(Destination { address: to, .. }, bytes) => {
-                    self.send(Datagram { from: server(), to, bytes }, call).await;
+                Output::Send(Flow { peer, connection, .. }, bytes) => {
+                    self.sends(peer, connection.is_some(), &bytes, call).await;
+                    match connection {
+                        Some(connection) => self.sim.world.send_on(self.now(), connection, bytes),
+                        None => self.sim.world.send(self.now(), peer, bytes),
+                    }
+                }
+                Output::SendTo(Destination { protocol, address }, bytes) => {
+                    self.sends(address, protocol.is_reliable(), &bytes, call).await;
+                    match protocol {
+                        Protocol::Udp => self.sim.world.send(self.now(), address, bytes),
+                        _ => self.sim.world.send_to(self.now(), address, bytes),
+                    }
                 }
                 Output::Trust(_) => {}
                 Output::Leg(told) => self.on_leg(told),
@@ -211,19 +300,17 @@ impl<'a> Life<'a> {
         }
     }
 
-    async fn send(&mut self, datagram: Datagram, call: Option<CallId>) {
-        let (now, to) = (self.now(), datagram.to);
-        let bytes = &datagram.bytes;
+    async fn sends(&mut self, to: std::net::SocketAddr, over_tcp: bool, bytes: &bytes::Bytes, call: Option<CallId>) {
+        let now = self.now();
         self.sim.world.trace.bytes(now, bytes, || format!("out {to} {}", first_line(bytes)));
         match Message::parse_datagram(bytes) {
             Ok(message) => {
-                if let Some(notable) = self.sim.checker.tap.sent(now, carrier_at(to), &message, call) {
+                if let Some(notable) = self.sim.checker.tap.sent(now, carrier_at(to), &message, call, over_tcp) {
                     self.notable(notable).await;
                 }
             }
             Err(_) => self.sim.checker.broken(format!("the server sends what cannot be read: {}", first_line(bytes))),
         }
-        self.sim.world.send(now, datagram);
     }
 
     async fn notable(&mut self, notable: Notable) {
@@ -250,10 +337,12 @@ impl<'a> Life<'a> {
             Act::PanicAccount { account } => self.actors.panic_account(self.sim.accounts[account]),
             Act::PanicCall { account, pick } => self.panic_call(account, pick),
             Act::Stall(time) => {
+                self.sim.world.tally.add("journal stalled");
                 faults.next_stall += time;
                 disk.set_faults(faults);
             }
             Act::FailBatches(count) => {
+                self.sim.world.tally.add("batches failed");
                 faults.failing_batches += count;
                 disk.set_faults(faults);
             }
@@ -261,17 +350,36 @@ impl<'a> Life<'a> {
                 self.sim.checker.legs_left_behind |= lasts >= NO_ACK;
                 self.sim.act_outside(act);
             }
+            Act::Drain => self.drain(),
             Act::FailReads(count) => {
+                self.sim.world.tally.add("reads failed");
                 faults.failing_calls += count;
                 self.sim.checker.reads_failed = true;
                 disk.set_faults(faults);
             }
-            Act::Crash(crash) => {
-                self.crash.get_or_insert(Dying { crash, left: crash.after, latest: now + crash.within });
+            Act::Crash(crash) if self.crash.is_none() => {
+                faults.halt = crash.halt;
+                disk.set_faults(faults);
+                self.crash = Some(Dying { crash, left: crash.after, latest: now + crash.within });
             }
+            Act::Crash(_) => {}
             Act::HangUpAll => (0..self.sim.accounts.len()).for_each(|account| self.request(account, None)),
             other => self.sim.act_outside(other),
         }
+    }
+
+    /// As SIGTERM does.
+    fn drain(&mut self) {
+        if self.draining.is_some() {
+            return;
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        self.draining = Some(done.clone());
+        let actors = self.actors.clone();
+        tokio::spawn(async move {
+            actors.drain(DRAIN).await;
+            done.store(true, Ordering::Release);
+        });
     }
 
     /// Hangs up one live call of an account as the dashboard would, or all of them.
@@ -318,14 +426,21 @@ impl<'a> Life<'a> {
     /// Looks at everything that has happened until now.
     async fn look(&mut self) {
         let Simulation { checker, disk, world, log, now, .. } = &mut *self.sim;
-        checker.look(*now, self.up_since, disk, &mut world.trace).await;
+        let recovered = self.recovered.load(Ordering::Acquire);
+        if recovered && !std::mem::replace(&mut self.audited, true) {
+            checker.audit(disk).await;
+        }
+        let actors = &self.actors;
+        let has_actor = |call| actors.is_live(call);
+        let has_actor = recovered.then_some(&has_actor as &dyn Fn(CallId) -> bool);
+        checker.look(*now, self.up_since, disk, &mut world.trace, has_actor).await;
         let heard = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
         for heard in heard {
             match heard {
                 Heard::Event(account, EventItem::Event(event)) => {
                     let EventCursor { seq, index } = event.cursor;
                     world.trace.note(*now, &format!("account {} tells {}.{index}", account.0, seq.0));
-                    checker.told(account, event.cursor, disk).await;
+                    checker.told(account, event, disk).await;
                 }
                 Heard::Event(account, EventItem::SnapshotRequired(_)) => {
                     world.trace.note(*now, &format!("account {} tells no events", account.0));
@@ -333,12 +448,14 @@ impl<'a> Life<'a> {
                 }
                 Heard::Credited(account, key, posted) => {
                     world.trace.note(*now, &format!("account {} credited {key}: {posted:?}", account.0));
-                    if let (Ok(amount), Some(payment)) = (posted, checker.payments.get_mut(&(account, key))) {
-                        payment.acknowledged = amount == payment.amount;
+                    world.tally.add("top-ups");
+                    if let Ok(amount) = posted {
+                        checker.credited(account, key, amount, disk).await;
                     }
                 }
                 Heard::HungUp(call, ended) => {
                     world.trace.note(*now, &format!("{call} hung up: {ended:?}"));
+                    world.tally.add("hang-ups by request");
                     if ended.as_ref().is_ok_and(|state| !state.is_over()) {
                         checker.broken(format!("{call} was hung up and is {ended:?}"));
                     }
@@ -360,23 +477,36 @@ impl<'a> Life<'a> {
             biased;
             Some(command) = self.legs.recv() => {
                 self.sim.now = self.now();
-                self.command(command).await;
+                // What was told in the moment of its death is not carried out.
+                if !self.dies() {
+                    self.command(command).await;
+                }
             }
             Some(command) = self.edge.recv() => {
                 self.sim.now = self.now();
-                self.input(Input::Edge(command), None).await;
+                if !self.dies() {
+                    self.input(Input::Edge(command), None).await;
+                }
             }
             () = tokio::time::sleep(wait) => {}
         }
     }
 
     fn dies(&self) -> bool {
-        self.crash.as_ref().is_some_and(|dying| dying.left == 0 || self.sim.now >= dying.latest)
+        let due = |dying: &Dying| dying.left == 0 || self.sim.now >= dying.latest || self.sim.disk.is_halted();
+        self.crash.as_ref().is_some_and(due)
     }
 
     async fn die(mut self) -> End {
         // Whoever was told something was told it, even if the process dies now.
         self.look().await;
+        let halted =
+            if self.sim.disk.is_halted() { self.crash.as_ref().and_then(|dying| dying.crash.halt) } else { None };
+        self.sim.world.tally.add(match halted.map(|halt| halt.acknowledged) {
+            None => "crashes between two steps",
+            Some(false) => "crashes in a step of the journal",
+            Some(true) => "crashes behind a step of the journal",
+        });
         let crash = self.crash.as_ref().expect("it dies").crash;
         self.sim.world.trace.note(self.sim.now, &format!("the server dies: {crash:?}"));
         End::Crashed(crash)
@@ -391,7 +521,7 @@ impl<'a> Life<'a> {
         let (core, actors) = (self.core.counts(), self.actors.counts());
         let rest = self.is_at_rest();
         let channels: Vec<_> = self.sim.trunks.iter().filter_map(|trunk| self.actors.trunk(*trunk)).collect();
-        let Simulation { checker, disk, accounts, tally, world, .. } = &mut *self.sim;
+        let Simulation { checker, disk, accounts, world, .. } = &mut *self.sim;
         if !rest {
             checker.broken(format!("the SIP core is not empty: {core:?}"));
         }
@@ -410,7 +540,7 @@ impl<'a> Life<'a> {
         if open > 0 {
             checker.broken(format!("L3: {open} holds are open"));
         }
-        *tally = history::check(checker, accounts, disk).await;
+        history::check(checker, accounts, disk, &mut world.tally).await;
         let sentinel = accounts.len() - 1;
         if !world.was_answered(sentinel, sip::demo::phone::PhoneCall(0)) {
             checker.broken("I10: a call after all faults ended was not answered".to_owned());
@@ -423,6 +553,10 @@ async fn subscribe(actors: Actors, account: AccountKey, after: EventCursor, log:
     while let Some(item) = events.next().await {
         tell(&log, Heard::Event(account, item));
     }
+}
+
+const fn over(connection: ConnectionId, peer: std::net::SocketAddr) -> Flow {
+    Flow { protocol: Protocol::Tcp, peer, connection: Some(connection) }
 }
 
 /// Which carrier is there.

@@ -1,7 +1,8 @@
 //! The accounts, prices and trunks of a world, written to its disk.
 
 use super::plan::{AccountPlan, Plan};
-use super::world::{DOMAIN, carrier, credentials, wall};
+use super::wall::undisturbed as wall;
+use super::world::{DOMAIN, carrier, credentials};
 use schema::account::{AccountStatus, CallerId, CallerIdStatus, Evidence, Limits};
 use schema::carrier::{Gateway, GatewayTransport, Trunk};
 use schema::entropy::Entropy;
@@ -34,7 +35,7 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
         let trunk = Trunk {
             id: TrunkId::generate(entropy, at),
             name: format!("carrier {number}"),
-            gateway: Gateway { transport: GatewayTransport::Udp, address: carrier(number) },
+            gateway: Gateway { transport: transport_of(plan.carriers_over_tcp[number]), address: carrier(number) },
             currency: euro(),
             deck,
             max_channels,
@@ -53,6 +54,10 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
         plan.accounts.iter().enumerate().map(|(n, account)| new_account(n, account, brand, retail, entropy)).collect();
     let created = store.create_accounts(&new, |_| {}).await.expect("new accounts");
     (created.into_iter().map(|account| account.key).collect(), trunks)
+}
+
+const fn transport_of(over_tcp: bool) -> GatewayTransport {
+    if over_tcp { GatewayTransport::Tcp } else { GatewayTransport::Udp }
 }
 
 fn euro() -> Currency {
@@ -109,7 +114,7 @@ fn new_account(number: usize, plan: &AccountPlan, brand: BrandId, deck: DeckId, 
         }],
         caller_ids: vec![CallerId {
             id: CallerIdId::generate(entropy, at),
-            number: E164::parse("+442079460123").expect("a number"),
+            number: E164::parse(&caller_id(number)).expect("a number"),
             label: None,
             status: CallerIdStatus::Verified,
             evidence: Some(Evidence::Assigned),
@@ -119,6 +124,12 @@ fn new_account(number: usize, plan: &AccountPlan, brand: BrandId, deck: DeckId, 
         }],
         callback_phones: Vec::new(),
     }
+}
+
+/// The number that an account may show; each has its own.
+#[must_use]
+pub fn caller_id(account: usize) -> String {
+    format!("+4420794601{account:02}")
 }
 
 fn opening(amount: Micros, entropy: &mut Entropy, at: Timestamp) -> Transfer {

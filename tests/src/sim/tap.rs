@@ -4,13 +4,18 @@
 use schema::id::CallId;
 use schema::time::Mono;
 use sip::message::{Message, Method, Uri};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// A leg towards a carrier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BLeg {
     /// Call-ID of its INVITE.
     pub call_id: Box<str>,
+    /// The carrier's tag in its first 200.
+    pub tag: Option<Box<str>>,
+    /// Further 200s with other tags, each with whether it was ended.
+    pub forks: BTreeMap<Box<str>, bool>,
     /// Which carrier it went to.
     pub carrier: usize,
     /// When its first 200 came.
@@ -34,8 +39,19 @@ pub struct Observed {
     pub acknowledged: Option<Mono>,
     /// When the first BYE of the caller's leg passed, either way, or the caller said that there is no such call.
     pub a_bye: Option<Mono>,
+    /// The caller speaks TCP.
+    pub over_tcp: bool,
     /// When the caller's CANCEL came, before the 200.
     pub cancelled: Option<Mono>,
+}
+
+impl BLeg {
+    fn note_bye(&mut self, now: Mono, tag: Option<&str>) {
+        match tag.and_then(|tag| self.forks.get_mut(tag)) {
+            Some(ended) => *ended = true,
+            None => drop(self.bye.get_or_insert(now)),
+        }
+    }
 }
 
 impl Observed {
@@ -43,12 +59,6 @@ impl Observed {
     #[must_use]
     pub fn b_leg(&self, call_id: &str) -> Option<&BLeg> {
         self.b_legs.iter().find(|leg| &*leg.call_id == call_id)
-    }
-
-    /// The attempt that was answered then.
-    #[must_use]
-    pub fn answered_at(&self, at: Mono) -> Option<&BLeg> {
-        self.b_legs.iter().find(|leg| leg.answered == Some(at))
     }
 
     /// When the caller's leg ended.
@@ -63,7 +73,7 @@ impl Observed {
 #[expect(missing_docs, reason = "each field is what its name says")]
 pub enum Notable {
     /// The first INVITE of an attempt leaves for a carrier.
-    Invite { call: CallId, call_id: Box<str> },
+    Invite { call: CallId, call_id: Box<str>, shown: Box<str> },
     /// A caller is sent its 200.
     Accept { call: CallId },
 }
@@ -80,6 +90,20 @@ pub struct Tap {
     a_legs: BTreeMap<(Box<str>, Box<str>), CallId>,
     /// B-legs by Call-ID.
     b_legs: BTreeMap<Box<str>, CallId>,
+    /// Accepted calls that are not known to be over.
+    open: BTreeSet<CallId>,
+}
+
+/// A walk over calls while they change.
+pub struct Walk(Option<CallId>);
+
+impl Walk {
+    /// The next one.
+    pub fn next(&mut self, tap: &Tap) -> Option<CallId> {
+        let from = self.0.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0 = tap.open.range((from, Bound::Unbounded)).next().copied();
+        self.0
+    }
 }
 
 fn is_success_of_invite(message: &Message) -> bool {
@@ -100,6 +124,17 @@ impl Tap {
     #[must_use]
     pub const fn calls(&self) -> &BTreeMap<CallId, Observed> {
         &self.calls
+    }
+
+    /// The accepted calls that are not closed.
+    #[must_use]
+    pub const fn open(&self) -> Walk {
+        Walk(None)
+    }
+
+    /// The call is over and settled.
+    pub fn close(&mut self, call: CallId) {
+        self.open.remove(&call);
     }
 
     /// The server took an INVITE for this number to be this call.
@@ -140,9 +175,17 @@ impl Tap {
         if !is_bye && !is_gone(message) && !is_success_of_invite(message) {
             return;
         }
-        if let Some(leg) = self.b_leg(message.call_id()) {
-            let moment = if is_bye || is_gone(message) { &mut leg.bye } else { &mut leg.answered };
-            moment.get_or_insert(now);
+        let Some(leg) = self.b_leg(message.call_id()) else { return };
+        if is_bye {
+            leg.note_bye(now, message.from_tag());
+        } else if is_gone(message) {
+            leg.note_bye(now, message.to_tag());
+        } else if let Some(tag) = message.to_tag() {
+            leg.answered.get_or_insert(now);
+            let first = leg.tag.get_or_insert_with(|| tag.into());
+            if **first != *tag {
+                leg.forks.entry(tag.into()).or_default();
+            }
         }
     }
 
@@ -153,33 +196,50 @@ impl Tap {
         carrier: Option<usize>,
         message: &Message,
         call: Option<CallId>,
+        over_tcp: bool,
     ) -> Option<Notable> {
         let (is_request, call_id, to_carrier) = (message.is_request(), message.call_id(), carrier.is_some());
         match message.method() {
             Method::Invite if to_carrier && is_request && !self.b_legs.contains_key(call_id) => {
                 let (call, carrier) = call.zip(carrier)?;
                 self.b_legs.insert(call_id.into(), call);
-                let leg = BLeg { call_id: call_id.into(), carrier, answered: None, acknowledged: None, bye: None };
+                let leg = BLeg {
+                    call_id: call_id.into(),
+                    tag: None,
+                    forks: BTreeMap::new(),
+                    carrier,
+                    answered: None,
+                    acknowledged: None,
+                    bye: None,
+                };
                 self.calls.entry(call).or_default().b_legs.push(leg);
-                Some(Notable::Invite { call, call_id: call_id.into() })
+                let shown = message.from().uri.user_decoded().unwrap_or_default().into();
+                Some(Notable::Invite { call, call_id: call_id.into(), shown })
+            }
+            Method::Invite if !to_carrier && matches!(message.status(), Some(180..=189)) => {
+                self.calls.entry(call?).or_default().over_tcp = over_tcp;
+                None
             }
             Method::Invite if !to_carrier && is_success_of_invite(message) => {
                 let call = call?;
                 self.a_legs.insert((call_id.into(), tag(message.to_tag())), call);
+                self.open.insert(call);
                 let seen = self.calls.entry(call).or_default();
                 seen.accepted.get_or_insert(now);
+                seen.over_tcp = over_tcp;
                 (seen.told, seen.acknowledged) = (Some(now), None);
                 Some(Notable::Accept { call })
             }
             Method::Ack if to_carrier => {
-                if let Some(leg) = self.b_leg(call_id).filter(|leg| leg.answered.is_some()) {
+                let to = message.to_tag();
+                if let Some(leg) = self.b_leg(call_id).filter(|leg| leg.tag.as_deref() == to) {
                     leg.acknowledged.get_or_insert(now);
                 }
                 None
             }
             Method::Bye if is_request && to_carrier => {
                 if let Some(leg) = self.b_leg(call_id) {
-                    leg.bye.get_or_insert(now);
+                    leg.note_bye(now, message.to_tag());
                 }
                 None
             }

@@ -1,35 +1,26 @@
 //! Everything outside the server: phones, carriers, the network between them and the server, and the time that passes for
 //! all of them. It goes on while there is no server.
 
-use super::network::{Datagram, Network, Weather};
-use super::plan::{AccountPlan, BEGIN};
+use super::mischief::{Mischiefs, Out};
+use super::network::{Cut, Datagram, Network};
+use super::plan::{BEGIN, Plan};
+use super::streams::{Piece, Streams};
+use super::tally::Tally;
 use super::trace::Trace;
+use bytes::Bytes;
 use schema::entropy::Entropy;
 use schema::pii::Pii;
-use schema::time::{Mono, Timestamp};
+use schema::time::Mono;
 use sip::demo::carrier::Carrier;
 use sip::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
 use sip::demo::{Actions, Endpoint};
-use std::collections::BTreeSet;
+use sip::flow::ConnectionId;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Domain and digest realm.
 pub const DOMAIN: &str = "sim.example";
-/// The wall clock at the machine's boot; it never jumps.
-const WALL: i64 = 1_700_000_000_000_000;
-
-/// The wall clock at a moment.
-#[must_use]
-pub fn wall(at: Mono) -> Timestamp {
-    Timestamp(WALL + i64::try_from(at.0).unwrap_or(0))
-}
-
-/// The moment at which the wall clock showed this.
-#[must_use]
-pub fn moment(at: Timestamp) -> Mono {
-    Mono(u64::try_from(at.0 - WALL).unwrap_or(0))
-}
-
 /// Where the server is.
 #[must_use]
 pub fn server() -> SocketAddr {
@@ -55,16 +46,47 @@ pub fn credentials(account: usize) -> (String, String) {
     (format!("u{account}"), format!("pw{account}"))
 }
 
+/// A phone whose connection went comes back within this time, in milliseconds.
+const RECONNECTS_MS: u64 = 4_000;
+
 /// All that is outside the server.
 pub struct World {
     /// What happened.
     pub trace: Trace,
+    /// The same in numbers.
+    pub tally: Tally,
+    /// Whether there is a server to connect to.
+    pub server_is_up: bool,
+    entropy: Entropy,
     network: Network,
+    streams: Streams,
+    mischiefs: Mischiefs,
     phones: Vec<Phone>,
     carriers: [Carrier; 2],
+    /// What is sent later by those who misbehave.
+    later: BTreeMap<(Mono, u64), (SocketAddr, Bytes)>,
+    delayed: u64,
+    /// Those who speak TCP.
+    over_tcp: BTreeSet<SocketAddr>,
+    /// Phones over TCP that register, and when they do it again because their connection went.
+    registering: BTreeMap<usize, Option<Mono>>,
     /// Calls of phones that are not over.
     calling: BTreeSet<(usize, PhoneCall)>,
     answered: BTreeSet<(usize, PhoneCall)>,
+}
+
+/// What arrives at the server.
+#[derive(Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is what its name says")]
+pub enum Arrival {
+    /// A datagram.
+    Datagram { from: SocketAddr, bytes: Bytes },
+    /// Bytes of a connection.
+    Bytes { connection: ConnectionId, peer: SocketAddr, bytes: Bytes },
+    /// A connection is over.
+    Closed { connection: ConnectionId, peer: SocketAddr },
+    /// A connection cannot be opened.
+    Unreachable { peer: SocketAddr },
 }
 
 impl World {
@@ -73,7 +95,7 @@ impl World {
     /// # Panics
     /// Never: the domain is one.
     #[must_use]
-    pub fn new(accounts: &[AccountPlan], weather: Weather, entropy: &mut Entropy, trace: Trace) -> Self {
+    pub fn new(plan: &Plan, entropy: &mut Entropy, trace: Trace) -> Self {
         let mut phone_of = |number: usize| {
             let (username, password) = credentials(number);
             let config = PhoneConfig {
@@ -87,11 +109,30 @@ impl World {
             };
             Phone::new(config, entropy.fork()).expect("a domain")
         };
-        let phones: Vec<_> = (0..accounts.len()).map(&mut phone_of).collect();
+        let phones: Vec<_> = (0..plan.accounts.len()).map(&mut phone_of).collect();
         let carriers = [0, 1].map(|number| Carrier::new(entropy.fork(), carrier(number), 1_000));
-        let network = Network::new(weather, entropy.fork());
-        let mut world = Self { trace, network, phones, carriers, calling: BTreeSet::new(), answered: BTreeSet::new() };
-        for (number, _) in accounts.iter().enumerate().filter(|(_, account)| account.registers) {
+        let accounts = || plan.accounts.iter().enumerate();
+        let phones_over_tcp = accounts().filter(|(_, account)| account.over_tcp).map(|(number, _)| phone(number));
+        let carriers_over_tcp = (0..2).filter(|number| plan.carriers_over_tcp[*number]).map(carrier);
+        let registering = accounts().filter(|(_, account)| account.registers && account.over_tcp);
+        let mut world = Self {
+            trace,
+            tally: Tally::default(),
+            server_is_up: true,
+            network: Network::new(plan.weather, entropy.fork()),
+            streams: Streams::new(plan.weather, entropy.fork()),
+            mischiefs: Mischiefs::new(plan.mischiefs.clone(), entropy.fork()),
+            entropy: entropy.fork(),
+            phones,
+            carriers,
+            later: BTreeMap::new(),
+            delayed: 0,
+            over_tcp: phones_over_tcp.chain(carriers_over_tcp).collect(),
+            registering: registering.map(|(number, _)| (number, None)).collect(),
+            calling: BTreeSet::new(),
+            answered: BTreeSet::new(),
+        };
+        for (number, _) in accounts().filter(|(_, account)| account.registers) {
             world.command(BEGIN, number, PhoneCommand::Register);
         }
         world
@@ -107,9 +148,19 @@ impl World {
         self.of_phone(now, number, actions);
     }
 
-    /// The server sends.
-    pub fn send(&mut self, now: Mono, datagram: Datagram) {
-        self.network.send(now, datagram);
+    /// The server sends a datagram.
+    pub fn send(&mut self, now: Mono, to: SocketAddr, bytes: Bytes) {
+        self.network.send(now, Datagram { from: server(), to, bytes }, &mut self.tally);
+    }
+
+    /// The server sends on a connection.
+    pub fn send_on(&mut self, now: Mono, connection: ConnectionId, bytes: Bytes) {
+        self.streams.from_server(now, connection, bytes, &mut self.tally);
+    }
+
+    /// The server sends over TCP to an address.
+    pub fn send_to(&mut self, now: Mono, to: SocketAddr, bytes: Bytes) {
+        self.streams.to_address(now, to, bytes, &mut self.tally);
     }
 
     /// When something happens next.
@@ -117,20 +168,30 @@ impl World {
     pub fn next(&self) -> Option<Mono> {
         let phones = self.phones.iter().filter_map(Endpoint::next_time);
         let carriers = self.carriers.iter().filter_map(Endpoint::next_time);
-        phones.chain(carriers).chain(self.network.next()).min()
+        let again = self.registering.values().flatten().copied();
+        let later = self.later.keys().next().map(|(at, _)| *at);
+        phones.chain(carriers).chain(again).chain(later).chain(self.network.next()).chain(self.streams.next()).min()
     }
 
     /// Does what is due; gives what has arrived at the server.
-    pub fn advance(&mut self, now: Mono) -> Vec<Datagram> {
+    pub fn advance(&mut self, now: Mono) -> Vec<Arrival> {
         let mut for_server = Vec::new();
-        while let Some(datagram) = self.network.arrived(now) {
-            if datagram.to == server() {
-                for_server.push(datagram);
+        while let Some(Datagram { from, to, bytes }) = self.network.arrived(now) {
+            if to == server() {
+                for_server.push(Arrival::Datagram { from, bytes });
             } else {
-                self.deliver(now, &datagram);
+                self.deliver(now, to, &bytes);
             }
         }
+        while let Some(piece) = self.streams.arrived(now) {
+            for_server.extend(self.of_stream(now, piece));
+        }
+        while let Some(due) = self.later.first_entry().filter(|first| first.key().0 <= now) {
+            let (from, bytes) = due.remove();
+            self.transmit(now, from, bytes);
+        }
         for number in 0..self.phones.len() {
+            self.register_again(now, number);
             let mut actions = Actions::default();
             self.phones[number].on_time(now, &mut actions);
             self.of_phone(now, number, actions);
@@ -138,21 +199,37 @@ impl World {
         for number in 0..self.carriers.len() {
             let mut actions = Actions::default();
             self.carriers[number].on_time(now, &mut actions);
-            self.post(now, carrier(number), actions.datagrams);
+            self.of_carrier(now, number, actions.datagrams);
         }
         for_server
     }
 
-    fn deliver(&mut self, now: Mono, datagram: &Datagram) {
-        let Datagram { from, to, bytes } = datagram;
-        if let Some(number) = (0..self.phones.len()).find(|number| phone(*number) == *to) {
-            let mut actions = Actions::default();
-            self.phones[number].on_datagram(bytes, *from, now, &mut actions);
+    fn of_stream(&mut self, now: Mono, piece: Piece) -> Option<Arrival> {
+        Some(match piece {
+            Piece::AtPeer { peer, messages } => {
+                messages.iter().for_each(|message| self.deliver(now, peer, message));
+                return None;
+            }
+            Piece::AtServer { connection, peer, bytes } => Arrival::Bytes { connection, peer, bytes },
+            Piece::Closed { connection, peer } => Arrival::Closed { connection, peer },
+            Piece::Unreachable { peer } => Arrival::Unreachable { peer },
+        })
+    }
+
+    /// A message of the server reaches a phone or a carrier.
+    fn deliver(&mut self, now: Mono, to: SocketAddr, bytes: &Bytes) {
+        let mut actions = Actions::default();
+        if let Some(number) = (0..self.phones.len()).find(|number| phone(*number) == to) {
+            self.phones[number].on_datagram(bytes, server(), now, &mut actions);
             self.of_phone(now, number, actions);
-        } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == *to) {
+        } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == to) {
             let mut actions = Actions::default();
-            self.carriers[number].on_datagram(bytes, *from, now, &mut actions);
-            self.post(now, *to, actions.datagrams);
+            let mut out = Out::new();
+            if self.mischiefs.at_carrier(to, bytes, &mut out, &mut self.tally) {
+                self.carriers[number].on_datagram(bytes, server(), now, &mut actions);
+            }
+            self.of_carrier(now, number, actions.datagrams);
+            self.transmit_all(now, to, out);
         }
     }
 
@@ -167,23 +244,88 @@ impl World {
                 _ => {}
             }
         }
-        self.post(now, phone(number), actions.datagrams);
+        for (_, bytes) in actions.datagrams {
+            if self.mischiefs.of_phone(&bytes, &mut self.tally) {
+                self.transmit(now, phone(number), bytes);
+            }
+        }
     }
 
-    fn post(&mut self, now: Mono, from: SocketAddr, datagrams: Vec<(SocketAddr, bytes::Bytes)>) {
-        for (to, bytes) in datagrams {
-            self.network.send(now, Datagram { from, to, bytes });
+    fn of_carrier(&mut self, now: Mono, number: usize, datagrams: Vec<(SocketAddr, Bytes)>) {
+        for (_, bytes) in datagrams {
+            let out = self.mischiefs.of_carrier(bytes, &mut self.tally);
+            self.transmit_all(now, carrier(number), out);
+        }
+    }
+
+    fn transmit_all(&mut self, now: Mono, from: SocketAddr, out: Out) {
+        for (later, bytes) in out {
+            if later.is_zero() {
+                self.transmit(now, from, bytes);
+            } else {
+                self.delayed += 1;
+                self.later.insert((now + later, self.delayed), (from, bytes));
+            }
+        }
+    }
+
+    /// All that phones and carriers send goes to the server.
+    fn transmit(&mut self, now: Mono, from: SocketAddr, bytes: Bytes) {
+        if self.over_tcp.contains(&from) {
+            self.streams.from_peer(now, from, &bytes, self.server_is_up, &mut self.tally);
+        } else {
+            self.network.send(now, Datagram { from, to: server(), bytes }, &mut self.tally);
         }
     }
 
     /// Nobody reaches a carrier, or a phone, until then.
-    pub fn cut_off(&mut self, number: Option<usize>, of_carrier: usize, until: Mono) {
-        self.network.cut_off(number.map_or_else(|| carrier(of_carrier), phone), until);
+    pub fn cut_off(&mut self, number: Option<usize>, of_carrier: usize, cut: Cut, until: Mono) {
+        let address = number.map_or_else(|| carrier(of_carrier), phone);
+        if self.over_tcp.contains(&address) {
+            self.streams.cut_off(address, until);
+        } else {
+            self.network.cut_off(address, cut, until);
+        }
+    }
+
+    /// The connection of a carrier, or a phone, is reset. False when it has none.
+    pub fn reset(&mut self, now: Mono, number: Option<usize>, of_carrier: usize) -> bool {
+        let address = number.map_or_else(|| carrier(of_carrier), phone);
+        self.lost_connection(now, address);
+        self.streams.reset(now, address)
+    }
+
+    /// The server died.
+    pub fn server_gone(&mut self, now: Mono) {
+        self.server_is_up = false;
+        for peer in self.streams.server_gone() {
+            self.lost_connection(now, peer);
+        }
+    }
+
+    fn lost_connection(&mut self, now: Mono, peer: SocketAddr) {
+        let again = now + Duration::from_millis(1 + self.entropy.below(RECONNECTS_MS));
+        if let Some(at) = (0..self.phones.len())
+            .find(|number| phone(*number) == peer)
+            .and_then(|number| self.registering.get_mut(&number))
+        {
+            *at = Some(again);
+        }
+    }
+
+    fn register_again(&mut self, now: Mono, number: usize) {
+        let Some(at) = self.registering.get_mut(&number).filter(|at| at.is_some_and(|at| at <= now)) else { return };
+        *at = (!self.server_is_up).then_some(now + Duration::from_secs(2));
+        if self.server_is_up {
+            self.command(now, number, PhoneCommand::Register);
+        }
     }
 
     /// Fair weather; all phones hang up and leave.
     pub fn heal(&mut self, now: Mono) {
         self.network.calm();
+        self.streams.calm();
+        self.registering.clear();
         for (number, call) in self.calling.clone() {
             self.command(now, number, PhoneCommand::HangUp { call });
         }

@@ -1,0 +1,62 @@
+//! Worlds of many seeds, in which everything that can go wrong does.
+
+use super::{FULL, SMALL, assert_well, worlds};
+use tests::sim::plan::Size;
+use tests::sim::tally::Tally;
+
+/// What must have happened, and how often at least, in the small and full worlds of one run.
+const HAPPENED: &[(&str, u64)] = &[
+    // What calls do.
+    ("charged", 200),
+    ("refused", 50),
+    ("rerouted", 20),
+    ("cut", 10),
+    ("resumed", 20),
+    ("with a loss", 1),
+    // The network.
+    ("datagrams lost", 100),
+    ("datagrams repeated", 100),
+    ("datagrams overtaken", 100),
+    ("cut off", 20),
+    ("datagrams of those cut off", 50),
+    ("messages cut into pieces", 500),
+    ("pieces glued", 100),
+    ("connections reset", 20),
+    ("connections that failed", 1),
+    ("reconnections", 20),
+    // Phones and carriers.
+    ("answers after CANCEL", 3),
+    ("forked answers", 5),
+    ("glaring BYEs", 3),
+    ("BYEs ignored", 5),
+    ("carriers vanished", 5),
+    ("INVITEs ignored", 5),
+    ("INVITEs only tried", 5),
+    ("late answers", 5),
+    ("late repeated answers", 3),
+    ("answers never acknowledged", 3),
+    // The machine and the process.
+    ("crashes between two steps", 20),
+    ("crashes in a step of the journal", 10),
+    ("crashes behind a step of the journal", 10),
+    ("boots", 10),
+    ("drains", 5),
+    ("panics", 50),
+    ("batches failed", 10),
+    ("reads failed", 10),
+    ("journal stalled", 10),
+    ("settings of the clock", 50),
+    ("top-ups", 50),
+    ("hang-ups by request", 20),
+];
+
+#[test]
+fn many_worlds_hold_every_invariant_whatever_goes_wrong_in_them() {
+    let mut reports = worlds(0..SMALL, Size::Small);
+    reports.extend(worlds(0..FULL, Size::Full));
+    assert_well(&reports);
+    let mut tally = Tally::default();
+    reports.iter().for_each(|report| tally.merge(&report.tally));
+    let missing: Vec<_> = HAPPENED.iter().filter(|(what, least)| tally.of(what) < *least).collect();
+    assert!(missing.is_empty(), "too seldom: {missing:?}\n{tally}");
+}
