@@ -111,7 +111,9 @@ pub fn run_plan(seed: u64, plan: Plan, print: bool) -> Report {
     }
     for text in PANICS.take() {
         let injected = text.contains(INJECTED);
-        sim.world.tally.add_if("panics", injected);
+        for (what, kind) in PANICKED {
+            sim.world.tally.add_if(what, injected && text.contains(kind));
+        }
         if !injected {
             sim.checker.broken(format!("panic: {text}"));
         }
@@ -253,6 +255,15 @@ impl Simulation {
         self.now = until;
     }
 }
+
+/// How panics are counted, by what they say.
+const PANICKED: [(&str, &str); 5] = [
+    ("panics", INJECTED),
+    ("panics before a decision", "Received"),
+    ("panics behind a decision", "Decided"),
+    ("panics behind all", "Done"),
+    ("panics of supervisors and trunks", "into"),
+];
 
 /// What a test's fault says.
 const INJECTED: &str = "a fault was injected";

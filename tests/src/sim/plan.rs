@@ -2,6 +2,7 @@
 
 use super::mischief::Mischief;
 use super::network::{Cut, Weather};
+use actors::faults::FaultPoint;
 use schema::entropy::Entropy;
 use schema::money::{Micros, NanosPerMinute};
 use schema::rate::RateTerms;
@@ -75,9 +76,13 @@ pub enum Act {
     /// Money comes in. The same key may come again.
     TopUp { account: usize, amount: Micros, key: String },
     /// The account's actor panics.
-    PanicAccount { account: usize },
+    PanicAccount { account: usize, point: FaultPoint },
     /// The actor of its `pick`-th live call panics.
-    PanicCall { account: usize, pick: u64 },
+    PanicCall { account: usize, pick: u64, point: FaultPoint },
+    /// The actor of a trunk panics.
+    PanicTrunk(usize),
+    /// The supervisor of an account panics, and all actors below it end.
+    PanicSupervisor { account: usize },
     /// The next journal batch takes so much longer.
     Stall(Duration),
     /// So many journal batches fail.
@@ -326,7 +331,13 @@ fn panics(draw: &mut Draw, accounts: usize, within_ms: u64) {
     for _ in 0..1 + draw.below(4) {
         let account = usize::try_from(draw.below(accounts as u64)).unwrap_or(0);
         let (at, pick) = (draw.moment(within_ms), draw.below(8));
-        let act = if draw.one_in(2) { Act::PanicAccount { account } } else { Act::PanicCall { account, pick } };
+        let point = draw.pick(&[FaultPoint::Received, FaultPoint::Decided, FaultPoint::Done]);
+        let act = match draw.below(10) {
+            0..=3 => Act::PanicAccount { account, point },
+            4..=7 => Act::PanicCall { account, pick, point },
+            8 => Act::PanicTrunk(usize::from(draw.one_in(2))),
+            _ => Act::PanicSupervisor { account },
+        };
         draw.act(at, act);
     }
 }

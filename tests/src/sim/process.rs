@@ -6,6 +6,8 @@ use super::plan::{Act, Crash};
 use super::tap::Notable;
 use super::world::{Arrival, DOMAIN, carrier, server};
 use super::{Simulation, history};
+use actors::faults::{Fault, FaultPoint};
+use actors::poison::Subject;
 use actors::{Actors, ActorsConfig, Credit, EventItem};
 use futures_util::StreamExt;
 use schema::call::CallState;
@@ -334,8 +336,12 @@ impl<'a> Life<'a> {
         match act {
             Act::Request { account, pick } => self.request(account, Some(pick)),
             Act::TopUp { account, amount, key } => self.top_up(account, amount, key),
-            Act::PanicAccount { account } => self.actors.panic_account(self.sim.accounts[account]),
-            Act::PanicCall { account, pick } => self.panic_call(account, pick),
+            Act::PanicAccount { account, point } => {
+                self.actors.arm(Subject::Account(self.sim.accounts[account]), at_next(point));
+            }
+            Act::PanicCall { account, pick, point } => self.panic_call(account, pick, point),
+            Act::PanicTrunk(trunk) => self.actors.panic_trunk(self.sim.trunks[trunk]),
+            Act::PanicSupervisor { account } => self.actors.panic_supervisor_of(self.sim.accounts[account]),
             Act::Stall(time) => {
                 self.sim.world.tally.add("journal stalled");
                 faults.next_stall += time;
@@ -412,13 +418,13 @@ impl<'a> Life<'a> {
         });
     }
 
-    fn panic_call(&mut self, account: usize, pick: u64) {
+    fn panic_call(&mut self, account: usize, pick: u64, point: FaultPoint) {
         let account = self.sim.accounts[account];
         let known = &self.sim.checker.known;
         let live: Vec<_> = self.sim.checker.live.iter().filter(|call| known[call].account == account).collect();
         let picked = pick.checked_rem(live.len() as u64).and_then(|at| usize::try_from(at).ok());
         if let Some(call) = picked.and_then(|at| live.get(at)).map(|call| **call) {
-            self.actors.panic_call(call);
+            self.actors.arm(Subject::Call(call), at_next(point));
             self.sim.checker.panicked.insert(call);
         }
     }
@@ -553,6 +559,11 @@ async fn subscribe(actors: Actors, account: AccountKey, after: EventCursor, log:
     while let Some(item) = events.next().await {
         tell(&log, Heard::Event(account, item));
     }
+}
+
+/// Once, at whatever comes next.
+const fn at_next(point: FaultPoint) -> Fault {
+    Fault { point, kind: None, times: 1 }
 }
 
 const fn over(connection: ConnectionId, peer: std::net::SocketAddr) -> Flow {
