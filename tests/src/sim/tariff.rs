@@ -11,10 +11,9 @@ pub fn price(terms: &RateTerms, talk: Duration) -> Micros {
     if seconds < u128::from(terms.grace_s) {
         return Micros::ZERO;
     }
-    let mut billed = u128::from(terms.minimum_s);
-    while billed < seconds {
-        billed += u128::from(terms.increment_s.max(1));
-    }
+    let (minimum, increment) = (u128::from(terms.minimum_s), u128::from(terms.increment_s.max(1)));
+    let steps = seconds.saturating_sub(minimum).div_ceil(increment);
+    let billed = minimum + steps * increment;
     let per_minute = u128::try_from(terms.per_minute.0).unwrap_or(0);
     // Nano-units a minute times seconds, over 60 seconds and 1,000 nano-units.
     let micros = (per_minute * billed).div_ceil(60 * 1_000);
