@@ -167,8 +167,8 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
     let (first, mut last) = end(cdr, seen, leg, answered, known)?;
-    // A CANCEL that came to another process than its INVITE has ended nothing.
-    let elsewhere = |cancelled: Mono| known.crashes.iter().any(|crash| *crash >= answered && *crash <= cancelled);
+    // A CANCEL behind the answer ends a call only in the process that has both.
+    let elsewhere = |cancelled: Mono| cancelled >= answered && known.crashes.iter().any(|crash| *crash >= answered);
     if seen.cancelled.is_some_and(elsewhere) {
         last = Mono(u64::MAX);
     }
