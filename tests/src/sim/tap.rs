@@ -221,7 +221,7 @@ impl Tap {
                 None
             }
             Method::Invite if !to_carrier && is_success_of_invite(message) => {
-                let call = call?;
+                let call = call.or_else(|| self.told_for_the_first_time(message))?;
                 self.a_legs.insert((call_id.into(), tag(message.to_tag())), call);
                 self.open.insert(call);
                 let seen = self.calls.entry(call).or_default();
@@ -249,6 +249,13 @@ impl Tap {
             }
             _ => None,
         }
+    }
+
+    /// The call of a 200 that nobody has sent yet: after a restart it waits for the phone to come back.
+    fn told_for_the_first_time(&self, answer: &Message) -> Option<CallId> {
+        let known = self.a_legs.contains_key(&(answer.call_id().into(), tag(answer.to_tag())));
+        let number = self.dialled.get(answer.call_id()).filter(|_| !known)?;
+        self.newest.get(number).copied()
     }
 
     fn b_leg(&mut self, call_id: &str) -> Option<&mut BLeg> {
