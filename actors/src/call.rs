@@ -24,7 +24,7 @@ use crate::faults::FaultPoint;
 use crate::poison::{About, Subject, Work};
 use crate::trunk::Channel;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
-use protocol::{Action, Ask, Input, Reply, TakenUp};
+use protocol::{Action, Ask, Input, Reply, TakenUp, answered_dialogs};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::id::{AccountKey, CallId};
@@ -118,6 +118,12 @@ impl Actor for CallActor {
         if registered.await.is_err() {
             me.stop(None);
             return Ok(());
+        }
+        if let Start::Resume(taken, _) = &start {
+            // Before anything can fail: whoever hangs up for this actor hangs up legs that are known.
+            for (leg, checkpoint) in answered_dialogs(&taken.live) {
+                let _ = self.ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
+            }
         }
         let now = self.ctx.now();
         let begin = Work { kind: "begin", about: About::Call(self.call, 0) };

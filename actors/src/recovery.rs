@@ -4,6 +4,7 @@
 use crate::account::AccountMsg;
 use crate::account::settle::CallEnd;
 use crate::call::machine::ASK_LIMIT;
+use crate::call::protocol::answered_dialogs;
 use crate::call::{Start, service_failure};
 use crate::context::Context;
 use futures_util::StreamExt as _;
@@ -98,12 +99,12 @@ async fn take_up(
         let call = TakeBack { leg, checkpoint, invite: None, retry_after_s };
         let _ = ctx.legs.send(LegCommand::TakeBack(Box::new(call))).await;
     }
-    let b_leg = live.attempt.as_ref().map(|attempt| (LegId::b(call, attempt.number), &live.b_leg));
-    for (leg, checkpoint) in b_leg.into_iter().chain([(LegId::a(call), &live.a_leg)]) {
-        // An answered leg can only be hung up by whoever knows its dialog.
-        if let Some(checkpoint) = checkpoint.clone().filter(|_| live.answered.is_some()) {
-            let _ = ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
-        }
+    // An answered leg can only be hung up by whoever knows its dialog.
+    for (leg, checkpoint) in answered_dialogs(live) {
+        let _ = ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
+    }
+    let attempt = live.attempt.as_ref().map(|attempt| LegId::b(call, attempt.number));
+    for leg in attempt.into_iter().chain([LegId::a(call)]) {
         let _ = ctx.legs.send(LegCommand::HangUp { leg, cause: HangupCause::ServiceFailure }).await;
     }
     // The end of a call that cannot be taken up is unknown: it is billed to its last proof of life.

@@ -30,7 +30,7 @@ use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{CallEnd, Settled};
 use schema::call::{Attempt, Hangup, HangupSide, LegSide, RefusalCode};
 use schema::id::CallId;
-use schema::leg::{Checkpoint, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
+use schema::leg::{HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
 use schema::number::Presentation;
 use schema::time::{Mono, Now};
 use std::collections::VecDeque;
@@ -127,8 +127,10 @@ impl CallCore {
         (core, vec![Action::Ask(Ask::Authorize(Box::new(request)))])
     }
 
-    /// A call after a restart. An answered one goes on: the actions resume both dialogs and ask both sides whether they are
-    /// still there. Another one ends.
+    /// A call after a restart. An answered one, whose dialogs are resumed ([`answered_dialogs`]), goes on: the actions ask both
+    /// sides whether they are still there. Another one ends.
+    ///
+    /// [`answered_dialogs`]: super::protocol::answered_dialogs
     #[must_use]
     pub fn resume(taken: TakenUp, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
         let Some(talk) = taken.talk else { return Self::take_back(taken, retry_after_s, now) };
@@ -149,9 +151,6 @@ impl CallCore {
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);
         let mut core = Self::new(call, State::Talking(talking), 0);
         core.arm_talking();
-        let resume = |leg, checkpoint: Option<Checkpoint>| {
-            checkpoint.map(|checkpoint| Action::Leg(LegCommand::Resume { leg, checkpoint }))
-        };
         // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and its ACK answers.
         let ask_caller = if talk < UNCONFIRMED_MAX {
             let sdp = taken.live.answer_sdp.as_ref().map(|sdp| Sdp::new(sdp.expose().as_str().into()));
@@ -159,9 +158,7 @@ impl CallCore {
         } else {
             LegCommand::Probe { leg: a_leg }
         };
-        let legs = resume(a_leg, taken.live.a_leg).into_iter().chain(resume(b_leg, taken.live.b_leg));
-        let asked = [ask_caller, LegCommand::Probe { leg: b_leg }].map(Action::Leg);
-        (core, legs.chain(asked).collect())
+        (core, vec![Action::Leg(ask_caller), Action::Leg(LegCommand::Probe { leg: b_leg })])
     }
 
     /// A call that was not answered when the process before ended: its caller is refused, its attempt cancelled, and what the

@@ -4,7 +4,7 @@ use crate::account::authorize::{Authorized, CallRequest, Funding, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
 use schema::call::{Call, LegSide, LiveCall};
-use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent};
+use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId};
 use schema::number::Presentation;
 use schema::time::Now;
 use std::time::Duration;
@@ -103,4 +103,13 @@ pub struct TakenUp {
     pub talk: Option<Duration>,
     /// Of a call that was not answered: the permission of its running attempt.
     pub grant: Option<Grant>,
+}
+
+/// The dialogs of an answered call as they are stored; none of another call.
+pub fn answered_dialogs(live: &LiveCall) -> impl Iterator<Item = (LegId, Checkpoint)> {
+    let call = live.call.id;
+    let attempt = live.attempt.as_ref().map_or(1, |attempt| attempt.number);
+    let legs = [(LegId::a(call), &live.a_leg), (LegId::b(call, attempt), &live.b_leg)];
+    let is_answered = live.answered.is_some();
+    legs.into_iter().filter_map(move |(leg, checkpoint)| Some((leg, checkpoint.clone().filter(|_| is_answered)?)))
 }
