@@ -443,6 +443,8 @@ fn words(command: &LegCommand) -> Option<String> {
         LegCommand::Resume { leg: to, .. } => format!("resume {}", leg(to)),
         LegCommand::Settled { .. } => return None,
         LegCommand::Probe { leg: to } => format!("probe {}", leg(to)),
+        LegCommand::Offer { leg: to, .. } => format!("offer {}", leg(to)),
+        LegCommand::AnswerOffer { leg: to, .. } => format!("answer {}", leg(to)),
         LegCommand::TakeBack(call) => {
             let invite = call.invite.as_ref().map_or_else(String::new, |invite| format!(" and {}", leg(&invite.leg)));
             format!("take back {}{invite}", leg(&call.leg))

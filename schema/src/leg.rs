@@ -8,6 +8,8 @@
 //!                                       Answered ─►  (both legs' checkpoints are committed)
 //!   Accept  ◄──────────────────── ►     Confirm  (ACK)
 //!   Confirmed ─►
+//!   Offered ─►                     ◄──── Offer (hold, another codec; either leg may begin)
+//!   AnswerOffer  ◄────────────────      OfferAnswered ─►
 //!   Ended ─► / ◄─ HangUp                Ended ─► / ◄─ HangUp
 //! ```
 
@@ -157,6 +159,22 @@ pub enum LegEvent {
         /// Which.
         leg: LegId,
     },
+    /// The far end of an answered leg wants another session: a re-INVITE or UPDATE (RFC 3261 §14, RFC 3311). It is answered by
+    /// [`LegCommand::AnswerOffer`], or by 504 when that does not come in time.
+    Offered {
+        /// Which.
+        leg: LegId,
+        /// Its offer.
+        offer: Sdp,
+    },
+    /// What became of a [`LegCommand::Offer`]; told once for each.
+    OfferAnswered {
+        /// Which.
+        leg: LegId,
+        /// The answer, or the status of the refusal, 400 to 699; 504 when nothing came in time. After a refusal the session is
+        /// as it was.
+        answer: Result<Sdp, u16>,
+    },
     /// The dialog's durable state changed (target, session description or session timer).
     Checkpointed {
         /// Which.
@@ -179,6 +197,8 @@ impl LegEvent {
             | Self::Cancelled { leg }
             | Self::Ended { leg, .. }
             | Self::Alive { leg }
+            | Self::Offered { leg, .. }
+            | Self::OfferAnswered { leg, .. }
             | Self::Checkpointed { leg, .. } => *leg,
         }
     }
@@ -348,6 +368,20 @@ pub enum LegCommand {
     Probe {
         /// Which.
         leg: LegId,
+    },
+    /// Offer another session to the far end of an answered leg; [`LegEvent::OfferAnswered`] tells.
+    Offer {
+        /// Which.
+        leg: LegId,
+        /// The offer; rewritten as the first one is.
+        offer: Sdp,
+    },
+    /// Answer what [`LegEvent::Offered`] told. Nothing happens when nobody waits for it any more.
+    AnswerOffer {
+        /// Which.
+        leg: LegId,
+        /// The answer, rewritten as the first one is, or the status with which the other leg refused.
+        answer: Result<Sdp, u16>,
     },
     /// End a call that was not answered when the process before this one ended.
     TakeBack(Box<TakeBack>),

@@ -2,7 +2,8 @@
 //! of its own, so the simulator runs the same code as the SIP thread.
 //!
 //! What a request meets on its way in: transactions (`exchange.rs`), then dialogs (`in_dialog.rs`), then by its method an
-//! INVITE (`authenticate.rs`, `incoming.rs`), REGISTER (`register.rs`) or OPTIONS. Outgoing legs are in `outgoing.rs`.
+//! INVITE (`authenticate.rs`, `incoming.rs`), REGISTER (`register.rs`) or OPTIONS. Outgoing legs are in `outgoing.rs`, changes of a
+//! session that is up in `offer.rs`.
 
 mod authenticate;
 mod config;
@@ -15,6 +16,7 @@ mod incoming;
 mod leg;
 mod liveness;
 mod matching;
+mod offer;
 mod outgoing;
 mod probe;
 mod register;
@@ -221,6 +223,8 @@ impl Core {
             LegCommand::Resume { leg, checkpoint } => self.resume(leg, &checkpoint, now),
             LegCommand::Settled { call } => self.answer_byes(call, now),
             LegCommand::Probe { leg } => self.probe_leg(leg, now),
+            LegCommand::Offer { leg, offer } => self.offer(leg, &offer, now),
+            LegCommand::AnswerOffer { leg, answer } => self.answer_offer(leg, answer, now),
             LegCommand::TakeBack(call) => self.take_back(*call, now),
         }
     }

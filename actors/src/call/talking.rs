@@ -8,7 +8,7 @@ use crate::account::authorize::Funding;
 use crate::account::holds::{CUTOFF_LEAD, renewal_lead};
 use crate::account::settle::{CallEnd, Renewed};
 use schema::call::LegSide;
-use schema::leg::{EndCause, HangupCause, LegEvent, LegId};
+use schema::leg::{EndCause, HangupCause, LegCommand, LegEvent, LegId};
 use schema::time::{Mono, Now};
 use schema::wrong::{self, Wrong};
 use std::time::Duration;
@@ -77,6 +77,14 @@ impl Talking {
         self.seen.filter(|_| !self.doubt.any())
     }
 
+    /// The leg at the other side of this one.
+    const fn other(&self, leg: LegId) -> LegId {
+        match leg.side {
+            LegSide::A => self.b_leg,
+            LegSide::B => LegId::a(leg.call),
+        }
+    }
+
     pub(super) const fn is_at_limit(&self) -> bool {
         self.funding.paid_s >= self.funding.limit_s
     }
@@ -87,8 +95,7 @@ impl CallCore {
         match event {
             LegEvent::Ended { leg, cause } if leg.side == LegSide::A || leg == talking.b_leg => {
                 // C4: whichever leg ends, the other is ended.
-                let other = if leg.side == LegSide::A { talking.b_leg } else { LegId::a(self.call) };
-                actions.push(hang_up(other, HangupCause::OtherLeg));
+                actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
                 // When a leg was lost is unknown: the call is billed to the last moment at which it was there.
                 let at = if cause == EndCause::Lost { talking.proof() } else { Some(now) };
                 let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
@@ -117,6 +124,15 @@ impl CallCore {
             }
             LegEvent::Checkpointed { leg, checkpoint } if leg.side == LegSide::A || leg == talking.b_leg => {
                 actions.push(Action::Keep(leg.side, checkpoint));
+                self.state = State::Talking(talking);
+            }
+            // Sessions are the legs' business: what one wants and the other says to it pass by.
+            LegEvent::Offered { leg, offer } if leg.side == LegSide::A || leg == talking.b_leg => {
+                actions.push(Action::Leg(LegCommand::Offer { leg: talking.other(leg), offer }));
+                self.state = State::Talking(talking);
+            }
+            LegEvent::OfferAnswered { leg, answer } if leg.side == LegSide::A || leg == talking.b_leg => {
+                actions.push(Action::Leg(LegCommand::AnswerOffer { leg: talking.other(leg), answer }));
                 self.state = State::Talking(talking);
             }
             LegEvent::Answered { leg, .. } if leg != talking.b_leg => {

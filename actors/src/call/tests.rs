@@ -264,3 +264,20 @@ fn settling_is_asked_again_until_it_is_answered() {
     assert!(phone.core.is_over());
     assert_eq!(phone.said().iter().filter(|s| *s == "settle?").count(), 6);
 }
+
+#[test]
+fn what_one_leg_offers_the_other_is_asked_and_its_answer_told() {
+    let mut phone = Phone::talking(60);
+    let sdp = |text: &str| schema::leg::Sdp::new(text.into());
+    phone.leg(LegEvent::Offered { leg: a(), offer: sdp("hold") });
+    phone.leg(LegEvent::OfferAnswered { leg: b(1), answer: Ok(sdp("held")) });
+    phone.leg(LegEvent::Offered { leg: b(1), offer: sdp("codec") });
+    phone.leg(LegEvent::OfferAnswered { leg: a(), answer: Err(488) });
+    assert_eq!(phone.said(), ["offer b1 hold", "answer a Ok(\"held\")", "offer a codec", "answer b1 Err(488)"]);
+    // Of an attempt that lost nothing passes, nor of a call that is over; no timer is moved.
+    phone.leg(LegEvent::Offered { leg: b(2), offer: sdp("x") });
+    assert_eq!((phone.said(), phone.due_in_ms()), (vec![], Some(40_000)));
+    phone.leg(LegEvent::Ended { leg: a(), cause: EndCause::Bye { q850: None } });
+    phone.leg(LegEvent::Offered { leg: b(1), offer: sdp("x") }).settled();
+    assert_eq!(phone.said(), ["hang up b1 OtherLeg", "settle?", "finish"]);
+}

@@ -128,7 +128,10 @@ impl Core {
 
     /// The leg is over; its dialog answers repeated BYEs for a while.
     pub(super) fn forget_leg(&mut self, id: LegId, now: Now) -> Option<Leg> {
-        let leg = self.legs.remove(&id)?;
+        let mut leg = self.legs.remove(&id)?;
+        if let Some(change) = leg.change.take() {
+            self.drop_change(change, now);
+        }
         let key = leg.dialog.key();
         self.dialogs.remove(&key);
         if let Some(phone) = &leg.phone {

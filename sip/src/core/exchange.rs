@@ -66,6 +66,8 @@ pub(super) enum Owner {
     Probe(TrunkId),
     /// A probe in the dialog of this leg.
     Pulse(LegId),
+    /// A re-INVITE in the dialog of this leg.
+    Offer(LegId),
     /// The BYE of a leg that was not known to be there: it shows when the leg ended.
     Bye(LegId),
     /// Nobody waits for its outcome: CANCEL, the BYE of a leg that is gone.
@@ -409,6 +411,7 @@ impl Core {
             match owner {
                 // The phone is asked again when it comes back.
                 Owner::Pulse(leg) => self.pulse_lost_its_way(leg, now),
+                Owner::Offer(leg) => self.on_offer_unanswered(leg, 480, now),
                 Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
                 Owner::Leg(_) | Owner::Probe(_) | Owner::Nobody => {}
             }
@@ -425,11 +428,23 @@ impl Core {
         self.clients.remove(&client_key(branch, &Method::Invite));
     }
 
+    /// Nobody wants the answer to this INVITE any more: it is waited for no longer than 64·T1.
+    pub(super) fn limit_client(&mut self, branch: &str, now: Now) {
+        let key = client_key(branch, &Method::Invite);
+        if let Some(exchange) = self.clients.get_mut(&key)
+            && let ClientMachine::Invite(machine) = &mut exchange.machine
+        {
+            machine.limit(now.mono);
+            self.after_client(&key, &[], None, now);
+        }
+    }
+
     fn on_answer(&mut self, flow: Flow, owner: Owner, response: &Message, now: Now) {
         match owner {
             Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
             Owner::Probe(trunk) => self.on_probe_answer(trunk),
             Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
+            Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
             Owner::Nobody => {}
         }
@@ -440,6 +455,7 @@ impl Core {
             Owner::Leg(leg) => self.on_invite_unanswered(leg, status, now),
             Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
             Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
+            Owner::Offer(leg) => self.on_offer_unanswered(leg, status, now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
             Owner::Nobody => {}
         }

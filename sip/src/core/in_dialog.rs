@@ -1,8 +1,7 @@
 //! Requests of the other side within a dialog.
 
 use super::exchange::reply_flow;
-use super::incoming::with_sdp;
-use super::leg::{Answer, Pending200, Stage};
+use super::leg::Stage;
 use super::matching::ServerKey;
 use super::outgoing::q850_of;
 use super::timers::Timer;
@@ -10,9 +9,6 @@ use super::{Core, dispatch::ALLOW};
 use crate::dialog::DialogKey;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder};
-use crate::sdp::Description;
-use crate::transaction::{GIVE_UP, Repetition, T2};
-use bytes::Bytes;
 use schema::id::{CallId, CredentialId};
 use schema::leg::{EndCause, LegEvent, LegId};
 use schema::time::Now;
@@ -103,7 +99,7 @@ impl Core {
     }
 
     /// An answer without a new To-tag: the request has ours.
-    fn answer_in_dialog(&mut self, flow: Flow, request: &Message, status: u16, now: Now) {
+    pub(super) fn answer_in_dialog(&mut self, flow: Flow, request: &Message, status: u16, now: Now) {
         let response = ResponseBuilder::to_request(request, status, None).header(HeaderName::Allow, &ALLOW);
         self.answer(flow, request, response, now);
     }
@@ -162,71 +158,8 @@ impl Core {
         }
     }
 
-    /// A re-INVITE or UPDATE. One that changes nothing refreshes the session; one that changes something is refused, and the
-    /// session goes on as it was.
-    fn on_offer(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
-        if !request.body().is_empty() && !request.has_sdp() {
-            let response = self.unsupported_body(request);
-            return self.answer(flow, request, response, now);
-        }
-        let Some(leg) = self.legs.get(&id) else { return };
-        if !leg.is_up() {
-            return self.answer_in_dialog(flow, request, 491, now);
-        }
-        let is_unchanged =
-            request.body().is_empty() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, request.body()));
-        if !is_unchanged {
-            return self.answer_in_dialog(flow, request, 488, now);
-        }
-        let is_invite = *request.method() == Method::Invite;
-        let body = (is_invite || request.has_sdp()).then(|| self.session(id)).flatten();
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        let response = ResponseBuilder::to_request(request, 200, None)
-            .record_route()
-            .contact(&leg.contact)
-            .header(HeaderName::Allow, &ALLOW);
-        let response = with_sdp(response, body);
-        let has_moved = leg.dialog.refresh_target(request);
-        if is_invite {
-            self.accept_refresh(flow, id, request, response, now);
-        } else {
-            self.answer(flow, request, response, now);
-        }
-        if has_moved {
-            self.tell_checkpoint(id, now);
-        }
-    }
-
-    fn accept_refresh(&mut self, flow: Flow, id: LegId, request: &Message, response: ResponseBuilder, now: Now) {
-        let (key, Ok(bytes)) = (ServerKey::of(request, request.method()), response.build()) else { return };
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.ok = Some(Pending200 {
-            bytes: bytes.clone(),
-            flow: reply_flow(flow, request),
-            cseq: request.cseq().0,
-            kind: Answer::Refresh,
-            repeat: Repetition::from(now.mono, T2),
-            give_up: now.mono + GIVE_UP,
-        });
-        self.open_server(&key, flow, request);
-        self.respond_bytes(&key, bytes, now);
-        self.arm_leg(id);
-    }
-
-    /// Our session description on a leg as it stands. After a restart that of an A-leg is made again out of what the other
-    /// side of the call sent.
-    fn session(&mut self, id: LegId) -> Option<Bytes> {
-        if let Some(known) = &self.legs.get(&id)?.local_sdp {
-            return Some(known.clone());
-        }
-        let of_the_call = self.legs.range(LegId::a(id.call)..=LegId::b(id.call, u8::MAX));
-        let theirs = of_the_call.filter(|(other, _)| **other != id).find_map(|(_, leg)| leg.remote_sdp.clone())?;
-        let description = Description::parse(&theirs).ok()?;
-        self.write_session(id, &description)
-    }
-
     /// Target, address or session have changed: what is stored of the leg is renewed.
-    fn tell_checkpoint(&mut self, id: LegId, now: Now) {
+    pub(super) fn tell_checkpoint(&mut self, id: LegId, now: Now) {
         if let Some(leg) = self.legs.get(&id).filter(|leg| matches!(leg.stage, Stage::Up)) {
             let checkpoint = leg.checkpoint(now.wall);
             self.tell(LegEvent::Checkpointed { leg: id, checkpoint }, now);
@@ -237,13 +170,4 @@ impl Core {
 /// Call-ID and our tag, as a peer's request names them.
 fn key_of(request: &Message) -> DialogKey {
     (request.call_id().into(), request.to_tag().unwrap_or_default().into())
-}
-
-/// Whether two session descriptions differ in nothing but their version.
-fn same_media(one: &[u8], other: &[u8]) -> bool {
-    let lines = |text: &[u8]| -> Vec<Vec<u8>> {
-        let all = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        all.filter(|line| !line.is_empty() && !line.starts_with(b"o=")).map(<[u8]>::to_vec).collect()
-    };
-    lines(one) == lines(other)
 }

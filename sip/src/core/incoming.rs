@@ -4,6 +4,7 @@ use super::exchange::{Way, reply_flow};
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
 use super::matching::{ServerKey, merge_key};
+use super::offer::{Change, Pace};
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::Dialog;
@@ -123,6 +124,8 @@ impl Core {
             local_sdp: None,
             remote_sdp: Some(invite.body().clone()),
             ok: None,
+            change: None,
+            pace: Pace::default(),
             ack: None,
             hang_up: None,
             unconfirmed: None,
@@ -251,14 +254,13 @@ impl Core {
         if leg.dialog.remote.tag() != ack.from_tag() || leg.ok.as_ref().is_none_or(|ok| ok.cseq != ack.cseq().0) {
             return;
         }
-        let first = leg.ok.take().is_some_and(|ok| ok.kind != Answer::Refresh);
+        let Some(ok) = leg.ok.take() else { return };
         let hang_up = leg.hang_up.take();
-        if ack.has_sdp() {
-            leg.remote_sdp = Some(ack.body().clone());
-        }
-        if first {
+        if ok.kind != Answer::Refresh {
             self.tell(LegEvent::Confirmed { leg: id }, now);
             self.heard(id, now);
+        } else if ok.offers {
+            self.on_answer_in_ack(id, ack, now);
         }
         if let Some(cause) = hang_up {
             self.end_up(id, cause, now);
@@ -268,6 +270,10 @@ impl Core {
     pub(super) fn leg_time(&mut self, id: LegId, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return self.parked_time(id, now) };
         leg.armed = None;
+        if leg.change.as_ref().and_then(Change::next_time).is_some_and(|at| at <= now.mono) {
+            self.change_time(id, now);
+        }
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         if let Some(ok) = &mut leg.ok {
             if ok.give_up <= now.mono {
                 return self.unacknowledged(id, now);

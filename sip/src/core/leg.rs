@@ -3,11 +3,12 @@
 use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
+use super::offer::{Change, Pace};
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Malformed, Message, NameAddr};
 use crate::sdp::Origin;
-use crate::transaction::{GIVE_UP, Repetition, T2};
+use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
 use schema::id::CredentialId;
 use schema::leg::{Checkpoint, HangupCause};
@@ -54,6 +55,8 @@ pub(super) struct Pending200 {
     pub(super) flow: Flow,
     pub(super) cseq: u32,
     pub(super) kind: Answer,
+    /// It holds an offer, since the INVITE had none: its ACK holds the answer.
+    pub(super) offers: bool,
     pub(super) repeat: Repetition,
     pub(super) give_up: Mono,
 }
@@ -65,13 +68,14 @@ pub(super) enum Answer {
     First,
     /// The same, sent again after a restart: that no ACK comes proves nothing.
     Again,
-    /// Of a refresh.
+    /// Of a re-INVITE.
     Refresh,
 }
 
 impl Pending200 {
     pub(super) fn first(bytes: Bytes, flow: Flow, cseq: u32, now: Mono) -> Self {
-        Self { bytes, flow, cseq, kind: Answer::First, repeat: Repetition::from(now, T2), give_up: now + GIVE_UP }
+        let repeat = Repetition::from(now, T2);
+        Self { bytes, flow, cseq, kind: Answer::First, offers: false, repeat, give_up: now + GIVE_UP }
     }
 }
 
@@ -99,6 +103,9 @@ pub(super) struct Leg {
     pub(super) local_sdp: Option<Bytes>,
     pub(super) remote_sdp: Option<Bytes>,
     pub(super) ok: Option<Pending200>,
+    /// The change of the session that is under way.
+    pub(super) change: Option<Change>,
+    pub(super) pace: Pace,
     /// The ACK of their 200, for its repetitions.
     pub(super) ack: Option<Bytes>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
@@ -115,7 +122,7 @@ impl Leg {
         let ok = self.ok.as_ref().map(|ok| ok.repeat.at().min(ok.give_up));
         match &self.stage {
             Stage::Outgoing(outgoing) => Some(outgoing.until),
-            _ => ok.or_else(|| self.pulse.next_time()),
+            _ => earliest(self.change.as_ref().and_then(Change::next_time), ok.or_else(|| self.pulse.next_time())),
         }
     }
 
@@ -196,6 +203,8 @@ impl Leg {
             }),
             origin: stored.origin,
             ok: None,
+            change: None,
+            pace: Pace::default(),
             ack: None,
             hang_up: None,
             unconfirmed: stored.invite,

@@ -144,7 +144,7 @@ impl Core {
     }
 
     /// The far end is gone. Whoever may still believe in the call is sent a BYE.
-    fn lost(&mut self, id: LegId, may_listen: bool, now: Now) {
+    pub(super) fn lost(&mut self, id: LegId, may_listen: bool, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.pulse.in_doubt = false;
         if may_listen {

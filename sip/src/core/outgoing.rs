@@ -5,11 +5,13 @@ use super::exchange::{Owner, Way};
 use super::incoming::sdp_of;
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
+use super::offer::Pace;
 use crate::dialog::Dialog;
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
 use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
+use bytes::Bytes;
 use schema::carrier::GatewayTransport;
 use schema::entropy::Entropy;
 use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId};
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 /// Host of an anonymous From (RFC 3323 §4.1.1.3).
 const ANONYMOUS: &str = "anonymous.invalid";
+/// What we do within a dialog that we began, for Allow.
+pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE";
 
 impl Core {
     /// Begins an outgoing leg.
@@ -58,13 +62,13 @@ impl Core {
             .call_id(&dialog.call_id)
             .cseq(invite.ids.cseq)
             .contact(&contact)
-            .header(HeaderName::Allow, &"INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE");
+            .header(HeaderName::Allow, &ALLOW_IN_DIALOG);
         request = self.with_privacy(request, invite)?;
         let mut local_sdp = None;
         if let Some(offer) = &invite.offer {
             let description = Description::parse(offer.expose().as_bytes()).map_err(|_| Malformed)?;
             let ours = description.rewrite(origin, self.config.sdp_address, |_, _| sdp::Placement::AsGiven);
-            local_sdp = Some(bytes::Bytes::from(ours));
+            local_sdp = Some(Bytes::from(ours));
             request = request.body(sdp::CONTENT_TYPE, local_sdp.clone().unwrap_or_default());
         }
         let owner = Owner::Leg(invite.leg);
@@ -88,6 +92,8 @@ impl Core {
             local_sdp,
             remote_sdp: None,
             ok: None,
+            change: None,
+            pace: Pace::default(),
             ack: None,
             hang_up: None,
             unconfirmed: None,
@@ -282,13 +288,19 @@ impl Core {
     }
 
     pub(super) fn acknowledge(&mut self, id: LegId, cseq: u32) {
-        let Some(way) = self.legs.get(&id).map(|leg| leg.way) else { return };
-        let Some(via) = self.via(way.protocol(), None) else { return };
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        if let Ok(bytes) = leg.dialog.ack(cseq, &via).build() {
-            leg.ack = Some(bytes.clone());
-            self.send(way, bytes);
+        let ack = self.send_ack(id, cseq);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.ack = ack;
         }
+    }
+
+    /// Acknowledges the 200 to our INVITE of this CSeq.
+    pub(super) fn send_ack(&mut self, id: LegId, cseq: u32) -> Option<Bytes> {
+        let way = self.legs.get(&id)?.way;
+        let via = self.via(way.protocol(), None)?;
+        let ack = self.legs.get(&id)?.dialog.ack(cseq, &via).build().ok()?;
+        self.send(way, ack.clone());
+        Some(ack)
     }
 
     /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
@@ -328,7 +340,7 @@ impl Core {
     }
 
     /// ACK and BYE for a 200 whose leg is gone.
-    fn end_stray(&mut self, way: Way, response: &Message, now: Now) {
+    pub(super) fn end_stray(&mut self, way: Way, response: &Message, now: Now) {
         let Some(contact) = response.contacts().into_iter().next() else { return };
         let mut routes = response.record_routes();
         routes.reverse();

@@ -25,7 +25,10 @@ pub(crate) enum InviteClient {
         give_up: Mono,
     },
     /// A provisional response came.
-    Proceeding,
+    Proceeding {
+        /// Gives up then, when its user set a limit.
+        until: Option<Mono>,
+    },
     /// A failure came and was acknowledged; repetitions of it are acknowledged until timer D.
     Completed {
         /// Timer D.
@@ -48,15 +51,16 @@ impl InviteClient {
     /// A response of this status came.
     pub(crate) fn on_response(&mut self, status: u16, reliable: bool, now: Mono) -> &'static [Step] {
         match (&*self, status) {
-            (Self::Calling { .. } | Self::Proceeding, 100..=199) => {
-                *self = Self::Proceeding;
+            (Self::Calling { .. }, 100..=199) => {
+                *self = Self::Proceeding { until: None };
                 &[Step::Deliver]
             }
-            (Self::Calling { .. } | Self::Proceeding, 200..=299) => {
+            (Self::Proceeding { .. }, 100..=199) => &[Step::Deliver],
+            (Self::Calling { .. } | Self::Proceeding { .. }, 200..=299) => {
                 *self = Self::Accepted { until: now + TIMER_M };
                 &[Step::Deliver]
             }
-            (Self::Calling { .. } | Self::Proceeding, _) => {
+            (Self::Calling { .. } | Self::Proceeding { .. }, _) => {
                 let wait = if reliable { std::time::Duration::ZERO } else { TIMER_D };
                 *self = Self::Completed { until: now + wait };
                 &[Step::Ack, Step::Deliver]
@@ -67,10 +71,18 @@ impl InviteClient {
         }
     }
 
+    /// Its user does not want it any more: a final response is waited for as long as for that to a CANCEL (RFC 3261 §9.1).
+    pub(crate) fn limit(&mut self, now: Mono) {
+        if matches!(self, Self::Calling { .. } | Self::Proceeding { until: None }) {
+            *self = Self::Proceeding { until: Some(now + GIVE_UP) };
+        }
+    }
+
     /// Time passed.
     pub(crate) fn on_time(&mut self, now: Mono) -> &'static [Step] {
         match self {
             Self::Calling { give_up, .. } if *give_up <= now => &[Step::TimedOut, Step::Terminate],
+            Self::Proceeding { until: Some(until) } if *until <= now => &[Step::TimedOut, Step::Terminate],
             Self::Completed { until } | Self::Accepted { until } if *until <= now => &[Step::Terminate],
             Self::Calling { repeat, .. } => Repetition::steps(repeat, now),
             _ => &[],
@@ -81,7 +93,7 @@ impl InviteClient {
     pub(crate) fn next_time(&self) -> Option<Mono> {
         match self {
             Self::Calling { repeat, give_up } => earliest(repeat.map(|r| r.at()), Some(*give_up)),
-            Self::Proceeding => None,
+            Self::Proceeding { until } => *until,
             Self::Completed { until } | Self::Accepted { until } => Some(*until),
         }
     }

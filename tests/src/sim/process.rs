@@ -590,7 +590,9 @@ fn call_of(command: &LegCommand) -> CallId {
         | LegCommand::Confirm { leg }
         | LegCommand::HangUp { leg, .. }
         | LegCommand::Resume { leg, .. }
-        | LegCommand::Probe { leg } => leg.call,
+        | LegCommand::Probe { leg }
+        | LegCommand::Offer { leg, .. }
+        | LegCommand::AnswerOffer { leg, .. } => leg.call,
         LegCommand::TakeBack(call) => call.leg.call,
         LegCommand::Settled { call } => *call,
     }
@@ -607,6 +609,8 @@ fn name_of(command: &LegCommand) -> String {
         LegCommand::Resume { leg, .. } => format!("resume {:?}{}", leg.side, leg.attempt),
         LegCommand::Settled { .. } => "settled".to_owned(),
         LegCommand::Probe { leg } => format!("probe {:?}{}", leg.side, leg.attempt),
+        LegCommand::Offer { leg, .. } => format!("offer {:?}{}", leg.side, leg.attempt),
+        LegCommand::AnswerOffer { leg, .. } => format!("answer {:?}{}", leg.side, leg.attempt),
         LegCommand::TakeBack(_) => "take back".to_owned(),
     }
 }
@@ -621,6 +625,8 @@ const fn event_name(event: &LegEvent) -> &'static str {
         LegEvent::Cancelled { .. } => "cancelled",
         LegEvent::Ended { .. } => "ended",
         LegEvent::Alive { .. } => "alive",
+        LegEvent::Offered { .. } => "offered",
+        LegEvent::OfferAnswered { .. } => "offer answered",
         LegEvent::Checkpointed { .. } => "checkpointed",
     }
 }

@@ -154,6 +154,10 @@ impl Phone {
                 Action::Leg(LegCommand::Resume { leg: to, .. }) => format!("resume {}", leg(to)),
                 Action::Leg(LegCommand::Settled { .. }) => "settled".into(),
                 Action::Leg(LegCommand::Probe { leg: to }) => format!("probe {}", leg(to)),
+                Action::Leg(LegCommand::Offer { leg: to, offer }) => format!("offer {} {}", leg(to), offer.expose()),
+                Action::Leg(LegCommand::AnswerOffer { leg: to, answer }) => {
+                    format!("answer {} {:?}", leg(to), answer.as_ref().map(|sdp| sdp.expose()))
+                }
                 Action::Leg(LegCommand::TakeBack(call)) => {
                     let invite = call.invite.map_or_else(String::new, |invite| format!(" and {}", leg(invite.leg)));
                     format!("take back {}{invite}", leg(call.leg))

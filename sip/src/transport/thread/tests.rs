@@ -35,6 +35,7 @@ fn any_port() -> SocketAddr {
 fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> {
     let a = |leg: LegId| LegId::a(leg.call);
     let b = |leg: LegId| LegId::b(leg.call, 1);
+    let other = |leg: LegId| if leg == a(leg) { b(leg) } else { a(leg) };
     match event {
         LegEvent::Invited(invited) => {
             let number = E164::parse(invited.dialled.expose()).expect("the phone dials E.164");
@@ -66,9 +67,10 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
         }
         LegEvent::Cancelled { leg } => vec![LegCommand::HangUp { leg: b(leg), cause: HangupCause::Cancelled }],
         LegEvent::Ended { leg, .. } => {
-            let other = if leg == a(leg) { b(leg) } else { a(leg) };
-            vec![LegCommand::HangUp { leg: other, cause: HangupCause::OtherLeg }]
+            vec![LegCommand::HangUp { leg: other(leg), cause: HangupCause::OtherLeg }]
         }
+        LegEvent::Offered { leg, offer } => vec![LegCommand::Offer { leg: other(leg), offer }],
+        LegEvent::OfferAnswered { leg, answer } => vec![LegCommand::AnswerOffer { leg: other(leg), answer }],
         LegEvent::Confirmed { .. } | LegEvent::Alive { .. } | LegEvent::Checkpointed { .. } => Vec::new(),
     }
 }

@@ -1,0 +1,434 @@
+//! Changes of a session that is up (RFC 3261 §14, RFC 3311): hold, another codec, another address. What the far end of one leg
+//! offers is asked of the other leg by a re-INVITE, and its answer answers the offer. One offer at a time is under way in a
+//! dialog (RFC 3264 §4); a second one is refused by 491, and one of ours that is refused so is tried again (RFC 3261 §14.1).
+
+use super::exchange::{Owner, Way, reply_flow};
+use super::incoming::{sdp_of, with_sdp};
+use super::leg::{Answer, Leg, Pending200};
+use super::matching::ServerKey;
+use super::outgoing::ALLOW_IN_DIALOG;
+use super::{Core, dispatch::ALLOW};
+use crate::flow::Flow;
+use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
+use crate::sdp::{self, Description, Origin, Placement};
+use crate::transaction::{GIVE_UP, Repetition, T2};
+use bytes::Bytes;
+use schema::leg::{LegEvent, LegId, Sdp};
+use schema::time::{Mono, Now};
+use std::time::Duration;
+
+/// The far end of the other leg has this long to answer an offer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Whoever offers is answered within this, whatever happens: sooner than it gives up an UPDATE by itself (64·T1).
+const DECIDE_WITHIN: Duration = Duration::from_secs(25);
+/// Changes of one leg that are passed on in [`PACE_TIME`]: each is written to storage, twice.
+const PACE_MAX: u8 = 10;
+const PACE_TIME: Duration = Duration::from_secs(10);
+
+/// An offer under way in the dialog of a leg.
+pub(super) enum Change {
+    /// The far end's; the other leg is asked.
+    Theirs { key: ServerKey, request: Message, flow: Flow, until: Mono },
+    /// Ours, in a re-INVITE.
+    Ours(Box<Ours>),
+    /// Ours, after it crossed one of theirs.
+    Waiting { offer: Sdp, purpose: Purpose, at: Mono, until: Mono },
+}
+
+/// Our re-INVITE under way.
+pub(super) struct Ours {
+    invite: Message,
+    offer: Sdp,
+    /// What was made of it for this leg, not agreed yet.
+    sdp: Bytes,
+    origin: Origin,
+    purpose: Purpose,
+    /// A provisional response came: it may be cancelled.
+    provisional: bool,
+    until: Option<Mono>,
+}
+
+/// Why we offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The other leg waits for the answer.
+    Asked,
+    /// It did, but not any longer.
+    GivenUp,
+    /// An answer came too late: the far end is brought back to the session that the other leg has.
+    Restoring,
+}
+
+/// How many changes the far end has wanted of late.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    since: Option<Mono>,
+    count: u8,
+}
+
+impl Pace {
+    /// Counts one; false when it is one too many.
+    fn admits(&mut self, now: Mono) -> bool {
+        if self.since.is_none_or(|since| now.since(since) >= PACE_TIME) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= PACE_MAX
+    }
+}
+
+impl Change {
+    pub(super) fn next_time(&self) -> Option<Mono> {
+        match self {
+            Self::Theirs { until, .. } => Some(*until),
+            Self::Ours(ours) => ours.until,
+            Self::Waiting { at, .. } => Some(*at),
+        }
+    }
+}
+
+impl Core {
+    /// A re-INVITE or UPDATE. One that changes nothing refreshes the session; of one that changes something the other leg is
+    /// asked, and until it has agreed the session goes on as it was.
+    pub(super) fn on_offer(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
+        if !request.body().is_empty() && !request.has_sdp() {
+            let response = self.unsupported_body(request);
+            return self.answer(flow, request, response, now);
+        }
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        match leg.change {
+            // Both are the far end's: this one came too soon (RFC 3261 §14.2, RFC 3311 §5.2).
+            Some(Change::Theirs { .. }) => return self.answer_later(flow, request, now),
+            Some(_) => return self.answer_in_dialog(flow, request, 491, now),
+            None if !leg.is_up() => return self.answer_in_dialog(flow, request, 491, now),
+            None => {}
+        }
+        let is_unchanged =
+            request.body().is_empty() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, request.body()));
+        if is_unchanged {
+            return self.refresh(flow, id, request, now);
+        }
+        let offer = usable_sdp(request);
+        let admits = leg.pace.admits(now.mono);
+        match offer {
+            None => self.answer_in_dialog(flow, request, 488, now),
+            Some(_) if !admits => self.answer_later(flow, request, now),
+            Some(offer) => self.pass_on(flow, id, request, offer, now),
+        }
+    }
+
+    /// 500 with a time to come back, 0 to 10 s.
+    fn answer_later(&mut self, flow: Flow, request: &Message, now: Now) {
+        let wait = self.entropy.below(11);
+        let response = ResponseBuilder::to_request(request, 500, None).header(HeaderName::RetryAfter, &wait);
+        self.answer(flow, request, response, now);
+    }
+
+    /// Asks the other leg.
+    fn pass_on(&mut self, flow: Flow, id: LegId, request: &Message, offer: Sdp, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let key = ServerKey::of(request, request.method());
+        let (until, reply) = (now.mono + DECIDE_WITHIN, reply_flow(flow, request));
+        leg.change = Some(Change::Theirs { key: key.clone(), request: request.clone(), flow: reply, until });
+        self.open_server(&key, flow, request);
+        if *request.method() == Method::Invite {
+            self.respond(&key, ResponseBuilder::to_request(request, 100, None), now);
+        }
+        self.arm_leg(id);
+        self.tell(LegEvent::Offered { leg: id, offer }, now);
+    }
+
+    fn refresh(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
+        let body = (*request.method() == Method::Invite || request.has_sdp()).then(|| self.session(id)).flatten();
+        let key = ServerKey::of(request, request.method());
+        self.open_server(&key, flow, request);
+        if self.agree(id, &key, request, reply_flow(flow, request), body, now) {
+            self.tell_checkpoint(id, now);
+        }
+    }
+
+    /// The 200 of a re-INVITE or UPDATE. True when it has moved the dialog's target.
+    fn agree(
+        &mut self,
+        id: LegId,
+        key: &ServerKey,
+        request: &Message,
+        flow: Flow,
+        body: Option<Bytes>,
+        now: Now,
+    ) -> bool {
+        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        let response = ResponseBuilder::to_request(request, 200, None)
+            .record_route()
+            .contact(&leg.contact)
+            .header(HeaderName::Allow, &ALLOW);
+        let Ok(bytes) = with_sdp(response, body).build() else { return false };
+        let has_moved = leg.dialog.refresh_target(request);
+        if *request.method() == Method::Invite {
+            leg.ok = Some(Pending200 {
+                bytes: bytes.clone(),
+                flow,
+                cseq: request.cseq().0,
+                kind: Answer::Refresh,
+                offers: request.body().is_empty(),
+                repeat: Repetition::from(now.mono, T2),
+                give_up: now.mono + GIVE_UP,
+            });
+        }
+        self.respond_bytes(key, bytes, now);
+        self.arm_leg(id);
+        has_moved
+    }
+
+    /// Our session description on a leg as it stands. After a restart that of an A-leg is made again out of what the other
+    /// side of the call sent.
+    fn session(&mut self, id: LegId) -> Option<Bytes> {
+        if let Some(known) = &self.legs.get(&id)?.local_sdp {
+            return Some(known.clone());
+        }
+        let description = Description::parse(&self.other_session(id)?).ok()?;
+        self.write_session(id, &description)
+    }
+
+    /// What the far end of the other leg last sent.
+    fn other_session(&self, id: LegId) -> Option<Bytes> {
+        let of_the_call = self.legs.range(LegId::a(id.call)..=LegId::b(id.call, u8::MAX));
+        of_the_call.filter(|(other, _)| **other != id).find_map(|(_, leg)| leg.remote_sdp.clone())
+    }
+
+    /// The other leg's word on what the far end of this one offered.
+    pub(super) fn answer_offer(&mut self, id: LegId, answer: Result<Sdp, u16>, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let theirs = leg.change.take_if(|change| matches!(change, Change::Theirs { .. }));
+        let Some(Change::Theirs { key, request, flow, .. }) = theirs else { return };
+        let description = answer.and_then(|sdp| Description::parse(sdp.expose().as_bytes()).map_err(|_| 500));
+        match description {
+            Ok(description) => {
+                leg.origin = leg.origin.next();
+                leg.remote_sdp = Some(request.body().clone());
+                let body = self.write_session(id, &description);
+                self.agree(id, &key, &request, flow, body, now);
+                self.tell_checkpoint(id, now);
+            }
+            Err(status) => self.refuse_offer(&key, &request, refusal(status), now),
+        }
+    }
+
+    fn refuse_offer(&mut self, key: &ServerKey, request: &Message, status: u16, now: Now) {
+        let response = ResponseBuilder::to_request(request, status, None).header(HeaderName::Allow, &ALLOW);
+        self.respond(key, response, now);
+    }
+
+    /// The answer to an offer that our 200 made, since the re-INVITE had none. What is new in it the other leg is offered;
+    /// nobody waits for what it says.
+    pub(super) fn on_answer_in_ack(&mut self, id: LegId, ack: &Message, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(offer) = usable_sdp(ack) else { return };
+        let is_unchanged = leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, ack.body()));
+        if is_unchanged || !leg.pace.admits(now.mono) {
+            return;
+        }
+        leg.remote_sdp = Some(ack.body().clone());
+        self.tell(LegEvent::Offered { leg: id, offer }, now);
+        self.tell_checkpoint(id, now);
+    }
+
+    /// Offers the far end of a leg another session.
+    pub(super) fn offer(&mut self, id: LegId, offer: &Sdp, now: Now) {
+        self.offer_for(id, offer, Purpose::Asked, now.mono + ANSWER_WITHIN, now);
+    }
+
+    fn offer_for(&mut self, id: LegId, offer: &Sdp, purpose: Purpose, until: Mono, now: Now) {
+        if let Err(status) = self.try_offer(id, offer, purpose, until, now) {
+            self.tell_refusal(id, purpose, status, now);
+        }
+    }
+
+    /// # Errors
+    /// The status that stands for why nothing was sent.
+    fn try_offer(&mut self, id: LegId, offer: &Sdp, purpose: Purpose, until: Mono, now: Now) -> Result<(), u16> {
+        let leg = self.legs.get(&id).ok_or(481_u16)?;
+        if !leg.is_up() || leg.change.is_some() {
+            return Err(491);
+        }
+        let (way, origin) = (self.way_of(leg), leg.origin.next());
+        if matches!(way, Way::Gone(_)) {
+            return Err(480);
+        }
+        let description = Description::parse(offer.expose().as_bytes()).map_err(|_| 488_u16)?;
+        let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, |_, _| Placement::AsGiven));
+        let via = self.via(way.protocol(), None).ok_or(500_u16)?;
+        let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
+        leg.way = way;
+        let request = leg.dialog.request(Method::Invite, &via).contact(&leg.contact);
+        let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp.clone());
+        let branch = via.branch().unwrap_or_default();
+        let invite = self.request_invite(way, branch, request, Owner::Offer(id), now).ok_or(503_u16)?;
+        let ours = Ours { invite, offer: offer.clone(), sdp, origin, purpose, provisional: false, until: Some(until) };
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.change = Some(Change::Ours(Box::new(ours)));
+        }
+        self.arm_leg(id);
+        Ok(())
+    }
+
+    fn tell_refusal(&mut self, id: LegId, purpose: Purpose, status: u16, now: Now) {
+        if purpose == Purpose::Asked {
+            self.tell(LegEvent::OfferAnswered { leg: id, answer: Err(status) }, now);
+        }
+    }
+
+    /// A response to our re-INVITE.
+    pub(super) fn on_offer_answer(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {
+        let status = response.status().unwrap_or(0);
+        match (self.legs.get_mut(&id), status) {
+            // A 200 that crossed the end of the call is acknowledged nevertheless.
+            (None, 200..=299) => self.end_stray(Way::Flow(flow), response, now),
+            (None, _) => {}
+            (Some(leg), 100..=199) => {
+                if let Some(Change::Ours(ours)) = &mut leg.change {
+                    ours.provisional = true;
+                    if ours.purpose == Purpose::GivenUp && ours.until.take().is_some() {
+                        self.cancel_offer(id, now);
+                    }
+                }
+            }
+            (Some(leg), _) => {
+                let cseq = response.cseq().0;
+                let is_its = |change: &mut Change| matches!(change, Change::Ours(ours) if ours.invite.cseq().0 == cseq);
+                match (leg.change.take_if(is_its), status) {
+                    (Some(Change::Ours(ours)), 200..=299) => self.on_offer_accepted(id, *ours, response, now),
+                    (Some(Change::Ours(ours)), _) => self.on_offer_refused(id, *ours, status, now),
+                    // It is repeated: our ACK was lost.
+                    (_, 200..=299) => {
+                        let _ = self.send_ack(id, cseq);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn on_offer_accepted(&mut self, id: LegId, ours: Ours, response: &Message, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.dialog.refresh_target(response);
+        let _ = self.send_ack(id, response.cseq().0);
+        let (Some(answer), Some(leg)) = (usable_sdp(response), self.legs.get_mut(&id)) else {
+            return self.tell_refusal(id, ours.purpose, 488, now);
+        };
+        (leg.origin, leg.local_sdp, leg.remote_sdp) = (ours.origin, Some(ours.sdp), Some(response.body().clone()));
+        match ours.purpose {
+            Purpose::Asked => self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now),
+            Purpose::GivenUp => self.restore(id, now),
+            Purpose::Restoring => {}
+        }
+        self.tell_checkpoint(id, now);
+    }
+
+    /// The far end agreed to what its asker was refused in the meantime: it is offered what stands on the other leg.
+    fn restore(&mut self, id: LegId, now: Now) {
+        let other = self.other_session(id).and_then(|sdp| Some(Sdp::new(std::str::from_utf8(&sdp).ok()?.into())));
+        if let Some(offer) = other {
+            self.offer_for(id, &offer, Purpose::Restoring, now.mono + ANSWER_WITHIN, now);
+        }
+    }
+
+    fn on_offer_refused(&mut self, id: LegId, ours: Ours, status: u16, now: Now) {
+        let Ours { offer, purpose, until, .. } = ours;
+        match (status, until) {
+            // The dialog is gone there (RFC 3261 §12.2.1.2).
+            (481, _) => self.lost(id, false, now),
+            (408, _) => self.lost(id, true, now),
+            (491, Some(until)) => {
+                let at = now.mono + self.glare_pause(id);
+                let Some(leg) = self.legs.get_mut(&id).filter(|_| at < until) else {
+                    return self.tell_refusal(id, purpose, status, now);
+                };
+                leg.change = Some(Change::Waiting { offer, purpose, at, until });
+                self.arm_leg(id);
+            }
+            _ => self.tell_refusal(id, purpose, status, now),
+        }
+    }
+
+    /// How long an offer of ours waits that crossed one of theirs: whoever made the Call-ID the longer (RFC 3261 §14.1).
+    fn glare_pause(&mut self, id: LegId) -> Duration {
+        let is_ours = self.legs.get(&id).is_some_and(|leg| leg.phone.is_none());
+        let (least, steps) = if is_ours { (2_100, 191) } else { (0, 201) };
+        Duration::from_millis(least + 10 * self.entropy.below(steps))
+    }
+
+    /// Nothing final came to our re-INVITE; 503 or 480: it could not be sent. Whether anybody is there the next probe shows.
+    pub(super) fn on_offer_unanswered(&mut self, id: LegId, status: u16, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let ours = leg.change.take_if(|change| matches!(change, Change::Ours(_)));
+        if let Some(Change::Ours(ours)) = ours {
+            self.tell_refusal(id, ours.purpose, status, now);
+            self.probe_leg(id, now);
+        }
+    }
+
+    /// A change has taken too long, or the pause after glare is over.
+    pub(super) fn change_time(&mut self, id: LegId, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        match leg.change.take() {
+            Some(Change::Theirs { key, request, .. }) => self.refuse_offer(&key, &request, 504, now),
+            Some(Change::Waiting { offer, purpose, until, .. }) => self.offer_for(id, &offer, purpose, until, now),
+            Some(Change::Ours(mut ours)) => {
+                let told = std::mem::replace(&mut ours.purpose, Purpose::GivenUp);
+                let may_cancel = ours.provisional;
+                // Until a provisional response it may not be cancelled; its transaction gives up by itself.
+                ours.until = (!may_cancel).then_some(now.mono + GIVE_UP);
+                leg.change = Some(Change::Ours(ours));
+                if may_cancel {
+                    self.cancel_offer(id, now);
+                }
+                self.tell_refusal(id, told, 504, now);
+            }
+            None => {}
+        }
+    }
+
+    fn cancel_offer(&mut self, id: LegId, now: Now) {
+        let Some(Leg { change: Some(Change::Ours(ours)), way, .. }) = self.legs.get(&id) else { return };
+        let (cancel, way) = (RequestBuilder::cancel(&ours.invite), *way);
+        let branch = ours.invite.branch().unwrap_or_default().to_owned();
+        let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
+        self.limit_client(&branch, now);
+    }
+
+    /// The leg is over: what its far end asked is answered (RFC 3261 §15.1.2), what we asked is waited for no longer than
+    /// needed to acknowledge it.
+    pub(super) fn drop_change(&mut self, change: Change, now: Now) {
+        match change {
+            Change::Theirs { key, request, .. } => self.refuse_offer(&key, &request, 487, now),
+            Change::Ours(ours) => self.limit_client(ours.invite.branch().unwrap_or_default(), now),
+            Change::Waiting { .. } => {}
+        }
+    }
+}
+
+/// What the asker is told when the other side refuses: its class, and no more of what happened there.
+const fn refusal(status: u16) -> u16 {
+    match status {
+        491 => 491,
+        408 | 480 | 487 | 504 => 504,
+        500..=599 => 500,
+        600..=699 => 606,
+        _ => 488,
+    }
+}
+
+/// A session description that can be read.
+fn usable_sdp(message: &Message) -> Option<Sdp> {
+    sdp_of(message).filter(|text| Description::parse(text.expose().as_bytes()).is_ok())
+}
+
+/// Whether two session descriptions differ in nothing but their version.
+fn same_media(one: &[u8], other: &[u8]) -> bool {
+    let lines = |text: &[u8]| -> Vec<Vec<u8>> {
+        let all = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        all.filter(|line| !line.is_empty() && !line.starts_with(b"o=")).map(<[u8]>::to_vec).collect()
+    };
+    lines(one) == lines(other)
+}

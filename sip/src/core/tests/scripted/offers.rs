@@ -1,0 +1,349 @@
+//! Changes of a session: hold and codecs pass from leg to leg, and what happens when they cross, are refused or meet silence.
+
+use super::restart::{bye_of_carrier, connected, restarted};
+use super::*;
+use crate::message::Method;
+
+/// A call that is up on both sides.
+struct Call {
+    desk: Desk,
+    talk: Talk,
+    a: LegId,
+    b: LegId,
+    /// The B-leg's INVITE.
+    invite: Message,
+    /// CSeq of the carrier's requests.
+    cseq: u32,
+}
+
+fn held(sdp: &str) -> String {
+    format!("{}a=sendonly\r\n", sdp.replace(" 1 1 IN", " 1 2 IN"))
+}
+
+fn sdp(text: &str) -> schema::leg::Sdp {
+    Pii::new(text.into())
+}
+
+fn is_offered(legs: &[LegEvent], id: LegId) -> bool {
+    matches!(legs, [LegEvent::Offered { leg, .. }] if *leg == id)
+}
+
+fn body(message: &Message) -> &str {
+    std::str::from_utf8(message.body()).expect("text")
+}
+
+impl Call {
+    fn new() -> Self {
+        let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+        let (talk, invite, ..) = connected(&mut desk, udp());
+        let (a, b) = (talk.leg, LegId::b(talk.leg.call, 1));
+        Self { desk, talk, a, b, invite, cseq: 0 }
+    }
+
+    /// What the phone sends.
+    fn phone(&mut self, method: &str, body: &str) {
+        self.desk.in_dialog(&mut self.talk, method, "", body);
+    }
+
+    /// What the carrier sends.
+    fn carrier(&mut self, method: &str, body: &str) {
+        if method != "ACK" {
+            self.cseq += 1;
+        }
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let text = bye_of_carrier(&self.invite)
+            .replace("BYE", method)
+            .replace("CSeq: 1 ", &format!("CSeq: {} ", self.cseq))
+            .replace("z9hG4bKc", &format!("z9hG4bKc{method}{}", self.cseq))
+            .replace(
+                "Content-Length: 0\r\n\r\n",
+                &format!("Contact: <sip:c@127.0.0.1:5090>\r\n{kind}Content-Length: {}\r\n\r\n{body}", body.len()),
+            );
+        self.desk.take(Flow::udp(CARRIER.into()), &text);
+    }
+
+    /// The phone's ACK of what it sent last.
+    fn ack(&mut self, body: &str) {
+        let Talk { call_id, to_tag, cseq, flow, .. } = self.talk.clone();
+        let ack = self.desk.text("ACK", flow, &call_id, &to_tag, cseq, "", body);
+        self.desk.take(flow, &ack);
+    }
+
+    /// The B-leg is offered this; our re-INVITE.
+    fn offer_b(&mut self, text: &str) -> Message {
+        self.desk.leg(LegCommand::Offer { leg: self.b, offer: sdp(text) });
+        self.desk.last_sent()
+    }
+
+    fn answer_a(&mut self, answer: Result<&str, u16>) {
+        self.desk.leg(LegCommand::AnswerOffer { leg: self.a, answer: answer.map(sdp) });
+    }
+
+    /// The hang-up of both sides, after which nothing is left.
+    fn end(mut self) {
+        self.phone("BYE", "");
+        self.desk.leg(LegCommand::Settled { call: self.a.call });
+        self.desk.leg(LegCommand::HangUp { leg: self.b, cause: HangupCause::OtherLeg });
+        self.desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_hold_passes_from_leg_to_leg_and_its_answer_back() {
+    for method in ["INVITE", "UPDATE"] {
+        let mut call = Call::new();
+        let first = body(&call.invite).to_owned();
+        call.phone(method, &held(OFFER));
+        let expected: &[&str] = if method == "INVITE" { &["100"] } else { &[] };
+        assert_eq!(call.desk.kinds(), expected);
+        assert!(is_offered(&call.desk.take_legs(), call.a));
+        let offer = call.offer_b(&held(OFFER));
+        assert_eq!((offer.method(), offer.to_tag(), offer.cseq().0), (&Method::Invite, Some("x"), 2));
+        assert!(body(&offer).contains("a=sendonly") && !body(&offer).contains("phone"), "{}", body(&offer));
+        let origin = |text: &str| text.lines().find(|line| line.starts_with("o=")).map(str::to_owned);
+        assert_eq!(origin(body(&offer)), origin(&first).map(|line| line.replace(" 1 IN", " 2 IN")), "a newer version");
+        call.desk.take_sent();
+        let answer = format!("{ANSWER}a=recvonly\r\n");
+        call.desk.carrier(&offer, 200, "x", &answer);
+        assert_eq!(call.desk.kinds(), ["ACK"]);
+        let told = call.desk.take_legs();
+        let [LegEvent::OfferAnswered { leg, answer: Ok(_) }, LegEvent::Checkpointed { checkpoint, .. }] = &told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!(*leg, call.b);
+        assert!(checkpoint.state.expose().contains("recvonly"));
+        call.answer_a(Ok(&answer));
+        let ok = call.desk.last_sent();
+        assert_eq!((ok.status(), ok.method().as_str()), (Some(200), method));
+        assert!(body(&ok).contains("a=recvonly") && !body(&ok).contains("o=carrier"));
+        assert!(matches!(&call.desk.take_legs()[..], [LegEvent::Checkpointed { leg, .. }] if *leg == call.a));
+        call.desk.take_sent();
+        // Repetitions: of our 200 until its ACK, of their 200 until ours.
+        call.desk.wait(Duration::from_millis(500));
+        assert_eq!(call.desk.kinds(), if method == "INVITE" { vec!["200"] } else { vec![] });
+        call.desk.carrier(&offer, 200, "x", &answer);
+        assert_eq!(call.desk.kinds(), ["ACK"]);
+        call.ack("");
+        // The same again changes nothing: it is answered here.
+        call.phone(method, &held(OFFER));
+        assert_eq!(call.desk.kinds(), ["200"]);
+        call.ack("");
+        assert!(call.desk.take_legs().is_empty());
+        call.end();
+    }
+}
+
+#[test]
+fn the_carrier_may_change_the_session_too() {
+    let mut call = Call::new();
+    call.carrier("INVITE", &held(ANSWER));
+    assert!(is_offered(&call.desk.take_legs(), call.b));
+    call.desk.leg(LegCommand::Offer { leg: call.a, offer: sdp(&held(ANSWER)) });
+    let offer = call.desk.last_sent();
+    assert_eq!((offer.to_tag(), offer.cseq().0), (Some("a"), 1));
+    let response = crate::message::ResponseBuilder::to_request(&offer, 200, None)
+        .contact(&NameAddr::parse("<sip:demo@127.0.0.1:5100>").expect("valid"))
+        .body("application/sdp", Bytes::from(format!("{OFFER}a=recvonly\r\n")));
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    call.desk.take(udp(), &text);
+    assert!(matches!(
+        call.desk.take_legs()[..],
+        [LegEvent::OfferAnswered { answer: Ok(_), .. }, LegEvent::Checkpointed { .. }]
+    ));
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Ok(sdp(&format!("{OFFER}a=recvonly\r\n"))) });
+    assert!(body(&call.desk.last_sent()).contains("a=recvonly"));
+    call.carrier("ACK", "");
+    call.end();
+}
+
+#[test]
+fn a_refusal_keeps_the_session_and_tells_its_class_only() {
+    for (status, told) in [(488, 488), (415, 488), (486, 488), (500, 500), (603, 606), (504, 504), (487, 504)] {
+        let mut call = Call::new();
+        call.phone("INVITE", &held(OFFER));
+        let offer = call.offer_b(&held(OFFER));
+        call.desk.take_legs();
+        call.desk.take_sent();
+        call.desk.carrier(&offer, status, "x", "");
+        assert_eq!(call.desk.kinds(), ["ACK"]);
+        let legs = call.desk.take_legs();
+        assert!(matches!(legs[..], [LegEvent::OfferAnswered { answer: Err(s), .. }] if s == status), "{legs:?}");
+        call.answer_a(Err(status));
+        assert_eq!(call.desk.kinds(), [told.to_string()]);
+        // What stood before still stands, and is refreshed.
+        call.phone("UPDATE", OFFER);
+        assert_eq!(call.desk.kinds(), ["200"]);
+        assert!(call.desk.take_legs().is_empty());
+        call.end();
+    }
+}
+
+#[test]
+fn offers_that_cross_are_refused_by_491_and_ours_is_tried_again() {
+    let mut call = Call::new();
+    let offer = call.offer_b(&held(OFFER));
+    call.desk.take_sent();
+    call.carrier("INVITE", &held(ANSWER));
+    assert_eq!(call.desk.kinds(), ["491"]);
+    call.carrier("UPDATE", &held(ANSWER));
+    assert_eq!(call.desk.kinds(), ["491"]);
+    call.desk.carrier(&offer, 491, "x", "");
+    assert_eq!(call.desk.kinds(), ["ACK"]);
+    assert!(call.desk.take_legs().is_empty(), "not refused for good");
+    call.desk.wait(Duration::from_millis(2_099));
+    assert!(!call.desk.kinds().contains(&"INVITE".to_owned()), "whoever made the Call-ID waits longer");
+    call.desk.wait(Duration::from_millis(1_901));
+    let again = call.desk.last_sent();
+    assert_eq!((again.method(), again.cseq().0, again.body()), (&Method::Invite, 3, offer.body()));
+    call.desk.carrier(&again, 200, "x", ANSWER);
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Ok(_), .. }, _]));
+    call.end();
+}
+
+#[test]
+fn two_offers_of_one_side_or_of_both_wait_for_each_other() {
+    let mut call = Call::new();
+    call.phone("INVITE", &held(OFFER));
+    call.desk.take_legs();
+    call.desk.take_sent();
+    call.phone("UPDATE", &held(OFFER));
+    let later = call.desk.take_sent();
+    assert!(later[0].starts_with("SIP/2.0 500") && later[0].contains("\r\nRetry-After: "));
+    // The other side's offer meets ours on its way.
+    call.desk.leg(LegCommand::Offer { leg: call.a, offer: sdp(&held(ANSWER)) });
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(491), .. }]));
+    call.answer_a(Err(491));
+    assert_eq!(call.desk.kinds(), ["491"]);
+    call.end();
+}
+
+#[test]
+fn silence_of_the_other_side_is_a_504_and_a_late_answer_is_taken_back() {
+    let mut call = Call::new();
+    call.phone("UPDATE", &held(OFFER));
+    let offer = call.offer_b(&held(OFFER));
+    call.desk.carrier(&offer, 180, "x", "");
+    call.desk.take_legs();
+    call.desk.take_sent();
+    call.desk.wait(Duration::from_secs(20));
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(504), .. }]));
+    assert_eq!(call.desk.kinds()[0], "CANCEL");
+    call.answer_a(Err(504));
+    assert_eq!(call.desk.kinds(), ["504"]);
+    call.desk.carrier(&offer, 200, "x", ANSWER);
+    let back = call.desk.last_sent();
+    assert_eq!(*back.method(), Method::Invite);
+    assert!(!body(&back).contains("sendonly"), "what the phone has");
+    call.desk.carrier(&back, 200, "x", ANSWER);
+    let told = call.desk.take_legs();
+    assert!(told.iter().all(|event| matches!(event, LegEvent::Checkpointed { .. })), "{told:?}");
+    call.end();
+}
+
+#[test]
+fn an_offer_about_which_nobody_says_anything_is_answered_in_time() {
+    let mut call = Call::new();
+    call.phone("INVITE", &held(OFFER));
+    call.desk.take_sent();
+    call.desk.wait(Duration::from_secs(25));
+    assert_eq!(call.desk.kinds()[0], "504");
+    call.answer_a(Ok(ANSWER));
+    assert!(!call.desk.kinds().contains(&"200".to_owned()), "too late");
+    // No answer at all: the re-INVITE ends by itself.
+    let _ = call.offer_b(&held(OFFER));
+    call.desk.take_legs();
+    call.desk.wait(Duration::from_secs(33));
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(504), .. }]));
+    assert!(call.desk.core.legs[&call.b].change.is_none());
+    call.end();
+}
+
+#[test]
+fn a_bye_that_crosses_an_offer_ends_both() {
+    for method in ["INVITE", "UPDATE"] {
+        let mut call = Call::new();
+        call.phone(method, &held(OFFER));
+        let offer = call.offer_b(&held(OFFER));
+        call.desk.carrier(&offer, 100, "x", "");
+        call.desk.take_legs();
+        call.desk.take_sent();
+        call.phone("BYE", "");
+        call.desk.leg(LegCommand::Settled { call: call.a.call });
+        assert_eq!(call.desk.kinds(), ["487", "200"]);
+        assert!(matches!(call.desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+        call.desk.leg(LegCommand::HangUp { leg: call.b, cause: HangupCause::OtherLeg });
+        assert_eq!(call.desk.kinds(), ["BYE"]);
+        call.desk.carrier(&offer, 200, "x", ANSWER);
+        assert_eq!(call.desk.kinds(), ["ACK", "BYE"]);
+        call.desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_dialog_that_the_far_end_does_not_know_any_more_ends_the_leg() {
+    for (status, expected) in [(481, &["ACK"][..]), (408, &["ACK", "BYE"])] {
+        let mut call = Call::new();
+        let offer = call.offer_b(&held(OFFER));
+        call.desk.take_sent();
+        call.desk.carrier(&offer, status, "x", "");
+        assert_eq!(call.desk.kinds(), expected);
+        assert!(matches!(call.desk.take_legs()[..], [LegEvent::Ended { leg, cause: EndCause::Lost }] if leg == call.b));
+        call.end();
+    }
+}
+
+#[test]
+fn a_reinvite_without_an_offer_gets_ours_and_its_answer_passes_on() {
+    let mut call = Call::new();
+    call.phone("INVITE", "");
+    let ok = call.desk.last_sent();
+    assert_eq!((ok.status(), body(&ok).contains("m=audio 9000")), (Some(200), true));
+    call.ack(OFFER);
+    assert!(call.desk.take_legs().is_empty(), "nothing is new");
+    call.phone("INVITE", "");
+    call.ack(&held(OFFER));
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::Offered { .. }, LegEvent::Checkpointed { .. }]));
+    call.answer_a(Ok(ANSWER));
+    call.end();
+}
+
+#[test]
+fn a_flood_of_changes_is_slowed_down() {
+    let mut call = Call::new();
+    let mut passed = 0;
+    for version in 2..30 {
+        call.phone("UPDATE", &held(OFFER).replace("m=audio 4000", &format!("m=audio {version}000")));
+        if is_offered(&call.desk.take_legs(), call.a) {
+            passed += 1;
+            call.answer_a(Err(488));
+        }
+    }
+    assert_eq!(passed, 10);
+    call.desk.wait(Duration::from_secs(10));
+    call.phone("UPDATE", &held(OFFER));
+    assert!(is_offered(&call.desk.take_legs(), call.a));
+    call.end();
+}
+
+#[test]
+fn a_change_is_there_after_a_restart() {
+    let mut call = Call::new();
+    call.phone("UPDATE", &held(OFFER));
+    let offer = call.offer_b(&held(OFFER));
+    call.desk.carrier(&offer, 200, "x", &format!("{ANSWER}a=recvonly\r\n"));
+    call.answer_a(Ok(&format!("{ANSWER}a=recvonly\r\n")));
+    let told = call.desk.take_legs();
+    let kept = |id: LegId| {
+        let of = |event: &LegEvent| match event {
+            LegEvent::Checkpointed { leg, checkpoint } if *leg == id => Some(checkpoint.clone()),
+            _ => None,
+        };
+        told.iter().rev().find_map(of).expect("kept")
+    };
+    let mut desk = restarted((call.a, &kept(call.a)), &kept(call.b));
+    let mut talk = call.talk.clone();
+    desk.in_dialog(&mut talk, "UPDATE", "", &held(OFFER));
+    let ok = desk.last_sent();
+    assert_eq!((ok.status(), body(&ok).contains("a=recvonly")), (Some(200), true), "nothing is new");
+}
