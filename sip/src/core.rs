@@ -21,6 +21,7 @@ mod outgoing;
 mod probe;
 mod register;
 mod resume;
+mod session_timer;
 mod timers;
 
 pub use config::{Advertised, CoreConfig};

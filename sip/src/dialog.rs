@@ -156,6 +156,9 @@ pub(crate) struct Stored {
     pub(crate) phone: Option<StoredPhone>,
     /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
     pub(crate) invite: Option<StoredInvite>,
+    /// Its session timer; none where the other side knows no timers.
+    #[serde(default)]
+    pub(crate) timer: Option<StoredTimer>,
     /// Identity of our session descriptions.
     pub(crate) origin: Origin,
     /// Our last session description.
@@ -169,6 +172,17 @@ pub(crate) struct Stored {
 pub(crate) struct StoredPhone {
     pub(crate) credential: CredentialId,
     pub(crate) instance: Option<Box<str>>,
+}
+
+/// What is agreed about refreshes (RFC 4028).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredTimer {
+    /// The session is over when it is not refreshed for so long, seconds.
+    pub(crate) interval_s: u32,
+    /// We refresh it.
+    pub(crate) ours: bool,
+    /// The other side takes UPDATE.
+    pub(crate) updates: bool,
 }
 
 /// What a response to the A-leg's INVITE needs beside the dialog.
@@ -193,6 +207,7 @@ impl Stored {
             peer,
             phone: None,
             invite: None,
+            timer: None,
             origin,
             local_sdp: None,
             remote_sdp: None,

@@ -92,6 +92,33 @@ async fn baresip_calls_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn baresip_holds_a_call_and_takes_it_up_again() {
+    let mut server = TestServer::start_with(|config| config.test_carrier = None).await;
+    let mut carrier = TestCarrier::start().await;
+    server.gateway = carrier.address;
+    server.accounts(1, "10.00", "live_calls = 2, calls_per_minute = 10").await;
+    let account = server.account("u0").await;
+    let certificate = server.config.data_dir.join("tls/cert.pem");
+    let listener = server.addresses().sip_tcp.expect("a listener");
+    let line = Line { username: "u0", password: "pw0", transport: "tcp", server: listener, certificate: &certificate };
+    let mut phone = Baresip::start(&server.folder.path().join("baresip"), line).await;
+    registered(&server).await;
+    phone.tell("dial", ANSWERS).await;
+    phone.event("CALL_ESTABLISHED").await;
+    assert_eq!(carrier.event().await, CarrierEvent::Confirmed);
+    // The carrier is asked each time: its answer to a re-INVITE is acknowledged.
+    for command in ["hold", "resume"] {
+        phone.tell(command, "").await;
+        assert_eq!(carrier.event().await, CarrierEvent::Confirmed, "{command}");
+    }
+    charged(&server, account).await;
+    phone.tell("hangup", "").await;
+    assert_eq!(carrier.event().await, CarrierEvent::Ended { by_carrier: false });
+    let cdr = record(&server, account, 1).await;
+    assert_eq!(ended_by(&cdr), Some(HangupSide::Caller));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn linphone_calls_over_udp() {
     // It knows SHA-256, which is offered first outside development.
     let server = TestServer::start_with(|config| config.sip.digest.reverse()).await;

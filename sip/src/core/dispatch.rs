@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::matching::ServerKey;
+use super::session_timer::TIMER;
 use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use ring::hmac;
@@ -92,7 +93,8 @@ impl Core {
 
     /// The 420 with what is not supported, when something of that is required (RFC 3261 §8.2.2.3).
     pub(super) fn unsupported_extensions(&self, request: &Message) -> Option<ResponseBuilder> {
-        let required: Vec<_> = request.require().chain(request.proxy_require()).collect();
+        let known = |tag: &&str| !tag.eq_ignore_ascii_case(TIMER);
+        let required: Vec<_> = request.require().filter(known).chain(request.proxy_require()).collect();
         (!required.is_empty())
             .then(|| self.response(request, 420).header(HeaderName::Unsupported, &required.join(", ")))
     }

@@ -68,6 +68,8 @@ pub(super) enum Owner {
     Pulse(LegId),
     /// A re-INVITE in the dialog of this leg.
     Offer(LegId),
+    /// An UPDATE that refreshes the session of this leg.
+    Refresh(LegId),
     /// The BYE of a leg that was not known to be there: it shows when the leg ended.
     Bye(LegId),
     /// Nobody waits for its outcome: CANCEL, the BYE of a leg that is gone.
@@ -412,6 +414,7 @@ impl Core {
                 // The phone is asked again when it comes back.
                 Owner::Pulse(leg) => self.pulse_lost_its_way(leg, now),
                 Owner::Offer(leg) => self.on_offer_unanswered(leg, 480, now),
+                Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
                 Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
                 Owner::Leg(_) | Owner::Probe(_) | Owner::Nobody => {}
             }
@@ -445,6 +448,7 @@ impl Core {
             Owner::Probe(trunk) => self.on_probe_answer(trunk),
             Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
             Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
+            Owner::Refresh(leg) => self.on_refresh_outcome(leg, Some(response), now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
             Owner::Nobody => {}
         }
@@ -456,6 +460,7 @@ impl Core {
             Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
             Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
             Owner::Offer(leg) => self.on_offer_unanswered(leg, status, now),
+            Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
             Owner::Nobody => {}
         }

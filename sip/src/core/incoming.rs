@@ -5,6 +5,7 @@ use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
 use super::matching::{ServerKey, merge_key};
 use super::offer::{Change, Pace};
+use super::session_timer::SessionTimer;
 use super::timers::Timer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::Dialog;
@@ -35,6 +36,9 @@ impl Core {
             return self.refuse(flow, &request, status);
         }
         if let Some(response) = self.unsupported_extensions(&request) {
+            return self.reply(flow, &request, response);
+        }
+        if let Some(response) = self.interval_too_small(&request) {
             return self.reply(flow, &request, response);
         }
         if !request.body().is_empty() && !request.has_sdp() {
@@ -126,6 +130,7 @@ impl Core {
             ok: None,
             change: None,
             pace: Pace::default(),
+            timer: SessionTimer::asked(invite, None, now.mono),
             ack: None,
             hang_up: None,
             unconfirmed: None,
@@ -194,11 +199,15 @@ impl Core {
             .record_route()
             .contact(&leg.contact)
             .header(HeaderName::Allow, &ALLOW);
+        let response = SessionTimer::in_response(leg.timer.as_ref(), response);
         let (key, cseq) = (key.clone(), invite.cseq().0);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let Way::Flow(flow) = leg.way else { return };
         leg.ok = Some(Pending200::first(bytes.clone(), flow, cseq, now.mono));
         leg.stage = Stage::Up;
+        if let Some(timer) = &mut leg.timer {
+            timer.restart(now.mono);
+        }
         self.respond_bytes(&key, bytes, now);
         self.arm_leg(id);
     }
@@ -272,6 +281,9 @@ impl Core {
         leg.armed = None;
         if leg.change.as_ref().and_then(Change::next_time).is_some_and(|at| at <= now.mono) {
             self.change_time(id, now);
+        }
+        if self.legs.get(&id).is_some_and(|leg| leg.is_session_due(now.mono)) {
+            self.timer_time(id, now);
         }
         let Some(leg) = self.legs.get_mut(&id) else { return };
         if let Some(ok) = &mut leg.ok {

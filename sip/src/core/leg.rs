@@ -4,6 +4,7 @@ use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::offer::{Change, Pace};
+use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Malformed, Message, NameAddr};
@@ -106,6 +107,7 @@ pub(super) struct Leg {
     /// The change of the session that is under way.
     pub(super) change: Option<Change>,
     pub(super) pace: Pace,
+    pub(super) timer: Option<SessionTimer>,
     /// The ACK of their 200, for its repetitions.
     pub(super) ack: Option<Bytes>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
@@ -122,8 +124,20 @@ impl Leg {
         let ok = self.ok.as_ref().map(|ok| ok.repeat.at().min(ok.give_up));
         match &self.stage {
             Stage::Outgoing(outgoing) => Some(outgoing.until),
-            _ => earliest(self.change.as_ref().and_then(Change::next_time), ok.or_else(|| self.pulse.next_time())),
+            Stage::Up => {
+                let session = earliest(
+                    self.change.as_ref().and_then(Change::next_time),
+                    self.timer.as_ref().map(SessionTimer::next_time),
+                );
+                earliest(session, ok.or_else(|| self.pulse.next_time()))
+            }
+            Stage::Incoming { .. } | Stage::Answered { .. } => ok.or_else(|| self.pulse.next_time()),
         }
+    }
+
+    /// Whether its session timer has something to do.
+    pub(super) fn is_session_due(&self, now: Mono) -> bool {
+        matches!(self.stage, Stage::Up) && self.timer.as_ref().is_some_and(|timer| timer.next_time() <= now)
     }
 
     /// Confirmed by both ends: nothing of its INVITE is under way.
@@ -157,6 +171,7 @@ impl Leg {
             let vias = invite.vias().iter().map(ToString::to_string).collect();
             stored.invite = Some(StoredInvite { vias, cseq: invite.cseq().0 });
         }
+        stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.local_sdp = text(&self.local_sdp);
         stored.remote_sdp = text(&self.remote_sdp);
         stored.checkpoint()
@@ -205,6 +220,7 @@ impl Leg {
             ok: None,
             change: None,
             pace: Pace::default(),
+            timer: stored.timer.map(SessionTimer::stored),
             ack: None,
             hang_up: None,
             unconfirmed: stored.invite,

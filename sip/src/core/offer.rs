@@ -7,6 +7,7 @@ use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200};
 use super::matching::ServerKey;
 use super::outgoing::ALLOW_IN_DIALOG;
+use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
@@ -57,6 +58,8 @@ pub(super) enum Purpose {
     GivenUp,
     /// An answer came too late: the far end is brought back to the session that the other leg has.
     Restoring,
+    /// Nothing changes: the session timer wants it.
+    Refreshing,
 }
 
 /// How many changes the far end has wanted of late.
@@ -93,6 +96,9 @@ impl Core {
     pub(super) fn on_offer(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
         if !request.body().is_empty() && !request.has_sdp() {
             let response = self.unsupported_body(request);
+            return self.answer(flow, request, response, now);
+        }
+        if let Some(response) = self.interval_too_small(request) {
             return self.answer(flow, request, response, now);
         }
         let Some(leg) = self.legs.get_mut(&id) else { return };
@@ -147,7 +153,7 @@ impl Core {
         }
     }
 
-    /// The 200 of a re-INVITE or UPDATE. True when it has moved the dialog's target.
+    /// The 200 of a re-INVITE or UPDATE. True when it has moved the dialog's target or its timer's terms.
     fn agree(
         &mut self,
         id: LegId,
@@ -162,8 +168,11 @@ impl Core {
             .record_route()
             .contact(&leg.contact)
             .header(HeaderName::Allow, &ALLOW);
+        let terms = leg.timer.as_ref().map(SessionTimer::terms);
+        leg.timer = SessionTimer::asked(request, leg.timer.as_ref(), now.mono);
+        let response = SessionTimer::in_response(leg.timer.as_ref(), response);
         let Ok(bytes) = with_sdp(response, body).build() else { return false };
-        let has_moved = leg.dialog.refresh_target(request);
+        let has_moved = leg.dialog.refresh_target(request) || leg.timer.as_ref().map(SessionTimer::terms) != terms;
         if *request.method() == Method::Invite {
             leg.ok = Some(Pending200 {
                 bytes: bytes.clone(),
@@ -238,7 +247,7 @@ impl Core {
         self.offer_for(id, offer, Purpose::Asked, now.mono + ANSWER_WITHIN, now);
     }
 
-    fn offer_for(&mut self, id: LegId, offer: &Sdp, purpose: Purpose, until: Mono, now: Now) {
+    pub(super) fn offer_for(&mut self, id: LegId, offer: &Sdp, purpose: Purpose, until: Mono, now: Now) {
         if let Err(status) = self.try_offer(id, offer, purpose, until, now) {
             self.tell_refusal(id, purpose, status, now);
         }
@@ -251,7 +260,8 @@ impl Core {
         if !leg.is_up() || leg.change.is_some() {
             return Err(491);
         }
-        let (way, origin) = (self.way_of(leg), leg.origin.next());
+        let way = self.way_of(leg);
+        let origin = if purpose == Purpose::Refreshing { leg.origin } else { leg.origin.next() };
         if matches!(way, Way::Gone(_)) {
             return Err(480);
         }
@@ -261,6 +271,7 @@ impl Core {
         let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
         leg.way = way;
         let request = leg.dialog.request(Method::Invite, &via).contact(&leg.contact);
+        let request = SessionTimer::in_request(leg.timer.as_ref(), request);
         let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp.clone());
         let branch = via.branch().unwrap_or_default();
         let invite = self.request_invite(way, branch, request, Owner::Offer(id), now).ok_or(503_u16)?;
@@ -313,6 +324,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.dialog.refresh_target(response);
         let _ = self.send_ack(id, response.cseq().0);
+        self.refreshed(id, response, now);
         let (Some(answer), Some(leg)) = (usable_sdp(response), self.legs.get_mut(&id)) else {
             return self.tell_refusal(id, ours.purpose, 488, now);
         };
@@ -320,7 +332,7 @@ impl Core {
         match ours.purpose {
             Purpose::Asked => self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now),
             Purpose::GivenUp => self.restore(id, now),
-            Purpose::Restoring => {}
+            Purpose::Restoring | Purpose::Refreshing => {}
         }
         self.tell_checkpoint(id, now);
     }
@@ -352,7 +364,7 @@ impl Core {
     }
 
     /// How long an offer of ours waits that crossed one of theirs: whoever made the Call-ID the longer (RFC 3261 §14.1).
-    fn glare_pause(&mut self, id: LegId) -> Duration {
+    pub(super) fn glare_pause(&mut self, id: LegId) -> Duration {
         let is_ours = self.legs.get(&id).is_some_and(|leg| leg.phone.is_none());
         let (least, steps) = if is_ours { (2_100, 191) } else { (0, 201) };
         Duration::from_millis(least + 10 * self.entropy.below(steps))

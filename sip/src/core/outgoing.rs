@@ -6,6 +6,7 @@ use super::incoming::sdp_of;
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
 use super::offer::Pace;
+use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
@@ -62,7 +63,8 @@ impl Core {
             .call_id(&dialog.call_id)
             .cseq(invite.ids.cseq)
             .contact(&contact)
-            .header(HeaderName::Allow, &ALLOW_IN_DIALOG);
+            .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
+            .header(HeaderName::Supported, &TIMER);
         request = self.with_privacy(request, invite)?;
         let mut local_sdp = None;
         if let Some(offer) = &invite.offer {
@@ -94,6 +96,7 @@ impl Core {
             ok: None,
             change: None,
             pace: Pace::default(),
+            timer: None,
             ack: None,
             hang_up: None,
             unconfirmed: None,
@@ -206,6 +209,7 @@ impl Core {
             leg.remote_sdp = Some(response.body().clone());
         }
         leg.way = next_way(&leg.dialog, leg.way);
+        leg.timer = SessionTimer::agreed(response, None, now.mono);
         let sdp = sdp_of(response).or_else(|| {
             let early = leg.remote_sdp.as_ref().and_then(|sdp| std::str::from_utf8(sdp).ok());
             early.map(|text| schema::pii::Pii::new(text.into()))
@@ -284,6 +288,7 @@ impl Core {
         self.acknowledge(id, cseq);
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.stage = Stage::Up;
+            self.arm_leg(id);
         }
     }
 

@@ -5,6 +5,7 @@ use super::incoming::with_sdp;
 use super::leg::{Answer, Leg, Pending200};
 use super::liveness::Pulse;
 use super::matching::ServerKey;
+use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::{Dialog, Stored, StoredInvite};
 use crate::flow::Flow;
@@ -43,8 +44,10 @@ impl Core {
         match Leg::resumed(checkpoint, now.wall) {
             Ok(mut leg) => {
                 leg.pulse = Pulse::in_doubt(!self.config.dialog_probe.is_zero());
+                self.resume_timer(&mut leg, now);
                 self.dialogs.insert(leg.dialog.key(), id);
                 self.legs.insert(id, leg);
+                self.arm_leg(id);
             }
             Err(Malformed) => self.tell(LegEvent::Ended { leg: id, cause: EndCause::Lost }, now),
         }
@@ -62,6 +65,7 @@ impl Core {
             .record_route()
             .contact(&leg.contact)
             .header(HeaderName::Allow, &ALLOW);
+        let response = SessionTimer::in_response(leg.timer.as_ref(), response);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let cseq = invite.cseq().0;
         let Way::Flow(flow) = way else { return self.hold_answer(id, bytes, cseq, now) };

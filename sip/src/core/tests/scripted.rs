@@ -6,6 +6,7 @@ mod liveness;
 mod offers;
 mod reconnect;
 mod restart;
+mod session_timer;
 mod take_back;
 
 use super::*;

@@ -1,0 +1,173 @@
+//! Session timers: who refreshes, how, and what happens when nobody does.
+
+use super::restart::{connected, restarted};
+use super::*;
+use crate::message::{HeaderName, Method, ResponseBuilder};
+
+const TIMED: &str = "Supported: timer\r\nAllow: INVITE, ACK, BYE, UPDATE\r\n";
+
+fn quiet() -> CoreConfig {
+    CoreConfig { dialog_probe: Duration::ZERO, ..config() }
+}
+
+/// A call that is up, and then a refresh of the phone's with these headers: what our 200 says of the timer.
+fn refreshed(desk: &mut Desk, more: &str) -> (Talk, Option<String>) {
+    let mut talk = desk.talk(udp(), "c");
+    desk.in_dialog(&mut talk, "UPDATE", more, "");
+    let ok = desk.last_sent();
+    assert_eq!(ok.status(), Some(200), "{more}");
+    let required = ok.require().any(|tag| tag == "timer");
+    let said = ok.text(HeaderName::SessionExpires).map(str::to_owned);
+    assert_eq!(required, said.as_deref().is_some_and(|said| said.ends_with("uac")), "{more}");
+    desk.take_sent();
+    desk.take_legs();
+    (talk, said)
+}
+
+/// The phone's 200 to an UPDATE of ours.
+fn accept(desk: &mut Desk, request: &Message, expires: &str) {
+    let response = ResponseBuilder::to_request(request, 200, None).header(HeaderName::SessionExpires, &expires);
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take(udp(), &text);
+}
+
+#[test]
+fn a_session_timer_is_agreed_as_the_far_end_asks() {
+    let cases = [
+        ("", None),
+        ("Session-Expires: 600\r\n", None),
+        ("Supported: timer\r\n", Some("1800;refresher=uas")),
+        ("Supported: timer\r\nSession-Expires: 600\r\n", Some("600;refresher=uas")),
+        ("Require: timer\r\nSession-Expires: 600;refresher=uac\r\n", Some("600;refresher=uac")),
+        ("Supported: timer\r\nx: 600 ; refresher=UAS\r\n", Some("600;refresher=uas")),
+        ("Supported: timer\r\nSession-Expires: 4000000000\r\n", Some("7200;refresher=uas")),
+        ("Supported: timer\r\nSession-Expires: 9000\r\nMin-SE: 8000\r\n", Some("8000;refresher=uas")),
+        ("Supported: timer\r\nSession-Expires: nonsense\r\n", Some("1800;refresher=uas")),
+    ];
+    for (more, expected) in cases {
+        assert_eq!(refreshed(&mut Desk::with(quiet(), 3), more).1.as_deref(), expected, "{more}");
+    }
+}
+
+#[test]
+fn an_interval_under_90_seconds_is_a_422() {
+    let mut desk = Desk::with(quiet(), 3);
+    let more = "Supported: timer\r\nSession-Expires: 89\r\n";
+    let text = desk.text("INVITE", udp(), "d", "", 1, more, OFFER);
+    desk.take(udp(), &text);
+    let refused = desk.take_sent().pop().expect("an answer");
+    assert!(refused.starts_with("SIP/2.0 422") && refused.contains("\r\nMin-SE: 90\r\n"), "{refused}");
+    let mut talk = desk.talk(udp(), "c");
+    desk.in_dialog(&mut talk, "UPDATE", more, "");
+    assert_eq!(desk.kinds(), ["422"]);
+}
+
+#[test]
+fn we_refresh_by_update_at_half_of_the_interval() {
+    let mut desk = Desk::with(quiet(), 3);
+    refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    for _ in 0..3 {
+        desk.wait(Duration::from_millis(299_999));
+        assert!(desk.take_sent().is_empty());
+        desk.wait(Duration::from_millis(1));
+        let update = desk.last_sent();
+        assert_eq!((update.method(), update.has_sdp()), (&Method::Update, false));
+        assert_eq!(update.text(HeaderName::SessionExpires), Some("600;refresher=uac"));
+        desk.take_sent();
+        accept(&mut desk, &update, "600;refresher=uac");
+    }
+    assert!(desk.take_legs().is_empty());
+}
+
+#[test]
+fn a_far_end_without_update_is_refreshed_by_an_unchanged_reinvite() {
+    let mut desk = Desk::with(quiet(), 3);
+    let mut talk = desk.talk(udp(), "c");
+    desk.in_dialog(&mut talk, "INVITE", "Supported: timer\r\nSession-Expires: 600\r\n", OFFER);
+    let ok = desk.last_sent();
+    let ack = desk.text("ACK", udp(), "c", &talk.to_tag.clone(), talk.cseq, "", "");
+    desk.take(udp(), &ack);
+    desk.take_legs();
+    desk.wait(Duration::from_secs(300));
+    let invite = desk.last_sent();
+    assert_eq!((invite.method(), invite.body()), (&Method::Invite, ok.body()), "the version too is the same");
+    let response = ResponseBuilder::to_request(&invite, 200, None)
+        .header(HeaderName::SessionExpires, &"600;refresher=uas")
+        .body("application/sdp", Bytes::from_static(OFFER.as_bytes()));
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take_sent();
+    desk.take(udp(), &text);
+    assert_eq!(desk.kinds(), ["ACK"]);
+    let told = desk.take_legs();
+    assert!(!told.iter().any(|event| matches!(event, LegEvent::OfferAnswered { .. })), "{told:?}");
+    // From now on it is theirs: nothing of ours leaves, and it ends when they do not refresh.
+    desk.wait(Duration::from_secs(567));
+    assert!(desk.take_sent().is_empty());
+    desk.wait(Duration::from_secs(1));
+    assert_eq!(desk.kinds(), ["BYE"]);
+}
+
+#[test]
+fn a_session_that_nobody_refreshes_is_lost_before_its_interval_ends() {
+    for refresher in ["uac", "uas"] {
+        let mut desk = Desk::with(quiet(), 3);
+        let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600;refresher={refresher}\r\n"));
+        desk.wait(Duration::from_secs(567));
+        assert!(desk.take_legs().is_empty());
+        desk.wait(Duration::from_secs(1));
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { leg, cause: EndCause::Lost }] if leg == talk.leg));
+        assert_eq!(desk.kinds().last().map(String::as_str), Some("BYE"));
+        desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_refresh_that_is_refused_is_tried_in_another_way() {
+    let mut desk = Desk::with(quiet(), 3);
+    let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    desk.wait(Duration::from_secs(300));
+    for status in [491, 500] {
+        let update = desk.last_sent();
+        assert_eq!(*update.method(), Method::Update);
+        desk.phone(udp(), &update, status);
+        desk.wait(Duration::from_secs(5));
+    }
+    let update = desk.last_sent();
+    desk.phone(udp(), &update, 405);
+    desk.wait(Duration::from_millis(1));
+    assert_eq!(*desk.last_sent().method(), Method::Invite);
+    let mut gone = Desk::with(quiet(), 3);
+    refreshed(&mut gone, &format!("{TIMED}Session-Expires: 600\r\n"));
+    gone.wait(Duration::from_secs(300));
+    let update = gone.last_sent();
+    gone.phone(udp(), &update, 481);
+    assert!(matches!(gone.take_legs()[..], [LegEvent::Ended { leg, cause: EndCause::Lost }] if leg == talk.leg));
+}
+
+#[test]
+fn a_carrier_decides_whether_its_leg_has_a_timer_and_it_survives_a_restart() {
+    let mut before = Desk::with(quiet(), 3);
+    let (talk, _, a, plain) = connected(&mut before, udp());
+    assert!(plain.state.expose().contains("\"timer\":null"));
+    let (mut other, leg) = (Desk::with(quiet(), 4), LegId::b(talk.leg.call, 1));
+    let invite = other.dial(leg);
+    assert!(invite.supported().any(|tag| tag == "timer") && invite.text(HeaderName::SessionExpires).is_none());
+    let contact = NameAddr::parse("<sip:c@127.0.0.1:5090>").expect("valid");
+    let response = ResponseBuilder::to_request(&invite, 200, Some("x"))
+        .contact(&contact)
+        .header(HeaderName::Allow, &"INVITE, UPDATE")
+        .header(HeaderName::SessionExpires, &"400;refresher=uac")
+        .body("application/sdp", Bytes::from_static(ANSWER.as_bytes()));
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    other.take(Flow::udp(CARRIER.into()), &text);
+    let Some(LegEvent::Answered { checkpoint, .. }) = other.take_legs().pop() else { panic!("not answered") };
+    other.leg(LegCommand::Confirm { leg });
+    other.take_sent();
+    other.wait(Duration::from_secs(200));
+    assert_eq!(*other.last_sent().method(), Method::Update);
+    // After a restart it is refreshed soon, since nobody knows when it was the last time.
+    let mut desk = restarted((talk.leg, &a), &checkpoint);
+    desk.wait(Duration::from_secs(50));
+    let update = desk.last_sent();
+    assert_eq!((update.method(), update.to_tag()), (&Method::Update, Some("x")));
+}
