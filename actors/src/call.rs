@@ -454,8 +454,8 @@ pub(crate) fn service_failure() -> Hangup {
 
 /// Whether a call can do without an event when too many wait. What answers or ends a leg comes once for each leg.
 pub(crate) const fn can_be_dropped(told: &LegEventAt) -> bool {
-    use schema::leg::LegEvent::{Checkpointed, Offered, Progress};
-    matches!(told.event, Progress { .. } | Checkpointed { .. } | Offered { .. })
+    use schema::leg::LegEvent::{Checkpointed, KeyPressed, Offered, Progress};
+    matches!(told.event, Progress { .. } | Checkpointed { .. } | Offered { .. } | KeyPressed { .. })
 }
 
 /// Whether an event changes nothing, so that it is not worth a message. The caller's ACK is waited for by the SIP side.

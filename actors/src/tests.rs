@@ -445,6 +445,7 @@ fn words(command: &LegCommand) -> Option<String> {
         LegCommand::Probe { leg: to } => format!("probe {}", leg(to)),
         LegCommand::Offer { leg: to, .. } => format!("offer {}", leg(to)),
         LegCommand::AnswerOffer { leg: to, .. } => format!("answer {}", leg(to)),
+        LegCommand::PressKey { leg: to, .. } => format!("key {}", leg(to)),
         LegCommand::TakeBack(call) => {
             let invite = call.invite.as_ref().map_or_else(String::new, |invite| format!(" and {}", leg(&invite.leg)));
             format!("take back {}{invite}", leg(&call.leg))

@@ -100,6 +100,15 @@ pub struct Invited {
     pub checkpoint: Checkpoint,
 }
 
+/// A key pressed during a call. Personal (it may be part of a secret), so never printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// `0` to `9`, `*`, `#`, `A` to `D`.
+    pub signal: Pii<char>,
+    /// How long, 1 to 10,000 ms, if said.
+    pub duration_ms: Option<u16>,
+}
+
 /// What a leg tells. `at` is when the message arrived.
 #[derive(Debug, Clone)]
 pub enum LegEvent {
@@ -175,6 +184,13 @@ pub enum LegEvent {
         /// as it was.
         answer: Result<Sdp, u16>,
     },
+    /// A key was pressed at the far end of an answered leg, told by INFO.
+    KeyPressed {
+        /// Which.
+        leg: LegId,
+        /// The key.
+        key: Key,
+    },
     /// The dialog's durable state changed (target, session description or session timer).
     Checkpointed {
         /// Which.
@@ -199,6 +215,7 @@ impl LegEvent {
             | Self::Alive { leg }
             | Self::Offered { leg, .. }
             | Self::OfferAnswered { leg, .. }
+            | Self::KeyPressed { leg, .. }
             | Self::Checkpointed { leg, .. } => *leg,
         }
     }
@@ -382,6 +399,13 @@ pub enum LegCommand {
         leg: LegId,
         /// The answer, rewritten as the first one is, or the status with which the other leg refused.
         answer: Result<Sdp, u16>,
+    },
+    /// Tell the far end of an answered leg by INFO that a key was pressed.
+    PressKey {
+        /// Which.
+        leg: LegId,
+        /// The key.
+        key: Key,
     },
     /// End a call that was not answered when the process before this one ended.
     TakeBack(Box<TakeBack>),

@@ -13,6 +13,7 @@ mod ending;
 mod exchange;
 mod in_dialog;
 mod incoming;
+mod keys;
 mod leg;
 mod liveness;
 mod matching;
@@ -226,6 +227,7 @@ impl Core {
             LegCommand::Probe { leg } => self.probe_leg(leg, now),
             LegCommand::Offer { leg, offer } => self.offer(leg, &offer, now),
             LegCommand::AnswerOffer { leg, answer } => self.answer_offer(leg, answer, now),
+            LegCommand::PressKey { leg, key } => self.press_key(leg, &key, now),
             LegCommand::TakeBack(call) => self.take_back(*call, now),
         }
     }

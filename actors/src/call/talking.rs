@@ -135,6 +135,10 @@ impl CallCore {
                 actions.push(Action::Leg(LegCommand::AnswerOffer { leg: talking.other(leg), answer }));
                 self.state = State::Talking(talking);
             }
+            LegEvent::KeyPressed { leg, key } if leg.side == LegSide::A || leg == talking.b_leg => {
+                actions.push(Action::Leg(LegCommand::PressKey { leg: talking.other(leg), key }));
+                self.state = State::Talking(talking);
+            }
             LegEvent::Answered { leg, .. } if leg != talking.b_leg => {
                 actions.push(hang_up(leg, HangupCause::NotWanted));
                 self.state = State::Talking(talking);

@@ -274,6 +274,10 @@ fn what_one_leg_offers_the_other_is_asked_and_its_answer_told() {
     phone.leg(LegEvent::Offered { leg: b(1), offer: sdp("codec") });
     phone.leg(LegEvent::OfferAnswered { leg: a(), answer: Err(488) });
     assert_eq!(phone.said(), ["offer b1 hold", "answer a Ok(\"held\")", "offer a codec", "answer b1 Err(488)"]);
+    let key = |signal| schema::leg::Key { signal: schema::pii::Pii::new(signal), duration_ms: None };
+    phone.leg(LegEvent::KeyPressed { leg: a(), key: key('5') });
+    phone.leg(LegEvent::KeyPressed { leg: b(1), key: key('#') });
+    assert_eq!(phone.said(), ["key b1 5", "key a #"]);
     // Of an attempt that lost nothing passes, nor of a call that is over; no timer is moved.
     phone.leg(LegEvent::Offered { leg: b(2), offer: sdp("x") });
     assert_eq!((phone.said(), phone.due_in_ms()), (vec![], Some(40_000)));

@@ -11,7 +11,7 @@ use schema::wrong::{self, Wrong};
 use std::fmt::Write as _;
 
 /// What we do, for Allow.
-pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, UPDATE";
+pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, UPDATE, INFO";
 
 impl Core {
     pub(super) fn on_request(&mut self, flow: Flow, request: Message, now: Now) {
@@ -39,7 +39,7 @@ impl Core {
             (Method::Invite, false) => self.on_invite(flow, request, key, now),
             (Method::Register, false) => self.on_register(flow, request, key, now),
             (Method::Options, false) => self.on_options(flow, &request),
-            (Method::Bye | Method::Update | Method::Prack, false) => self.refuse(flow, &request, 481),
+            (Method::Bye | Method::Update | Method::Prack | Method::Info, false) => self.refuse(flow, &request, 481),
             _ => {
                 let response = self.unsupported_method(&request);
                 self.reply(flow, &request, response);

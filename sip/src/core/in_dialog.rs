@@ -91,6 +91,7 @@ impl Core {
             Method::Bye => self.on_bye(flow, id, request, now),
             Method::Options => self.answer_in_dialog(flow, request, 200, now),
             Method::Invite | Method::Update => self.on_offer(flow, id, request, now),
+            Method::Info => self.on_info(flow, id, request, now),
             _ => {
                 let response = self.unsupported_method(request);
                 self.answer(flow, request, response, now);

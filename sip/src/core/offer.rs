@@ -124,7 +124,7 @@ impl Core {
     }
 
     /// 500 with a time to come back, 0 to 10 s.
-    fn answer_later(&mut self, flow: Flow, request: &Message, now: Now) {
+    pub(super) fn answer_later(&mut self, flow: Flow, request: &Message, now: Now) {
         let wait = self.entropy.below(11);
         let response = ResponseBuilder::to_request(request, 500, None).header(HeaderName::RetryAfter, &wait);
         self.answer(flow, request, response, now);

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Host of an anonymous From (RFC 3323 §4.1.1.3).
 const ANONYMOUS: &str = "anonymous.invalid";
 /// What we do within a dialog that we began, for Allow.
-pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE";
+pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
 
 impl Core {
     /// Begins an outgoing leg.

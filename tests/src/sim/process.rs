@@ -592,6 +592,7 @@ fn call_of(command: &LegCommand) -> CallId {
         | LegCommand::Resume { leg, .. }
         | LegCommand::Probe { leg }
         | LegCommand::Offer { leg, .. }
+        | LegCommand::PressKey { leg, .. }
         | LegCommand::AnswerOffer { leg, .. } => leg.call,
         LegCommand::TakeBack(call) => call.leg.call,
         LegCommand::Settled { call } => *call,
@@ -611,6 +612,7 @@ fn name_of(command: &LegCommand) -> String {
         LegCommand::Probe { leg } => format!("probe {:?}{}", leg.side, leg.attempt),
         LegCommand::Offer { leg, .. } => format!("offer {:?}{}", leg.side, leg.attempt),
         LegCommand::AnswerOffer { leg, .. } => format!("answer {:?}{}", leg.side, leg.attempt),
+        LegCommand::PressKey { leg, .. } => format!("key {:?}{}", leg.side, leg.attempt),
         LegCommand::TakeBack(_) => "take back".to_owned(),
     }
 }
@@ -627,6 +629,7 @@ const fn event_name(event: &LegEvent) -> &'static str {
         LegEvent::Alive { .. } => "alive",
         LegEvent::Offered { .. } => "offered",
         LegEvent::OfferAnswered { .. } => "offer answered",
+        LegEvent::KeyPressed { .. } => "key",
         LegEvent::Checkpointed { .. } => "checkpointed",
     }
 }

@@ -158,6 +158,9 @@ impl Phone {
                 Action::Leg(LegCommand::AnswerOffer { leg: to, answer }) => {
                     format!("answer {} {:?}", leg(to), answer.as_ref().map(|sdp| sdp.expose()))
                 }
+                Action::Leg(LegCommand::PressKey { leg: to, key }) => {
+                    format!("key {} {}", leg(to), key.signal.expose())
+                }
                 Action::Leg(LegCommand::TakeBack(call)) => {
                     let invite = call.invite.map_or_else(String::new, |invite| format!(" and {}", leg(invite.leg)));
                     format!("take back {}{invite}", leg(call.leg))

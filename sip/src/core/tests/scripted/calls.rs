@@ -64,7 +64,7 @@ fn an_unchanged_session_is_refreshed_without_the_other_leg() {
     let mut talk = desk.talk(udp(), "c");
     let newer = OFFER.replace("phone 1 1", "phone 1 2");
     let cases: [(&str, &str, &str, &str); 9] = [
-        ("INFO", "Content-Type: application/dtmf-relay\r\n", "Signal=1", "405"),
+        ("INFO", "Content-Type: text/plain\r\n", "hello", "415"),
         ("REFER", "Refer-To: <sip:x@localhost>\r\n", "", "405"),
         ("NONSENSE", "", "", "501"),
         ("OPTIONS", "", "", "200"),

@@ -347,3 +347,33 @@ fn a_change_is_there_after_a_restart() {
     let ok = desk.last_sent();
     assert_eq!((ok.status(), body(&ok).contains("a=recvonly")), (Some(200), true), "nothing is new");
 }
+
+#[test]
+fn keys_in_info_pass_to_the_other_leg_and_nothing_else_does() {
+    let mut call = Call::new();
+    let relay = "Content-Type: application/dtmf-relay\r\n";
+    let cases = [
+        (relay, "Signal=5\r\nDuration=200\r\n", "200", Some("Signal=5\r\nDuration=200\r\n")),
+        ("Content-Type: application/dtmf\r\n", "#", "200", Some("Signal=#\r\nDuration=160\r\n")),
+        (relay, "Signal=5\r\nX=secret\r\n", "400", None),
+        ("Content-Type: text/plain\r\n", "5", "415", None),
+        ("", "", "200", None),
+    ];
+    for (more, body_text, status, expected) in cases {
+        call.desk.in_dialog(&mut call.talk, "INFO", more, body_text);
+        assert_eq!(call.desk.kinds(), [status], "{more}{body_text}");
+        let Some(expected) = expected else {
+            assert!(call.desk.take_legs().is_empty());
+            continue;
+        };
+        let Some(LegEvent::KeyPressed { leg, key }) = call.desk.take_legs().pop() else { panic!("no key") };
+        assert_eq!(leg, call.a);
+        call.desk.leg(LegCommand::PressKey { leg: call.b, key });
+        let info = call.desk.last_sent();
+        assert_eq!((info.method(), body(&info)), (&Method::Info, expected));
+        call.desk.carrier(&info, 415, "x", "");
+        assert!(call.desk.take_legs().is_empty());
+        call.desk.take_sent();
+    }
+    call.end();
+}
