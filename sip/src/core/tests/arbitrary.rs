@@ -70,7 +70,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..4_u8, 0..3_u8, method(), 0..8_u8, any::<bool>()).prop_map(|(flow, dialog, method, cseq, body)| Act::InDialog { flow, dialog, method, cseq, body }),
         3 => (0..4_u8, prop_oneof![Just(100_u16), Just(180), Just(200), Just(486), 100..700_u16], method(), 0..4_u8, 0..3_u8, any::<bool>())
             .prop_map(|(flow, status, method, leg, to, body)| Act::Response { flow, status, method, leg, to, body }),
-        4 => (0..10_u8, 0..5_u8).prop_map(|(kind, leg)| Act::Command { kind, leg }),
+        4 => (0..13_u8, 0..5_u8).prop_map(|(kind, leg)| Act::Command { kind, leg }),
         2 => (0..4_u8, prop_oneof![3 => Just(true), 1 => Just(false)]).prop_map(|(ticket, known)| Act::Credential { ticket, known }),
         1 => Just(Act::Revoked),
         1 => (0..4_u8).prop_map(Act::Closed),
@@ -91,6 +91,8 @@ struct Fuzzed {
     checkpoints: Vec<Checkpoint>,
     /// Call-ID, our tag and their tag of dialogs, as the core named them.
     dialogs: Vec<(String, String, String)>,
+    /// Our newest request.
+    newest: Option<Message>,
     serial: u32,
 }
 
@@ -122,6 +124,7 @@ impl Fuzzed {
             tickets: Vec::new(),
             checkpoints: vec![Checkpoint { version: 1, state: Pii::new("{}".into()) }],
             dialogs: Vec::new(),
+            newest: None,
             serial: 0,
         }
     }
@@ -155,6 +158,9 @@ impl Fuzzed {
         let (ours, theirs) = if message.is_request() { (from, to) } else { (to, from) };
         if !ours.is_empty() && !theirs.is_empty() {
             self.dialogs.push((message.call_id().to_owned(), ours.to_owned(), theirs.to_owned()));
+        }
+        if message.is_request() && !message.is_ack() {
+            self.newest = Some(message);
         }
     }
 
@@ -211,6 +217,18 @@ impl Fuzzed {
         }
     }
 
+    /// A response to a request that the core has sent.
+    fn response_to(&mut self, n: u8, request: &Message, status: u16, body: bool) {
+        let contact = crate::message::NameAddr::parse("<sip:c@127.0.0.1:5090>").expect("valid");
+        let mut response = crate::message::ResponseBuilder::to_request(request, status, None).contact(&contact);
+        if body {
+            response = response.body("application/sdp", Bytes::from_static(SDP.as_bytes()));
+        }
+        if let Ok(text) = response.build() {
+            self.take(flow(n), std::str::from_utf8(&text).expect("text"));
+        }
+    }
+
     /// `ids` are Call-ID, From-tag and To-tag.
     #[expect(clippy::too_many_arguments, reason = "each is a part of the message")]
     fn request(&mut self, n: u8, method: &str, branch: &str, ids: [&str; 3], cseq: u32, body: bool, again: bool) {
@@ -221,9 +239,12 @@ impl Fuzzed {
             let name = if method == "REGISTER" { "Authorization" } else { "Proxy-Authorization" };
             format!("{name}: {}\r\n", challenge.answer("demo", "secret", method, uri, "c", self.serial))
         });
-        let (flow, sdp) = (flow(n), if body { SDP } else { "" });
+        // Each description is another one, so that it changes a session that is up.
+        let sdp = SDP.replace("4000", &format!("{}", 4_000 + 2 * (self.serial % 3)));
+        let (flow, sdp) = (flow(n), if body { sdp.as_str() } else { "" });
+        let timer = if self.serial.is_multiple_of(2) { "Supported: timer\r\nSession-Expires: 90\r\n" } else { "" };
         let text = format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {};branch=z9hG4bK{branch}\r\nMax-Forwards: 70\r\nFrom: <sip:demo@localhost>;tag={from}\r\nTo: <sip:demo@localhost>{}{to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\nContact: <sip:demo@{}>\r\n{credentials}{}Content-Length: {}\r\n\r\n{sdp}",
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{} {};branch=z9hG4bK{branch}\r\nMax-Forwards: 70\r\nFrom: <sip:demo@localhost>;tag={from}\r\nTo: <sip:demo@localhost>{}{to}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\nContact: <sip:demo@{}>\r\n{timer}{credentials}{}Content-Length: {}\r\n\r\n{sdp}",
             flow.protocol.via().as_str(),
             flow.peer,
             if to.is_empty() { "" } else { ";tag=" },
@@ -235,6 +256,11 @@ impl Fuzzed {
     }
 
     fn response(&mut self, n: u8, status: u16, method: &str, leg: u8, to: u8, body: bool) {
+        if leg == 3
+            && let Some(request) = self.newest.clone()
+        {
+            return self.response_to(n, &request, status, body);
+        }
         let (call_id, sdp) = (if leg == 0 { "other" } else { "0123456789abcdef" }, if body { SDP } else { "" });
         self.take(flow(n), &format!(
             "SIP/2.0 {status} x\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKb{leg}\r\nFrom: <sip:a@localhost>;tag=tag\r\nTo: <sip:b@localhost>;tag=c{to}\r\nCall-ID: {call_id}\r\nCSeq: 1 {method}\r\nContact: <sip:c@127.0.0.1:5090>\r\n{}Content-Length: {}\r\n\r\n{sdp}",
@@ -263,6 +289,9 @@ impl Fuzzed {
                 let invite = Some(Box::new(outgoing(leg)));
                 LegCommand::TakeBack(Box::new(TakeBack { leg, checkpoint, invite, retry_after_s: 5 }))
             }
+            8 => LegCommand::Offer { leg, offer: Pii::new(SDP.into()) },
+            9 => LegCommand::AnswerOffer { leg, answer: sdp.ok_or(488) },
+            10 => LegCommand::PressKey { leg, key: schema::leg::Key { signal: Pii::new('5'), duration_ms: None } },
             _ => LegCommand::Invite(Box::new(outgoing(leg))),
         };
         self.handle(Input::Leg(command));
