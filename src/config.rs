@@ -6,8 +6,10 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use schema::number::{E164, ServiceNumber};
 use serde::{Deserialize, Serialize};
+use sip::guard::Network;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Environment variables with our prefix that are not configuration: the log filter and the build's dashboard switch.
 const NOT_KEYS: [&str; 3] = ["log", "dashboard", "dashboard_dir"];
@@ -147,6 +149,11 @@ pub struct NodeLimits {
     pub calls_per_second: u32,
     /// Stream connections of one address before it has signed in.
     pub connections_per_ip: u32,
+    /// SIP requests a second, twice as many at once, of one address (IPv6: /64) from which nobody has signed in: 1 to 100,000.
+    pub requests_per_ip: u32,
+    /// Addresses and networks free of these limits and of bans, such as test machines: `["192.0.2.7", "2001:db8::/32"]`. In
+    /// development mode without a file: loopback.
+    pub exempt_ips: Vec<Network>,
 }
 
 /// One clear line about a wrong key or value.
@@ -182,7 +189,13 @@ impl Default for Config {
             service_number: None,
             test_carrier: None,
             secrets: Secrets { key_file: None },
-            limits: NodeLimits { live_calls: 20_000, calls_per_second: 5_000, connections_per_ip: 20 },
+            limits: NodeLimits {
+                live_calls: 20_000,
+                calls_per_second: 5_000,
+                connections_per_ip: 20,
+                requests_per_ip: 20,
+                exempt_ips: Vec::new(),
+            },
         }
     }
 }
@@ -204,7 +217,7 @@ impl Config {
                 ..base.sip
             },
             test_carrier: Some(loopback(5090)),
-            limits: NodeLimits { connections_per_ip: 2_000, ..base.limits },
+            limits: NodeLimits { exempt_ips: vec![Network::LOOPBACK_V4, Network::LOOPBACK_V6], ..base.limits },
             ..base
         }
     }
@@ -248,6 +261,12 @@ impl Config {
     #[must_use]
     pub fn service_number(&self) -> Option<ServiceNumber> {
         self.service_number.clone().map(ServiceNumber)
+    }
+
+    /// Addresses free of the limits per address.
+    #[must_use]
+    pub fn exempt_ips(&self) -> Arc<[Network]> {
+        self.limits.exempt_ips.as_slice().into()
     }
 
     /// Digest algorithms offered.
@@ -294,6 +313,9 @@ impl Config {
         }
         if !(1..=100_000).contains(&self.limits.calls_per_second) {
             return wrong("limits.calls_per_second", self.limits.calls_per_second, "must be 1 to 100000");
+        }
+        if !(1..=100_000).contains(&self.limits.requests_per_ip) {
+            return wrong("limits.requests_per_ip", self.limits.requests_per_ip, "must be 1 to 100000");
         }
         if self.development { Ok(()) } else { self.check_encryption() }
     }
@@ -415,6 +437,11 @@ mod tests {
                 "[limits]\nlive_calls = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
                 "limits.live_calls = 0: must be 1 to 1000000",
             ),
+            (
+                "[limits]\nrequests_per_ip = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
+                "limits.requests_per_ip = 0: must be 1 to 100000",
+            ),
+            ("[limits]\nexempt_ips = [\"localhost\"]", "FILE: limits.exempt_ips"),
         ];
         for (text, begins) in cases {
             let error = load(text).expect_err(text);

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::routing::get;
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use sip::core::Counts;
+use sip::core::Figures;
 use sip::transport::TransportCounts;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     actors: Actors,
     store: Store,
     transport: Arc<TransportCounts>,
-    core: Arc<dyn Fn() -> Counts + Send + Sync>,
+    core: Arc<dyn Fn() -> Figures + Send + Sync>,
 ) -> anyhow::Result<()> {
     let handle = recorder();
     let render = move || {
@@ -48,7 +48,7 @@ pub(crate) async fn serve(
 }
 
 /// Figures that are read when asked for; counters are kept where things happen.
-async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts, core: Counts) {
+async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts, core: Figures) {
     let set = |name: &'static str, value: u64| gauge!(name).set(as_f64(value));
     let counts = actors.counts();
     set("ringfence_live_calls", counts.live_calls as u64);
@@ -62,15 +62,26 @@ async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts
     set("ringfence_messages_set_aside", counts.set_aside as u64);
     set("ringfence_messages_dropped", counts.messages_dropped);
     set("ringfence_calls_unsettled", counts.unsettled_calls as u64);
-    set("ringfence_sip_server_transactions", core.server_transactions as u64);
-    set("ringfence_sip_client_transactions", core.client_transactions as u64);
-    set("ringfence_sip_legs", core.legs as u64);
-    set("ringfence_sip_dialogs", core.dialogs as u64);
-    set("ringfence_sip_ended_dialogs", core.ended_dialogs as u64);
-    set("ringfence_sip_registrations", core.registrations as u64);
+    set("ringfence_sip_server_transactions", core.tables.server_transactions as u64);
+    set("ringfence_sip_client_transactions", core.tables.client_transactions as u64);
+    set("ringfence_sip_legs", core.tables.legs as u64);
+    set("ringfence_sip_dialogs", core.tables.dialogs as u64);
+    set("ringfence_sip_ended_dialogs", core.tables.ended_dialogs as u64);
+    set("ringfence_sip_registrations", core.tables.registrations as u64);
     set("ringfence_sip_datagrams", transport.datagrams.load(Relaxed));
     set("ringfence_sip_refused_messages", transport.refused.load(Relaxed));
     set("ringfence_sip_connections", transport.connections.load(Relaxed));
+    set("ringfence_sip_connections_shed", transport.shed_connections.load(Relaxed));
+    set("ringfence_sip_connections_slow", transport.slow_connections.load(Relaxed));
+    let guard = core.guard;
+    set("ringfence_sip_dropped_scanners", guard.scanners);
+    set("ringfence_sip_dropped_rate", guard.rate);
+    set("ringfence_sip_dropped_banned", guard.banned);
+    set("ringfence_sip_bans", guard.bans);
+    set("ringfence_sip_failed_authentications", guard.failures);
+    set("ringfence_sip_accounts_slowed", guard.accounts_slowed);
+    set("ringfence_sip_slowed_attempts", guard.slowed);
+    set("ringfence_sip_sources", guard.sources as u64);
     if let Ok(open) = store.open_holds().await {
         set("ringfence_open_holds", open);
     }

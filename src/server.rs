@@ -11,6 +11,7 @@ use schema::entropy::Entropy;
 use schema::time::Clock;
 use sip::core::{Advertised, Core, CoreConfig};
 use sip::demo::carrier::{BEHAVIOURS, Carrier};
+use sip::guard::GuardLimits;
 use sip::transport::{Bound, Seam, SipThread, TransportConfig, TransportLimits};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -233,8 +234,7 @@ impl<'a> Parts<'a> {
             on_edge: Box::new(move |event| edge_actors.on_edge_event(event)),
         };
         let per_address = usize::try_from(self.config.limits.connections_per_ip)?;
-        let limits =
-            TransportLimits { per_address, exempt_loopback: self.config.development, ..TransportLimits::default() };
+        let limits = TransportLimits { per_address, exempt: self.config.exempt_ips(), ..TransportLimits::default() };
         Ok(SipThread::start(bound, limits, core, self.entropy.fork(), self.clock.clone(), seam)?)
     }
 
@@ -336,6 +336,7 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
         legs_max: 2 * config.limits.live_calls as usize,
         transactions_max: 1_000_000,
         lookups_max: 10_000,
+        guard: GuardLimits { requests_per_second: config.limits.requests_per_ip, exempt: config.exempt_ips() },
     }
 }
 

@@ -30,6 +30,7 @@ pub use config::{Advertised, CoreConfig};
 use crate::dialog::DialogKey;
 use crate::digest::Challenger;
 use crate::flow::{Destination, Flow};
+use crate::guard::{Guard, GuardCounts};
 use crate::message::{Malformed, Message};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
@@ -94,6 +95,15 @@ pub struct Counts {
     pub registrations: usize,
 }
 
+/// What the edge can be asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Sizes of the tables now.
+    pub tables: Counts,
+    /// What strangers were refused, since the start.
+    pub guard: GuardCounts,
+}
+
 /// The SIP edge.
 pub struct Core {
     config: CoreConfig,
@@ -113,6 +123,7 @@ pub struct Core {
     /// INVITEs not answered finally: the same request by another way is a loop (RFC 3261 §8.2.2.2).
     invites: BTreeSet<MergeKey>,
     lookups: Lookups,
+    guard: Guard,
     registrar: Registrar,
     bindings_armed: Option<Mono>,
     /// Requests of dialogs that may be resumed still; `None` once all are.
@@ -138,6 +149,7 @@ impl Core {
         let challenger = Challenger::new(&mut entropy, &config.domain, &hosts, &config.digest)?;
         Ok(Self {
             challenger,
+            guard: Guard::new(config.guard.clone()),
             config,
             tags: hmac::Key::new(hmac::HMAC_SHA256, &entropy.bytes::<32>()),
             entropy,
@@ -208,6 +220,12 @@ impl Core {
         }
     }
 
+    /// Sizes of the tables, and what strangers were refused.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures { tables: self.counts(), guard: self.guard.counts() }
+    }
+
     fn tell(&mut self, event: LegEvent, now: Now) {
         self.output.push_back(Output::Leg(LegEventAt { event, at: now }));
     }
@@ -243,6 +261,7 @@ impl Core {
             EdgeCommand::Trunks(trunks) => self.set_trunks(trunks, now),
             EdgeCommand::Recovered => self.recovered(),
             EdgeCommand::BindingRestored(binding) => {
+                self.guard.restored(&binding, now.mono);
                 self.registrar.restore(*binding);
                 self.arm_bindings(now);
             }

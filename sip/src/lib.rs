@@ -5,6 +5,7 @@ pub mod demo;
 mod dialog;
 pub mod digest;
 pub mod flow;
+pub mod guard;
 pub mod message;
 mod registrar;
 pub mod sdp;

@@ -10,20 +10,21 @@ mod wire;
 
 pub use thread::{Seam, SipThread};
 
+use crate::guard::Network;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Limits of the transports (`security.md` §4.1).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TransportLimits {
     /// Most connections at a time, both ways.
     pub connections: usize,
     /// Most connections of one address without a right digest on them.
     pub per_address: usize,
-    /// Whether loopback addresses are free of `per_address` (development).
-    pub exempt_loopback: bool,
+    /// Addresses that are free of `per_address`.
+    pub exempt: Arc<[Network]>,
     /// Most TLS handshakes at a time.
     pub handshakes: usize,
     /// Longest handshake.
@@ -45,7 +46,7 @@ impl Default for TransportLimits {
         Self {
             connections: 2_000,
             per_address: 20,
-            exempt_loopback: false,
+            exempt: Arc::new([]),
             handshakes: 64,
             handshake: Duration::from_secs(5),
             connect: Duration::from_secs(5),

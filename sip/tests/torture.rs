@@ -15,6 +15,7 @@ use schema::time::{Mono, Now, Timestamp};
 use sip::core::{Advertised, Core, CoreConfig, Input, Output};
 use sip::digest::{Algorithm, Challenge, Scheme, ha1};
 use sip::flow::{ConnectionId, Flow, Protocol};
+use sip::guard::GuardLimits;
 use sip::message::{Frame, Framer, HeaderName, Message, ParseError};
 use std::net::SocketAddr;
 
@@ -124,6 +125,7 @@ fn core() -> Core {
         legs_max: 10,
         transactions_max: 10,
         lookups_max: 10,
+        guard: GuardLimits::default(),
     };
     Core::new(config, Entropy::from_number(1)).expect("a realm")
 }

@@ -10,6 +10,7 @@ use schema::time::{Mono, Now, Timestamp};
 use sip::core::{Advertised, Core, CoreConfig, Input, Output};
 use sip::digest::{Algorithm, Challenge, Challenger, Origin, Scheme};
 use sip::flow::{ConnectionId, Flow, Protocol};
+use sip::guard::GuardLimits;
 use sip::message::{Frame, Framer, Message, NameAddr, Params, ParseError, ResponseBuilder, Uri, Via};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -212,6 +213,7 @@ fn config() -> CoreConfig {
         legs_max: 4,
         transactions_max: 16,
         lookups_max: 2,
+        guard: GuardLimits::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use super::timers::Timer;
 use super::{Core, Output};
 use crate::digest::{Claim, Refusal, Scheme};
 use crate::flow::Flow;
+use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder};
 use schema::account::SipCredential;
 use schema::edge::{CredentialLookup, EdgeEvent, Ticket};
@@ -91,6 +92,9 @@ impl Core {
             Ok(claim) => claim,
             Err(refusal) => return self.challenge(flow, &request, refusal, now.mono),
         };
+        if self.guard.attempt(flow.ip(), claim.username(), now.mono) != Verdict::Pass {
+            return self.refuse_overloaded(flow, &request);
+        }
         if let Some(credential) = self.lookups.known(claim.username(), now.mono) {
             match self.challenger.verify(&claim, Some(credential.secret.expose()), now.mono) {
                 Ok(()) => {
@@ -154,6 +158,9 @@ impl Core {
         match (self.challenger.verify(&claim, secret, now.mono), &credential) {
             (Ok(()), Some(credential)) => self.authenticated(flow, request, &key, credential, now),
             (refusal, _) => {
+                if refusal == Err(Refusal::Wrong) {
+                    self.guard.failed(flow.ip(), claim.username(), now.mono);
+                }
                 let stale = refusal.is_err_and(Refusal::is_stale);
                 let response = self.challenged(flow, &request, stale, now.mono);
                 self.respond(&key, response, now);
@@ -182,6 +189,7 @@ impl Core {
 
     /// It is known who sends the request.
     fn authenticated(&mut self, flow: Flow, request: Message, key: &ServerKey, credential: &SipCredential, now: Now) {
+        self.guard.succeeded(flow.ip(), &credential.username, now.mono);
         if flow.connection.is_some() {
             self.output.push_back(Output::Trust(flow));
         }

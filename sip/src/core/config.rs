@@ -2,6 +2,7 @@
 
 use crate::digest::Algorithm;
 use crate::flow::Protocol;
+use crate::guard::GuardLimits;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct CoreConfig {
     pub transactions_max: usize,
     /// Most credential look-ups under way.
     pub lookups_max: usize,
+    /// What strangers may ask for.
+    pub guard: GuardLimits,
 }
 
 impl CoreConfig {

@@ -4,6 +4,7 @@ use super::Core;
 use super::matching::ServerKey;
 use super::session_timer::TIMER;
 use crate::flow::{Flow, Protocol};
+use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use ring::hmac;
 use schema::time::Now;
@@ -27,6 +28,9 @@ impl Core {
         if self.servers.contains_key(&key) && !taken_again {
             return self.server_repeated(&key);
         }
+        if !self.is_let_in(flow, &request, now) {
+            return;
+        }
         if self.servers.len() >= self.config.transactions_max {
             return self.refuse_overloaded(flow, &request);
         }
@@ -45,6 +49,17 @@ impl Core {
                 self.reply(flow, &request, response);
             }
         }
+    }
+
+    /// False when a stranger asks too often, is banned or looks for open servers: it gets no answer. Dialogs go on, whatever
+    /// their side did elsewhere.
+    fn is_let_in(&mut self, flow: Flow, request: &Message, now: Now) -> bool {
+        if request.to_tag().is_some() && self.is_of_a_dialog(request) {
+            return true;
+        }
+        let is_trunk = self.is_trunk(flow);
+        let agent = request.text(HeaderName::UserAgent);
+        self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
     }
 
     /// A final answer that leaves no state here: until somebody has shown who it is, nothing is kept of what it sends.

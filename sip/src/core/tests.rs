@@ -11,6 +11,7 @@ use crate::demo::carrier::Carrier;
 use crate::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
 use crate::demo::{Actions, Endpoint};
 use crate::digest::{Algorithm, ha1};
+use crate::guard::{GuardLimits, Network};
 use schema::account::{Attestation, CallerId, CallerIdStatus, Evidence, SipCredential};
 use schema::carrier::{Gateway, GatewayTransport};
 use schema::edge::{CredentialLookup, TrunkAddress};
@@ -90,6 +91,7 @@ fn config() -> CoreConfig {
         legs_max: 1_000,
         transactions_max: 10_000,
         lookups_max: 100,
+        guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },
     }
 }
 

@@ -146,7 +146,7 @@ struct Pace {
 impl Pace {
     fn new(limits: &TransportLimits, incoming: bool) -> Self {
         let now = Instant::now();
-        Self { limits: *limits, first: incoming.then(|| now + limits.first_message), partial: None, last: now }
+        Self { limits: limits.clone(), first: incoming.then(|| now + limits.first_message), partial: None, last: now }
     }
 
     fn deadline(&self) -> Instant {

@@ -37,7 +37,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) const fn new(limits: TransportLimits) -> Self {
+    pub(super) fn new(limits: TransportLimits) -> Self {
         Self {
             limits,
             connections: BTreeMap::new(),
@@ -58,7 +58,7 @@ impl Registry {
     }
 
     fn is_exempt(&self, ip: IpAddr) -> bool {
-        self.limits.exempt_loopback && ip.is_loopback()
+        self.limits.exempt.iter().any(|network| network.contains(ip))
     }
 
     /// Takes a connection that a peer opened. The outbox's other end goes to its task.
@@ -174,6 +174,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Network;
 
     fn limits() -> TransportLimits {
         TransportLimits { connections: 5, per_address: 2, handshakes: 2, outbox: 3, ..TransportLimits::default() }
@@ -224,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn loopback_may_be_exempt_from_the_limit_per_address() {
-        let mut registry = Registry::new(TransportLimits { exempt_loopback: true, ..limits() });
+    fn networks_may_be_exempt_from_the_limit_per_address() {
+        let mut registry = Registry::new(TransportLimits { exempt: [Network::LOOPBACK_V4].into(), ..limits() });
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let kept: Vec<_> = (1..=5).map(|port| registry.accept(Protocol::Tcp, local(port)).expect("exempt")).collect();
         assert_eq!((kept.len(), registry.accept(Protocol::Tcp, local(6)).map(|_| ())), (5, Err(Full::Total)));

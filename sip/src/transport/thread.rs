@@ -2,7 +2,7 @@
 
 use super::wire::{Arrival, Wire};
 use super::{Bound, TransportCounts, TransportLimits};
-use crate::core::{Core, Counts, Input, Output};
+use crate::core::{Core, Counts, Figures, Input, Output};
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
 use schema::leg::{LegCommand, LegEventAt};
@@ -33,7 +33,7 @@ pub struct SipThread {
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
     counts: Arc<TransportCounts>,
-    figures: Arc<Mutex<Counts>>,
+    figures: Arc<Mutex<Figures>>,
 }
 
 impl SipThread {
@@ -51,7 +51,7 @@ impl SipThread {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let counts = Arc::new(TransportCounts::default());
-        let figures = Arc::new(Mutex::new(Counts::default()));
+        let figures = Arc::new(Mutex::new(Figures::default()));
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         let wire = {
@@ -76,12 +76,12 @@ impl SipThread {
     /// Sizes of the core's tables as of its last input.
     #[must_use]
     pub fn core_counts(&self) -> Counts {
-        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).tables
     }
 
-    /// As [`SipThread::core_counts`], for whoever reads them later.
+    /// The core's figures as of its last input, for whoever reads them later.
     #[must_use]
-    pub fn core_figures(&self) -> Arc<dyn Fn() -> Counts + Send + Sync> {
+    pub fn core_figures(&self) -> Arc<dyn Fn() -> Figures + Send + Sync> {
         let figures = Arc::clone(&self.figures);
         Arc::new(move || *figures.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -113,7 +113,7 @@ struct Worker {
     core: Core,
     clock: Clock,
     seam: Seam,
-    figures: Arc<Mutex<Counts>>,
+    figures: Arc<Mutex<Figures>>,
 }
 
 impl Worker {
@@ -161,7 +161,7 @@ impl Worker {
                     self.handle(Input::Timeout, now);
                 }
             }
-            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.counts();
+            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
         }
     }
 

@@ -80,8 +80,8 @@ impl Wire {
             tcp: bound.tcp.map(TcpListener::from_std).transpose()?,
             tls,
             connector: bound.tls_client.map(TlsConnector::from),
+            registry: Registry::new(limits.clone()),
             limits,
-            registry: Registry::new(limits),
             accept_again: Instant::now(),
             arrivals,
             arrived,
@@ -201,7 +201,8 @@ impl Wire {
         };
         self.count_connections();
         let _ = stream.set_nodelay(true);
-        let line = Line { flow, id, incoming: true, arrivals: self.arrivals.clone(), outbox, limits: self.limits };
+        let line =
+            Line { flow, id, incoming: true, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
         let acceptor = self.tls.as_ref().map(|(_, acceptor)| acceptor.clone()).filter(|_| protocol == Protocol::Tls);
         spawn(async move {
             match acceptor {
@@ -261,7 +262,8 @@ impl Wire {
         };
         let (id, flow, outbox) = self.registry.open(to).ok()?;
         self.count_connections();
-        let line = Line { flow, id, incoming: false, arrivals: self.arrivals.clone(), outbox, limits: self.limits };
+        let line =
+            Line { flow, id, incoming: false, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
         spawn(async move {
             let connect = async {
                 let stream = TcpStream::connect(to.address).await?;

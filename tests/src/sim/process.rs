@@ -21,6 +21,7 @@ use schema::time::{Clock, Mono, Now};
 use sip::core::{Advertised, Core, CoreConfig, Counts, Input, Output};
 use sip::digest::Algorithm;
 use sip::flow::{ConnectionId, Destination, Flow, Protocol};
+use sip::guard::GuardLimits;
 use sip::message::{Frame, Framer, Message};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -144,6 +145,7 @@ fn core_config() -> CoreConfig {
         legs_max: 1_000,
         transactions_max: 10_000,
         lookups_max: 100,
+        guard: GuardLimits::default(),
     }
 }
 

@@ -7,6 +7,7 @@ mod offers;
 mod reconnect;
 mod restart;
 mod session_timer;
+mod strangers;
 mod take_back;
 
 use super::*;

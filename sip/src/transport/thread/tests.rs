@@ -6,6 +6,7 @@ use crate::core::{Advertised, CoreConfig};
 use crate::demo::carrier::Carrier;
 use crate::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
 use crate::digest::ha1;
+use crate::guard::{GuardLimits, Network};
 use crate::transport::TransportConfig;
 use schema::account::SipCredential;
 use schema::carrier::{Gateway, GatewayTransport};
@@ -94,6 +95,7 @@ fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
         legs_max: 100,
         transactions_max: 1_000,
         lookups_max: 100,
+        guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },
     };
     let mut entropy = Entropy::from_number(1);
     let core = Core::new(config, entropy.fork()).expect("a realm");

@@ -1,0 +1,301 @@
+//! Who may ask for something before it is known who it is: limits per source, bans, scanners (`security.md` §4.1). Pure.
+//!
+//! A source is an IPv4 address or an IPv6 /64. What counts against one is only what it sent provably itself: failed
+//! authentications answer a nonce that was given to that very source. The rate of requests can be forged over UDP; so a source
+//! from which a right answer came not long ago is free of it, and nobody elsewhere can take its place away.
+
+mod known;
+mod network;
+mod table;
+
+pub use network::{Network, NetworkError};
+
+use known::Known;
+use schema::edge::Binding;
+use schema::time::Mono;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use table::Table;
+
+/// Rules, per source.
+#[derive(Debug, Clone)]
+pub struct GuardLimits {
+    /// Requests a second outside dialogs that a source may send of which nothing is known; twice as many at once.
+    pub requests_per_second: u32,
+    /// Sources without any limit: one's own machines, and all of loopback in development.
+    pub exempt: Arc<[Network]>,
+}
+
+impl Default for GuardLimits {
+    fn default() -> Self {
+        Self { requests_per_second: 20, exempt: Arc::new([]) }
+    }
+}
+
+/// Failed authentications within [`FAILURES_IN`] until a source of which nothing is known is banned.
+const FAILURES_MAX: u32 = 10;
+/// A failure at a source that has customers weighs a tenth of one elsewhere: many may share its address.
+const KNOWN_FAILURES_MAX: u32 = 100;
+const FAILURES_IN: Duration = Duration::from_secs(300);
+/// The first ban; each further one is twice as long.
+const BAN: Duration = Duration::from_secs(600);
+const BAN_MAX: Duration = Duration::from_secs(86_400);
+/// So long after a ban the next one is still twice as long.
+const BAN_REMEMBERED: Duration = Duration::from_secs(86_400);
+/// Failed authentications of one username within [`ACCOUNT_IN`], from wherever, until strangers have to wait.
+const ACCOUNT_FAILURES_MAX: u32 = 20;
+const ACCOUNT_IN: Duration = Duration::from_secs(3_600);
+/// Between two tries of strangers at such a username.
+const ACCOUNT_PACE: Duration = Duration::from_secs(30);
+/// Most sources and most usernames with something to remember.
+const SOURCES_MAX: usize = 65_536;
+const ACCOUNTS_MAX: usize = 50_000;
+/// User agents of programs that look for open servers, in lower case.
+const SCANNERS: [&str; 6] = ["friendly-scanner", "sipvicious", "sipcli", "vaxsipuseragent", "pplsip", "sundayddr"];
+
+/// Where something came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source(u64, bool);
+
+impl Source {
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self(u64::from(u32::from(ip)), false),
+            IpAddr::V6(ip) => Self(u64::try_from(u128::from(ip) >> 64).unwrap_or_default(), true),
+        }
+    }
+}
+
+/// What becomes of a request, or of an answer to a challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is handled.
+    Pass,
+    /// It is not answered.
+    Drop(Why),
+    /// Its sender is to come back later.
+    Slow,
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    Scanner,
+    Banned,
+    Rate,
+}
+
+/// What was decided since the start; `banned_sources` is how many are banned or have something to remember now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GuardCounts {
+    /// Requests of scanners.
+    pub scanners: u64,
+    /// Requests beyond the rate.
+    pub rate: u64,
+    /// Requests of banned sources.
+    pub banned: u64,
+    /// Bans pronounced.
+    pub bans: u64,
+    /// Failed authentications.
+    pub failures: u64,
+    /// Usernames at which strangers had to begin to wait: somebody guesses passwords.
+    pub accounts_slowed: u64,
+    /// Tries told to come back later.
+    pub slowed: u64,
+    /// Sources remembered now.
+    pub sources: usize,
+}
+
+/// Failures within a time that begins with the first.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    since: Mono,
+    count: u32,
+}
+
+impl Failures {
+    const fn none(now: Mono) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    fn add(&mut self, within: Duration, now: Mono) -> u32 {
+        if self.since + within <= now {
+            *self = Self::none(now);
+        }
+        self.count += 1;
+        self.count
+    }
+}
+
+/// A source of which something is remembered.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    /// When its allowance is full again: one request moves it on by a part of a second.
+    full_at: Mono,
+    failures: Failures,
+    banned_until: Mono,
+    /// Length of the last ban, while that counts.
+    ban: Duration,
+}
+
+impl Record {
+    const fn new(now: Mono) -> Self {
+        Self { full_at: now, failures: Failures::none(now), banned_until: Mono(0), ban: Duration::ZERO }
+    }
+
+    /// From when on it says no more than that there is none.
+    fn forgettable(&self) -> Mono {
+        let failed = if self.failures.count > 0 { self.failures.since + FAILURES_IN } else { Mono(0) };
+        let banned = if self.ban.is_zero() { Mono(0) } else { self.banned_until + BAN_REMEMBERED };
+        self.full_at.max(failed).max(banned)
+    }
+
+    fn fail(&mut self, most: u32, now: Mono) -> bool {
+        if self.failures.add(FAILURES_IN, now) < most || self.banned_until > now {
+            return false;
+        }
+        let again = self.banned_until + BAN_REMEMBERED > now && !self.ban.is_zero();
+        self.ban = if again { (self.ban * 2).min(BAN_MAX) } else { BAN };
+        self.banned_until = now + self.ban;
+        self.failures = Failures::none(now);
+        true
+    }
+}
+
+/// A username at which authentications failed.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    failures: Failures,
+    next_try: Mono,
+}
+
+/// The rules and what they remember.
+pub(crate) struct Guard {
+    limits: GuardLimits,
+    sources: Table<Source, Record>,
+    accounts: Table<Box<str>, Account>,
+    known: Known,
+    counts: GuardCounts,
+}
+
+impl Guard {
+    pub(crate) fn new(limits: GuardLimits) -> Self {
+        Self {
+            limits,
+            sources: Table::new(SOURCES_MAX),
+            accounts: Table::new(ACCOUNTS_MAX),
+            known: Known::default(),
+            counts: GuardCounts::default(),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> GuardCounts {
+        GuardCounts { sources: self.sources.len(), ..self.counts }
+    }
+
+    fn is_exempt(&self, ip: IpAddr) -> bool {
+        self.limits.exempt.iter().any(|network| network.contains(ip))
+    }
+
+    /// A request outside a dialog that belongs to no transaction. `is_trunk` says whether its source is a carrier.
+    pub(crate) fn request(&mut self, ip: IpAddr, agent: Option<&str>, is_trunk: bool, now: Mono) -> Verdict {
+        let verdict = self.judge(ip, agent, is_trunk, now);
+        match verdict {
+            Verdict::Drop(Why::Scanner) => self.counts.scanners += 1,
+            Verdict::Drop(Why::Banned) => self.counts.banned += 1,
+            Verdict::Drop(Why::Rate) => self.counts.rate += 1,
+            Verdict::Pass | Verdict::Slow => {}
+        }
+        verdict
+    }
+
+    fn judge(&mut self, ip: IpAddr, agent: Option<&str>, is_trunk: bool, now: Mono) -> Verdict {
+        if agent.is_some_and(is_scanner) {
+            return Verdict::Drop(Why::Scanner);
+        }
+        if is_trunk || self.is_exempt(ip) {
+            return Verdict::Pass;
+        }
+        let source = Source::of(ip);
+        let known = self.known.has(source, now);
+        let record = self.sources.peek(&source).copied();
+        if record.is_some_and(|record| record.banned_until > now) {
+            return Verdict::Drop(Why::Banned);
+        }
+        if known {
+            return Verdict::Pass;
+        }
+        let mut record = record.unwrap_or_else(|| Record::new(now));
+        let per_second = u64::from(self.limits.requests_per_second.max(1));
+        let full_at = record.full_at.max(now) + Duration::from_micros(1_000_000 / per_second);
+        if full_at > now + Duration::from_secs(2) {
+            return Verdict::Drop(Why::Rate);
+        }
+        record.full_at = full_at;
+        self.sources.put(source, record, record.forgettable(), now);
+        Verdict::Pass
+    }
+
+    /// Somebody is about to show that it is `username`: [`Verdict::Slow`] when too many tried that in vain and this is not
+    /// from where its owner comes.
+    pub(crate) fn attempt(&mut self, ip: IpAddr, username: &str, now: Mono) -> Verdict {
+        let Some(account) = self.accounts.peek(username).copied() else { return Verdict::Pass };
+        let is_slow = account.failures.count >= ACCOUNT_FAILURES_MAX && account.failures.since + ACCOUNT_IN > now;
+        if !is_slow || self.is_exempt(ip) || self.known.has_user(Source::of(ip), username, now) {
+            return Verdict::Pass;
+        }
+        if account.next_try > now {
+            self.counts.slowed += 1;
+            return Verdict::Slow;
+        }
+        self.put_account(username, Account { next_try: now + ACCOUNT_PACE, ..account }, now);
+        Verdict::Pass
+    }
+
+    /// The answer to a nonce that this source was given is wrong.
+    pub(crate) fn failed(&mut self, ip: IpAddr, username: &str, now: Mono) {
+        self.counts.failures += 1;
+        if self.is_exempt(ip) {
+            return;
+        }
+        let source = Source::of(ip);
+        let mut record = self.sources.peek(&source).copied().unwrap_or_else(|| Record::new(now));
+        let most = if self.known.has(source, now) { KNOWN_FAILURES_MAX } else { FAILURES_MAX };
+        self.counts.bans += u64::from(record.fail(most, now));
+        self.sources.put(source, record, record.forgettable(), now);
+        let fresh = Account { failures: Failures::none(now), next_try: now };
+        let mut account = self.accounts.peek(username).copied().unwrap_or(fresh);
+        if account.failures.add(ACCOUNT_IN, now) == ACCOUNT_FAILURES_MAX {
+            self.counts.accounts_slowed += 1;
+        }
+        self.put_account(username, account, now);
+    }
+
+    fn put_account(&mut self, username: &str, account: Account, now: Mono) {
+        self.accounts.put(username.into(), account, account.failures.since + ACCOUNT_IN, now);
+    }
+
+    /// The answer is right.
+    pub(crate) fn succeeded(&mut self, ip: IpAddr, username: &str, now: Mono) {
+        if !self.is_exempt(ip) {
+            self.known.note(Source::of(ip), username, now);
+        }
+    }
+
+    /// A phone was registered before a restart: its source is known, though not by which username.
+    pub(crate) fn restored(&mut self, binding: &Binding, now: Mono) {
+        let address = binding.source.expose().split(' ').nth(1).and_then(|text| text.parse::<SocketAddr>().ok());
+        if let Some(address) = address {
+            self.succeeded(address.ip(), &binding.credential.to_string(), now);
+        }
+    }
+}
+
+fn is_scanner(agent: &str) -> bool {
+    let agent = agent.to_ascii_lowercase();
+    SCANNERS.iter().any(|scanner| agent.contains(scanner))
+}
+
+#[cfg(test)]
+mod tests;
