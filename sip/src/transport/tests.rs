@@ -330,3 +330,80 @@ fn a_port_taken_is_named() {
     let error = Bound::open(config).map(|_| ()).expect_err("it is taken").to_string();
     assert!(error.starts_with(&format!("cannot listen for SIP over udp on {address}: ")), "{error}");
 }
+
+/// Longest of so many round trips of a phone over UDP.
+async fn slowest_of(server: &Server, tries: u32) -> Duration {
+    let socket = tokio::net::UdpSocket::bind(any_port()).await.expect("a port");
+    let (mut buffer, mut slowest) = ([0; 2048], Duration::ZERO);
+    for number in 0..tries {
+        let start = Instant::now();
+        socket.send_to(&request(number, 0), server.udp).await.expect("sent");
+        timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await.expect("in time").expect("open");
+        slowest = slowest.max(start.elapsed());
+    }
+    slowest
+}
+
+/// Half-open handshakes: as many as fit into those under way and the listener's queue, where the others wait.
+const HALF_OPEN: usize = 100;
+
+/// Opens so many silent connections and as many in the middle of a message, and half-open handshakes.
+async fn disturb(server: &Server, each: usize) -> Vec<TcpStream> {
+    let mut kept = Vec::new();
+    for _ in 0..HALF_OPEN {
+        kept.push(TcpStream::connect(server.tls).await.expect("connected"));
+    }
+    for _ in 0..each {
+        let mut within = server.tcp().await;
+        within.write_all(&request(1, 0)[..40]).await.expect("sent");
+        kept.extend([server.tcp().await, within]);
+    }
+    kept
+}
+
+/// Connections beyond the limits are turned away, those within are cut in time, and a phone is answered all the while.
+async fn flood(each: usize, first_message: Duration) {
+    let limits = TransportLimits {
+        connections: each * 3 / 2,
+        handshakes: 16,
+        per_address: usize::MAX,
+        first_message,
+        handshake: Duration::from_secs(1),
+        ..TransportLimits::default()
+    };
+    let (most, server) = (limits.connections as u64, Server::start(limits, 0));
+    let before = slowest_of(&server, 50).await;
+    let kept = disturb(&server, each).await;
+    let during = slowest_of(&server, 50).await;
+    let open = server.counts.connections.load(Relaxed);
+    let shed = server.counts.shed_connections.load(Relaxed);
+    println!(
+        "{} peers: {open} open, {shed} turned away; slowest answer {before:?} before, {during:?} meanwhile",
+        kept.len()
+    );
+    assert!(open > 0 && open <= most, "{open} of {most} connections");
+    assert!(shed > 0, "the table is bounded");
+    // A generous bound: it tells a phone that waits for strangers from one that does not, and no more.
+    assert!(during < Duration::from_secs(1).max(before * 20), "{during:?}, {before:?} before");
+    let start = Instant::now();
+    while server.counts.connections.load(Relaxed) > 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "silent peers keep their connections");
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(kept);
+    let mut stream = server.tcp().await;
+    stream.write_all(&request(1, 0)).await.expect("sent");
+    answers(&mut stream, 1).await;
+}
+
+#[tokio::test]
+async fn hundreds_of_silent_half_open_and_slow_peers_disturb_nobody() {
+    flood(150, Duration::from_secs(3)).await;
+}
+
+/// By hand: `cargo nextest run -p sip --run-ignored only thousands --no-capture`; needs 10,100 open files.
+#[tokio::test]
+#[ignore = "5,000 connections need more open files than some machines allow"]
+async fn thousands_of_silent_half_open_and_slow_peers_disturb_nobody() {
+    flood(2_500, Duration::from_secs(20)).await;
+}
