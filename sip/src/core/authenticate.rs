@@ -95,16 +95,17 @@ impl Core {
         if self.guard.attempt(flow.ip(), claim.username(), now.mono) != Verdict::Pass {
             return self.refuse_overloaded(flow, &request);
         }
-        if let Some(credential) = self.lookups.known(claim.username(), now.mono) {
-            match self.challenger.verify(&claim, Some(credential.secret.expose()), now.mono) {
-                Ok(()) => {
-                    self.open_authenticating(&key, flow, &request, now);
-                    return self.authenticated(flow, request, &key, &credential, now);
-                }
-                // Rotated a moment ago, or wrong: it is looked up again, which takes as long as it does for an unknown name.
-                Err(Refusal::Wrong) => {}
-                Err(refusal) => return self.challenge(flow, &request, refusal, now.mono),
+        // A digest is computed also when there is nothing to compare: a name that is known takes no longer than another.
+        let known = self.lookups.known(claim.username(), now.mono);
+        let secret = known.as_ref().map(|credential| credential.secret.expose());
+        match (self.challenger.verify(&claim, secret, now.mono), known) {
+            (Ok(()), Some(credential)) => {
+                self.open_authenticating(&key, flow, &request, now);
+                return self.authenticated(flow, request, &key, &credential, now);
             }
+            // Rotated a moment ago, or wrong: it is looked up again, which takes as long as it does for an unknown name.
+            (Ok(()) | Err(Refusal::Wrong), _) => {}
+            (Err(refusal), _) => return self.challenge(flow, &request, refusal, now.mono),
         }
         if self.lookups.waiting.len() >= self.config.lookups_max {
             return self.refuse_overloaded(flow, &request);
@@ -151,12 +152,14 @@ impl Core {
             CredentialLookup::Unknown => None,
             CredentialLookup::Unavailable => return self.unavailable(&key, &request, now),
         };
-        if let Some(credential) = credential.as_ref().filter(|_| may_remember) {
-            self.lookups.remember(credential.clone(), now.mono);
-        }
         let secret = credential.as_ref().map(|credential| credential.secret.expose());
         match (self.challenger.verify(&claim, secret, now.mono), &credential) {
-            (Ok(()), Some(credential)) => self.authenticated(flow, request, &key, credential, now),
+            (Ok(()), Some(credential)) => {
+                if may_remember {
+                    self.lookups.remember(credential.clone(), now.mono);
+                }
+                self.authenticated(flow, request, &key, credential, now);
+            }
             (refusal, _) => {
                 if refusal == Err(Refusal::Wrong) {
                     self.guard.failed(flow.ip(), claim.username(), now.mono);
