@@ -12,9 +12,12 @@ use tokio::net::{TcpSocket, UdpSocket};
 
 /// Where the customer is.
 const CUSTOMER_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
+/// Where somebody guesses passwords.
+const GUESSER_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 88));
 /// What no line may show; numbers without their first digits, in case one is written nationally.
-const PERSONAL: [&str; 9] = [
+const PERSONAL: [&str; 10] = [
     "127.0.0.77",
+    "127.0.0.88",
     "7700900020",
     "7700900050",
     "7700900007",
@@ -72,7 +75,8 @@ async fn disturb(server: &TestServer) {
     let addresses = server.addresses();
     let (udp, tcp) = (addresses.sip_udp.expect("UDP"), addresses.sip_tcp.expect("TCP"));
     let socket = UdpSocket::bind((CUSTOMER_IP, 0)).await.expect("a socket");
-    for text in messages {
+    let scan = message("OPTIONS sip:+447700900007@localhost", "CSeq: 2 OPTIONS\r\nUser-Agent: friendly-scanner\r\n");
+    for text in messages.into_iter().chain([scan]) {
         socket.send_to(text.as_bytes(), udp).await.expect("sent");
         stream(tcp, text.as_bytes()).await;
     }
@@ -83,7 +87,8 @@ async fn disturb(server: &TestServer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn p3_no_log_line_shows_a_number_an_address_or_a_secret() {
     let logs = Logs::listen();
-    let server = TestServer::start().await;
+    // Not exempt: a source of guesses is banned here.
+    let server = TestServer::start_with(|config| config.limits.exempt_ips.clear()).await;
     server.provision(ACCOUNT).await;
     let account = server.account("desk").await;
     let udp = server.addresses().sip_udp.expect("UDP");
@@ -127,6 +132,14 @@ async fn p3_no_log_line_shows_a_number_an_address_or_a_secret() {
     server.server.actors.panic_call(server.view(account).await.live_calls[0].id);
     phone.ended(call).await;
     disturb(&server).await;
+    for guess in 0..12 {
+        let mut guesser = TestPhone::start_at(GUESSER_IP, udp, "desk", "a wrong password").await;
+        let call = guesser.dial("+447700900007").await;
+        // The ban begins with the tenth.
+        if guess < 10 {
+            assert_eq!(guesser.outcome(call).await, Err(407));
+        }
+    }
     server.left_clean().await;
 
     let lines = logs.lines();
