@@ -1,5 +1,6 @@
 //! Via (RFC 3261 §20.42, RFC 3581).
 
+use super::limits::MAX_PARAMS;
 use super::scan::{Cursor, Params, host_port};
 use super::{Malformed, scan};
 use std::fmt;
@@ -147,7 +148,8 @@ impl Via {
                 &params.iter().chain([("rport", Some(source.port().to_string().as_str()))]).collect::<Vec<_>>(),
             );
         }
-        if asked || !host_is_source {
+        // A sender that leaves no room does without: what is written can be read again. The response takes the request's way.
+        if (asked || !host_is_source) && params.iter().count() < MAX_PARAMS {
             params = Params::from_list(
                 &params.iter().chain([("received", Some(ip.to_string().as_str()))]).collect::<Vec<_>>(),
             );
