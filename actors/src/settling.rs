@@ -18,8 +18,8 @@ use schema::leg::{HangupCause, LegCommand, LegId};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Longest pause between two tries: a hold is released soon after what was in the way is gone.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Calls that are over and not settled yet, and that no actor cares for.
 pub(crate) type Unsettled = DashMap<CallId, AccountKey>;
