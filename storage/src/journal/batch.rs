@@ -74,30 +74,47 @@ pub(super) struct Writing {
 
 /// A batch whose outcome is known.
 pub(super) struct Written {
-    outcomes: Vec<(Done, Outcome)>,
+    outcomes: Vec<(AccountKey, Done, Outcome)>,
     flushes: Vec<oneshot::Sender<()>>,
+    fences: Arc<Mutex<BTreeMap<AccountKey, Fence>>>,
+    counts: Arc<Counts>,
 }
 
-/// After a rejection: which entries of an account were decided before it was told, in whichever batch they are.
+/// What may not be written of an account of which an entry was rejected.
+#[derive(Default)]
+struct Fence {
+    /// Rejections that are known here and not told yet: until they are, nothing is written.
+    untold: usize,
+    /// Entries with a ticket below this were decided before the last rejection was told.
+    below: u64,
+}
+
+/// After a rejection: which entries of an account were decided before it was told, in whichever batch they are. Telling runs
+/// beside writing, so the two share them.
 pub(super) struct Fences {
     counts: Arc<Counts>,
-    /// No entry of the account with a ticket below this is written.
-    below: BTreeMap<AccountKey, u64>,
+    of: Arc<Mutex<BTreeMap<AccountKey, Fence>>>,
+}
+
+fn lock(fences: &Mutex<BTreeMap<AccountKey, Fence>>) -> MutexGuard<'_, BTreeMap<AccountKey, Fence>> {
+    fences.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Fences {
     pub(super) fn new(counts: Arc<Counts>) -> Self {
-        Self { counts, below: BTreeMap::new() }
+        Self { counts, of: Arc::default() }
     }
 
     /// Parts the entries that may be written from who is told. Asked when the batch before is done with, not when the entry
     /// was collected: a rejection in the batch before concerns this one too.
     pub(super) fn admit<E>(&mut self, batch: Batch<E>) -> (Vec<E>, Writing) {
         let (mut admitted, mut slots) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let mut fences = lock(&self.of);
         for (entry, slot) in batch.entries.into_iter().zip(batch.slots) {
-            let fenced = self.below.get(&slot.account).is_some_and(|fence| slot.ticket < *fence);
+            let fence = fences.get(&slot.account);
+            let fenced = fence.is_some_and(|fence| fence.untold > 0 || slot.ticket < fence.below);
             if !fenced {
-                self.below.remove(&slot.account);
+                fences.remove(&slot.account);
                 admitted.push(entry);
             }
             slots.push((slot, fenced));
@@ -111,25 +128,32 @@ impl Fences {
 
     /// Takes the outcomes of the admitted entries, in order.
     pub(super) fn conclude(&mut self, batch: Writing, outcomes: Vec<Outcome>) -> Written {
-        // Whatever was handed over until now was decided before anyone could know of a rejection.
-        let fence = self.counts.tickets.load(Ordering::Acquire);
         let mut outcomes = outcomes.into_iter();
+        let mut fences = lock(&self.of);
         let told = batch.slots.into_iter().map(|(slot, fenced)| {
             let outcome =
                 if fenced { Err(Rejection::Fenced) } else { outcomes.next().expect("one outcome for each entry") };
             if outcome.is_err() {
-                self.below.insert(slot.account, fence);
+                fences.entry(slot.account).or_default().untold += 1;
             }
-            (slot.done, outcome)
+            (slot.account, slot.done, outcome)
         });
-        Written { outcomes: told.collect(), flushes: batch.flushes }
+        let (fences, counts) = (self.of.clone(), self.counts.clone());
+        Written { outcomes: told.collect(), flushes: batch.flushes, fences, counts }
     }
 }
 
 impl Written {
     /// Tells everyone. A panic in one `done` is not the others' concern.
     pub(super) fn tell(self) {
-        for (done, outcome) in self.outcomes {
+        for (account, done, outcome) in self.outcomes {
+            if outcome.is_err() {
+                // Whatever was handed over until now was decided before anyone could know of the rejection.
+                let mut fences = lock(&self.fences);
+                let fence = fences.entry(account).or_default();
+                fence.untold = fence.untold.saturating_sub(1);
+                fence.below = self.counts.tickets.load(Ordering::Acquire);
+            }
             if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
                 tracing::error!("an acknowledgement panicked");
             }
@@ -319,5 +343,35 @@ struct Closing(Arc<Hopper>);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch of one entry, which is handed over now.
+    fn handed_over(counts: &Counts) -> Batch<()> {
+        let mut batch = Batch::default();
+        batch.push(AccountKey(1), counts.tickets.fetch_add(1, Ordering::AcqRel), (), Box::new(|_| {}));
+        batch
+    }
+
+    #[test]
+    fn what_is_handed_over_before_a_rejection_is_told_is_not_written() {
+        let counts = Arc::new(Counts::default());
+        let mut fences = Fences::new(counts.clone());
+        let (_, writing) = fences.admit(handed_over(&counts));
+        let rejected = fences.conclude(writing, vec![Err(Rejection::Failed)]);
+        // Its rejection is known to the writer, and not told yet.
+        let (admitted, writing) = fences.admit(handed_over(&counts));
+        assert!(admitted.is_empty());
+        let late = handed_over(&counts);
+        rejected.tell();
+        fences.conclude(writing, Vec::new()).tell();
+        let (admitted, writing) = fences.admit(late);
+        assert!(admitted.is_empty());
+        fences.conclude(writing, Vec::new()).tell();
+        assert_eq!(fences.admit(handed_over(&counts)).0.len(), 1);
     }
 }

@@ -100,12 +100,16 @@ async fn play(store: Store, steps: Vec<(usize, Step)>) {
         let believed = Believed { actor, live: BTreeMap::new(), keys: BTreeMap::new(), ended: Vec::new(), entries: 1 };
         sides.push(Side { stored: believed.clone(), believed, broken: false });
     }
+    // Told first of each group, and only when the group is handed over: no rejection in it is told before.
+    let dora = world.account("dora", 1_000).await;
+    let mut dora = world.actor(dora).await;
     let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch: 7 });
-    let (mut entries, mut expected) = (Vec::new(), Vec::new());
+    let (mut entries, mut expected) = (vec![dora.refuse(&mut world)], vec![Ok(())]);
     for (who, step) in steps.into_iter().chain([(0, Step::Wait)]) {
         if matches!(step, Step::Wait) {
-            let outcomes = submit(&journal, std::mem::take(&mut entries)).await;
-            assert_eq!(outcomes, std::mem::take(&mut expected));
+            let group = std::mem::replace(&mut entries, vec![dora.refuse(&mut world)]);
+            let outcomes = submit(&journal, group).await;
+            assert_eq!(outcomes, std::mem::replace(&mut expected, vec![Ok(())]));
             for side in &mut sides {
                 side.believed = side.stored.clone();
                 side.broken = false;

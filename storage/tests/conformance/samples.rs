@@ -363,14 +363,16 @@ pub async fn submit(journal: &Journal, entries: Vec<Entry>) -> Vec<schema::journ
     outcomes(journal, &told, count).await
 }
 
+/// Hands entries over at once: nothing is told before all are.
 pub fn hand_over(journal: &Journal, entries: Vec<Entry>) -> Told {
-    let told = Told::default();
+    let all_told = Told::default();
+    let _not_yet = all_told.lock().expect("not poisoned");
     for (index, entry) in entries.into_iter().enumerate() {
-        let told = told.clone();
+        let told = all_told.clone();
         let done = Box::new(move |outcome| told.lock().expect("not poisoned").push((index, outcome)));
         journal.submit(entry, done).expect("the queue has room");
     }
-    told
+    all_told.clone()
 }
 
 pub async fn outcomes(journal: &Journal, told: &Told, count: usize) -> Vec<schema::journal::Outcome> {
