@@ -127,16 +127,13 @@ impl Drop for SmallDisk {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
-    let place = Place::default();
-    let disk = SmallDisk::mount(&place.folder.path().join("data"));
-    let site = Site::make_in(place, &ACCOUNTS, "").await;
+/// The database goes away with calls up, and comes back.
+async fn without_a_database(site: Site, away: impl FnOnce(), back: impl FnOnce()) {
     let server = site.serve().await;
     let (mut phone, mut poor, mut numbers) = (site.phone("u", 0).await, site.phone(POOR, 0).await, Numbers(0));
     let (short, long) = (phone.talk(&numbers.next()).await, phone.talk(&numbers.next()).await);
     let cut = poor.talk(&numbers.next()).await;
-    disk.fill();
+    away();
     refused(&site, &mut phone, &mut numbers).await;
     // What is up is answered as ever: hung up, or cut when its money ends.
     phone.hang_up(short).await;
@@ -144,12 +141,20 @@ async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
     refused(&site, &mut phone, &mut numbers).await;
     assert!(phone.is_up(long));
 
-    disk.free();
+    back();
     serves_again(&mut phone, &mut numbers).await;
     phone.hang_up(long).await;
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
     right(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
+    let place = Place::default();
+    let disk = SmallDisk::mount(&place.folder.path().join("data"));
+    let site = Site::make_in(place, &ACCOUNTS, "").await;
+    without_a_database(site, || disk.fill(), || disk.free()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,26 +201,11 @@ async fn a_disk_that_stalls_makes_calls_slow_and_nothing_worse() {
 
 /// PostgreSQL goes away with calls up, and comes back.
 async fn without_postgres(away: impl FnOnce(&mut Cluster), back: impl FnOnce(&mut Cluster)) {
-    let mut cluster = Cluster::start().await;
+    let cluster = Cluster::start().await;
     cluster.create_database("ringfence").await;
     let site = Site::make(&ACCOUNTS, &format!("database.url = \"{}\"", cluster.url("ringfence"))).await;
-    let server = site.serve().await;
-    let (mut phone, mut poor, mut numbers) = (site.phone("u", 0).await, site.phone(POOR, 0).await, Numbers(0));
-    let (short, long) = (phone.talk(&numbers.next()).await, phone.talk(&numbers.next()).await);
-    let cut = poor.talk(&numbers.next()).await;
-    away(&mut cluster);
-    refused(&site, &mut phone, &mut numbers).await;
-    phone.hang_up(short).await;
-    assert!(!poor.ended(cut).await, "C2: the server cuts it");
-    refused(&site, &mut phone, &mut numbers).await;
-    assert!(phone.is_up(long));
-
-    back(&mut cluster);
-    serves_again(&mut phone, &mut numbers).await;
-    phone.hang_up(long).await;
-    site.settled().await.expect("nothing is left");
-    site.stop(server).await;
-    right(&site).await;
+    let cluster = std::cell::RefCell::new(cluster);
+    without_a_database(site, || away(&mut cluster.borrow_mut()), || back(&mut cluster.borrow_mut())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
