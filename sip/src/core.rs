@@ -7,6 +7,7 @@
 
 mod authenticate;
 mod config;
+mod dialled;
 mod dispatch;
 mod early;
 mod ending;

@@ -22,6 +22,8 @@ pub(crate) const T2: Duration = Duration::from_secs(4);
 pub(crate) const T4: Duration = Duration::from_secs(5);
 /// 64·T1: how long anything is repeated or waited for.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(32);
+/// T1 + 2·T1 + 4·T1: when timer E of a client that hears nothing is set to T2 (RFC 4320 §4.1).
+const TRY_AFTER: Duration = Duration::from_millis(3_500);
 
 // Timers of RFC 3261 table 4 and RFC 6026. A, E and G are repetitions: from T1, doubling; A without end, E and G up to T2.
 // Over a reliable transport D, I, J and K are zero.
@@ -50,6 +52,8 @@ const TIMER_M: Duration = GIVE_UP;
 pub(crate) enum Step {
     /// Send the request, or the last response, again.
     Repeat,
+    /// Send a 100 to a request other than INVITE, whose answer takes long.
+    Try,
     /// Give the message that came to the user of the transaction.
     Deliver,
     /// Send the ACK of the failure response that came.

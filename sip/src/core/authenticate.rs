@@ -120,7 +120,7 @@ impl Core {
 
     /// From here on the request has a transaction: an INVITE is told that we try.
     fn open_authenticating(&mut self, key: &ServerKey, flow: Flow, request: &Message, now: Now) {
-        self.open_server(key, flow, request);
+        self.open_server(key, flow, request, now);
         if *request.method() == Method::Invite {
             self.respond(key, ResponseBuilder::to_request(request, 100, None), now);
         }

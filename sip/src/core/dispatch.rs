@@ -26,13 +26,16 @@ impl Core {
         }
         let taken_again = wrong::chosen(Wrong::DoubleCapture) && *request.method() == Method::Bye;
         if self.servers.contains_key(&key) && !taken_again {
-            return self.server_repeated(&key);
+            return self.server_repeated(&key, now);
         }
         if !self.is_let_in(flow, &request, now) {
             return;
         }
         if self.servers.len() >= self.config.transactions_max {
             return self.refuse_overloaded(flow, &request);
+        }
+        if self.is_looped(&request) {
+            return self.refuse(flow, &request, 482);
         }
         if request.max_forwards() == Some(0) && *request.method() != Method::Register {
             return self.refuse(flow, &request, 483);
@@ -60,6 +63,12 @@ impl Core {
         let is_trunk = self.is_trunk(flow);
         let agent = request.text(HeaderName::UserAgent);
         self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
+    }
+
+    /// Whether it is a request of our own that came back (RFC 5393): one of its Vias names us and a transaction of ours that is
+    /// under way, whose branch nobody can guess. We pass no request on, so there is no way on which one may come by twice.
+    fn is_looped(&self, request: &Message) -> bool {
+        request.hops().any(|(host, branch)| self.config.is_ours(host) && self.is_asking(branch, request.method()))
     }
 
     /// A final answer that leaves no state here: until somebody has shown who it is, nothing is kept of what it sends.

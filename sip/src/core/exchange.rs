@@ -25,6 +25,8 @@ pub(super) struct ServerExchange {
     machine: ServerMachine,
     reply: Flow,
     last: Bytes,
+    /// A request other than INVITE until it is answered, for its 100.
+    open: Option<Box<Message>>,
     armed: Option<Mono>,
     /// The leg an INVITE outside a dialog belongs to.
     pub(super) leg: Option<LegId>,
@@ -158,7 +160,7 @@ impl Core {
     pub(super) fn answer(&mut self, flow: Flow, request: &Message, response: ResponseBuilder, now: Now) {
         let key = ServerKey::of(request, request.method());
         if !self.servers.contains_key(&key) {
-            self.open_server(&key, flow, request);
+            self.insert_server(&key, flow, request, now);
         }
         self.respond(&key, response, now);
     }
@@ -169,18 +171,24 @@ impl Core {
         self.answer(flow, request, response, now);
     }
 
-    /// Begins a server transaction.
-    pub(super) fn open_server(&mut self, key: &ServerKey, flow: Flow, request: &Message) {
+    /// Begins a server transaction whose answer may take a while.
+    pub(super) fn open_server(&mut self, key: &ServerKey, flow: Flow, request: &Message, now: Now) {
+        self.insert_server(key, flow, request, now);
+        self.after_server(key, &[], now);
+    }
+
+    fn insert_server(&mut self, key: &ServerKey, flow: Flow, request: &Message, now: Now) {
         let is_invite = *request.method() == Method::Invite;
         let machine = if is_invite {
             ServerMachine::Invite(InviteServer::Proceeding)
         } else {
-            ServerMachine::Other(OtherServer::Trying)
+            ServerMachine::Other(OtherServer::new(now.mono))
         };
+        let open = (!is_invite).then(|| Box::new(request.clone()));
         let merged = (is_invite && request.to_tag().is_none()).then(|| merge_key(request));
         self.invites.extend(merged.clone());
         let reply = reply_flow(flow, request);
-        let exchange = ServerExchange { machine, reply, last: Bytes::new(), armed: None, leg: None, merged };
+        let exchange = ServerExchange { machine, reply, last: Bytes::new(), open, armed: None, leg: None, merged };
         self.servers.insert(key.clone(), exchange);
     }
 
@@ -198,28 +206,31 @@ impl Core {
         let status = status_of(&bytes);
         match &mut exchange.machine {
             ServerMachine::Invite(machine) => machine.sent(status, reliable, now.mono),
-            ServerMachine::Other(machine) => machine.sent(reliable, now.mono),
+            ServerMachine::Other(machine) => machine.sent(status, reliable, now.mono),
         }
         let is_final = status >= 200;
         if let Some(merged) = exchange.merged.take_if(|_| is_final) {
             self.invites.remove(&merged);
+        }
+        if is_final {
+            exchange.open = None;
         }
         // A 2xx to an INVITE is repeated by its leg.
         let is_repeated = !matches!(exchange.machine, ServerMachine::Invite(InviteServer::Accepted { .. }));
         exchange.last = if is_repeated { bytes.clone() } else { Bytes::new() };
         let flow = exchange.reply;
         self.send(Way::Flow(flow), bytes);
-        self.after_server(key, &[]);
+        self.after_server(key, &[], now);
     }
 
     /// The request came again.
-    pub(super) fn server_repeated(&mut self, key: &ServerKey) {
+    pub(super) fn server_repeated(&mut self, key: &ServerKey, now: Now) {
         let Some(exchange) = self.servers.get(key) else { return };
         let steps = match &exchange.machine {
             ServerMachine::Invite(machine) => machine.on_repeated(),
             ServerMachine::Other(machine) => machine.on_repeated(),
         };
-        self.after_server(key, steps);
+        self.after_server(key, steps, now);
     }
 
     /// An ACK for this INVITE transaction came; true when it was the transaction's own (of a failure).
@@ -231,7 +242,7 @@ impl Core {
             return false;
         }
         let steps = machine.on_ack(reliable, now.mono);
-        self.after_server(key, steps);
+        self.after_server(key, steps, now);
         true
     }
 
@@ -242,16 +253,21 @@ impl Core {
             ServerMachine::Invite(machine) => machine.on_time(now.mono),
             ServerMachine::Other(machine) => machine.on_time(now.mono),
         };
-        self.after_server(key, steps);
+        self.after_server(key, steps, now);
     }
 
-    fn after_server(&mut self, key: &ServerKey, steps: &'static [Step]) {
+    fn after_server(&mut self, key: &ServerKey, steps: &'static [Step], now: Now) {
         for step in steps {
             let Some(exchange) = self.servers.get(key) else { return };
             match step {
                 Step::Repeat if !exchange.last.is_empty() => {
                     let (flow, bytes) = (exchange.reply, exchange.last.clone());
                     self.send(Way::Flow(flow), bytes);
+                }
+                Step::Try => {
+                    if let Some(request) = exchange.open.clone() {
+                        self.respond(key, ResponseBuilder::to_request(&request, 100, None), now);
+                    }
                 }
                 Step::Terminate => self.close_server(key),
                 _ => {}
@@ -381,6 +397,8 @@ impl Core {
                     }
                 }
                 Step::TimedOut => self.on_no_answer(owner, 408, now),
+                // A server's.
+                Step::Try => {}
                 Step::Terminate => {
                     self.clients.remove(key);
                 }
@@ -421,9 +439,9 @@ impl Core {
         }
     }
 
-    /// Whether a BYE with this branch is under way.
-    pub(super) fn is_saying_bye(&self, branch: &str) -> bool {
-        self.clients.contains_key(&client_key(branch, &Method::Bye))
+    /// Whether a request of ours with this branch and method is under way.
+    pub(super) fn is_asking(&self, branch: &str, method: &Method) -> bool {
+        self.clients.contains_key(&client_key(branch, method))
     }
 
     /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).

@@ -143,7 +143,7 @@ impl Core {
         let response = ResponseBuilder::to_request(request, 200, None).header(HeaderName::Allow, &ALLOW).build();
         let (key, Ok(response)) = (ServerKey::of(request, request.method()), response) else { return };
         if !self.servers.contains_key(&key) {
-            self.open_server(&key, flow, request);
+            self.open_server(&key, flow, request, now);
         }
         self.byes.entry(call).or_default().push((key, response));
         self.timers.set(now.mono + SETTLED_WITHIN, Timer::Bye(call));

@@ -7,10 +7,10 @@ use super::matching::{ServerKey, merge_key};
 use super::offer::{Change, Pace};
 use super::session_timer::SessionTimer;
 use super::timers::Timer;
-use super::{Core, dispatch::ALLOW};
+use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
-use crate::message::{HeaderName, Message, Method, NameAddr, Reason, ResponseBuilder, Uri};
+use crate::message::{HeaderName, Message, Method, NameAddr, Reason, ResponseBuilder, Scheme, Uri};
 use crate::sdp::{self, Description, Origin, Placement};
 use bytes::Bytes;
 use schema::account::SipCredential;
@@ -18,9 +18,6 @@ use schema::id::{CallId, CredentialId};
 use schema::leg::{Invited, LegEvent, LegId, Sdp};
 use schema::pii::Pii;
 use schema::time::Now;
-
-/// Longest user part of a Request-URI that is taken as a number dialled.
-const DIALLED_MAX: usize = 64;
 
 impl Core {
     /// An INVITE outside a dialog.
@@ -34,6 +31,10 @@ impl Core {
         }
         if let Err(status) = self.check_target(&request) {
             return self.refuse(flow, &request, status);
+        }
+        if let Err(words) = self.dialled(&request) {
+            let response = self.response(&request, 484).header(HeaderName::Reason, &Reason::sip(484, words));
+            return self.reply(flow, &request, response);
         }
         if let Some(response) = self.unsupported_extensions(&request) {
             return self.reply(flow, &request, response);
@@ -57,6 +58,13 @@ impl Core {
         self.authenticate(flow, request, key, now);
     }
 
+    /// # Errors
+    /// Why what it asks for cannot be dialled.
+    fn dialled(&self, invite: &Message) -> Result<String, &'static str> {
+        let uri = invite.request_uri().ok_or("no number")?;
+        dialled(uri, |host| self.config.is_ours(host))
+    }
+
     /// The INVITE is authenticated: a new A-leg.
     pub(super) fn invited(
         &mut self,
@@ -73,7 +81,7 @@ impl Core {
                     leg: id,
                     account: credential.account,
                     credential: credential.id,
-                    dialled: Pii::new(dialled(&invite)),
+                    dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
                     wanted_caller_id: wanted_caller_id(&invite).map(Pii::new),
                     withhold: wants_privacy(&invite),
                     offer: sdp_of(&invite),
@@ -266,7 +274,7 @@ impl Core {
         let Some(ok) = leg.ok.take() else { return };
         let hang_up = leg.hang_up.take();
         if ok.kind != Answer::Refresh {
-            self.tell(LegEvent::Confirmed { leg: id }, now);
+            self.tell(LegEvent::Confirmed { leg: id, answer: None }, now);
             self.heard(id, now);
         } else if ok.offers {
             self.on_answer_in_ack(id, ack, now);
@@ -335,17 +343,15 @@ pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
     std::str::from_utf8(message.body()).ok().map(|text| Pii::new(text.into()))
 }
 
-/// What the phone dialled: the user of a SIP URI, the number of a tel URI, without visual separators and parameters.
-fn dialled(invite: &Message) -> String {
-    let Some(uri) = invite.request_uri() else { return String::new() };
-    let user = uri.user_decoded().unwrap_or_else(|| uri.as_str().trim_start_matches("tel:").to_owned());
-    user.split(';').next().unwrap_or_default().chars().take(DIALLED_MAX).collect()
-}
-
 /// The caller ID the phone asks for, when it looks like a number.
 fn wanted_caller_id(invite: &Message) -> Option<String> {
     let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
-    let user = preferred.unwrap_or_else(|| invite.from()).uri.user_decoded()?;
+    let uri = preferred.unwrap_or_else(|| invite.from()).uri;
+    let mut user = uri.user_decoded()?;
+    if uri.scheme() == Scheme::Tel {
+        // Visual separators (RFC 3966 §5.1.1).
+        user.retain(|c| !matches!(c, '-' | '.' | '(' | ')'));
+    }
     let digits = user.strip_prefix('+').unwrap_or(&user);
     let looks_like_one = (4..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     looks_like_one.then_some(user)

@@ -136,7 +136,7 @@ impl Core {
         let key = ServerKey::of(request, request.method());
         let (until, reply) = (now.mono + DECIDE_WITHIN, reply_flow(flow, request));
         leg.change = Some(Change::Theirs { key: key.clone(), request: request.clone(), flow: reply, until });
-        self.open_server(&key, flow, request);
+        self.open_server(&key, flow, request, now);
         if *request.method() == Method::Invite {
             self.respond(&key, ResponseBuilder::to_request(request, 100, None), now);
         }
@@ -147,7 +147,7 @@ impl Core {
     fn refresh(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
         let body = (*request.method() == Method::Invite || request.has_sdp()).then(|| self.session(id)).flatten();
         let key = ServerKey::of(request, request.method());
-        self.open_server(&key, flow, request);
+        self.open_server(&key, flow, request, now);
         if self.agree(id, &key, request, reply_flow(flow, request), body, now) {
             self.tell_checkpoint(id, now);
         }
@@ -443,4 +443,17 @@ fn same_media(one: &[u8], other: &[u8]) -> bool {
         all.filter(|line| !line.is_empty() && !line.starts_with(b"o=")).map(<[u8]>::to_vec).collect()
     };
     lines(one) == lines(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+
+    #[test]
+    fn no_refusal_of_the_other_side_becomes_a_408() {
+        // Of a request other than INVITE it would say nothing (RFC 4320 §4.2).
+        for status in 400..=699 {
+            assert!(![401, 407, 408, 481, 503].contains(&refusal(status)), "{status}");
+        }
+    }
 }

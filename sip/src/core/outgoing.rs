@@ -320,7 +320,7 @@ impl Core {
         if let Ok(ack) = dialog.ack(response.cseq().0, &ack_via).build() {
             self.send(way, ack);
         }
-        if !self.is_saying_bye(&branch) {
+        if !self.is_asking(&branch, &Method::Bye) {
             let bye = dialog.request(Method::Bye, &bye_via);
             let _ = self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
         }

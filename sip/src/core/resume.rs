@@ -107,7 +107,7 @@ impl Core {
         let response = ResponseBuilder::to_request(&invite, 503, leg.dialog.local.tag())
             .header(HeaderName::Reason, &Reason::sip(503, cause.as_str()))
             .header(HeaderName::RetryAfter, &retry_after_s);
-        self.open_server(&key, flow, &invite);
+        self.open_server(&key, flow, &invite, now);
         self.respond(&key, response, now);
         Ok(())
     }

@@ -92,6 +92,12 @@ impl Message {
         self.stamped_via().into_iter().chain(below).collect()
     }
 
+    /// Sent-by host and branch of each Via that has a branch, the top one first.
+    pub fn hops(&self) -> impl Iterator<Item = (&str, &str)> {
+        let vias = self.values(HeaderName::Via).filter_map(|value| ViaParts::parse(value.ok()?).ok());
+        vias.filter_map(|via| Some((via.host, via.param("branch")?)))
+    }
+
     /// Texts of the Vias as a response carries them: copied as they came when the top one cannot be read (RFC 3261 §8.2.6.2),
     /// which only a refusal meets.
     pub(super) fn response_vias(&self) -> impl Iterator<Item = Cow<'_, str>> {

@@ -128,10 +128,21 @@ fn repeated_invites_after_a_2xx_are_absorbed() {
 
 #[test]
 fn a_repeated_request_gets_its_answer_again() {
-    let mut machine = OtherServer::Trying;
+    let mut machine = OtherServer::new(at(0));
     assert_eq!(machine.on_repeated(), []);
-    machine.sent(false, at(0));
+    machine.sent(200, false, at(0));
     assert_eq!(machine.on_repeated(), [Step::Repeat]);
     assert_eq!(machine.on_time(at(31_999)), []);
     assert_eq!(machine.on_time(at(32_000)), [Step::Terminate]);
+}
+
+#[test]
+fn a_request_that_waits_is_told_after_3_500_ms_and_forgotten_when_nobody_waits() {
+    let mut machine = OtherServer::new(at(0));
+    assert_eq!((machine.on_time(at(3_499)), machine.next_time()), (&[][..], Some(at(3_500))));
+    assert_eq!(machine.on_time(at(3_500)), [Step::Try]);
+    machine.sent(100, false, at(3_500));
+    assert_eq!(machine.on_repeated(), [Step::Repeat]);
+    assert_eq!((machine.on_time(at(31_999)), machine.next_time()), (&[][..], Some(at(32_000))));
+    assert_eq!(machine.on_time(at(32_000)), [Step::Terminate], "a later answer would be late (RFC 4320 §4.2)");
 }

@@ -6,6 +6,7 @@ mod liveness;
 mod offers;
 mod reconnect;
 mod restart;
+mod rules;
 mod session_timer;
 mod strangers;
 mod take_back;

@@ -1,0 +1,134 @@
+//! Rules for requests that are not what they should be: loops, numbers that cannot be dialled, methods that nobody offers, and
+//! answers that take long.
+
+use super::*;
+
+/// Status, Allow and Reason of the last thing sent.
+fn answer(desk: &mut Desk) -> (Option<u16>, Option<String>, Option<String>) {
+    let last = desk.last_sent();
+    let text = |name| last.text(name).map(str::to_owned);
+    (last.status(), text(crate::message::HeaderName::Allow), text(crate::message::HeaderName::Reason))
+}
+
+#[test]
+fn a_request_of_ours_that_comes_back_is_a_loop() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![trunk()]);
+    let options = desk.last_sent();
+    let invite = desk.dial(some_call());
+    for ours in [&options, &invite] {
+        let carrier = Flow::udp(CARRIER.into());
+        let via = format!("Via: {}\r\n", ours.top_via());
+        let method = ours.method().as_str().to_owned();
+        let text = desk.text(&method, carrier, "c", "", 1, "", "");
+        // Over another hop, and thrown back as it was.
+        let (line, rest) = text.split_once("\r\n").expect("lines");
+        let through = format!("{line}\r\n{}", rest.replacen("Max-Forwards", &format!("{via}Max-Forwards"), 1));
+        let (_, rest) = rest.split_once("\r\n").expect("lines");
+        let back = format!("{line}\r\n{via}{rest}");
+        for (flow, text) in [(carrier, &through), (udp(), &through), (carrier, &back)] {
+            desk.take_sent();
+            desk.take(flow, text);
+            assert_eq!(desk.kinds(), ["482"], "{text}");
+        }
+        // Neither the branch of another method nor another's sent-by is ours.
+        let other = through.replace("127.0.0.1:5060", "192.0.2.1:5060");
+        desk.take(udp(), &other);
+        let other = through.replacen(&method, "MESSAGE", 1).replace(&format!("1 {method}"), "1 MESSAGE");
+        desk.take(udp(), &other);
+        assert!(!desk.kinds().contains(&"482".to_owned()));
+    }
+    assert!(desk.take_legs().is_empty());
+}
+
+#[test]
+fn a_tel_uri_is_called_and_one_that_cannot_be_dialled_is_refused_with_words() {
+    let mut desk = Desk::new();
+    let at = |text: &str, uri: &str| text.replacen(TARGET, uri, 1);
+    for (uri, words) in [
+        ("tel:+447700900000;ext=12", "an extension (ext) cannot be dialled"),
+        ("tel:900000;phone-context=+447700", "a number of another dial plan (phone-context)"),
+    ] {
+        let text = at(&desk.text("INVITE", udp(), "c", "", 1, "", OFFER), uri);
+        desk.take(udp(), &text);
+        let (status, _, reason) = answer(&mut desk);
+        assert_eq!((status, reason), (Some(484), Some(format!("SIP;cause=484;text=\"{words}\""))), "{uri}");
+    }
+    assert_eq!(desk.core.counts(), Counts::default());
+    let from = "From: <tel:+44-20-7946-0123>;tag=a";
+    let as_tel = |text: String| {
+        at(&text, "tel:+44-7700-900000").replace("From: <sip:demo@localhost>;tag=a", from).replace(
+            &format!("To: <{TARGET}>"),
+            "To: <tel:+44-7700-900000>",
+        )
+    };
+    let first = as_tel(desk.text("INVITE", udp(), "d", "", 1, "", OFFER));
+    desk.take(udp(), &first);
+    let challenge = Challenge::best_of(&desk.last_sent()).expect("a challenge");
+    let digest = challenge.answer("demo", "secret", "INVITE", "tel:+44-7700-900000", "c", 1);
+    let second = as_tel(desk.text("INVITE", udp(), "d", "", 2, &format!("Proxy-Authorization: {digest}\r\n"), OFFER));
+    desk.take(udp(), &second);
+    let told = desk.take_legs();
+    let [LegEvent::Invited(invited)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(invited.dialled.expose(), "+44-7700-900000");
+    assert_eq!(invited.wanted_caller_id.as_ref().map(|id| id.expose().as_str()), Some("+442079460123"));
+}
+
+#[test]
+fn methods_that_we_do_not_offer_are_refused_with_those_that_we_do() {
+    for flow in [udp(), tls(1, 1)] {
+        let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+        let mut talk = desk.talk(flow, "c");
+        let refer_to = "Refer-To: <sip:+447700900001@localhost>\r\n";
+        for (method, more, status) in [
+            ("REFER", refer_to, 405),
+            ("MESSAGE", "", 405),
+            ("SUBSCRIBE", "Event: dialog\r\n", 405),
+            ("NOTIFY", "Event: refer\r\n", 405),
+            ("PUBLISH", "Event: presence\r\n", 405),
+            ("NONSENSE", "", 501),
+            ("refer", refer_to, 501),
+        ] {
+            let text = desk.text(method, flow, "d", "", 1, more, "");
+            desk.take(flow, &text);
+            let out_of_dialog = answer(&mut desk);
+            desk.in_dialog(&mut talk, method, more, "");
+            for (told, allow, _) in [out_of_dialog, answer(&mut desk)] {
+                assert_eq!(told, Some(status), "{method}");
+                let allow = allow.expect("what we do");
+                assert!(allow.contains("INVITE") && allow.contains("BYE") && !allow.contains("REFER"), "{allow}");
+            }
+        }
+        assert!(desk.take_legs().is_empty(), "the call goes on");
+        desk.in_dialog(&mut talk, "BYE", "", "");
+        desk.leg(LegCommand::Settled { call: talk.leg.call });
+        desk.assert_empty();
+    }
+}
+
+#[test]
+fn a_request_that_waits_is_told_so_late_enough_and_never_answered_too_late() {
+    for flow in [udp(), tls(1, 1)] {
+        let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+        let mut talk = desk.talk(flow, "c");
+        let held = format!("{OFFER}a=sendonly\r\n");
+        talk.cseq += 1;
+        let text = desk.text("UPDATE", flow, "c", &talk.to_tag.clone(), talk.cseq, "", &held);
+        desk.take(flow, &text);
+        desk.wait(Duration::from_millis(3_499));
+        desk.take(flow, &text);
+        assert!(desk.take_sent().is_empty(), "RFC 4320 §4.1: not before the client has slowed down");
+        desk.wait(Duration::from_millis(1));
+        assert_eq!(desk.kinds(), ["100"]);
+        desk.take(flow, &text);
+        assert_eq!(desk.kinds(), ["100"], "repeated");
+        desk.leg(LegCommand::AnswerOffer { leg: talk.leg, answer: Ok(Pii::new(ANSWER.into())) });
+        desk.take(flow, &text);
+        let again: &[&str] = if flow.protocol == Protocol::Udp { &["200", "200"] } else { &["200", "500"] };
+        assert_eq!(desk.kinds(), again, "over a reliable transport nothing is repeated");
+        desk.take_legs();
+        desk.in_dialog(&mut talk, "BYE", "", "");
+        desk.leg(LegCommand::Settled { call: talk.leg.call });
+        desk.assert_empty();
+    }
+}
