@@ -458,7 +458,8 @@ pub(crate) const fn can_be_dropped(told: &LegEventAt) -> bool {
     matches!(told.event, Progress { .. } | Checkpointed { .. } | Offered { .. } | KeyPressed { .. })
 }
 
-/// Whether an event changes nothing, so that it is not worth a message. The caller's ACK is waited for by the SIP side.
+/// Whether an event changes nothing, so that it is not worth a message. The caller's ACK is waited for by the SIP side, unless
+/// the other leg's ACK needs what is in it.
 pub(crate) const fn is_silent(told: &LegEventAt) -> bool {
-    matches!(told.event, LegEvent::Confirmed { .. })
+    matches!(told.event, LegEvent::Confirmed { answer: None, .. })
 }

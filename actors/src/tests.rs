@@ -438,7 +438,7 @@ fn words(command: &LegCommand) -> Option<String> {
         LegCommand::Progress { leg: to, status, .. } => format!("{status} {}", leg(to)),
         LegCommand::Accept { leg: to, .. } => format!("accept {}", leg(to)),
         LegCommand::Reject { leg: to, status, .. } => format!("reject {} {status}", leg(to)),
-        LegCommand::Confirm { leg: to } => format!("confirm {}", leg(to)),
+        LegCommand::Confirm { leg: to, .. } => format!("confirm {}", leg(to)),
         LegCommand::HangUp { leg: to, cause: why } => format!("hang up {} {}", leg(to), cause(why)),
         LegCommand::Resume { leg: to, .. } => format!("resume {}", leg(to)),
         LegCommand::Settled { .. } => return None,

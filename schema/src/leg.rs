@@ -7,7 +7,7 @@
 //!                                       Progress ─►  ◄─ Progress (to A)
 //!                                       Answered ─►  (both legs' checkpoints are committed)
 //!   Accept  ◄──────────────────── ►     Confirm  (ACK)
-//!   Confirmed ─►
+//!   Confirmed ─►                         (without an offer of A's: B's is in its 200, A's answer in Confirmed, then Confirm)
 //!   Offered ─►                     ◄──── Offer (hold, another codec; either leg may begin)
 //!   AnswerOffer  ◄────────────────      OfferAnswered ─►
 //!   Ended ─► / ◄─ HangUp                Ended ─► / ◄─ HangUp
@@ -127,8 +127,10 @@ pub enum LegEvent {
     Answered {
         /// Which.
         leg: LegId,
-        /// The answer.
+        /// The answer; the offer, when our INVITE had none.
         sdp: Option<Sdp>,
+        /// It is an offer: the caller's answer has to come with [`LegCommand::Confirm`] (RFC 3261 §13.2.1).
+        offers: bool,
         /// The confirmed dialog.
         checkpoint: Checkpoint,
     },
@@ -136,6 +138,8 @@ pub enum LegEvent {
     Confirmed {
         /// Which.
         leg: LegId,
+        /// The answer to the offer of our 200, when the caller's INVITE had none.
+        answer: Option<Sdp>,
     },
     /// An outgoing leg ended without an answer.
     Failed {
@@ -208,7 +212,7 @@ impl LegEvent {
             Self::Invited(invited) => invited.leg,
             Self::Progress { leg, .. }
             | Self::Answered { leg, .. }
-            | Self::Confirmed { leg }
+            | Self::Confirmed { leg, .. }
             | Self::Failed { leg, .. }
             | Self::Cancelled { leg }
             | Self::Ended { leg, .. }
@@ -240,8 +244,10 @@ pub enum EndCause {
     },
     /// Our own BYE was sent (the outcome of the BYE does not matter).
     HungUp,
-    /// The caller never acknowledged our 200 (64·T1).
+    /// The caller never acknowledged our 200 (64·T1; 20 s when the other leg's ACK waits for its answer).
     NoAck,
+    /// The caller's ACK had no usable answer to the offer of our 200.
+    NoSession,
     /// The other side does not know the dialog any more (481, 408 in the dialog), or two probes were not answered, or its
     /// connection is gone and it did not come back: when it left is unknown.
     Lost,
@@ -341,7 +347,7 @@ pub enum LegCommand {
     Accept {
         /// Which.
         leg: LegId,
-        /// The answer; rewritten as an offer is.
+        /// The answer, or the offer when its INVITE had none; rewritten.
         sdp: Option<Sdp>,
     },
     /// Refuse an incoming leg.
@@ -355,10 +361,12 @@ pub enum LegCommand {
         /// Seconds for Retry-After.
         retry_after_s: Option<u32>,
     },
-    /// Acknowledge the 200 of an outgoing leg.
+    /// Acknowledge the 200 of an outgoing leg. Nothing happens when it is acknowledged already.
     Confirm {
         /// Which.
         leg: LegId,
+        /// The answer, when the 200 holds an offer; rewritten as an offer is.
+        answer: Option<Sdp>,
     },
     /// End a leg in whatever state it is: CANCEL, BYE, or a final answer. Never fails; an ended leg stays ended. Of a leg that
     /// was resumed and is not known to be there [`LegEvent::Ended`] is told when the BYE's outcome is known: `Lost` when

@@ -239,7 +239,7 @@ impl Core {
             LegCommand::Reject { leg, status, reason, retry_after_s } => {
                 self.reject(leg, status, reason.as_deref(), retry_after_s, now);
             }
-            LegCommand::Confirm { leg } => self.confirm(leg),
+            LegCommand::Confirm { leg, answer } => self.confirm(leg, answer.as_ref(), now),
             LegCommand::HangUp { leg, cause } => self.hang_up(leg, cause, now),
             LegCommand::Resume { leg, checkpoint } => self.resume(leg, &checkpoint, now),
             LegCommand::Settled { call } => self.answer_byes(call, now),

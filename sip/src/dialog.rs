@@ -156,6 +156,12 @@ pub(crate) struct Stored {
     pub(crate) phone: Option<StoredPhone>,
     /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
     pub(crate) invite: Option<StoredInvite>,
+    /// CSeq of our INVITE, whose 200 holds an offer that is not answered yet.
+    #[serde(default)]
+    pub(crate) unanswered: Option<u32>,
+    /// The INVITE had no offer.
+    #[serde(default)]
+    pub(crate) offerless: bool,
     /// Its session timer; none where the other side knows no timers.
     #[serde(default)]
     pub(crate) timer: Option<StoredTimer>,
@@ -207,6 +213,8 @@ impl Stored {
             peer,
             phone: None,
             invite: None,
+            unanswered: None,
+            offerless: false,
             timer: None,
             origin,
             local_sdp: None,

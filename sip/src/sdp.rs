@@ -157,6 +157,16 @@ pub fn rewrite(text: &[u8], entropy: &mut Entropy, our_address: IpAddr) -> Resul
     Ok(description.rewrite(Origin::fresh(entropy), our_address, |_, _| Placement::AsGiven))
 }
 
+/// The answer to an offer that takes none of its media (RFC 3264 §6). `None` when the offer cannot be read.
+#[must_use]
+pub fn refuse(offer: &[u8], origin: Origin, our_address: IpAddr) -> Option<String> {
+    let mut description = Description::parse(offer).ok()?;
+    for media in &mut description.media {
+        media.port = 0;
+    }
+    Some(description.rewrite(origin, our_address, |_, _| Placement::AsGiven))
+}
+
 /// An offer or answer of one audio stream with G.711 and RFC 4733 tones, at this address: for the test phone and carrier.
 #[must_use]
 pub fn audio(origin: Origin, address: std::net::SocketAddr) -> String {

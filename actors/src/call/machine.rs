@@ -103,6 +103,8 @@ pub(super) struct Trying {
 
 pub(super) struct Answer {
     pub(super) sdp: Option<Sdp>,
+    /// It is an offer, since the caller made none: the B-leg is confirmed with the caller's answer.
+    pub(super) offers: bool,
     pub(super) at: Now,
 }
 
@@ -357,8 +359,8 @@ impl CallCore {
             (State::Trying(trying), LegEvent::Progress { leg, status, sdp }) if leg == trying.leg => {
                 self.progress(trying, status, sdp, now, actions);
             }
-            (State::Trying(trying), LegEvent::Answered { leg, sdp, checkpoint }) if leg == trying.leg => {
-                self.answered(trying, sdp, checkpoint, now, actions);
+            (State::Trying(trying), LegEvent::Answered { leg, sdp, offers, checkpoint }) if leg == trying.leg => {
+                self.answered(trying, Answer { sdp, offers, at: now }, checkpoint, actions);
             }
             (State::Trying(trying), LegEvent::Failed { leg, status, q850, rang, redress }) if leg == trying.leg => {
                 let trying = Trying { rang: rang || trying.rang, ..trying };

@@ -46,9 +46,8 @@ impl CallCore {
     pub(super) fn answered(
         &mut self,
         trying: Trying,
-        sdp: Option<Sdp>,
+        answer: Answer,
         b_leg: Checkpoint,
-        now: Now,
         actions: &mut Vec<Action>,
     ) {
         self.timers.clear_all();
@@ -56,17 +55,19 @@ impl CallCore {
         let request = AnswerRequest {
             call: self.call,
             attempt: attempt.cloned().map(Box::new),
-            at: now,
+            at: answer.at,
             b_leg,
-            answer_sdp: sdp.clone(),
-            post_dial_delay_ms: self.note_post_dial_delay(now),
+            answer_sdp: answer.sdp.clone(),
+            post_dial_delay_ms: self.note_post_dial_delay(answer.at),
         };
         actions.push(Action::Ask(Ask::Answer(Box::new(request))));
-        self.state = State::Answering(trying, Answer { sdp, at: now });
+        self.state = State::Answering(trying, answer);
     }
 
     pub(super) fn connect(&mut self, trying: Trying, answer: Answer, funding: Funding, actions: &mut Vec<Action>) {
-        actions.push(Action::Leg(LegCommand::Confirm { leg: trying.leg }));
+        if !answer.offers {
+            actions.push(Action::Leg(LegCommand::Confirm { leg: trying.leg, answer: None }));
+        }
         actions.push(Action::Leg(LegCommand::Accept { leg: LegId::a(self.call), sdp: answer.sdp }));
         let since = answer.at.mono;
         let talking = Talking {

@@ -135,6 +135,11 @@ impl CallCore {
                 actions.push(Action::Leg(LegCommand::AnswerOffer { leg: talking.other(leg), answer }));
                 self.state = State::Talking(talking);
             }
+            // The caller's answer to the carrier's offer.
+            LegEvent::Confirmed { leg, answer: Some(answer) } if leg.side == LegSide::A => {
+                actions.push(Action::Leg(LegCommand::Confirm { leg: talking.b_leg, answer: Some(answer) }));
+                self.state = State::Talking(talking);
+            }
             LegEvent::KeyPressed { leg, key } if leg.side == LegSide::A || leg == talking.b_leg => {
                 actions.push(Action::Leg(LegCommand::PressKey { leg: talking.other(leg), key }));
                 self.state = State::Talking(talking);

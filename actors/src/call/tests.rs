@@ -266,6 +266,26 @@ fn settling_is_asked_again_until_it_is_answered() {
 }
 
 #[test]
+fn a_call_without_an_offer_confirms_the_carrier_with_the_callers_answer() {
+    let mut phone = start();
+    let sdp = |text: &str| schema::leg::Sdp::new(text.into());
+    let answered = |offers| LegEvent::Answered { leg: b(1), sdp: Some(sdp("x")), offers, checkpoint: checkpoint() };
+    phone.granted(1).leg(answered(true)).stored(60);
+    assert_eq!(phone.said()[2..], ["answer?", "accept a"], "both checkpoints are stored before the caller hears of it");
+    let confirmed = || LegEvent::Confirmed { leg: a(), answer: Some(sdp("caller's")) };
+    phone.leg(confirmed());
+    assert_eq!(phone.said(), ["confirm b1 caller's"]);
+    // A caller that cannot answer it ends both.
+    let mut phone = start();
+    phone.granted(1).leg(answered(true)).stored(60);
+    phone.log.clear();
+    phone.leg(LegEvent::Ended { leg: a(), cause: EndCause::NoSession }).leg(confirmed()).settled();
+    assert_eq!(phone.said(), ["hang up b1 OtherLeg", "settle?", "finish"]);
+    let why = "the caller's phone did not answer the offer of a session";
+    assert_eq!(phone.hangup(), (HangupSide::Service, None, why));
+}
+
+#[test]
 fn what_one_leg_offers_the_other_is_asked_and_its_answer_told() {
     let mut phone = Phone::talking(60);
     let sdp = |text: &str| schema::leg::Sdp::new(text.into());

@@ -239,7 +239,7 @@ impl World {
 
     pub(super) fn answer(&self, call: u32) {
         let leg = LegId::b(call_id(call), 1);
-        self.tell(LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), checkpoint: checkpoint() });
+        self.tell(LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), offers: false, checkpoint: checkpoint() });
     }
 
     pub(super) fn cancel(&self, call: u32) {
@@ -347,7 +347,7 @@ impl World {
 fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
     let LegCommand::Invite(invite) = command else {
         return match command {
-            LegCommand::Accept { leg, .. } => vec![LegEvent::Confirmed { leg: *leg }],
+            LegCommand::Accept { leg, .. } => vec![LegEvent::Confirmed { leg: *leg, answer: None }],
             _ if carrier == Carrier::Silent => Vec::new(),
             LegCommand::Probe { leg } if carrier == Carrier::Forgets => {
                 vec![LegEvent::Ended { leg: *leg, cause: EndCause::Lost }]
@@ -372,7 +372,7 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
             vec![LegEvent::Failed { leg, status: 503, q850: None, rang: false, redress: None }]
         }
         Carrier::Answers | Carrier::Forgets | Carrier::FirstFails | Carrier::Varied => {
-            vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), checkpoint: checkpoint() }]
+            vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), offers: false, checkpoint: checkpoint() }]
         }
         Carrier::Silent => Vec::new(),
         Carrier::Rings => vec![LegEvent::Progress { leg, status: 180, sdp: None }],

@@ -58,9 +58,9 @@ impl Phone {
             }
         };
         self.tell(LegEvent::Progress { leg: b, status: 180, sdp: None });
-        self.tell(LegEvent::Answered { leg: b, sdp: None, checkpoint: checkpoint() });
+        self.tell(LegEvent::Answered { leg: b, sdp: None, offers: false, checkpoint: checkpoint() });
         while !matches!(self.command().await, LegCommand::Accept { .. }) {}
-        self.tell(LegEvent::Confirmed { leg: LegId::a(call) });
+        self.tell(LegEvent::Confirmed { leg: LegId::a(call), answer: None });
         call
     }
 

@@ -47,9 +47,8 @@ impl Core {
             }
             Stage::Answered { cseq, .. } => {
                 let cseq = *cseq;
-                self.acknowledge(id, cseq);
-                self.bye(id, Some(cause), now);
-                self.tell(LegEvent::Ended { leg: id, cause: EndCause::HungUp }, now);
+                self.acknowledge_unwanted(id, cseq);
+                self.end_up(id, cause, now);
             }
             Stage::Up => self.end_up(id, cause, now),
         }

@@ -128,7 +128,7 @@ impl Core {
             Stage::Outgoing(_) => return,
             Stage::Answered { cseq, .. } => {
                 let cseq = *cseq;
-                self.acknowledge(id, cseq);
+                self.acknowledge_unwanted(id, cseq);
                 LegEvent::Ended { leg: id, cause: EndCause::Bye { q850: q850_of(request) } }
             }
             Stage::Up => LegEvent::Ended { leg: id, cause: EndCause::Bye { q850: q850_of(request) } },

@@ -4,7 +4,7 @@ use super::exchange::{Way, reply_flow};
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
 use super::matching::{ServerKey, merge_key};
-use super::offer::{Change, Pace};
+use super::offer::{Change, Pace, usable_sdp};
 use super::session_timer::SessionTimer;
 use super::timers::Timer;
 use super::{Core, dialled::dialled, dispatch::ALLOW};
@@ -15,7 +15,7 @@ use crate::sdp::{self, Description, Origin, Placement};
 use bytes::Bytes;
 use schema::account::SipCredential;
 use schema::id::{CallId, CredentialId};
-use schema::leg::{Invited, LegEvent, LegId, Sdp};
+use schema::leg::{EndCause, HangupCause, Invited, LegEvent, LegId, Sdp};
 use schema::pii::Pii;
 use schema::time::Now;
 
@@ -103,8 +103,7 @@ impl Core {
     }
 
     /// # Errors
-    /// The status to answer with: a session description that cannot be read, or none. Without an offer the answer would come
-    /// with the ACK, when the other leg's session is settled already.
+    /// The status to answer with: a session description that cannot be read.
     fn incoming_leg(
         &mut self,
         flow: Flow,
@@ -113,10 +112,8 @@ impl Core {
         credential: CredentialId,
         now: Now,
     ) -> Result<Leg, u16> {
-        if !invite.has_sdp() {
-            return Err(488);
-        }
-        if Description::parse(invite.body()).is_err() {
+        let offerless = !invite.has_sdp();
+        if !offerless && Description::parse(invite.body()).is_err() {
             return Err(400);
         }
         let tag = self.entropy.hex::<8>();
@@ -132,9 +129,10 @@ impl Core {
             contact,
             way: Way::Flow(reply),
             phone: Some(Phone { credential, instance, ip: flow.ip() }),
+            offerless,
             origin: Origin::fresh(&mut self.entropy),
             local_sdp: None,
-            remote_sdp: Some(invite.body().clone()),
+            remote_sdp: (!offerless).then(|| invite.body().clone()),
             ok: None,
             change: None,
             pace: Pace::default(),
@@ -211,7 +209,7 @@ impl Core {
         let (key, cseq) = (key.clone(), invite.cseq().0);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let Way::Flow(flow) = leg.way else { return };
-        leg.ok = Some(Pending200::first(bytes.clone(), flow, cseq, now.mono));
+        leg.ok = Some(Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono));
         leg.stage = Stage::Up;
         if let Some(timer) = &mut leg.timer {
             timer.restart(now.mono);
@@ -273,15 +271,39 @@ impl Core {
         }
         let Some(ok) = leg.ok.take() else { return };
         let hang_up = leg.hang_up.take();
-        if ok.kind != Answer::Refresh {
-            self.tell(LegEvent::Confirmed { leg: id, answer: None }, now);
-            self.heard(id, now);
-        } else if ok.offers {
-            self.on_answer_in_ack(id, ack, now);
+        match (ok.kind, ok.offers) {
+            (Answer::Refresh, true) => self.on_answer_in_ack(id, ack, now),
+            (Answer::Refresh, false) => {}
+            (_, offers) => {
+                let answer = usable_sdp(ack).filter(|_| offers);
+                if offers && answer.is_none() && hang_up.is_none() {
+                    return self.without_session(id, now);
+                }
+                self.confirmed(id, ack, answer, now);
+            }
         }
         if let Some(cause) = hang_up {
             self.end_up(id, cause, now);
         }
+    }
+
+    /// The caller has our 200. With its answer to the offer in that the other leg's ACK may leave.
+    fn confirmed(&mut self, id: LegId, ack: &Message, answer: Option<Sdp>, now: Now) {
+        let is_answered = answer.is_some();
+        if let Some(leg) = self.legs.get_mut(&id).filter(|_| is_answered) {
+            leg.remote_sdp = Some(ack.body().clone());
+        }
+        self.tell(LegEvent::Confirmed { leg: id, answer }, now);
+        self.heard(id, now);
+        if is_answered {
+            self.tell_checkpoint(id, now);
+        }
+    }
+
+    /// The ACK has no answer to the offer of our 200: there is no session, so no call.
+    fn without_session(&mut self, id: LegId, now: Now) {
+        self.bye(id, Some(HangupCause::ServiceFailure), now);
+        self.tell(LegEvent::Ended { leg: id, cause: EndCause::NoSession }, now);
     }
 
     pub(super) fn leg_time(&mut self, id: LegId, now: Now) {
@@ -337,10 +359,11 @@ fn accepts_sdp(invite: &Message) -> bool {
 }
 
 pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
-    if !message.has_sdp() {
-        return None;
-    }
-    std::str::from_utf8(message.body()).ok().map(|text| Pii::new(text.into()))
+    message.has_sdp().then(|| text_of(message.body())).flatten()
+}
+
+pub(super) fn text_of(body: &Bytes) -> Option<Sdp> {
+    std::str::from_utf8(body).ok().map(|text| Pii::new(text.into()))
 }
 
 /// The caller ID the phone asks for, when it looks like a number.

@@ -3,7 +3,7 @@
 use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
-use super::offer::{Change, Pace};
+use super::offer::{ANSWER_WITHIN, Change, Pace};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
@@ -29,7 +29,7 @@ pub(super) enum Stage {
     Incoming { key: ServerKey, invite: Message, since: Mono },
     /// Our INVITE, not answered finally.
     Outgoing(Outgoing),
-    /// Our INVITE was answered; the ACK waits for the commit.
+    /// Our INVITE was answered; the ACK waits for the commit, and for the caller's answer when the 200 holds an offer.
     Answered { cseq: u32, since: Mono },
     /// Both ends have the session.
     Up,
@@ -74,9 +74,11 @@ pub(super) enum Answer {
 }
 
 impl Pending200 {
-    pub(super) fn first(bytes: Bytes, flow: Flow, cseq: u32, now: Mono) -> Self {
+    /// Of the INVITE that began the call; it `offers` when that did not.
+    pub(super) fn first(bytes: Bytes, flow: Flow, cseq: u32, offers: bool, now: Mono) -> Self {
         let repeat = Repetition::from(now, T2);
-        Self { bytes, flow, cseq, kind: Answer::First, offers: false, repeat, give_up: now + GIVE_UP }
+        let give_up = now + if offers { ANSWER_WITHIN } else { GIVE_UP };
+        Self { bytes, flow, cseq, kind: Answer::First, offers, repeat, give_up }
     }
 }
 
@@ -99,6 +101,8 @@ pub(super) struct Leg {
     pub(super) way: Way,
     /// The phone of a customer's leg; none of a carrier's.
     pub(super) phone: Option<Phone>,
+    /// The INVITE that began it has no offer: its 200 has one, and the ACK of that the answer.
+    pub(super) offerless: bool,
     /// Origin of our session descriptions.
     pub(super) origin: Origin,
     pub(super) local_sdp: Option<Bytes>,
@@ -171,6 +175,10 @@ impl Leg {
             let vias = invite.vias().iter().map(ToString::to_string).collect();
             stored.invite = Some(StoredInvite { vias, cseq: invite.cseq().0 });
         }
+        if let Stage::Answered { cseq, .. } = self.stage {
+            stored.unanswered = self.offerless.then_some(cseq);
+        }
+        stored.offerless = self.offerless;
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.local_sdp = text(&self.local_sdp);
         stored.remote_sdp = text(&self.remote_sdp);
@@ -204,8 +212,11 @@ impl Leg {
             (_, None) => Way::To(Destination { protocol, address }),
         };
         let sdp = |text: &Option<String>| text.as_ref().map(|text| Bytes::from(text.clone()));
+        // Without an offer of ours the carrier waits for more than the ACK of its 200.
+        let stage = stored.unanswered.map_or(Stage::Up, |cseq| Stage::Answered { cseq, since: Mono::default() });
         Ok(Self {
-            stage: Stage::Up,
+            stage,
+            offerless: stored.offerless,
             dialog: stored.dialog(now)?,
             contact: NameAddr::parse(&stored.contact)?,
             way,

@@ -212,7 +212,7 @@ impl Core {
         let unsent = leg.pulse.unsent.take();
         match unsent {
             Some((bytes, cseq)) => {
-                let first = Pending200::first(bytes.clone(), flow, cseq, now.mono);
+                let first = Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono);
                 leg.ok = Some(Pending200 { kind: Answer::Again, ..first });
                 self.send(way, bytes);
             }

@@ -18,8 +18,8 @@ use schema::leg::{LegEvent, LegId, Sdp};
 use schema::time::{Mono, Now};
 use std::time::Duration;
 
-/// The far end of the other leg has this long to answer an offer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// The far end of the other leg has this long to answer an offer. In an ACK, too: the carrier's own 200 waits for 64·T1.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Whoever offers is answered within this, whatever happens: sooner than it gives up an UPDATE by itself (64·T1).
 const DECIDE_WITHIN: Duration = Duration::from_secs(25);
 /// Changes of one leg that are passed on in [`PACE_TIME`]: each is written to storage, twice.
@@ -312,7 +312,7 @@ impl Core {
                     (Some(Change::Ours(ours)), _) => self.on_offer_refused(id, *ours, status, now),
                     // It is repeated: our ACK was lost.
                     (_, 200..=299) => {
-                        let _ = self.send_ack(id, cseq);
+                        let _ = self.send_ack(id, cseq, None);
                     }
                     _ => {}
                 }
@@ -323,7 +323,7 @@ impl Core {
     fn on_offer_accepted(&mut self, id: LegId, ours: Ours, response: &Message, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.dialog.refresh_target(response);
-        let _ = self.send_ack(id, response.cseq().0);
+        let _ = self.send_ack(id, response.cseq().0, None);
         self.refreshed(id, response, now);
         let (Some(answer), Some(leg)) = (usable_sdp(response), self.legs.get_mut(&id)) else {
             return self.tell_refusal(id, ours.purpose, 488, now);
@@ -432,7 +432,7 @@ const fn refusal(status: u16) -> u16 {
 }
 
 /// A session description that can be read.
-fn usable_sdp(message: &Message) -> Option<Sdp> {
+pub(super) fn usable_sdp(message: &Message) -> Option<Sdp> {
     sdp_of(message).filter(|text| Description::parse(text.expose().as_bytes()).is_ok())
 }
 

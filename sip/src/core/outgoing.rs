@@ -2,10 +2,10 @@
 
 use super::Core;
 use super::exchange::{Owner, Way};
-use super::incoming::sdp_of;
+use super::incoming::{sdp_of, text_of};
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
-use super::offer::Pace;
+use super::offer::{Pace, usable_sdp};
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
 use crate::flow::{Destination, Flow, Protocol};
@@ -15,7 +15,7 @@ use crate::transaction::GIVE_UP;
 use bytes::Bytes;
 use schema::carrier::GatewayTransport;
 use schema::entropy::Entropy;
-use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId};
+use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId, Sdp};
 use schema::number::Presentation;
 use schema::time::Now;
 use std::time::Duration;
@@ -90,6 +90,7 @@ impl Core {
             contact,
             way,
             phone: None,
+            offerless: invite.offer.is_none(),
             origin,
             local_sdp,
             remote_sdp: None,
@@ -148,7 +149,8 @@ impl Core {
     }
 
     fn on_provisional(&mut self, id: LegId, status: u16, response: &Message, now: Now) {
-        let Some(Leg { stage: Stage::Outgoing(outgoing), remote_sdp, .. }) = self.legs.get_mut(&id) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Leg { stage: Stage::Outgoing(outgoing), remote_sdp, offerless, .. } = leg else { return };
         outgoing.provisional = true;
         if outgoing.unwanted.is_some() {
             return self.cancel(id, now);
@@ -157,7 +159,8 @@ impl Core {
             return;
         }
         outgoing.rang = true;
-        let sdp = sdp_of(response).filter(|text| Description::parse(text.expose().as_bytes()).is_ok());
+        // Without our offer it could be one only if it were reliable, which it is not asked to be (RFC 3262 §5).
+        let sdp = usable_sdp(response).filter(|_| !*offerless);
         if sdp.is_some() {
             *remote_sdp = Some(response.body().clone());
         }
@@ -172,19 +175,22 @@ impl Core {
                 // It was answered while our CANCEL was on its way: the call is not wanted.
                 let (cause, rang) = (outgoing.unwanted, outgoing.rang);
                 let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
-                self.end_answered(dialog, way, response, now);
+                self.end_answered(dialog, way, leg.offerless, response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
                 let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
-                self.end_answered(dialog, way, response, now);
+                self.end_answered(dialog, way, leg.offerless, response, now);
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
             stage => match (leg.ack.clone(), leg.way) {
                 (Some(ack), way) => self.send(way, ack),
-                (None, _) if matches!(stage, Stage::Up) => self.acknowledge(id, response.cseq().0),
+                (None, _) if matches!(stage, Stage::Up) => {
+                    let answer = leg.local_sdp.clone().filter(|_| leg.offerless);
+                    self.acknowledge(id, response.cseq().0, answer);
+                }
                 (None, _) => {}
             },
         }
@@ -199,7 +205,8 @@ impl Core {
         };
         if !is_usable {
             let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
-            self.end_answered(dialog, way, response, now);
+            let offerless = leg.offerless;
+            self.end_answered(dialog, way, offerless, response, now);
             self.forget_leg(id, now);
             return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
         }
@@ -210,13 +217,10 @@ impl Core {
         }
         leg.way = next_way(&leg.dialog, leg.way);
         leg.timer = SessionTimer::agreed(response, None, now.mono);
-        let sdp = sdp_of(response).or_else(|| {
-            let early = leg.remote_sdp.as_ref().and_then(|sdp| std::str::from_utf8(sdp).ok());
-            early.map(|text| schema::pii::Pii::new(text.into()))
-        });
-        let checkpoint = leg.checkpoint(now.wall);
+        let sdp = sdp_of(response).or_else(|| leg.remote_sdp.as_ref().and_then(text_of));
+        let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
         self.arm_leg(id);
-        self.tell(LegEvent::Answered { leg: id, sdp, checkpoint }, now);
+        self.tell(LegEvent::Answered { leg: id, sdp, offers, checkpoint }, now);
     }
 
     fn on_failure(&mut self, id: LegId, status: u16, response: &Message, now: Now) {
@@ -281,35 +285,55 @@ impl Core {
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
     }
 
-    /// The commit is done: acknowledge the 200.
-    pub(super) fn confirm(&mut self, id: LegId) {
-        let Some(Leg { stage: Stage::Answered { cseq, .. }, .. }) = self.legs.get(&id) else { return };
-        let cseq = *cseq;
-        self.acknowledge(id, cseq);
+    /// The commit is done, and the caller has answered if it had to: acknowledge the 200.
+    pub(super) fn confirm(&mut self, id: LegId, answer: Option<&Sdp>, now: Now) {
+        let Some(Leg { stage: Stage::Answered { cseq, .. }, offerless, pulse, .. }) = self.legs.get(&id) else {
+            return;
+        };
+        let (cseq, offerless, in_doubt) = (*cseq, *offerless, pulse.in_doubt);
+        let body = self.describe(id, answer.filter(|_| offerless));
+        if offerless && body.is_none() {
+            return self.hang_up(id, HangupCause::ServiceFailure, now);
+        }
+        self.acknowledge(id, cseq, body);
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.stage = Stage::Up;
-            self.arm_leg(id);
         }
+        if offerless {
+            self.tell_checkpoint(id, now);
+        }
+        if in_doubt {
+            self.probe_leg(id, now);
+        }
+        self.arm_leg(id);
     }
 
-    pub(super) fn acknowledge(&mut self, id: LegId, cseq: u32) {
-        let ack = self.send_ack(id, cseq);
+    fn acknowledge(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) {
+        let ack = self.send_ack(id, cseq, answer);
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.ack = ack;
         }
     }
 
-    /// Acknowledges the 200 to our INVITE of this CSeq.
-    pub(super) fn send_ack(&mut self, id: LegId, cseq: u32) -> Option<Bytes> {
+    /// Acknowledges the 200 of a leg that is to end before anybody talks.
+    pub(super) fn acknowledge_unwanted(&mut self, id: LegId, cseq: u32) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let offer = leg.remote_sdp.as_ref().filter(|_| leg.offerless);
+        let answer = offer.and_then(|offer| sdp::refuse(offer, leg.origin, self.config.sdp_address));
+        self.acknowledge(id, cseq, answer.map(Bytes::from));
+    }
+
+    /// Acknowledges the 200 to our INVITE of this CSeq; with the answer when the 200 holds an offer.
+    pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
         let way = self.legs.get(&id)?.way;
         let via = self.via(way.protocol(), None)?;
-        let ack = self.legs.get(&id)?.dialog.ack(cseq, &via).build().ok()?;
+        let ack = with_body(self.legs.get(&id)?.dialog.ack(cseq, &via), answer).build().ok()?;
         self.send(way, ack.clone());
         Some(ack)
     }
 
     /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
-    fn end_answered(&mut self, mut dialog: Dialog, way: Way, response: &Message, now: Now) {
+    fn end_answered(&mut self, mut dialog: Dialog, way: Way, offerless: bool, response: &Message, now: Now) {
         let way = next_way(&dialog, way);
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
@@ -317,7 +341,12 @@ impl Core {
         else {
             return;
         };
-        if let Ok(ack) = dialog.ack(response.cseq().0, &ack_via).build() {
+        // An offer must be answered, also where nobody wants it (RFC 3261 §13.2.2.4).
+        let offer = Some(response.body()).filter(|_| offerless && response.has_sdp());
+        let answer = offer.and_then(|offer| {
+            sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
+        });
+        if let Ok(ack) = with_body(dialog.ack(response.cseq().0, &ack_via), answer).build() {
             self.send(way, ack);
         }
         if !self.is_asking(&branch, &Method::Bye) {
@@ -358,7 +387,14 @@ impl Core {
             target: contact.uri,
             routes,
         };
-        self.end_answered(dialog, way, response, now);
+        self.end_answered(dialog, way, false, response, now);
+    }
+}
+
+fn with_body(request: RequestBuilder, sdp: Option<Bytes>) -> RequestBuilder {
+    match sdp {
+        Some(sdp) => request.body(sdp::CONTENT_TYPE, sdp),
+        None => request,
     }
 }
 

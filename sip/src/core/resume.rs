@@ -1,8 +1,8 @@
 //! Legs of calls that were up when the process before this one ended.
 
 use super::exchange::Way;
-use super::incoming::with_sdp;
-use super::leg::{Answer, Leg, Pending200};
+use super::incoming::{text_of, with_sdp};
+use super::leg::{Answer, Leg, Pending200, Stage};
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::session_timer::SessionTimer;
@@ -43,6 +43,10 @@ impl Core {
         }
         match Leg::resumed(checkpoint, now.wall) {
             Ok(mut leg) => {
+                if let Stage::Answered { since, .. } = &mut leg.stage {
+                    *since = now.mono;
+                    self.arm_sweep(now);
+                }
                 leg.pulse = Pulse::in_doubt(!self.config.dialog_probe.is_zero());
                 self.resume_timer(&mut leg, now);
                 self.dialogs.insert(leg.dialog.key(), id);
@@ -56,7 +60,15 @@ impl Core {
     /// The 200 of an A-leg that was answered shortly before the restart: it may never have left, or its ACK not have come. A
     /// caller that has it acknowledges it again (RFC 3261 §13.2.2.4). Over TCP and TLS it waits for the phone to come back.
     pub(super) fn accept_again(&mut self, id: LegId, sdp: Option<&Sdp>, now: Now) {
-        let Some(invite) = self.legs.get_mut(&id).and_then(|leg| leg.unconfirmed.take()) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(invite) = leg.unconfirmed.take() else {
+            // It was acknowledged: the other leg's ACK may have been lost with the process before.
+            let answer = leg.remote_sdp.as_ref().filter(|_| leg.offerless).and_then(text_of);
+            if answer.is_some() {
+                self.tell(LegEvent::Confirmed { leg: id, answer }, now);
+            }
+            return;
+        };
         let body = self.describe(id, sdp);
         let Some(way) = self.legs.get(&id).map(|leg| self.way_of(leg)) else { return };
         let Some(leg) = self.legs.get_mut(&id) else { return };
@@ -70,7 +82,7 @@ impl Core {
         let cseq = invite.cseq().0;
         let Way::Flow(flow) = way else { return self.hold_answer(id, bytes, cseq, now) };
         leg.way = way;
-        leg.ok = Some(Pending200 { kind: Answer::Again, ..Pending200::first(bytes.clone(), flow, cseq, now.mono) });
+        leg.ok = Some(Pending200 { kind: Answer::Again, ..Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono) });
         self.send(way, bytes);
         self.arm_leg(id);
     }

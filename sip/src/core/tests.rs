@@ -186,7 +186,7 @@ impl World {
                 say(LegCommand::Progress { leg: a, status: *status, sdp: sdp.clone() })
             }
             LegEvent::Answered { leg, sdp, .. } => {
-                say(LegCommand::Confirm { leg: *leg });
+                say(LegCommand::Confirm { leg: *leg, answer: None });
                 say(LegCommand::Accept { leg: a, sdp: sdp.clone() });
             }
             LegEvent::Failed { leg, status, .. } if leg.side == schema::call::LegSide::B => {

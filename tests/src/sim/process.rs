@@ -589,7 +589,7 @@ fn call_of(command: &LegCommand) -> CallId {
         LegCommand::Progress { leg, .. }
         | LegCommand::Accept { leg, .. }
         | LegCommand::Reject { leg, .. }
-        | LegCommand::Confirm { leg }
+        | LegCommand::Confirm { leg, .. }
         | LegCommand::HangUp { leg, .. }
         | LegCommand::Resume { leg, .. }
         | LegCommand::Probe { leg }
@@ -607,7 +607,7 @@ fn name_of(command: &LegCommand) -> String {
         LegCommand::Progress { status, .. } => format!("progress {status}"),
         LegCommand::Accept { .. } => "accept".to_owned(),
         LegCommand::Reject { status, .. } => format!("reject {status}"),
-        LegCommand::Confirm { leg } => format!("confirm B{}", leg.attempt),
+        LegCommand::Confirm { leg, .. } => format!("confirm B{}", leg.attempt),
         LegCommand::HangUp { leg, cause } => format!("hang up {:?}{} {cause:?}", leg.side, leg.attempt),
         LegCommand::Resume { leg, .. } => format!("resume {:?}{}", leg.side, leg.attempt),
         LegCommand::Settled { .. } => "settled".to_owned(),

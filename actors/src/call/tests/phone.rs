@@ -149,7 +149,10 @@ impl Phone {
                 Action::Leg(LegCommand::Progress { leg: to, status, .. }) => format!("{status} {}", leg(to)),
                 Action::Leg(LegCommand::Accept { leg: to, .. }) => format!("accept {}", leg(to)),
                 Action::Leg(LegCommand::Reject { leg: to, status, .. }) => format!("reject {} {status}", leg(to)),
-                Action::Leg(LegCommand::Confirm { leg: to }) => format!("confirm {}", leg(to)),
+                Action::Leg(LegCommand::Confirm { leg: to, answer }) => {
+                    let answer = answer.map_or_else(String::new, |sdp| format!(" {}", sdp.expose()));
+                    format!("confirm {}{answer}", leg(to))
+                }
                 Action::Leg(LegCommand::HangUp { leg: to, cause }) => format!("hang up {} {cause:?}", leg(to)),
                 Action::Leg(LegCommand::Resume { leg: to, .. }) => format!("resume {}", leg(to)),
                 Action::Leg(LegCommand::Settled { .. }) => "settled".into(),
@@ -212,7 +215,7 @@ impl Phone {
     }
 
     pub(super) fn answered(&mut self, attempt: u8) -> &mut Self {
-        self.leg(LegEvent::Answered { leg: b(attempt), sdp: None, checkpoint: checkpoint() })
+        self.leg(LegEvent::Answered { leg: b(attempt), sdp: None, offers: false, checkpoint: checkpoint() })
     }
 
     pub(super) fn failed(&mut self, attempt: u8, status: u16) -> &mut Self {

@@ -277,7 +277,7 @@ impl Fuzzed {
             0 => LegCommand::Progress { leg, status: 180, sdp },
             1 => LegCommand::Accept { leg, sdp },
             2 => LegCommand::Reject { leg, status: 486, reason: None, retry_after_s: None },
-            3 => LegCommand::Confirm { leg },
+            3 => LegCommand::Confirm { leg, answer: None },
             4 => LegCommand::HangUp { leg, cause: HangupCause::Requested },
             5 => {
                 let checkpoint = self.checkpoints[self.checkpoints.len() - 1].clone();

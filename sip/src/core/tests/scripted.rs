@@ -3,6 +3,7 @@
 mod calls;
 mod edge;
 mod liveness;
+mod offerless;
 mod offers;
 mod reconnect;
 mod restart;

@@ -61,7 +61,7 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
         }
         LegEvent::Progress { leg, status, sdp } => vec![LegCommand::Progress { leg: a(leg), status, sdp }],
         LegEvent::Answered { leg, sdp, .. } => {
-            vec![LegCommand::Confirm { leg }, LegCommand::Accept { leg: a(leg), sdp }]
+            vec![LegCommand::Confirm { leg, answer: None }, LegCommand::Accept { leg: a(leg), sdp }]
         }
         LegEvent::Failed { leg, status, .. } => {
             vec![LegCommand::Reject { leg: a(leg), status, reason: None, retry_after_s: None }]

@@ -137,19 +137,6 @@ fn an_invite_that_comes_by_two_ways_is_one_call() {
 }
 
 #[test]
-fn an_invite_without_an_offer_is_refused_before_it_costs_anything() {
-    let mut desk = Desk::new();
-    let first = desk.text("INVITE", udp(), "c", "", 1, "", "");
-    desk.take(udp(), &first);
-    let credentials = desk.credentials("INVITE");
-    let second = desk.text("INVITE", udp(), "c", "", 2, &credentials, "");
-    desk.take(udp(), &second);
-    assert_eq!(desk.kinds(), ["407", "100", "488"]);
-    assert!(desk.legs.is_empty());
-    desk.assert_empty();
-}
-
-#[test]
 fn a_trunk_may_not_call_in_and_is_probed_once_in_30_seconds_whatever_the_list_does() {
     let mut desk = Desk::new();
     desk.trunks(vec![trunk()]);

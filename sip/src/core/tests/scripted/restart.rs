@@ -12,7 +12,7 @@ pub(super) fn connected(
     let invite = desk.dial(b);
     desk.carrier(&invite, 200, "x", ANSWER);
     let Some(LegEvent::Answered { checkpoint, .. }) = desk.take_legs().pop() else { panic!("not answered") };
-    desk.leg(LegCommand::Confirm { leg: b });
+    desk.leg(LegCommand::Confirm { leg: b, answer: None });
     desk.leg(LegCommand::Accept { leg: a, sdp: Some(Pii::new(ANSWER.into())) });
     let to_tag = desk.last_sent().to_tag().expect("a tag").to_owned();
     let ack = desk.text("ACK", flow, "c", &to_tag, 2, "", "");
@@ -138,7 +138,7 @@ fn seen_by_the_carrier(flow: Flow, call_id: &str, more: &str, offer: &str) -> Ve
     let invite = desk.last_sent();
     desk.carrier(&invite, 180, "x", "");
     desk.carrier(&invite, 200, "x", ANSWER);
-    desk.leg(LegCommand::Confirm { leg: b });
+    desk.leg(LegCommand::Confirm { leg: b, answer: None });
     desk.leg(LegCommand::Accept { leg: a, sdp: Some(Pii::new(ANSWER.into())) });
     let tag = desk.last_sent().to_tag().expect("a tag").to_owned();
     for (method, cseq) in [("ACK", 2), ("BYE", 3)] {

@@ -161,7 +161,7 @@ fn a_carrier_decides_whether_its_leg_has_a_timer_and_it_survives_a_restart() {
     let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
     other.take(Flow::udp(CARRIER.into()), &text);
     let Some(LegEvent::Answered { checkpoint, .. }) = other.take_legs().pop() else { panic!("not answered") };
-    other.leg(LegCommand::Confirm { leg });
+    other.leg(LegCommand::Confirm { leg, answer: None });
     other.take_sent();
     other.wait(Duration::from_secs(200));
     assert_eq!(*other.last_sent().method(), Method::Update);
