@@ -172,7 +172,8 @@ pub enum LegEvent {
         /// Which.
         leg: LegId,
     },
-    /// The far end of an answered leg wants another session: a re-INVITE or UPDATE (RFC 3261 §14, RFC 3311). It is answered by
+    /// The far end of a leg wants another session: a re-INVITE, an UPDATE or, before the answer, a PRACK (RFC 3261 §14, RFC 3311,
+    /// RFC 3262). It is answered by
     /// [`LegCommand::AnswerOffer`], or by 504 when that does not come in time.
     Offered {
         /// Which.
@@ -394,7 +395,7 @@ pub enum LegCommand {
         /// Which.
         leg: LegId,
     },
-    /// Offer another session to the far end of an answered leg; [`LegEvent::OfferAnswered`] tells.
+    /// Offer another session to the far end of a leg, also before the answer, when it may be refused by 491; [`LegEvent::OfferAnswered`] tells.
     Offer {
         /// Which.
         leg: LegId,

@@ -2,8 +2,8 @@
 //! of its own, so the simulator runs the same code as the SIP thread.
 //!
 //! What a request meets on its way in: transactions (`exchange.rs`), then dialogs (`in_dialog.rs`), then by its method an
-//! INVITE (`authenticate.rs`, `incoming.rs`), REGISTER (`register.rs`) or OPTIONS. Outgoing legs are in `outgoing.rs`, changes of a
-//! session that is up in `offer.rs`.
+//! INVITE (`authenticate.rs`, `incoming.rs`), REGISTER (`register.rs`) or OPTIONS. Outgoing legs are in `outgoing.rs`, reliable
+//! provisional responses of both kinds in `reliable.rs`, changes of a session in `offer.rs`.
 
 mod authenticate;
 mod config;
@@ -22,6 +22,7 @@ mod offer;
 mod outgoing;
 mod probe;
 mod register;
+mod reliable;
 mod resume;
 mod session_timer;
 mod timers;

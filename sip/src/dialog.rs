@@ -56,11 +56,12 @@ impl Dialog {
         })
     }
 
-    /// The dialog that this 2xx makes at the client (RFC 3261 §12.1.2), out of what stood before it.
+    /// The dialog that this 2xx or reliable 18x makes at the client (RFC 3261 §12.1.2), out of what stood before it.
     pub(crate) fn confirmed_by(&self, response: &Message) -> Self {
         let mut routes = response.record_routes();
         routes.reverse();
         Self {
+            remote_cseq: self.remote_cseq.filter(|_| self.remote.tag() == response.to_tag()),
             remote: response.to(),
             target: response.contacts().into_iter().next().map_or_else(|| self.target.clone(), |contact| contact.uri),
             routes,

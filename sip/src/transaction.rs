@@ -5,11 +5,13 @@ mod invite_client;
 mod invite_server;
 mod other_client;
 mod other_server;
+mod reliable;
 
 pub(crate) use invite_client::InviteClient;
 pub(crate) use invite_server::InviteServer;
 pub(crate) use other_client::OtherClient;
 pub(crate) use other_server::OtherServer;
+pub(crate) use reliable::{Acknowledged, Due, ReliableClient, ReliableServer};
 
 use schema::time::Mono;
 use std::time::Duration;

@@ -26,7 +26,9 @@ pub(super) fn ended_by(side: LegSide, cause: EndCause) -> Hangup {
         EndCause::Bye { q850 } => (person, q850.or(Some(16)), "hung up"),
         EndCause::HungUp => (HangupSide::Service, Some(16), "hung up by the service"),
         EndCause::NoAck => (HangupSide::Service, Some(102), "the caller's phone never acknowledged the answer"),
-        EndCause::NoSession => (HangupSide::Service, Some(88), "the caller's phone did not answer the offer of a session"),
+        EndCause::NoSession => {
+            (HangupSide::Service, Some(88), "the caller's phone did not answer the offer of a session")
+        }
         EndCause::Lost => (person, Some(41), "the connection was lost"),
     };
     Hangup { side, sip_code: None, q850, reason: reason.to_owned(), redress: None }

@@ -378,6 +378,19 @@ impl CallCore {
                 };
                 self.withdraw(trying, HangupCause::Cancelled, hangup, now, actions);
             }
+            // What one side wants before the answer the other is asked, as during the call.
+            (State::Trying(trying), LegEvent::Offered { leg, offer })
+                if leg.side == LegSide::A || leg == trying.leg =>
+            {
+                actions.push(Action::Leg(LegCommand::Offer { leg: other_leg(leg, trying.leg), offer }));
+                self.state = State::Trying(trying);
+            }
+            (State::Trying(trying), LegEvent::OfferAnswered { leg, answer })
+                if leg.side == LegSide::A || leg == trying.leg =>
+            {
+                actions.push(Action::Leg(LegCommand::AnswerOffer { leg: other_leg(leg, trying.leg), answer }));
+                self.state = State::Trying(trying);
+            }
             (State::Withdrawing(trying, wait), event) => self.withdrawing(trying, wait, event, actions),
             (State::Talking(talking), event) => self.talking(talking, event, now, actions),
             (State::Ending(ending), event) => self.ending(ending, &event, actions),
@@ -464,6 +477,14 @@ impl CallCore {
             }
             (_, state) => self.state = state,
         }
+    }
+}
+
+/// The leg at the other side of this one.
+pub(super) const fn other_leg(leg: LegId, b_leg: LegId) -> LegId {
+    match leg.side {
+        LegSide::A => b_leg,
+        LegSide::B => LegId::a(leg.call),
     }
 }
 

@@ -43,13 +43,7 @@ impl CallCore {
         *self.post_dial_delay_ms.get_or_insert(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn answered(
-        &mut self,
-        trying: Trying,
-        answer: Answer,
-        b_leg: Checkpoint,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn answered(&mut self, trying: Trying, answer: Answer, b_leg: Checkpoint, actions: &mut Vec<Action>) {
         self.timers.clear_all();
         let attempt = self.granted.iter().find(|attempt| attempt.number == trying.leg.attempt);
         let request = AnswerRequest {

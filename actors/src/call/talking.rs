@@ -1,7 +1,7 @@
 //! The part of the call machine while both talk: renewals, the cut-off, and the end of either leg (C2, C4).
 
 use super::endings::{end, ended_by, service_hangup};
-use super::machine::{CallCore, RENEWAL_LIMIT, State, hang_up};
+use super::machine::{CallCore, RENEWAL_LIMIT, State, hang_up, other_leg};
 use super::protocol::{Action, Ask, Input, Progress};
 use super::timers::Timer;
 use crate::account::authorize::Funding;
@@ -79,10 +79,7 @@ impl Talking {
 
     /// The leg at the other side of this one.
     const fn other(&self, leg: LegId) -> LegId {
-        match leg.side {
-            LegSide::A => self.b_leg,
-            LegSide::B => LegId::a(leg.call),
-        }
+        other_leg(leg, self.b_leg)
     }
 
     pub(super) const fn is_at_limit(&self) -> bool {

@@ -304,4 +304,13 @@ fn what_one_leg_offers_the_other_is_asked_and_its_answer_told() {
     phone.leg(LegEvent::Ended { leg: a(), cause: EndCause::Bye { q850: None } });
     phone.leg(LegEvent::Offered { leg: b(1), offer: sdp("x") }).settled();
     assert_eq!(phone.said(), ["hang up b1 OtherLeg", "settle?", "finish"]);
+    // Before the answer, too.
+    let mut phone = start();
+    phone.granted(1).progress(1);
+    phone.said();
+    phone.leg(LegEvent::Offered { leg: b(1), offer: sdp("early") });
+    phone.leg(LegEvent::OfferAnswered { leg: a(), answer: Ok(sdp("yes")) });
+    phone.leg(LegEvent::Offered { leg: a(), offer: sdp("hold") });
+    phone.leg(LegEvent::OfferAnswered { leg: b(1), answer: Err(491) });
+    assert_eq!(phone.said(), ["offer a early", "answer b1 Ok(\"yes\")", "offer b1 hold", "answer a Err(491)"]);
 }

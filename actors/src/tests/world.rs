@@ -239,7 +239,12 @@ impl World {
 
     pub(super) fn answer(&self, call: u32) {
         let leg = LegId::b(call_id(call), 1);
-        self.tell(LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), offers: false, checkpoint: checkpoint() });
+        self.tell(LegEvent::Answered {
+            leg,
+            sdp: Some(Pii::new("v=0".into())),
+            offers: false,
+            checkpoint: checkpoint(),
+        });
     }
 
     pub(super) fn cancel(&self, call: u32) {

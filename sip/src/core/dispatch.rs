@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::matching::ServerKey;
+use super::reliable::RELIABLE;
 use super::session_timer::TIMER;
 use crate::flow::{Flow, Protocol};
 use crate::guard::Verdict;
@@ -12,7 +13,7 @@ use schema::wrong::{self, Wrong};
 use std::fmt::Write as _;
 
 /// What we do, for Allow.
-pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, UPDATE, INFO";
+pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO";
 
 impl Core {
     pub(super) fn on_request(&mut self, flow: Flow, request: Message, now: Now) {
@@ -117,7 +118,9 @@ impl Core {
 
     /// The 420 with what is not supported, when something of that is required (RFC 3261 §8.2.2.3).
     pub(super) fn unsupported_extensions(&self, request: &Message) -> Option<ResponseBuilder> {
-        let known = |tag: &&str| !tag.eq_ignore_ascii_case(TIMER);
+        let is_invite = *request.method() == Method::Invite;
+        let known =
+            |tag: &&str| !(tag.eq_ignore_ascii_case(TIMER) || (is_invite && tag.eq_ignore_ascii_case(RELIABLE)));
         let required: Vec<_> = request.require().filter(known).chain(request.proxy_require()).collect();
         (!required.is_empty())
             .then(|| self.response(request, 420).header(HeaderName::Unsupported, &required.join(", ")))

@@ -68,8 +68,10 @@ pub(super) enum Owner {
     Probe(TrunkId),
     /// A probe in the dialog of this leg.
     Pulse(LegId),
-    /// A re-INVITE in the dialog of this leg.
+    /// A re-INVITE in the dialog of this leg, or an early UPDATE.
     Offer(LegId),
+    /// A PRACK in an early dialog of this leg.
+    Prack(LegId),
     /// An UPDATE that refreshes the session of this leg.
     Refresh(LegId),
     /// The BYE of a leg that was not known to be there: it shows when the leg ended.
@@ -432,6 +434,7 @@ impl Core {
                 // The phone is asked again when it comes back.
                 Owner::Pulse(leg) => self.pulse_lost_its_way(leg, now),
                 Owner::Offer(leg) => self.on_offer_unanswered(leg, 480, now),
+                Owner::Prack(leg) => self.on_prack_outcome(leg),
                 Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
                 Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
                 Owner::Leg(_) | Owner::Probe(_) | Owner::Nobody => {}
@@ -466,6 +469,11 @@ impl Core {
             Owner::Probe(trunk) => self.on_probe_answer(trunk),
             Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
             Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
+            Owner::Prack(leg) => {
+                if response.status().unwrap_or(0) >= 200 {
+                    self.on_prack_outcome(leg);
+                }
+            }
             Owner::Refresh(leg) => self.on_refresh_outcome(leg, Some(response), now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
             Owner::Nobody => {}
@@ -478,6 +486,7 @@ impl Core {
             Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
             Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
             Owner::Offer(leg) => self.on_offer_unanswered(leg, status, now),
+            Owner::Prack(leg) => self.on_prack_outcome(leg),
             Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
             Owner::Nobody => {}

@@ -49,6 +49,9 @@ impl Core {
         };
         let Some(leg) = self.legs.get(&id) else { return };
         if !leg.dialog.is_from_peer(&request) {
+            if self.is_of_other_fork(id, &request) {
+                return self.answer_later(flow, &request, now);
+            }
             return self.refuse(flow, &request, 481);
         }
         if leg.phone.is_some() && self.is_barred(flow) {
@@ -97,6 +100,7 @@ impl Core {
             Method::Bye => self.on_bye(flow, id, request, now),
             Method::Options => self.answer_in_dialog(flow, request, 200, now),
             Method::Invite | Method::Update => self.on_offer(flow, id, request, now),
+            Method::Prack => self.on_prack(flow, id, request, now),
             Method::Info => self.on_info(flow, id, request, now),
             _ => {
                 let response = self.unsupported_method(request);

@@ -5,6 +5,7 @@ use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
 use super::matching::{ServerKey, merge_key};
 use super::offer::{Change, Pace, usable_sdp};
+use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::Timer;
 use super::{Core, dialled::dialled, dispatch::ALLOW};
@@ -133,6 +134,7 @@ impl Core {
             origin: Origin::fresh(&mut self.entropy),
             local_sdp: None,
             remote_sdp: (!offerless).then(|| invite.body().clone()),
+            reliable: Reliable::wanted_by(invite, self.first_rseq()),
             ok: None,
             change: None,
             pace: Pace::default(),
@@ -143,6 +145,11 @@ impl Core {
             pulse: Pulse::default(),
             armed: None,
         })
+    }
+
+    /// A number to count reliable responses from, 1 to 2³¹ - 1 (RFC 3262 §3).
+    fn first_rseq(&mut self) -> u32 {
+        u32::try_from(1 + self.entropy.below((1 << 31) - 1)).unwrap_or(1)
     }
 
     /// Our Contact on a leg over this transport.
@@ -183,12 +190,19 @@ impl Core {
         {
             return;
         }
+        let Some(leg) = self.legs.get(&id) else { return };
+        let Stage::Incoming { invite, .. } = &leg.stage else { return };
+        if leg.reliable.is_some() {
+            return self.progress_reliably(id, status, sdp, now);
+        }
+        if requires_reliable(invite) {
+            // It would have to hold our offer, which is not known yet: the caller hears the answer only.
+            return;
+        }
         let body = self.describe(id, sdp);
         let Some(leg) = self.legs.get(&id) else { return };
         let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
-        let response =
-            ResponseBuilder::to_request(invite, status, leg.dialog.local.tag()).record_route().contact(&leg.contact);
-        let response = with_sdp(response, body);
+        let response = with_sdp(provisional(invite, status, &leg.dialog, &leg.contact), body);
         let key = key.clone();
         self.respond(&key, response, now);
     }
@@ -198,7 +212,10 @@ impl Core {
         if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
             return self.accept_again(id, sdp, now);
         }
-        let body = self.describe(id, sdp);
+        if !self.may_accept(id, sdp) {
+            return;
+        }
+        let body = self.describe_answer(id, sdp);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
         let response = ResponseBuilder::to_request(invite, 200, leg.dialog.local.tag())
@@ -282,8 +299,9 @@ impl Core {
                 self.confirmed(id, ack, answer, now);
             }
         }
-        if let Some(cause) = hang_up {
-            self.end_up(id, cause, now);
+        match hang_up {
+            Some(cause) => self.end_up(id, cause, now),
+            None => self.end_early(id, now),
         }
     }
 
@@ -315,6 +333,7 @@ impl Core {
         if self.legs.get(&id).is_some_and(|leg| leg.is_session_due(now.mono)) {
             self.timer_time(id, now);
         }
+        self.reliable_time(id, now);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         if let Some(ok) = &mut leg.ok {
             if ok.give_up <= now.mono {
@@ -340,6 +359,11 @@ impl Core {
             self.timers.arm(&mut leg.armed, next, || Timer::Leg(id));
         }
     }
+}
+
+/// A 18x with which the caller has an early dialog.
+pub(super) fn provisional(invite: &Message, status: u16, dialog: &Dialog, contact: &NameAddr) -> ResponseBuilder {
+    ResponseBuilder::to_request(invite, status, dialog.local.tag()).record_route().contact(contact)
 }
 
 pub(super) fn with_sdp(response: ResponseBuilder, body: Option<Bytes>) -> ResponseBuilder {

@@ -4,6 +4,7 @@ use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::offer::{ANSWER_WITHIN, Change, Pace};
+use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
@@ -46,6 +47,10 @@ pub(super) struct Outgoing {
     /// It is not wanted any more.
     pub(super) unwanted: Option<HangupCause>,
     pub(super) cancelled: bool,
+    /// Early dialogs with reliable responses, at most [`FORKS_MAX`](super::reliable::FORKS_MAX); the first is the leg's.
+    pub(super) forks: Vec<Fork>,
+    /// PRACKs not answered yet.
+    pub(super) pracks: u8,
     /// Rings no longer than this; after a CANCEL: waits for its end no longer than this.
     pub(super) until: Mono,
 }
@@ -107,6 +112,8 @@ pub(super) struct Leg {
     pub(super) origin: Origin,
     pub(super) local_sdp: Option<Bytes>,
     pub(super) remote_sdp: Option<Bytes>,
+    /// Of a caller that takes reliable provisional responses.
+    pub(super) reliable: Option<Box<Reliable>>,
     pub(super) ok: Option<Pending200>,
     /// The change of the session that is under way.
     pub(super) change: Option<Change>,
@@ -126,17 +133,17 @@ pub(super) struct Leg {
 impl Leg {
     pub(super) fn next_time(&self) -> Option<Mono> {
         let ok = self.ok.as_ref().map(|ok| ok.repeat.at().min(ok.give_up));
-        match &self.stage {
+        let change = self.change.as_ref().and_then(Change::next_time);
+        let pulse = || ok.or_else(|| self.pulse.next_time());
+        let other = match &self.stage {
             Stage::Outgoing(outgoing) => Some(outgoing.until),
-            Stage::Up => {
-                let session = earliest(
-                    self.change.as_ref().and_then(Change::next_time),
-                    self.timer.as_ref().map(SessionTimer::next_time),
-                );
-                earliest(session, ok.or_else(|| self.pulse.next_time()))
+            Stage::Incoming { .. } => {
+                earliest(self.reliable.as_ref().and_then(|reliable| reliable.server.next_time()), pulse())
             }
-            Stage::Incoming { .. } | Stage::Answered { .. } => ok.or_else(|| self.pulse.next_time()),
-        }
+            Stage::Answered { .. } => pulse(),
+            Stage::Up => earliest(self.timer.as_ref().map(SessionTimer::next_time), pulse()),
+        };
+        earliest(change, other)
     }
 
     /// Whether its session timer has something to do.
@@ -217,6 +224,7 @@ impl Leg {
         Ok(Self {
             stage,
             offerless: stored.offerless,
+            reliable: None,
             dialog: stored.dialog(now)?,
             contact: NameAddr::parse(&stored.contact)?,
             way,

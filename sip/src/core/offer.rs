@@ -1,10 +1,11 @@
-//! Changes of a session that is up (RFC 3261 §14, RFC 3311): hold, another codec, another address. What the far end of one leg
+//! Changes of a session (RFC 3261 §14, RFC 3311): hold, another codec, another address. What the far end of one leg
 //! offers is asked of the other leg by a re-INVITE, and its answer answers the offer. One offer at a time is under way in a
 //! dialog (RFC 3264 §4); a second one is refused by 491, and one of ours that is refused so is tried again (RFC 3261 §14.1).
+//! Before the call is answered both are UPDATEs, once the first offer was answered reliably (`reliable.rs`).
 
 use super::exchange::{Owner, Way, reply_flow};
 use super::incoming::{sdp_of, with_sdp};
-use super::leg::{Answer, Leg, Pending200};
+use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
 use super::outgoing::ALLOW_IN_DIALOG;
 use super::session_timer::SessionTimer;
@@ -30,15 +31,17 @@ const PACE_TIME: Duration = Duration::from_secs(10);
 pub(super) enum Change {
     /// The far end's; the other leg is asked.
     Theirs { key: ServerKey, request: Message, flow: Flow, until: Mono },
-    /// Ours, in a re-INVITE.
+    /// Ours, in a re-INVITE or an early UPDATE.
     Ours(Box<Ours>),
     /// Ours, after it crossed one of theirs.
     Waiting { offer: Sdp, purpose: Purpose, at: Mono, until: Mono },
 }
 
-/// Our re-INVITE under way.
+/// Our re-INVITE or UPDATE under way.
 pub(super) struct Ours {
-    invite: Message,
+    cseq: u32,
+    /// The re-INVITE.
+    invite: Option<Message>,
     offer: Sdp,
     /// What was made of it for this leg, not agreed yet.
     sdp: Bytes,
@@ -90,8 +93,32 @@ impl Change {
     }
 }
 
+/// Whether an offer may be made now.
+enum Welcome {
+    Now,
+    /// The far end has made another one before: 500 with a time to come back.
+    Later,
+    /// We have: 491.
+    Glare,
+}
+
+impl Leg {
+    /// What the state of the leg's INVITE says to a further offer of the far end (RFC 3261 §14.2, RFC 3311 §5.2).
+    fn welcomes(&self, request: &Message) -> Welcome {
+        let is_invite = *request.method() == Method::Invite;
+        match &self.stage {
+            _ if self.is_up() => Welcome::Now,
+            Stage::Incoming { .. } | Stage::Outgoing(_) if !is_invite && request.body().is_empty() => Welcome::Now,
+            Stage::Incoming { .. } | Stage::Outgoing(_) if !is_invite && self.is_answered_early() => Welcome::Now,
+            // Its own INVITE is not answered yet.
+            Stage::Incoming { .. } => Welcome::Later,
+            _ => Welcome::Glare,
+        }
+    }
+}
+
 impl Core {
-    /// A re-INVITE or UPDATE. One that changes nothing refreshes the session; of one that changes something the other leg is
+    /// A re-INVITE or UPDATE, or a PRACK with an offer. One that changes nothing refreshes the session; of one that changes something the other leg is
     /// asked, and until it has agreed the session goes on as it was.
     pub(super) fn on_offer(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
         if !request.body().is_empty() && !request.has_sdp() {
@@ -106,9 +133,14 @@ impl Core {
             // Both are the far end's: this one came too soon (RFC 3261 §14.2, RFC 3311 §5.2).
             Some(Change::Theirs { .. }) => return self.answer_later(flow, request, now),
             Some(_) => return self.answer_in_dialog(flow, request, 491, now),
-            None if !leg.is_up() => return self.answer_in_dialog(flow, request, 491, now),
             None => {}
         }
+        match leg.welcomes(request) {
+            Welcome::Now => {}
+            Welcome::Later => return self.answer_later(flow, request, now),
+            Welcome::Glare => return self.answer_in_dialog(flow, request, 491, now),
+        }
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         let is_unchanged =
             request.body().is_empty() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, request.body()));
         if is_unchanged {
@@ -169,8 +201,12 @@ impl Core {
             .contact(&leg.contact)
             .header(HeaderName::Allow, &ALLOW);
         let terms = leg.timer.as_ref().map(SessionTimer::terms);
-        leg.timer = SessionTimer::asked(request, leg.timer.as_ref(), now.mono);
-        let response = SessionTimer::in_response(leg.timer.as_ref(), response);
+        // Before the call is answered the INVITE's own 200 says it.
+        let is_up = leg.is_up();
+        if is_up {
+            leg.timer = SessionTimer::asked(request, leg.timer.as_ref(), now.mono);
+        }
+        let response = SessionTimer::in_response(leg.timer.as_ref().filter(|_| is_up), response);
         let Ok(bytes) = with_sdp(response, body).build() else { return false };
         let has_moved = leg.dialog.refresh_target(request) || leg.timer.as_ref().map(SessionTimer::terms) != terms;
         if *request.method() == Method::Invite {
@@ -257,10 +293,11 @@ impl Core {
     /// The status that stands for why nothing was sent.
     fn try_offer(&mut self, id: LegId, offer: &Sdp, purpose: Purpose, until: Mono, now: Now) -> Result<(), u16> {
         let leg = self.legs.get(&id).ok_or(481_u16)?;
-        if !leg.is_up() || leg.change.is_some() {
+        let is_up = leg.is_up();
+        if leg.change.is_some() || !(is_up || leg.may_update_early()) {
             return Err(491);
         }
-        let way = self.way_of(leg);
+        let way = self.early_way(leg);
         let origin = if purpose == Purpose::Refreshing { leg.origin } else { leg.origin.next() };
         if matches!(way, Way::Gone(_)) {
             return Err(480);
@@ -269,13 +306,24 @@ impl Core {
         let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, |_, _| Placement::AsGiven));
         let via = self.via(way.protocol(), None).ok_or(500_u16)?;
         let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
-        leg.way = way;
-        let request = leg.dialog.request(Method::Invite, &via).contact(&leg.contact);
-        let request = SessionTimer::in_request(leg.timer.as_ref(), request);
+        if is_up {
+            leg.way = way;
+        }
+        let method = if is_up { Method::Invite } else { Method::Update };
+        let request = leg.dialog.request(method, &via).contact(&leg.contact);
+        let request = SessionTimer::in_request(leg.timer.as_ref().filter(|_| is_up), request);
+        let cseq = leg.dialog.local_cseq;
         let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp.clone());
         let branch = via.branch().unwrap_or_default();
-        let invite = self.request_invite(way, branch, request, Owner::Offer(id), now).ok_or(503_u16)?;
-        let ours = Ours { invite, offer: offer.clone(), sdp, origin, purpose, provisional: false, until: Some(until) };
+        let owner = Owner::Offer(id);
+        let invite = if is_up {
+            Some(self.request_invite(way, branch, request, owner, now).ok_or(503_u16)?)
+        } else {
+            self.request(way, branch, Method::Update, request, owner, now).then_some(()).ok_or(503_u16)?;
+            None
+        };
+        let ours =
+            Ours { cseq, invite, offer: offer.clone(), sdp, origin, purpose, provisional: false, until: Some(until) };
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.change = Some(Change::Ours(Box::new(ours)));
         }
@@ -289,15 +337,16 @@ impl Core {
         }
     }
 
-    /// A response to our re-INVITE.
+    /// A response to our re-INVITE or early UPDATE.
     pub(super) fn on_offer_answer(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {
         let status = response.status().unwrap_or(0);
+        let is_invite = *response.method() == Method::Invite;
         match (self.legs.get_mut(&id), status) {
             // A 200 that crossed the end of the call is acknowledged nevertheless.
-            (None, 200..=299) => self.end_stray(Way::Flow(flow), response, now),
+            (None, 200..=299) if is_invite => self.end_stray(Way::Flow(flow), response, now),
             (None, _) => {}
             (Some(leg), 100..=199) => {
-                if let Some(Change::Ours(ours)) = &mut leg.change {
+                if let Some(Change::Ours(ours)) = leg.change.as_mut().filter(|_| is_invite) {
                     ours.provisional = true;
                     if ours.purpose == Purpose::GivenUp && ours.until.take().is_some() {
                         self.cancel_offer(id, now);
@@ -306,12 +355,12 @@ impl Core {
             }
             (Some(leg), _) => {
                 let cseq = response.cseq().0;
-                let is_its = |change: &mut Change| matches!(change, Change::Ours(ours) if ours.invite.cseq().0 == cseq);
+                let is_its = |change: &mut Change| matches!(change, Change::Ours(ours) if ours.cseq == cseq);
                 match (leg.change.take_if(is_its), status) {
                     (Some(Change::Ours(ours)), 200..=299) => self.on_offer_accepted(id, *ours, response, now),
                     (Some(Change::Ours(ours)), _) => self.on_offer_refused(id, *ours, status, now),
                     // It is repeated: our ACK was lost.
-                    (_, 200..=299) => {
+                    (_, 200..=299) if is_invite => {
                         let _ = self.send_ack(id, cseq, None);
                     }
                     _ => {}
@@ -323,8 +372,10 @@ impl Core {
     fn on_offer_accepted(&mut self, id: LegId, ours: Ours, response: &Message, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.dialog.refresh_target(response);
-        let _ = self.send_ack(id, response.cseq().0, None);
-        self.refreshed(id, response, now);
+        if ours.invite.is_some() {
+            let _ = self.send_ack(id, response.cseq().0, None);
+            self.refreshed(id, response, now);
+        }
         let (Some(answer), Some(leg)) = (usable_sdp(response), self.legs.get_mut(&id)) else {
             return self.tell_refusal(id, ours.purpose, 488, now);
         };
@@ -338,7 +389,7 @@ impl Core {
     }
 
     /// The far end agreed to what its asker was refused in the meantime: it is offered what stands on the other leg.
-    fn restore(&mut self, id: LegId, now: Now) {
+    pub(super) fn restore(&mut self, id: LegId, now: Now) {
         let other = self.other_session(id).and_then(|sdp| Some(Sdp::new(std::str::from_utf8(&sdp).ok()?.into())));
         if let Some(offer) = other {
             self.offer_for(id, &offer, Purpose::Restoring, now.mono + ANSWER_WITHIN, now);
@@ -346,8 +397,10 @@ impl Core {
     }
 
     fn on_offer_refused(&mut self, id: LegId, ours: Ours, status: u16, now: Now) {
-        let Ours { offer, purpose, until, .. } = ours;
+        let Ours { offer, purpose, until, invite, .. } = ours;
         match (status, until) {
+            // A call that is not answered ends by its INVITE.
+            (408 | 481, _) if invite.is_none() => self.tell_refusal(id, purpose, status, now),
             // The dialog is gone there (RFC 3261 §12.2.1.2).
             (481, _) => self.lost(id, false, now),
             (408, _) => self.lost(id, true, now),
@@ -403,8 +456,9 @@ impl Core {
 
     fn cancel_offer(&mut self, id: LegId, now: Now) {
         let Some(Leg { change: Some(Change::Ours(ours)), way, .. }) = self.legs.get(&id) else { return };
-        let (cancel, way) = (RequestBuilder::cancel(&ours.invite), *way);
-        let branch = ours.invite.branch().unwrap_or_default().to_owned();
+        let Some(invite) = &ours.invite else { return };
+        let (cancel, way) = (RequestBuilder::cancel(invite), *way);
+        let branch = invite.branch().unwrap_or_default().to_owned();
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
         self.limit_client(&branch, now);
     }
@@ -414,7 +468,11 @@ impl Core {
     pub(super) fn drop_change(&mut self, change: Change, now: Now) {
         match change {
             Change::Theirs { key, request, .. } => self.refuse_offer(&key, &request, 487, now),
-            Change::Ours(ours) => self.limit_client(ours.invite.branch().unwrap_or_default(), now),
+            Change::Ours(ours) => {
+                if let Some(branch) = ours.invite.as_ref().and_then(Message::branch) {
+                    self.limit_client(branch, now);
+                }
+            }
             Change::Waiting { .. } => {}
         }
     }
@@ -437,7 +495,7 @@ pub(super) fn usable_sdp(message: &Message) -> Option<Sdp> {
 }
 
 /// Whether two session descriptions differ in nothing but their version.
-fn same_media(one: &[u8], other: &[u8]) -> bool {
+pub(super) fn same_media(one: &[u8], other: &[u8]) -> bool {
     let lines = |text: &[u8]| -> Vec<Vec<u8>> {
         let all = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         all.filter(|line| !line.is_empty() && !line.starts_with(b"o=")).map(<[u8]>::to_vec).collect()

@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::exchange::{Owner, Way};
-use super::incoming::{sdp_of, text_of};
+use super::incoming::text_of;
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
 use super::offer::{Pace, usable_sdp};
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Host of an anonymous From (RFC 3323 §4.1.1.3).
 const ANONYMOUS: &str = "anonymous.invalid";
 /// What we do within a dialog that we began, for Allow.
-pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO";
+pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
 
 impl Core {
     /// Begins an outgoing leg.
@@ -64,7 +64,7 @@ impl Core {
             .cseq(invite.ids.cseq)
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
-            .header(HeaderName::Supported, &TIMER);
+            .header(HeaderName::Supported, &supported(invite.offer.is_some()));
         request = self.with_privacy(request, invite)?;
         let mut local_sdp = None;
         if let Some(offer) = &invite.offer {
@@ -82,6 +82,8 @@ impl Core {
             rang: false,
             unwanted: None,
             cancelled: false,
+            forks: Vec::new(),
+            pracks: 0,
             until: now.mono + Duration::from_secs(u64::from(invite.ring_timeout_s)),
         };
         let leg = Leg {
@@ -94,6 +96,7 @@ impl Core {
             origin,
             local_sdp,
             remote_sdp: None,
+            reliable: None,
             ok: None,
             change: None,
             pace: Pace::default(),
@@ -149,18 +152,21 @@ impl Core {
     }
 
     fn on_provisional(&mut self, id: LegId, status: u16, response: &Message, now: Now) {
+        let was_answered = self.legs.get(&id).is_some_and(Leg::is_answered_early);
+        let is_news = self.take_provisional(id, response, now);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Leg { stage: Stage::Outgoing(outgoing), remote_sdp, offerless, .. } = leg else { return };
         outgoing.provisional = true;
         if outgoing.unwanted.is_some() {
             return self.cancel(id, now);
         }
-        if !(180..=189).contains(&status) {
+        if !is_news || !(180..=189).contains(&status) {
             return;
         }
         outgoing.rang = true;
-        // Without our offer it could be one only if it were reliable, which it is not asked to be (RFC 3262 §5).
-        let sdp = usable_sdp(response).filter(|_| !*offerless);
+        // There is one answer to an offer, and what came reliably is not changed by a later response (RFC 3261 §13.2.1). Without
+        // an offer of ours it would be one if it were reliable, which is not asked for.
+        let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
         if sdp.is_some() {
             *remote_sdp = Some(response.body().clone());
         }
@@ -198,8 +204,9 @@ impl Core {
 
     fn on_first_success(&mut self, id: LegId, response: &Message, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
+        let is_told = leg.take_early_answer(response);
         // An offer is answered in the 200, or before it in a 18x.
-        let is_usable = match response.has_sdp() {
+        let is_usable = match response.has_sdp() && !is_told {
             true => Description::parse(response.body()).is_ok(),
             false => leg.remote_sdp.is_some(),
         };
@@ -210,16 +217,22 @@ impl Core {
             self.forget_leg(id, now);
             return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
         }
+        let is_other = leg.dialog.remote.tag().is_some() && leg.dialog.remote.tag() != response.to_tag();
+        let dropped = leg.change.take_if(|_| is_other);
         leg.dialog = leg.dialog.confirmed_by(response);
         leg.stage = Stage::Answered { cseq: response.cseq().0, since: now.mono };
-        if response.has_sdp() {
+        if response.has_sdp() && !is_told {
             leg.remote_sdp = Some(response.body().clone());
         }
         leg.way = next_way(&leg.dialog, leg.way);
         leg.timer = SessionTimer::agreed(response, None, now.mono);
-        let sdp = sdp_of(response).or_else(|| leg.remote_sdp.as_ref().and_then(text_of));
+        let sdp = leg.remote_sdp.as_ref().and_then(text_of);
         let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
         self.arm_leg(id);
+        // It was another fork's, which is over.
+        if let Some(change) = dropped {
+            self.drop_change(change, now);
+        }
         self.tell(LegEvent::Answered { leg: id, sdp, offers, checkpoint }, now);
     }
 
@@ -391,6 +404,12 @@ impl Core {
     }
 }
 
+/// What our INVITE says it takes. Without an offer no reliable responses: the first would hold the carrier's (RFC 3262 §5), and its
+/// PRACK the caller's answer, which is known with its ACK only.
+const fn supported(has_offer: bool) -> &'static str {
+    if has_offer { "timer, 100rel" } else { TIMER }
+}
+
 fn with_body(request: RequestBuilder, sdp: Option<Bytes>) -> RequestBuilder {
     match sdp {
         Some(sdp) => request.body(sdp::CONTENT_TYPE, sdp),
@@ -412,7 +431,7 @@ fn entropy_of(ids: &AttemptIds) -> Entropy {
 }
 
 /// Requests of the dialog go where it says, when that is an address; else to the gateway.
-fn next_way(dialog: &Dialog, way: Way) -> Way {
+pub(super) fn next_way(dialog: &Dialog, way: Way) -> Way {
     address_way(dialog, way.protocol()).unwrap_or(way)
 }
 

@@ -38,7 +38,10 @@ fn requests_that_are_not_for_us_are_refused_in_their_class() {
     let cases = [
         (request("INVITE", "sip:1@localhost", ""), "407"),
         (request("INVITE", "sip:1@elsewhere.example", ""), "404"),
-        (request("INVITE", "sip:1@localhost", "Require: 100rel\r\n"), "420"),
+        (request("INVITE", "sip:1@localhost", "Require: 100rel\r\n"), "407"),
+        (request("INVITE", "sip:1@localhost", "Require: 100rel, precondition\r\n"), "420"),
+        (request("OPTIONS", "sip:localhost", "Require: 100rel\r\n"), "420"),
+        (request("PRACK", "sip:1@localhost", ""), "481"),
         (request("INVITE", "http://localhost", ""), "416"),
         (request("REGISTER", "sip:localhost", ""), "401"),
         (request("REGISTER", "sip:elsewhere.example", ""), "404"),

@@ -6,6 +6,7 @@ mod liveness;
 mod offerless;
 mod offers;
 mod reconnect;
+mod reliable;
 mod restart;
 mod rules;
 mod session_timer;

@@ -48,7 +48,9 @@ impl Call {
         let mut call = Self::new();
         call.desk.carrier(&call.invite, 200, "x", ANSWER);
         let told = call.desk.take_legs();
-        let [LegEvent::Answered { offers: true, sdp: Some(sdp), checkpoint, .. }] = &told[..] else { panic!("{told:?}") };
+        let [LegEvent::Answered { offers: true, sdp: Some(sdp), checkpoint, .. }] = &told[..] else {
+            panic!("{told:?}")
+        };
         call.accept(sdp.clone());
         (call, checkpoint.clone())
     }
@@ -90,7 +92,8 @@ fn an_invite_without_an_offer_gets_the_carriers_and_its_answer_passes_in_the_ack
     assert!(call.desk.take_sent().is_empty(), "repeated: still waiting");
     call.ack(CALLERS);
     let told = call.desk.take_legs();
-    let [LegEvent::Confirmed { answer: Some(answer), .. }, LegEvent::Checkpointed { checkpoint, .. }] = &told[..] else {
+    let [LegEvent::Confirmed { answer: Some(answer), .. }, LegEvent::Checkpointed { checkpoint, .. }] = &told[..]
+    else {
         panic!("{told:?}")
     };
     assert!(checkpoint.state.expose().contains("m=audio 4002"));

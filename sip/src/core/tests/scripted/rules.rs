@@ -57,10 +57,9 @@ fn a_tel_uri_is_called_and_one_that_cannot_be_dialled_is_refused_with_words() {
     assert_eq!(desk.core.counts(), Counts::default());
     let from = "From: <tel:+44-20-7946-0123>;tag=a";
     let as_tel = |text: String| {
-        at(&text, "tel:+44-7700-900000").replace("From: <sip:demo@localhost>;tag=a", from).replace(
-            &format!("To: <{TARGET}>"),
-            "To: <tel:+44-7700-900000>",
-        )
+        at(&text, "tel:+44-7700-900000")
+            .replace("From: <sip:demo@localhost>;tag=a", from)
+            .replace(&format!("To: <{TARGET}>"), "To: <tel:+44-7700-900000>")
     };
     let first = as_tel(desk.text("INVITE", udp(), "d", "", 1, "", OFFER));
     desk.take(udp(), &first);
