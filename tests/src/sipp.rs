@@ -44,10 +44,33 @@ impl Sipp {
     /// # Panics
     /// When SIPp cannot be run.
     pub async fn run_beside(self, folder: &Path) -> Outcome {
+        let scenario = self.scenario();
+        self.act_beside(folder, scenario).await
+    }
+
+    /// As [`Sipp::run_beside`], as another caller: `scenario` as SIPp reads it.
+    ///
+    /// # Panics
+    /// When SIPp cannot be run.
+    pub async fn act_beside(self, folder: &Path, scenario: String) -> Outcome {
         let folder = folder.to_owned();
         #[expect(clippy::disallowed_methods, reason = "a child process is waited for; nothing of it is simulated")]
-        let ran = tokio::task::spawn_blocking(move || self.run(&folder)).await;
+        let ran = tokio::task::spawn_blocking(move || self.act(&folder, &scenario)).await;
         ran.expect("SIPp was waited for").expect("SIPp ran")
+    }
+
+    /// Starts it as a carrier on this address, in `folder`. It goes on until it is dropped.
+    ///
+    /// # Panics
+    /// When SIPp cannot be run.
+    #[must_use]
+    pub fn carrier(folder: &Path, scenario: &str, address: SocketAddr) -> Program {
+        std::fs::write(folder.join("carrier.xml"), scenario).expect("its scenario is written");
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
+        let mut command = Command::new("sipp");
+        command.current_dir(folder).args(["-sf", "carrier.xml", "-i", &ip, "-p", &port, "-t", "u1", "-nostdin"]);
+        command.args(["-trace_err", "-default_behaviors", "all,-abortunexp"]);
+        Program::start(&mut command, folder, "carrier")
     }
 
     /// Runs it to its end in `folder`, which keeps its files and logs.
@@ -55,8 +78,12 @@ impl Sipp {
     /// # Errors
     /// SIPp cannot be started, or says nothing.
     pub fn run(&self, folder: &Path) -> std::io::Result<Outcome> {
+        self.act(folder, &self.scenario())
+    }
+
+    fn act(&self, folder: &Path, scenario: &str) -> std::io::Result<Outcome> {
         let status = self
-            .command(folder)?
+            .command(folder, scenario)?
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(folder.join("sipp.out"))?)
             .stderr(std::fs::File::create(folder.join("sipp.err"))?)
@@ -72,14 +99,13 @@ impl Sipp {
     /// When SIPp cannot be run.
     #[must_use]
     pub fn start(&self, folder: &Path) -> Program {
-        let mut command = self.command(folder).expect("its files are written");
+        let mut command = self.command(folder, &self.scenario()).expect("its files are written");
         command.args(["-trace_msg", "-message_file", MESSAGES]).env("TZ", "UTC");
         Program::start(&mut command, folder, "sipp")
     }
 
-    fn command(&self, folder: &Path) -> std::io::Result<Command> {
-        let scenario = folder.join("caller.xml");
-        std::fs::write(&scenario, self.scenario())?;
+    fn command(&self, folder: &Path, scenario: &str) -> std::io::Result<Command> {
+        std::fs::write(folder.join("caller.xml"), scenario)?;
         let users = folder.join("callers.csv");
         let mut csv = String::from("SEQUENTIAL\n");
         for (username, password, number) in &self.callers {

@@ -50,3 +50,36 @@ async fn calls_over_one_tcp_connection_are_answered_and_hung_up_by_the_other_sid
     let report = storage::audit::audit(&server.server.store, |_| ()).await.expect("readable");
     assert!(report.is_clean() && report.cdrs == 100, "{report}");
 }
+
+/// A phone that requires reliable provisional responses and is late with its first PRACK, and a carrier that sends them.
+#[tokio::test(flavor = "multi_thread")]
+async fn reliable_responses_pass_between_a_phone_and_a_carrier_of_another_maker() {
+    let mut server = TestServer::start().await;
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("a port");
+    server.gateway = socket.local_addr().expect("an address");
+    drop(socket);
+    let folder = server.folder.path().join("carrier");
+    std::fs::create_dir(&folder).expect("a folder");
+    let _carrier = Sipp::carrier(&folder, include_str!("scenarios/reliable_carrier.xml"), server.gateway);
+    server.accounts(10, "100.00", "live_calls = 20, calls_per_minute = 1000").await;
+    let mut sipp = caller(server.addresses().sip_udp.expect("UDP"), "u1", 30);
+    sipp.rate = 20;
+    sipp.callers = (0..10).map(|n| (format!("u{n}"), format!("pw{n}"), format!("1555{n:07}"))).collect();
+    let outcome = sipp.act_beside(server.folder.path(), include_str!("scenarios/reliable_caller.xml").to_owned()).await;
+    assert_eq!(outcome, Outcome { successful: 30, failed: 0 });
+    assert_eq!(server.left_clean().await.cdrs, 30);
+}
+
+/// A phone that calls without an offer: the carrier's passes to it, and its answer in the ACK back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_leaves_the_offer_to_the_carrier_is_connected() {
+    let server = TestServer::start().await;
+    server.accounts(10, "100.00", "live_calls = 20, calls_per_minute = 1000").await;
+    let mut sipp = caller(server.addresses().sip_udp.expect("UDP"), "u1", 30);
+    sipp.rate = 20;
+    sipp.callers = (0..10).map(|n| (format!("u{n}"), format!("pw{n}"), format!("1555{n:07}"))).collect();
+    let outcome =
+        sipp.act_beside(server.folder.path(), include_str!("scenarios/offerless_caller.xml").to_owned()).await;
+    assert_eq!(outcome, Outcome { successful: 30, failed: 0 });
+    assert_eq!(server.left_clean().await.cdrs, 30);
+}
