@@ -12,7 +12,8 @@
 //! | 90–94 | 604 Does Not Exist Anywhere |
 //! | 95–99 | 603 Decline |
 //!
-//! A number that does not end in two digits is answered 484.
+//! A number that does not end in two digits is answered 484. A 183 is reliable where the caller takes that (RFC 3262): it is
+//! repeated until its PRACK, which the 200 waits for.
 
 mod behaviour;
 
@@ -88,6 +89,10 @@ struct Call {
     /// The one timer this call waits for.
     due: Option<Mono>,
     hang_up_at: Option<Mono>,
+    /// The reliable 183 that is not acknowledged: when it is sent again, and until when.
+    early: Option<(Mono, Repeat)>,
+    /// Branch of the PRACK that acknowledged it.
+    prack: Option<Box<str>>,
     origin: Origin,
     /// CSeq number of the newest INVITE in the dialog.
     cseq: u32,
@@ -107,6 +112,15 @@ pub struct Carrier {
 }
 
 type Out = Actions<CarrierEvent>;
+
+/// The option tag of reliable responses.
+const RELIABLE: &str = "100rel";
+/// RSeq of the one that a call has.
+const RSEQ: u32 = 1;
+
+fn takes_reliable(invite: &Message) -> bool {
+    invite.supported().any(|tag| tag.eq_ignore_ascii_case(RELIABLE))
+}
 
 /// Call-ID and From-tag: what a caller makes unique.
 fn key_of(message: &Message) -> Box<str> {
@@ -174,6 +188,7 @@ impl Carrier {
             (Method::Ack, None) => {}
             (Method::Cancel, Some(number)) => self.on_cancel(number, request, now, out),
             (Method::Bye, Some(number)) => self.on_bye(number, request, now, out),
+            (Method::Prack, Some(number)) => self.on_prack(number, request, now, out),
             (Method::Options, None) if request.to_tag().is_none() => self.on_probe(request, out),
             (Method::Options | Method::Info | Method::Update | Method::Notify, Some(number)) => {
                 let Some(call) = self.calls.get(&number) else { return };
@@ -181,9 +196,8 @@ impl Carrier {
                 let is_over = matches!(call.state, State::Over | State::HangingUp { .. } | State::Refused { .. });
                 refuse(request, if is_over { 481 } else { 200 }, &call.to_tag, out);
             }
-            (Method::Invite | Method::Cancel | Method::Bye | Method::Update | Method::Info | Method::Options, None) => {
-                refuse(request, 481, "gone", out);
-            }
+            (Method::Invite | Method::Cancel | Method::Bye | Method::Prack, None)
+            | (Method::Update | Method::Info | Method::Options, None) => refuse(request, 481, "gone", out),
             _ => refuse(request, 405, "no", out),
         }
     }
@@ -214,18 +228,56 @@ impl Carrier {
             last: Bytes::new(),
             due: None,
             hang_up_at: None,
+            early: None,
+            prack: None,
             origin: Origin::fresh(&mut self.entropy),
             cseq: invite.cseq().0,
         };
         self.calls.insert(number, call);
         if let Some(status) = behaviour.progress {
+            if let Some(call) = self.calls.get_mut(&number).filter(|_| status == 183 && takes_reliable(invite)) {
+                let mut repeat = Repeat::of_invite(now);
+                call.early = Some((repeat.next(now), repeat));
+            }
             self.respond(number, status, out);
         }
         if behaviour.after.is_zero() {
             self.decide(number, now, out);
         } else {
-            self.wait(number, now + behaviour.after);
+            self.ring_on(number, now, out);
         }
+    }
+
+    /// Waits for whatever comes first: the time to answer, or to repeat a 183 that is not acknowledged.
+    fn ring_on(&mut self, number: u64, now: Mono, out: &mut Out) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let State::Ringing { answer_at } = call.state else { return };
+        let Some((again_at, repeat)) = &mut call.early else {
+            return if answer_at <= now { self.decide(number, now, out) } else { self.wait(number, answer_at) };
+        };
+        if now >= repeat.give_up {
+            return self.finish(number, 504, now, out);
+        }
+        if *again_at <= now {
+            *again_at = repeat.next(now);
+            reply(&call.invite, call.last.clone(), out);
+        }
+        let at = *again_at;
+        self.wait(number, at);
+    }
+
+    fn on_prack(&mut self, number: u64, prack: &Message, now: Mono, out: &mut Out) {
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let is_its = prack.rack().is_some_and(|rack| rack.rseq == RSEQ && rack.cseq == call.cseq);
+        // Repeated: it is not known any more, unless by its transaction.
+        let status = if is_its && prack.branch() == call.prack.as_deref() || is_its && call.early.take().is_some() {
+            call.prack = prack.branch().map(Box::from);
+            200
+        } else {
+            481
+        };
+        refuse(prack, status, &call.to_tag.clone(), out);
+        self.ring_on(number, now, out);
     }
 
     /// Sends a response to the call's INVITE and keeps it for repetitions.
@@ -236,6 +288,9 @@ impl Carrier {
         let mut builder = ResponseBuilder::to_request(&call.invite, status, Some(&call.to_tag));
         if status < 300 {
             builder = builder.record_route().contact(&contact);
+        }
+        if call.early.is_some() && status == 183 {
+            builder = builder.header(HeaderName::Require, &RELIABLE).header(HeaderName::RSeq, &RSEQ);
         }
         if matches!(status, 183 | 200) {
             builder = builder.body(sdp::CONTENT_TYPE, sdp::audio(call.origin, media).into());
@@ -377,11 +432,7 @@ impl Carrier {
         call.due = None;
         let is_invite_answer = matches!(call.state, State::Answered { .. } | State::Refused { .. });
         match &mut call.state {
-            State::Ringing { answer_at } if *answer_at <= now => self.decide(number, now, out),
-            State::Ringing { answer_at } => {
-                let at = *answer_at;
-                self.wait(number, at);
-            }
+            State::Ringing { .. } => self.ring_on(number, now, out),
             State::Up => self.hang_up(number, now, out),
             State::Answered { response: bytes, repeat }
             | State::Refused { response: bytes, repeat }

@@ -456,3 +456,47 @@ async fn both_speak_over_real_sockets() {
     };
     assert_eq!(seen, [progress(180), answered(), ended(true)]);
 }
+
+#[test]
+fn early_media_is_reliable_where_the_caller_takes_that_and_waits_for_its_prack() {
+    let mut carrier = Carrier::new(Entropy::from_number(2), address(CARRIER), 50);
+    let send = |carrier: &mut Carrier, text: &str, now: Mono| {
+        let mut actions = Actions::default();
+        let bytes = Bytes::from(text.replace('\n', "\r\n"));
+        carrier.on_datagram(&bytes, address(PHONE), now, &mut actions);
+        actions.datagrams
+    };
+    let wait = |carrier: &mut Carrier, until: Mono| {
+        let mut sent = Vec::new();
+        while let Some(at) = carrier.next_time().filter(|at| *at <= until) {
+            let mut actions = Actions::default();
+            carrier.on_time(at, &mut actions);
+            sent.extend(actions.datagrams.iter().map(|(_, bytes)| Message::parse_datagram(bytes).expect("readable")));
+        }
+        sent.iter().map(|sent| sent.status().unwrap_or(0)).collect::<Vec<_>>()
+    };
+    let start = Mono(1_000_000);
+    let request = |method: &str, cseq: u32, more: &str| {
+        format!(
+            "{method} sip:+447700900140@127.0.0.1:5090 SIP/2.0\nVia: SIP/2.0/UDP {PHONE};branch=z9hG4bK{method}{cseq}\nMax-Forwards: 70\nFrom: <sip:a@localhost>;tag=a\nTo: <sip:b@localhost>\nCall-ID: c\nCSeq: {cseq} {method}\nContact: <sip:a@{PHONE}>\n{more}Content-Length: 0\n\n"
+        )
+    };
+    let sent = send(&mut carrier, &request("INVITE", 7, "Supported: timer, 100rel\n"), start);
+    let early = Message::parse_datagram(&sent[0].1).expect("readable");
+    assert_eq!((early.status(), early.rseq(), early.require().collect()), (Some(183), Some(1), vec!["100rel"]));
+    let until = start + Duration::from_secs(6);
+    assert_eq!(wait(&mut carrier, until), [183; 3], "at 0.5, 1.5 and 3.5 s; no 200 at 5 s");
+    let status = |sent: Vec<(SocketAddr, Bytes)>| -> Vec<Option<u16>> {
+        sent.iter().map(|(_, bytes)| Message::parse_datagram(bytes).expect("readable").status()).collect()
+    };
+    assert_eq!(status(send(&mut carrier, &request("PRACK", 8, "RAck: 2 7 INVITE\n"), until)), [Some(481)]);
+    let prack = request("PRACK", 9, "RAck: 1 7 INVITE\n");
+    assert_eq!(status(send(&mut carrier, &prack, until)), [Some(200), Some(200)], "and the INVITE is answered");
+    assert_eq!(status(send(&mut carrier, &prack, until)), [Some(200)], "repeated");
+    assert_eq!(status(send(&mut carrier, &request("PRACK", 10, "RAck: 1 7 INVITE\n"), until)), [Some(481)]);
+
+    let mut carrier = Carrier::new(Entropy::from_number(2), address(CARRIER), 50);
+    send(&mut carrier, &request("INVITE", 7, "Supported: 100rel\n"), start);
+    let told = wait(&mut carrier, start + Duration::from_secs(32));
+    assert_eq!((told.len(), told.last()), (7, Some(&504)), "nobody acknowledges it");
+}

@@ -333,7 +333,7 @@ fn an_answer_that_came_reliably_stands_and_another_forks_is_offered_after_the_ac
         assert_eq!(answer.expose().contains("9002"), changed);
         call.desk.leg(LegCommand::Confirm { leg: call.b, answer: None });
         call.desk.take_sent();
-        call.accept(&answer.expose().to_string());
+        call.accept(answer.expose().as_ref());
         assert!(call.desk.last_sent().body().is_empty());
         call.desk.take_sent();
         call.ack();
@@ -380,7 +380,7 @@ fn early_updates_pass_from_leg_to_leg_and_their_answers_back() {
     let [LegEvent::Answered { sdp: Some(answer), checkpoint, .. }] = &told[..] else { panic!("{told:?}") };
     assert!(answer.expose().contains("9004") && checkpoint.state.expose().contains("9004"));
     call.desk.leg(LegCommand::Confirm { leg: call.b, answer: None });
-    call.accept(&answer.expose().to_string());
+    call.accept(answer.expose().as_ref());
     call.ack();
     call.desk.take_sent();
     call.carrier("BYE", "");
