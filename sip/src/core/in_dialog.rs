@@ -169,11 +169,20 @@ impl Core {
         }
     }
 
-    /// Target, address or session have changed: what is stored of the leg is renewed.
+    /// Target, address or session have changed: what is stored of the leg is renewed, now or as soon as the call is up.
     pub(super) fn tell_checkpoint(&mut self, id: LegId, now: Now) {
-        if let Some(leg) = self.legs.get(&id).filter(|leg| matches!(leg.stage, Stage::Up)) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.is_unsaved = !matches!(leg.stage, Stage::Up);
+        if !leg.is_unsaved {
             let checkpoint = leg.checkpoint(now.wall);
             self.tell(LegEvent::Checkpointed { leg: id, checkpoint }, now);
+        }
+    }
+
+    /// The call is up: what changed before is stored.
+    pub(super) fn save_early_changes(&mut self, id: LegId, now: Now) {
+        if self.legs.get(&id).is_some_and(|leg| leg.is_unsaved) {
+            self.tell_checkpoint(id, now);
         }
     }
 }

@@ -140,6 +140,7 @@ impl Core {
             pace: Pace::default(),
             timer: SessionTimer::asked(invite, None, now.mono),
             ack: None,
+            is_unsaved: false,
             hang_up: None,
             unconfirmed: None,
             pulse: Pulse::default(),
@@ -310,12 +311,11 @@ impl Core {
         let is_answered = answer.is_some();
         if let Some(leg) = self.legs.get_mut(&id).filter(|_| is_answered) {
             leg.remote_sdp = Some(ack.body().clone());
+            leg.is_unsaved = true;
         }
         self.tell(LegEvent::Confirmed { leg: id, answer }, now);
         self.heard(id, now);
-        if is_answered {
-            self.tell_checkpoint(id, now);
-        }
+        self.save_early_changes(id, now);
     }
 
     /// The ACK has no answer to the offer of our 200: there is no session, so no call.

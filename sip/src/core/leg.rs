@@ -125,6 +125,8 @@ pub(super) struct Leg {
     pub(super) unconfirmed: Option<StoredInvite>,
     /// Whether the far end is known to be there.
     pub(super) pulse: Pulse,
+    /// Something of it changed before the call was up: it is stored as soon as that is.
+    pub(super) is_unsaved: bool,
     /// To be hung up as soon as the ACK of our 200 has come.
     pub(super) hang_up: Option<HangupCause>,
     pub(super) armed: Option<Mono>,
@@ -241,6 +243,7 @@ impl Leg {
             pace: Pace::default(),
             timer: stored.timer.map(SessionTimer::stored),
             ack: None,
+            is_unsaved: false,
             hang_up: None,
             unconfirmed: stored.invite,
             pulse: Pulse::default(),

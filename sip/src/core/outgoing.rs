@@ -102,6 +102,7 @@ impl Core {
             pace: Pace::default(),
             timer: None,
             ack: None,
+            is_unsaved: false,
             hang_up: None,
             unconfirmed: None,
             pulse: Pulse::default(),
@@ -228,6 +229,7 @@ impl Core {
         leg.timer = SessionTimer::agreed(response, None, now.mono);
         let sdp = leg.remote_sdp.as_ref().and_then(text_of);
         let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
+        leg.is_unsaved = false;
         self.arm_leg(id);
         // It was another fork's, which is over.
         if let Some(change) = dropped {
@@ -311,10 +313,9 @@ impl Core {
         self.acknowledge(id, cseq, body);
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.stage = Stage::Up;
+            leg.is_unsaved |= offerless;
         }
-        if offerless {
-            self.tell_checkpoint(id, now);
-        }
+        self.save_early_changes(id, now);
         if in_doubt {
             self.probe_leg(id, now);
         }

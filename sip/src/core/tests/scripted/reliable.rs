@@ -380,8 +380,12 @@ fn early_updates_pass_from_leg_to_leg_and_their_answers_back() {
     let [LegEvent::Answered { sdp: Some(answer), checkpoint, .. }] = &told[..] else { panic!("{told:?}") };
     assert!(answer.expose().contains("9004") && checkpoint.state.expose().contains("9004"));
     call.desk.leg(LegCommand::Confirm { leg: call.b, answer: None });
+    assert!(call.desk.take_legs().is_empty(), "that is stored already");
     call.accept(answer.expose().as_ref());
     call.ack();
+    let told = call.desk.take_legs();
+    let Some(LegEvent::Checkpointed { leg, checkpoint }) = told.last() else { panic!("{told:?}") };
+    assert!(*leg == call.a && checkpoint.state.expose().contains("9004"), "what the caller was told before the answer");
     call.desk.take_sent();
     call.carrier("BYE", "");
     assert!(matches!(call.desk.take_legs().last(), Some(LegEvent::Ended { .. })), "its CSeq goes on");
