@@ -270,7 +270,7 @@ impl Carrier {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let is_its = prack.rack().is_some_and(|rack| rack.rseq == RSEQ && rack.cseq == call.cseq);
         // Repeated: it is not known any more, unless by its transaction.
-        let status = if is_its && prack.branch() == call.prack.as_deref() || is_its && call.early.take().is_some() {
+        let status = if is_its && (prack.branch() == call.prack.as_deref() || call.early.take().is_some()) {
             call.prack = prack.branch().map(Box::from);
             200
         } else {

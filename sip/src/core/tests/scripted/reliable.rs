@@ -456,6 +456,16 @@ fn an_early_update_that_comes_too_soon_or_crosses_another_is_refused() {
     assert_eq!(status(&mut call), (Some(488), false), "the call rings on");
     call.end();
 
+    // An UPDATE of ours does not overtake our PRACK.
+    let mut call = Ringing::new(SUPPORTED);
+    let prack = call.reliable(183, "x", 5, ANSWER).pop().expect("a PRACK");
+    call.desk.take_legs();
+    call.desk.leg(LegCommand::Offer { leg: call.b, offer: sdp(OFFER) });
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(491), .. }]));
+    call.desk.carrier(&prack, 200, "x", "");
+    assert_eq!(*call.offer(call.b, OFFER).method(), Method::Update);
+    call.end();
+
     // Of another fork nothing is passed on, nor is its dialog denied.
     let mut call = Ringing::early();
     call.reliable(180, "other", 1, "");
