@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use vital::{start_task, start_thread};
 
 mod batch;
 mod checkpoint;
@@ -31,6 +32,7 @@ pub(crate) mod encode;
 mod memory;
 mod postgres;
 mod sqlite;
+mod vital;
 
 /// Told what became of an entry, exactly once, on the writer: it must be quick and must not block.
 pub type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -107,7 +109,8 @@ impl Rejected {
 }
 
 impl Journal {
-    /// Starts the one writer of a store; within a tokio runtime. On SQLite it is threads, otherwise tasks of that runtime.
+    /// Starts the one writer of a store; within a tokio runtime. On SQLite it is threads, otherwise tasks of that runtime. When
+    /// one of a database's panics the process ends (SIGABRT): nobody waits for an answer that cannot come.
     ///
     /// # Panics
     /// When the system has no thread for it.
@@ -124,14 +127,15 @@ impl Journal {
                 let collect = collect(waiting, hopper.clone(), sql.keys.clone());
                 match &sql.db {
                     Db::Postgres(pool) => {
-                        drop(tokio::spawn(collect));
-                        drop(tokio::spawn(postgres::write(hopper, fences, pool.clone())));
+                        drop(start_task("journal", collect));
+                        drop(start_task("journal-write", postgres::write(hopper, fences, pool.clone())));
                     }
                     Db::Sqlite(db) => {
                         let (db, runtime) = (db.clone(), Handle::current());
                         let collecting = runtime.clone();
-                        start_thread("journal", move || collecting.block_on(collect));
-                        start_thread("journal-write", move || sqlite::write(&hopper, fences, &db, &runtime));
+                        let handle = runtime.clone();
+                        start_thread("journal", &handle, move || collecting.block_on(collect));
+                        start_thread("journal-write", &handle, move || sqlite::write(&hopper, fences, &db, &runtime));
                     }
                 }
             }
@@ -174,11 +178,6 @@ impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Journal").field("depth", &self.depth()).finish_non_exhaustive()
     }
-}
-
-fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-    drop(thread.expect("the system starts the journal's threads"));
 }
 
 /// What an entry must be on its own, before any row is looked at. Says what is wrong, for the log.

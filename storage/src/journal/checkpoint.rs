@@ -4,11 +4,12 @@
 //! everything is carried and the log begins anew: otherwise it would grow for as long as entries keep coming.
 
 use super::sqlite::open;
-use super::start_thread;
+use super::vital::start_thread;
 use crate::sql::{SqliteDb, stop_if_unsafe};
 use rusqlite::Connection;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Pages (4 KB) in the log at which it is carried over. More would make recovery read longer: 128 MB are read within 0.2 s.
 const LOG_MAX: i64 = 32_768;
@@ -29,9 +30,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Checkpointer(mpsc::SyncSender<()>);
 
 impl Checkpointer {
-    pub(super) fn start(db: Arc<SqliteDb>) -> Self {
+    pub(super) fn start(db: Arc<SqliteDb>, runtime: &Handle) -> Self {
         let (wake, woken) = mpsc::sync_channel(1);
-        start_thread("journal-carry", move || {
+        start_thread("journal-carry", runtime, move || {
             let mut connection = None;
             while woken.recv().is_ok() {
                 let carried = carry(&db, &mut connection);

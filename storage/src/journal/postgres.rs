@@ -3,6 +3,7 @@
 
 use super::batch::{Fences, Hopper, Pace, Written};
 use super::encode::{Encoded, Form, Rows, Write};
+use super::vital::start_task;
 use super::{Rejected, all_failed};
 use crate::sql::{Value, failed};
 use schema::id::{AccountKey, TransferId};
@@ -49,7 +50,7 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
     let mut pace = Pace::default();
     // Those of one batch are told while the next is written, and no further behind.
     let (tell, mut told) = mpsc::channel::<Written>(1);
-    let telling = tokio::spawn(async move {
+    let telling = start_task("journal-tell", async move {
         while let Some(written) = told.recv().await {
             written.tell();
         }

@@ -4,7 +4,8 @@
 use super::batch::{Fences, Hopper, Pace, Written};
 use super::checkpoint::Checkpointer;
 use super::encode::{Encoded, Form, Rows, Write};
-use super::{Rejected, all_failed, start_thread};
+use super::vital::start_thread;
+use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
@@ -40,8 +41,8 @@ impl From<rusqlite::Error> for Trouble {
 pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime: &Handle) {
     // Room for one: the writer is never further ahead than that of those it has to tell.
     let (tell, told) = mpsc::sync_channel::<Written>(1);
-    start_thread("journal-tell", move || told.into_iter().for_each(Written::tell));
-    let checkpointer = Checkpointer::start(db.clone());
+    start_thread("journal-tell", runtime, move || told.into_iter().for_each(Written::tell));
+    let checkpointer = Checkpointer::start(db.clone(), runtime);
     let mut line = Line { hopper, fences, db, runtime, tell, pace: Pace::default() };
     // A connection that failed is not used again.
     loop {

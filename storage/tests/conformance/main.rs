@@ -7,6 +7,7 @@ mod disk;
 mod files;
 mod model;
 mod outage;
+mod panics;
 mod postgres;
 mod samples;
 mod suite;
