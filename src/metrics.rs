@@ -82,6 +82,14 @@ async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts
     set("ringfence_sip_accounts_slowed", guard.accounts_slowed);
     set("ringfence_sip_slowed_attempts", guard.slowed);
     set("ringfence_sip_sources", guard.sources as u64);
+    let overload = core.overload;
+    let shed = |reason: &'static str, count: u64| gauge!("ringfence_sip_shed", "reason" => reason).set(as_f64(count));
+    shed("live", overload.live);
+    shed("rate", overload.rate);
+    shed("delay", overload.delay);
+    shed("queue", overload.queue);
+    shed("registrations", overload.registrations);
+    gauge!("ringfence_sip_standing_delay_seconds").set(overload.standing.as_secs_f64());
     if let Ok(open) = store.open_holds().await {
         set("ringfence_open_holds", open);
     }

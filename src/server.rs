@@ -334,6 +334,7 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
         plain_customers: config.sip.allow_plain_customers,
         dialog_probe: Duration::from_secs(u64::from(config.sip.dialog_probe_s)),
         legs_max: 2 * config.limits.live_calls as usize,
+        calls_per_second: config.limits.calls_per_second,
         transactions_max: 1_000_000,
         lookups_max: 10_000,
         guard: GuardLimits { requests_per_second: config.limits.requests_per_ip, exempt: config.exempt_ips() },

@@ -25,6 +25,7 @@ mod register;
 mod reliable;
 mod resume;
 mod session_timer;
+mod shedding;
 mod timers;
 
 pub use config::{Advertised, CoreConfig};
@@ -34,6 +35,7 @@ use crate::digest::Challenger;
 use crate::flow::{Destination, Flow};
 use crate::guard::{Guard, GuardCounts};
 use crate::message::{Malformed, Message};
+use crate::overload::{Overload, OverloadCounts};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
@@ -50,6 +52,7 @@ use schema::id::{CallId, CredentialId};
 use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
 use schema::time::{Mono, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 use timers::{Timer, Timers};
 
 /// What comes in.
@@ -57,6 +60,15 @@ use timers::{Timer, Timers};
 pub enum Input {
     /// A message, its source noted.
     Message(Flow, Message),
+    /// A request outside dialogs for which there is no room to wait: it is refused.
+    Surplus(Flow, Message),
+    /// How long the oldest request outside dialogs has waited since it came, where so many wait that it is a queue.
+    Waited {
+        /// Of INVITEs.
+        calls: Duration,
+        /// Of all others.
+        others: Duration,
+    },
     /// A connection is over.
     FlowClosed(Flow),
     /// A connection could not be opened.
@@ -104,6 +116,8 @@ pub struct Figures {
     pub tables: Counts,
     /// What strangers were refused, since the start.
     pub guard: GuardCounts,
+    /// What was refused because it was too much, since the start.
+    pub overload: OverloadCounts,
 }
 
 /// The SIP edge.
@@ -126,6 +140,7 @@ pub struct Core {
     invites: BTreeSet<MergeKey>,
     lookups: Lookups,
     guard: Guard,
+    overload: Overload,
     registrar: Registrar,
     bindings_armed: Option<Mono>,
     /// Requests of dialogs that may be resumed still; `None` once all are.
@@ -152,6 +167,7 @@ impl Core {
         Ok(Self {
             challenger,
             guard: Guard::new(config.guard.clone()),
+            overload: Overload::new(config.calls_per_second),
             config,
             tags: hmac::Key::new(hmac::HMAC_SHA256, &entropy.bytes::<32>()),
             entropy,
@@ -188,6 +204,8 @@ impl Core {
         match input {
             Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
             Input::Message(flow, message) => self.on_response(flow, &message, now),
+            Input::Surplus(flow, message) => self.on_surplus(flow, &message, now),
+            Input::Waited { calls, others } => self.overload.waited(calls, others, now.mono),
             Input::FlowClosed(flow) => self.on_flow_closed(flow, now),
             Input::Unreachable(destination) => self.on_unreachable(destination, now),
             Input::Leg(command) => self.on_leg_command(command, now),
@@ -222,10 +240,10 @@ impl Core {
         }
     }
 
-    /// Sizes of the tables, and what strangers were refused.
+    /// Sizes of the tables, and what was refused.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        Figures { tables: self.counts(), guard: self.guard.counts() }
+        Figures { tables: self.counts(), guard: self.guard.counts(), overload: self.overload.counts() }
     }
 
     fn tell(&mut self, event: LegEvent, now: Now) {
@@ -233,6 +251,7 @@ impl Core {
     }
 
     fn on_leg_command(&mut self, command: LegCommand, now: Now) {
+        self.note_decision(&command, now);
         match command {
             LegCommand::Invite(invite) => self.invite(*invite, now),
             LegCommand::Progress { leg, status, sdp } => self.progress(leg, status, sdp.as_ref(), now),

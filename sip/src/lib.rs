@@ -7,6 +7,7 @@ pub mod digest;
 pub mod flow;
 pub mod guard;
 pub mod message;
+pub mod overload;
 mod registrar;
 pub mod sdp;
 mod transaction;

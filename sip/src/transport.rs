@@ -3,6 +3,7 @@
 //! that a slow or silent peer costs a bounded amount and delays nobody.
 
 mod connection;
+mod inbox;
 mod registry;
 mod thread;
 pub mod tls;

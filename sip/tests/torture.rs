@@ -123,6 +123,7 @@ fn core() -> Core {
         plain_customers: true,
         dialog_probe: std::time::Duration::from_secs(30),
         legs_max: 10,
+        calls_per_second: 10_000,
         transactions_max: 10,
         lookups_max: 10,
         guard: GuardLimits::default(),

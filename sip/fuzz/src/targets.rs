@@ -211,6 +211,7 @@ fn config() -> CoreConfig {
         plain_customers: true,
         dialog_probe: std::time::Duration::from_secs(30),
         legs_max: 4,
+        calls_per_second: 10_000,
         transactions_max: 16,
         lookups_max: 2,
         guard: GuardLimits::default(),

@@ -7,6 +7,7 @@ use crate::digest::{Claim, Refusal, Scheme};
 use crate::flow::Flow;
 use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder};
+use crate::overload::Reason;
 use schema::account::SipCredential;
 use schema::edge::{CredentialLookup, EdgeEvent, Ticket};
 use schema::id::CredentialId;
@@ -78,6 +79,20 @@ impl Lookups {
     }
 }
 
+impl Core {
+    /// Why there is no room to look up who sends this: phones that register leave half of it to calls, and new calls leave an
+    /// eighth to what belongs to calls.
+    fn lookups_are_full_for(&self, request: &Message) -> Option<Reason> {
+        let most = self.config.lookups_max;
+        let (room, reason) = match request.method() {
+            _ if request.to_tag().is_some() => (most, Reason::Queue),
+            Method::Register => (most / 2, Reason::Registrations),
+            _ => (most - most / 8, Reason::Queue),
+        };
+        (self.lookups.waiting.len() >= room).then_some(reason)
+    }
+}
+
 fn scheme_of(request: &Message) -> Scheme {
     match request.method() {
         Method::Register => Scheme::Www,
@@ -90,10 +105,16 @@ impl Core {
     pub(super) fn authenticate(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         let claim = match self.challenger.claim(&request, scheme_of(&request), flow.origin(), now.mono) {
             Ok(claim) => claim,
-            Err(refusal) => return self.challenge(flow, &request, refusal, now.mono),
+            Err(refusal) => return self.challenge_if_admitted(flow, &request, refusal, now),
         };
+        // Who answers a challenge at once was let in with it.
+        if !claim.is_prompt(now.mono)
+            && let Err(reason) = self.admit(&request, now)
+        {
+            return self.shed(flow, &request, reason, now);
+        }
         if self.guard.attempt(flow.ip(), claim.username(), now.mono) != Verdict::Pass {
-            return self.refuse_overloaded(flow, &request);
+            return self.refuse_for_now(flow, &request);
         }
         // A digest is computed also when there is nothing to compare: a name that is known takes no longer than another.
         let known = self.lookups.known(claim.username(), now.mono);
@@ -105,10 +126,10 @@ impl Core {
             }
             // Rotated a moment ago, or wrong: it is looked up again, which takes as long as it does for an unknown name.
             (Ok(()) | Err(Refusal::Wrong), _) => {}
-            (Err(refusal), _) => return self.challenge(flow, &request, refusal, now.mono),
+            (Err(refusal), _) => return self.challenge_if_admitted(flow, &request, refusal, now),
         }
-        if self.lookups.waiting.len() >= self.config.lookups_max {
-            return self.refuse_overloaded(flow, &request);
+        if let Some(reason) = self.lookups_are_full_for(&request) {
+            return self.shed(flow, &request, reason, now);
         }
         self.open_authenticating(&key, flow, &request, now);
         self.lookups.last += 1;
@@ -123,6 +144,14 @@ impl Core {
         self.open_server(key, flow, request, now);
         if *request.method() == Method::Invite {
             self.respond(key, ResponseBuilder::to_request(request, 100, None), now);
+        }
+    }
+
+    fn challenge_if_admitted(&mut self, flow: Flow, request: &Message, refusal: Refusal, now: Now) {
+        let admitted = if refusal.status().is_none() { self.admit(request, now) } else { Ok(()) };
+        match admitted {
+            Ok(()) => self.challenge(flow, request, refusal, now.mono),
+            Err(reason) => self.shed(flow, request, reason, now),
         }
     }
 

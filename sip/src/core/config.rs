@@ -39,7 +39,9 @@ pub struct CoreConfig {
     pub dialog_probe: Duration,
     /// Most legs at a time; more INVITEs are answered 503.
     pub legs_max: usize,
-    /// Most transactions at a time; more requests are dropped or answered 503.
+    /// Most new calls a second, a second's worth at once; more INVITEs are answered 503.
+    pub calls_per_second: u32,
+    /// Most transactions at a time; more requests are dropped or answered 503. The last eighth is for requests in dialogs.
     pub transactions_max: usize,
     /// Most credential look-ups under way.
     pub lookups_max: usize,

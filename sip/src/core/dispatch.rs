@@ -7,6 +7,7 @@ use super::session_timer::TIMER;
 use crate::flow::{Flow, Protocol};
 use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
+use crate::overload::Reason;
 use ring::hmac;
 use schema::time::Now;
 use schema::wrong::{self, Wrong};
@@ -32,8 +33,8 @@ impl Core {
         if !self.is_let_in(flow, &request, now) {
             return;
         }
-        if self.servers.len() >= self.config.transactions_max {
-            return self.refuse_overloaded(flow, &request);
+        if self.is_full_for(&request) {
+            return self.shed(flow, &request, Reason::Live, now);
         }
         if self.is_looped(&request) {
             return self.refuse(flow, &request, 482);
@@ -57,7 +58,7 @@ impl Core {
 
     /// False when a stranger asks too often, is banned or looks for open servers: it gets no answer. Dialogs go on, whatever
     /// their side did elsewhere.
-    fn is_let_in(&mut self, flow: Flow, request: &Message, now: Now) -> bool {
+    pub(super) fn is_let_in(&mut self, flow: Flow, request: &Message, now: Now) -> bool {
         if request.to_tag().is_some() && self.is_of_a_dialog(request) {
             return true;
         }
@@ -88,13 +89,6 @@ impl Core {
     /// 415 with what we read (RFC 3261 §21.4.13).
     pub(super) fn unsupported_body(&self, request: &Message) -> ResponseBuilder {
         self.response(request, 415).header(HeaderName::Accept, &"application/sdp")
-    }
-
-    pub(super) fn refuse_overloaded(&mut self, flow: Flow, request: &Message) {
-        // Spread over 5 to 14 s, so that they do not all come back at once.
-        let wait = 5 + self.entropy.below(10);
-        let response = self.response(request, 503).header(HeaderName::RetryAfter, &wait);
-        self.reply(flow, request, response);
     }
 
     /// True for a customer's message over a transport that only trunks may use.

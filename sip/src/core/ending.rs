@@ -128,6 +128,9 @@ impl Core {
     /// The leg is over; its dialog answers repeated BYEs for a while.
     pub(super) fn forget_leg(&mut self, id: LegId, now: Now) -> Option<Leg> {
         let mut leg = self.legs.remove(&id)?;
+        if let Stage::Incoming { since, .. } = leg.stage {
+            self.overload.withdrawn(id.call, since);
+        }
         if let Some(change) = leg.change.take() {
             self.drop_change(change, now);
         }

@@ -11,7 +11,8 @@ use super::timers::Timer;
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
-use crate::message::{HeaderName, Message, Method, NameAddr, Reason, ResponseBuilder, Scheme, Uri};
+use crate::message::{self, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
+use crate::overload::Reason;
 use crate::sdp::{self, Description, Origin, Placement};
 use bytes::Bytes;
 use schema::account::SipCredential;
@@ -54,7 +55,7 @@ impl Core {
             return self.refuse(flow, &request, 482);
         }
         if self.legs.len() >= self.config.legs_max {
-            return self.refuse_overloaded(flow, &request);
+            return self.shed(flow, &request, Reason::Live, now);
         }
         self.authenticate(flow, request, key, now);
     }
@@ -94,6 +95,7 @@ impl Core {
                 self.dialogs.insert(leg.dialog.key(), id);
                 self.legs.insert(id, leg);
                 self.arm_sweep(now);
+                self.overload.asked(id.call, now.mono);
                 self.tell(LegEvent::Invited(Box::new(event)), now);
             }
             Err(status) => {
@@ -250,7 +252,7 @@ impl Core {
         let status = if (400..=699).contains(&status) { status } else { 500 };
         let mut response = ResponseBuilder::to_request(invite, status, leg.dialog.local.tag());
         if let Some(text) = reason {
-            response = response.header(HeaderName::Reason, &Reason::sip(status, text));
+            response = response.header(HeaderName::Reason, &message::Reason::sip(status, text));
         }
         if let Some(seconds) = retry_after_s {
             response = response.header(HeaderName::RetryAfter, &seconds);

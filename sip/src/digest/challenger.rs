@@ -13,6 +13,8 @@ use subtle::ConstantTimeEq;
 
 /// Longest username, bytes.
 const MAX_USERNAME: usize = 64;
+/// A challenge that is answered within so many seconds is answered at once.
+const PROMPT_S: u32 = 10;
 /// Longest cnonce, bytes.
 const MAX_CNONCE: usize = 256;
 
@@ -94,6 +96,11 @@ impl Claim {
     #[must_use]
     pub fn username(&self) -> &str {
         &self.username
+    }
+
+    /// Whether it answers a challenge that was given only just now, as the first to use its nonce.
+    pub(crate) fn is_prompt(&self, now: Mono) -> bool {
+        self.nc == 1 && nonce::seconds(now).saturating_sub(self.nonce.0) <= PROMPT_S
     }
 }
 

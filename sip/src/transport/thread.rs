@@ -1,19 +1,28 @@
 //! The SIP thread: takes what arrives, commands and time to the core, and carries out what it answers.
 
+use super::inbox::Inbox;
 use super::wire::{Arrival, Wire};
 use super::{Bound, TransportCounts, TransportLimits};
 use crate::core::{Core, Counts, Figures, Input, Output};
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
 use schema::leg::{LegCommand, LegEventAt};
-use schema::time::{Clock, Now};
+use schema::time::{Clock, Mono, Now};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands taken before sockets and timers are looked at again.
 const BATCH: usize = 128;
+
+/// Batches of datagrams read at once, so that what is under way is found among them.
+const READ_ON: usize = 16;
+/// Whoever waits less has perhaps not waited at all.
+const WAITED: Duration = Duration::from_millis(1);
+/// Requests that begin something handled before sockets are looked at again.
+const SLICE: usize = 32;
 
 /// The seam to the rest of the server. The two functions must not block.
 pub struct Seam {
@@ -58,7 +67,15 @@ impl SipThread {
             let _registered_here = runtime.enter();
             Wire::new(bound, limits, entropy, Arc::clone(&counts))?
         };
-        let worker = Worker { wire, core, clock, seam, figures: Arc::clone(&figures) };
+        let worker = Worker {
+            wire,
+            core,
+            clock,
+            seam,
+            figures: Arc::clone(&figures),
+            inbox: Inbox::default(),
+            emptied: Mono(0),
+        };
         let thread = std::thread::Builder::new().name("sip".to_owned()).spawn(move || {
             // Dropped at the end, also by a panic.
             let _ending: oneshot::Sender<()> = ending;
@@ -114,6 +131,9 @@ struct Worker {
     clock: Clock,
     seam: Seam,
     figures: Arc<Mutex<Figures>>,
+    inbox: Inbox,
+    /// When the sockets were last seen without anything unread.
+    emptied: Mono,
 }
 
 impl Worker {
@@ -121,7 +141,8 @@ impl Worker {
     async fn work(mut self, mut stopped: oneshot::Receiver<()>) {
         let mut arrivals = Vec::new();
         loop {
-            let wait = self.core.next_timeout().map(|at| at.since((self.clock)().mono));
+            let idle_from = (self.clock)().mono;
+            let wait = self.core.next_timeout().map(|at| at.since(idle_from));
             let timer = async {
                 match wait {
                     Some(wait) => tokio::time::sleep(wait).await,
@@ -130,14 +151,10 @@ impl Worker {
             };
             tokio::select! {
                 _ = &mut stopped => return,
-                () = self.wire.arrivals(&mut arrivals) => {
-                    let now = (self.clock)();
-                    for arrival in arrivals.drain(..) {
-                        self.handle(input_of(arrival), now);
-                    }
-                }
+                () = self.wire.arrivals(&mut arrivals) => self.receive(&mut arrivals, idle_from),
+                () = std::future::ready(()), if !self.inbox.is_empty() => self.serve(),
                 Some(command) = self.seam.legs.recv() => {
-                    let now = (self.clock)();
+                    let now = self.woke(idle_from);
                     self.handle(Input::Leg(command), now);
                     for _ in 1..BATCH {
                         let Ok(command) = self.seam.legs.try_recv() else { break };
@@ -145,7 +162,7 @@ impl Worker {
                     }
                 }
                 Some(command) = self.seam.edge.recv() => {
-                    let now = (self.clock)();
+                    let now = self.woke(idle_from);
                     // The last leg that was resumed before `Recovered` must be known.
                     while let Ok(command) = self.seam.legs.try_recv() {
                         self.handle(Input::Leg(command), now);
@@ -157,11 +174,55 @@ impl Worker {
                     }
                 }
                 () = timer => {
-                    let now = (self.clock)();
+                    let now = self.woke(idle_from);
                     self.handle(Input::Timeout, now);
                 }
             }
             *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
+        }
+    }
+
+    /// Takes what arrived and all else that has; handles what is under way at once, and of the rest a slice.
+    fn receive(&mut self, arrivals: &mut Vec<Arrival>, idle_from: Mono) {
+        self.woke(idle_from);
+        let mut batches = 1;
+        while batches < READ_ON && self.wire.more(arrivals) {
+            batches += 1;
+        }
+        let now = (self.clock)();
+        // The oldest may have come as soon as nobody looked any more.
+        let worked = idle_from.since(self.emptied);
+        let surplus = self.inbox.sort(arrivals, Mono(now.mono.0.saturating_sub(micros(worked))));
+        if batches < READ_ON {
+            self.emptied = now.mono;
+        }
+        for arrival in arrivals.drain(..) {
+            self.handle(input_of(arrival), now);
+        }
+        for arrival in surplus {
+            if let Arrival::Message(flow, request) = arrival {
+                self.handle(Input::Surplus(flow, request), now);
+            }
+        }
+        self.serve();
+    }
+
+    /// The time, after waiting since `idle_from`: whoever had to wait saw that nothing was unread.
+    fn woke(&mut self, idle_from: Mono) -> Now {
+        let now = (self.clock)();
+        if now.mono.since(idle_from) >= WAITED {
+            self.emptied = now.mono;
+        }
+        now
+    }
+
+    fn serve(&mut self) {
+        let now = (self.clock)();
+        let (calls, others) = self.inbox.ages(now.mono);
+        self.handle(Input::Waited { calls, others }, now);
+        for _ in 0..SLICE {
+            let Some(arrival) = self.inbox.next() else { break };
+            self.handle(input_of(arrival), now);
         }
     }
 
@@ -177,6 +238,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn input_of(arrival: Arrival) -> Input {

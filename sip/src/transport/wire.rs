@@ -126,6 +126,14 @@ impl Wire {
         }
     }
 
+    /// Takes further datagrams that are there already, up to a batch; false when there are no more. Whoever reads on sees how
+    /// much waits, and can choose what is handled first.
+    pub(super) fn more(&mut self, into: &mut Vec<Arrival>) -> bool {
+        let before = self.counts.datagrams.load(Relaxed);
+        self.receive(into);
+        self.counts.datagrams.load(Relaxed) >= before + BATCH as u64
+    }
+
     fn receive(&mut self, into: &mut Vec<Arrival>) {
         for _ in 0..BATCH {
             let Some(socket) = &self.udp else { return };

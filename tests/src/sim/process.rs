@@ -143,6 +143,7 @@ fn core_config() -> CoreConfig {
         plain_customers: true,
         dialog_probe: Duration::from_secs(30),
         legs_max: 1_000,
+        calls_per_second: 10_000,
         transactions_max: 10_000,
         lookups_max: 100,
         guard: GuardLimits::default(),

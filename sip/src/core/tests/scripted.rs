@@ -5,6 +5,7 @@ mod edge;
 mod liveness;
 mod offerless;
 mod offers;
+mod overload;
 mod reconnect;
 mod reliable;
 mod restart;

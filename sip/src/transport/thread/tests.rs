@@ -93,6 +93,7 @@ fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
         plain_customers: true,
         dialog_probe: Duration::from_secs(30),
         legs_max: 100,
+        calls_per_second: 10_000,
         transactions_max: 1_000,
         lookups_max: 100,
         guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },

@@ -1,0 +1,233 @@
+//! Which calls the node lets in when more are wanted than it can carry, decided before anything is spent on them. Reasons are of
+//! the whole node only: how many calls are live, how many come a second, and how long they wait. Pure.
+//!
+//! The wait is measured on two ways: from the socket to being handled, and from being handled over to the call's actor to what
+//! it decides (its account, the journal and the way back lie between). A call that came and was challenged is let in when it
+//! comes back with the answer: it is counted once.
+
+mod bucket;
+mod controller;
+
+use bucket::{Bucket, MilliRate};
+use controller::{Controller, INTERVAL, Interval, TARGET};
+use schema::id::CallId;
+use schema::time::Mono;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Fewer that wait are no queue: one slow account is not the node's concern.
+pub(crate) const QUEUE_MIN: usize = 8;
+/// What comes within this at once passes the limit of calls a second.
+const BURST: Duration = Duration::from_secs(1);
+/// Refusals are shown in the log no more often.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+
+/// Why something new is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Too many calls or transactions are live.
+    Live,
+    /// Too many calls a second.
+    Rate,
+    /// New calls wait too long.
+    Delay,
+    /// There is no room to wait.
+    Queue,
+    /// Too many phones register at once.
+    Registrations,
+}
+
+/// What was refused since the start, by reason, each with 503 and Retry-After; and how it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OverloadCounts {
+    /// Too many calls or transactions were live.
+    pub live: u64,
+    /// Too many calls a second.
+    pub rate: u64,
+    /// New calls waited too long.
+    pub delay: u64,
+    /// There was no room to wait.
+    pub queue: u64,
+    /// Too many phones registered at once.
+    pub registrations: u64,
+    /// The delay that new calls had at least, in the last interval of 100 ms.
+    pub standing: Duration,
+    /// Calls let in a second because of it, in thousandths; `None`: all.
+    pub limit: Option<u64>,
+}
+
+/// The shortest of the delays seen in an interval.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shortest {
+    delay: Option<Duration>,
+    seen: usize,
+}
+
+impl Shortest {
+    fn note(&mut self, delay: Duration) {
+        self.delay = Some(self.delay.map_or(delay, |shortest| shortest.min(delay)));
+        self.seen += 1;
+    }
+}
+
+/// See the file.
+pub(crate) struct Overload {
+    /// Calls let in a second at most, in thousandths.
+    per_second: MilliRate,
+    bucket: Bucket,
+    controller: Controller,
+    /// Calls whose actors have not decided yet, the oldest first.
+    undecided: BTreeSet<(Mono, CallId)>,
+    /// When the interval began.
+    since: Mono,
+    waited: Shortest,
+    decided: Shortest,
+    others_waited: Shortest,
+    refused: bool,
+    /// Whether requests other than INVITE wait too long.
+    others_stand: bool,
+    counts: OverloadCounts,
+    said: Said,
+}
+
+/// What was last shown in the log.
+#[derive(Default)]
+struct Said {
+    at: Option<Mono>,
+    counts: OverloadCounts,
+}
+
+impl Overload {
+    /// With at most so many calls a second.
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self {
+            per_second: u64::from(per_second) * 1_000,
+            bucket: Bucket::default(),
+            controller: Controller::default(),
+            undecided: BTreeSet::new(),
+            since: Mono(0),
+            waited: Shortest::default(),
+            decided: Shortest::default(),
+            others_waited: Shortest::default(),
+            refused: false,
+            others_stand: false,
+            counts: OverloadCounts::default(),
+            said: Said::default(),
+        }
+    }
+
+    pub(crate) const fn counts(&self) -> OverloadCounts {
+        self.counts
+    }
+
+    /// Lets a call in.
+    ///
+    /// # Errors
+    /// Why not. Whoever answers says so with [`Self::refuse`].
+    pub(crate) fn admit(&mut self, now: Mono) -> Result<(), Reason> {
+        self.pass(now);
+        let is_probe = self.undecided.is_empty();
+        if !self.controller.has_room(is_probe, now) {
+            self.refused = true;
+            return Err(Reason::Delay);
+        }
+        if !self.bucket.take(self.per_second, BURST, now) {
+            return Err(Reason::Rate);
+        }
+        self.controller.take(is_probe, now);
+        Ok(())
+    }
+
+    /// Whether a phone may begin to register.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn admit_registration(&mut self, now: Mono) -> Result<(), Reason> {
+        self.pass(now);
+        if self.others_stand { Err(Reason::Registrations) } else { Ok(()) }
+    }
+
+    /// Something is refused. Gives what to show in the log, at most once a second: how many were refused since the last time.
+    pub(crate) fn refuse(&mut self, reason: Reason, now: Mono) -> Option<OverloadCounts> {
+        let count = match reason {
+            Reason::Live => &mut self.counts.live,
+            Reason::Rate => &mut self.counts.rate,
+            Reason::Delay => &mut self.counts.delay,
+            Reason::Queue => &mut self.counts.queue,
+            Reason::Registrations => &mut self.counts.registrations,
+        };
+        *count += 1;
+        if self.said.at.is_some_and(|at| now.since(at) < SAID_EVERY) {
+            return None;
+        }
+        let (now_is, before) = (self.counts, self.said.counts);
+        self.said = Said { at: Some(now), counts: now_is };
+        Some(OverloadCounts {
+            live: now_is.live - before.live,
+            rate: now_is.rate - before.rate,
+            delay: now_is.delay - before.delay,
+            queue: now_is.queue - before.queue,
+            registrations: now_is.registrations - before.registrations,
+            ..now_is
+        })
+    }
+
+    /// How long the oldest request has waited to be handled, of INVITEs and of others; zero where fewer than [`QUEUE_MIN`] wait.
+    pub(crate) fn waited(&mut self, calls: Duration, others: Duration, now: Mono) {
+        self.pass(now);
+        self.waited.note(calls);
+        self.others_waited.note(others);
+    }
+
+    /// A call's actor is asked.
+    pub(crate) fn asked(&mut self, call: CallId, now: Mono) {
+        self.pass(now);
+        self.undecided.insert((now, call));
+    }
+
+    /// It has decided about a call that it was asked about `since` then.
+    pub(crate) fn decided(&mut self, call: CallId, since: Mono, now: Mono) {
+        self.pass(now);
+        if self.undecided.remove(&(since, call)) {
+            self.decided.note(now.since(since));
+        }
+    }
+
+    /// The call is over before, or was refused unseen: that says nothing of how long it takes.
+    pub(crate) fn withdrawn(&mut self, call: CallId, since: Mono) {
+        self.undecided.remove(&(since, call));
+    }
+
+    /// Ends the interval when it is over.
+    fn pass(&mut self, now: Mono) {
+        let length = now.since(self.since);
+        if length < INTERVAL {
+            return;
+        }
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let standing = self.controller.conclude(Interval {
+            length,
+            input: self.waited.delay.unwrap_or_default(),
+            set_up: self.set_up_delay(now),
+            completed: count(self.decided.seen),
+            waiting: count(self.undecided.len()),
+            refused: self.refused,
+        });
+        self.others_stand = self.others_waited.delay.is_some_and(|delay| delay > TARGET);
+        (self.counts.standing, self.counts.limit) = (standing, self.controller.limit());
+        (self.waited, self.decided, self.others_waited) = <_>::default();
+        (self.refused, self.since) = (false, now);
+    }
+
+    /// The shortest time in which a call was decided about; while none is, what the oldest has waited. `None`: too few calls.
+    fn set_up_delay(&self, now: Mono) -> Option<Duration> {
+        if self.decided.seen + self.undecided.len() < QUEUE_MIN {
+            return None;
+        }
+        let oldest = || self.undecided.first().map(|(since, _)| now.since(*since));
+        self.decided.delay.or_else(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! How many calls a second are let in when more are wanted than can be carried: a controller that looks at delay alone, in the
+//! manner of CoDel (RFC 8289). Pure.
+//!
+//! A burst makes a queue that is gone again soon; only a queue that stands is a sign of overload. So what counts of a way is the
+//! shortest delay within an interval: when even that is long, the queue was never empty. But it tells of calls that came long
+//! ago; one that comes now would wait as long as it takes to complete those that wait. While both are long, fewer calls are let
+//! in than were completed in the last second, and the queue drains; when it is short again the limit grows by a twentieth an
+//! interval, by a fifth where next to nobody waits, and faster still where it is far below what was completed before. When
+//! nobody is refused by it for a while, it is lifted.
+//!
+//! A delay that does not fall although fewer are let in is not a queue: each commit of a slow disk takes that long. It is
+//! learnt, within limits, and only what comes on top of it counts.
+
+use super::bucket::{Bucket, MilliRate};
+use schema::time::Mono;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A delay that stands above this is overload.
+pub(super) const TARGET: Duration = Duration::from_millis(50);
+/// One below this says that there is room.
+const SLIGHT: Duration = Duration::from_millis(10);
+/// With one above this nobody is let in.
+pub(super) const MOST: Duration = Duration::from_millis(500);
+/// How long a delay has to stand.
+pub(super) const INTERVAL: Duration = Duration::from_millis(100);
+/// From one such time to the next a queue becomes shorter by more than [`TARGET`] when fewer are let in than are completed.
+const PROOF: Duration = Duration::from_millis(600);
+/// The longest delay that is taken for no queue.
+const BASE_MAX: Duration = Duration::from_millis(400);
+/// Over so many intervals completions are counted: a slow disk completes many at once and then none for a while.
+const INTERVALS: usize = 10;
+/// However few were completed, so many are let in while the delay is bearable, else nobody would find out that it is over.
+const LEAST: MilliRate = 10_000;
+/// So long after it last refused somebody the limit is lifted.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// What is known of an interval when it ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Interval {
+    pub(super) length: Duration,
+    /// The shortest delay of new calls until they were handled.
+    pub(super) input: Duration,
+    /// The shortest delay of their set-up; `None`: too few to tell.
+    pub(super) set_up: Option<Duration>,
+    /// Calls whose set-up went through.
+    pub(super) completed: u32,
+    /// Calls whose set-up waits.
+    pub(super) waiting: u32,
+    /// Whether the limit refused somebody.
+    pub(super) refused: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    rate: MilliRate,
+    /// How long it has refused nobody.
+    idle: Duration,
+}
+
+/// What was seen while fewer are let in than are completed.
+#[derive(Debug, Clone, Copy)]
+struct Thinned {
+    lasts: Duration,
+    /// The shortest delay in the first [`PROOF`] of it, and in the second.
+    early: Duration,
+    late: Duration,
+    /// The longest in both.
+    longest: Duration,
+}
+
+/// See the file.
+#[derive(Debug, Default)]
+pub(super) struct Controller {
+    limit: Option<Limit>,
+    bucket: Bucket,
+    /// Completions of the last intervals.
+    window: VecDeque<u32>,
+    /// The delay without any queue.
+    base: Duration,
+    /// Since fewer are let in than are completed.
+    thinned: Option<Thinned>,
+    /// The best rate of completions, which fades: what the limit may grow to quickly.
+    best: MilliRate,
+}
+
+impl Controller {
+    /// Whether one more call may come in. `is_probe`: nobody waits, so that one call would tell whether it goes again.
+    pub(super) fn has_room(&self, is_probe: bool, now: Mono) -> bool {
+        self.rate(is_probe).is_none_or(|rate| self.bucket.has_room(rate, INTERVAL, now))
+    }
+
+    /// Lets a call in for which there is room.
+    pub(super) fn take(&mut self, is_probe: bool, now: Mono) {
+        if let Some(rate) = self.rate(is_probe) {
+            self.bucket.take(rate, INTERVAL, now);
+        }
+    }
+
+    fn rate(&self, is_probe: bool) -> Option<MilliRate> {
+        self.limit.map(|limit| if is_probe { limit.rate.max(LEAST) } else { limit.rate })
+    }
+
+    /// Calls let in a second at most, in thousandths; `None` without a limit.
+    pub(super) fn limit(&self) -> Option<MilliRate> {
+        self.limit.map(|limit| limit.rate)
+    }
+
+    /// An interval is over. Gives the delay that stands.
+    pub(super) fn conclude(&mut self, interval: Interval) -> Duration {
+        // Whatever happens later than that ends it: of a longer one the rest was quiet.
+        self.window.push_back(interval.completed);
+        if self.window.len() > INTERVALS {
+            self.window.pop_front();
+        }
+        let completed: u64 = self.window.iter().map(|completed| u64::from(*completed)).sum();
+        let micros = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX) * self.window.len() as u64;
+        let rate = completed.saturating_mul(1_000_000_000) / micros;
+        self.best = rate.max(self.best - self.best / 100);
+        let wait = Duration::from_micros(u64::from(interval.waiting) * 1_000_000_000 / rate.max(LEAST));
+        if let Some(delay) = interval.set_up {
+            self.learn(delay, interval.length.min(2 * INTERVAL));
+        }
+        let set_up = interval.set_up.map(|set_up| set_up.min(wait));
+        // Of a slow disk's delay only what comes on top counts.
+        let delay = interval.input.max(set_up.unwrap_or_default().saturating_sub(self.base));
+        self.limit = self.next_limit(interval, delay, set_up, rate);
+        delay
+    }
+
+    fn learn(&mut self, delay: Duration, length: Duration) {
+        // It fades, in case it was a queue after all.
+        self.base = (self.base - self.base / 200).min(delay);
+        if delay <= self.base + TARGET || delay > MOST {
+            self.thinned = None;
+            return;
+        }
+        let fresh =
+            Thinned { lasts: Duration::ZERO, early: Duration::MAX, late: Duration::MAX, longest: Duration::ZERO };
+        let thinned = self.thinned.get_or_insert(fresh);
+        let shortest = if thinned.lasts < PROOF { &mut thinned.early } else { &mut thinned.late };
+        *shortest = (*shortest).min(delay);
+        thinned.longest = thinned.longest.max(delay);
+        thinned.lasts += length;
+        if thinned.lasts >= 2 * PROOF {
+            let is_flat = thinned.longest - thinned.early.min(thinned.late) <= 2 * TARGET;
+            if is_flat && thinned.early.abs_diff(thinned.late) < TARGET {
+                self.base = thinned.late.min(BASE_MAX);
+            }
+            self.thinned = None;
+        }
+    }
+
+    fn next_limit(
+        &self,
+        interval: Interval,
+        delay: Duration,
+        set_up: Option<Duration>,
+        completed: MilliRate,
+    ) -> Option<Limit> {
+        let limit = |rate| Some(Limit { rate, idle: Duration::ZERO });
+        if interval.input.max(set_up.unwrap_or_default()) > MOST {
+            return limit(0);
+        }
+        if delay > TARGET {
+            let percent = if delay > 4 * TARGET { 50 } else { 85 };
+            return limit((completed * percent / 100).max(LEAST));
+        }
+        let now = self.limit?;
+        if interval.refused {
+            let doubled = (now.rate * 2).min(self.best * 85 / 100);
+            let more = if delay < SLIGHT { now.rate / 5 } else { now.rate / 20 };
+            return limit((now.rate + more).max(doubled).max(LEAST));
+        }
+        let idle = now.idle + interval.length;
+        (idle < IDLE_MAX).then_some(Limit { idle, ..now })
+    }
+}
