@@ -95,9 +95,15 @@ impl Message {
         self.source
     }
 
-    /// Bytes it was read from.
+    /// The same, to be kept for a while: its body stands alone, so that it does not keep all that was read together with it.
+    pub(crate) fn kept(self) -> Self {
+        let body = if self.body.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.body) };
+        Self { body, ..self }
+    }
+
+    /// Bytes of memory that it takes when it is kept.
     pub(crate) fn size(&self) -> usize {
-        self.head.size() + self.body.len()
+        size_of::<Self>() + self.head.size() + self.body.len()
     }
 
     /// The body, cut to its Content-Length.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 /// Requests that wait at a time; more are dropped, and over UDP come again.
 pub(super) const EARLY_MAX: usize = 10_000;
-/// Bytes of them, as they came.
+/// Bytes of memory that they take.
 pub(super) const EARLY_BYTES_MAX: usize = 16 << 20;
 /// Requests of one address, unless it is a trunk's, from which those of many calls come.
 pub(super) const EARLY_SOURCE_MAX: usize = 256;
@@ -24,6 +24,7 @@ pub(super) struct Early {
 impl Early {
     /// Keeps a request, if there is room. True when it is kept.
     pub(super) fn keep(&mut self, flow: Flow, request: Message, now: Now, is_trunk: bool) -> bool {
+        let request = request.kept();
         let bytes = self.bytes + request.size();
         if self.waiting.len() >= EARLY_MAX || bytes > EARLY_BYTES_MAX {
             return false;
@@ -49,6 +50,7 @@ impl Early {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Frame, Framer};
     use bytes::Bytes;
     use std::net::SocketAddr;
 
@@ -82,5 +84,24 @@ mod tests {
         let (mut early, large) = (Early::default(), request(8_000));
         let kept = (0..EARLY_MAX).filter(|n| early.keep(from(*n), large.clone(), Now::default(), false)).count();
         assert_eq!(kept, EARLY_BYTES_MAX / large.size());
+    }
+
+    #[test]
+    fn what_waits_does_not_keep_what_was_read_with_it() {
+        let mut framer = Framer::new();
+        let one = |n| {
+            format!(
+                "BYE sip:x@localhost SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:5100;branch=z9hG4bK{n}\r\nMax-Forwards: 70\r\nFrom: <sip:demo@localhost>;tag=a\r\nTo: <sip:y@localhost>;tag=b\r\nCall-ID: c\r\nCSeq: 1 BYE\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx"
+            )
+        };
+        // A read of a stream is one allocation, which each body in it would keep as a whole.
+        framer.push((0..50).map(one).collect::<String>().as_bytes());
+        let mut early = Early::default();
+        while let Ok(Some(Frame::Message(message))) = framer.next_frame() {
+            assert!(early.keep(from(1), message, Now::default(), false));
+        }
+        let waiting = early.into_waiting();
+        assert_eq!(waiting.len(), 50);
+        assert!(waiting.iter().all(|(_, message, _)| message.body().is_unique()));
     }
 }

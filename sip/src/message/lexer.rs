@@ -34,9 +34,9 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Bytes of start line and fields.
+    /// Bytes of memory of start line and fields.
     pub(super) fn size(&self) -> usize {
-        self.text.len()
+        size_of::<Self>() + self.text.len() + self.fields.capacity() * size_of::<Field>()
     }
 
     /// Value of a field, without white space around it.

@@ -10,7 +10,7 @@ use schema::time::Mono;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Requests of one kind that wait, and bytes of them, as they came; more are surplus.
+/// Requests of one kind that wait, and bytes of memory that they take; more are surplus.
 const LINE_MAX: usize = 2_048;
 const LINE_BYTES_MAX: usize = 8 << 20;
 
@@ -45,6 +45,8 @@ struct Line {
 impl Line {
     /// Gives it back when there is no room.
     fn put(&mut self, flow: Flow, message: Message, at: Mono) -> Option<Arrival> {
+        // A datagram is small; of a stream more was read at once.
+        let message = if flow.connection.is_some() { message.kept() } else { message };
         let bytes = self.bytes + message.size();
         if self.waiting.len() >= LINE_MAX || bytes > LINE_BYTES_MAX {
             return Some(Arrival::Message(flow, message));
