@@ -45,6 +45,7 @@ use exchange::{ClientExchange, ClientKey, ServerExchange};
 use leg::Leg;
 use matching::{MergeKey, ServerKey};
 use probe::Probes;
+use register::Registering;
 use ring::hmac;
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
@@ -142,6 +143,7 @@ pub struct Core {
     guard: Guard,
     overload: Overload,
     registrar: Registrar,
+    registering: Registering,
     bindings_armed: Option<Mono>,
     /// Requests of dialogs that may be resumed still; `None` once all are.
     early: Option<Early>,
@@ -183,6 +185,7 @@ impl Core {
             invites: BTreeSet::new(),
             lookups: Lookups::default(),
             registrar: Registrar::default(),
+            registering: Registering::default(),
             bindings_armed: None,
             early: None,
             absent: BTreeMap::new(),

@@ -25,6 +25,9 @@ pub(crate) struct Registration<'a> {
     pub(crate) cseq: u32,
     /// Seconds when the phone asks for none.
     pub(crate) default_s: u32,
+    /// By how many thousandths a registration is made shorter than asked for (RFC 3261 §10.3 allows it): those that came at once
+    /// are spread, so that they do not come at once again.
+    pub(crate) shorter_permille: u32,
     pub(crate) asks: Ask,
 }
 
@@ -218,7 +221,9 @@ fn update(
             changed.extend(before.map(|entry| Binding { expires_at: at, ..entry.binding }));
             continue;
         }
-        let entry = entry(registration, contact, at + Duration::from_secs(u64::from(seconds(asked))));
+        let asked_s = seconds(asked);
+        let granted_s = (asked_s - asked_s * registration.shorter_permille.min(1_000) / 1_000).max(EXPIRES_MIN_S);
+        let entry = entry(registration, contact, at + Duration::from_secs(u64::from(granted_s)));
         changed.push(entry.binding.clone());
         entries.push(entry);
     }
@@ -292,8 +297,16 @@ mod tests {
     fn ask(registrar: &mut Registrar, cseq: u32, asks: Ask) -> Decision {
         let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
         let flow = Flow::udp(std::net::SocketAddr::from(([127, 0, 0, 1], 5100)));
-        let registration =
-            Registration { credential, account: AccountKey(1), flow, call_id: "c", cseq, default_s: 300, asks };
+        let registration = Registration {
+            credential,
+            account: AccountKey(1),
+            flow,
+            call_id: "c",
+            cseq,
+            default_s: 300,
+            shorter_permille: 0,
+            asks,
+        };
         registrar.register(&registration, NOW)
     }
 
@@ -319,6 +332,29 @@ mod tests {
         };
         assert!(contacts.is_empty() && changes[0].bindings == 0 && changes[0].binding.expires_at <= NOW);
         assert_eq!(registrar.len(), 0);
+    }
+
+    #[test]
+    fn a_registration_may_be_shorter_than_asked_for_but_not_too_short() {
+        for (asked_s, shorter_permille, granted_s) in [(1_000, 100, 900), (300, 7, 298), (61, 100, 60), (60, 100, 60)] {
+            let mut registrar = Registrar::default();
+            let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
+            let flow = Flow::udp(std::net::SocketAddr::from(([127, 0, 0, 1], 5100)));
+            let asks = Ask::Contacts(vec![(contact("<sip:a@10.0.0.1>"), Some(asked_s))]);
+            let account = AccountKey(1);
+            let registration = Registration {
+                credential,
+                account,
+                flow,
+                call_id: "c",
+                cseq: 1,
+                default_s: 300,
+                shorter_permille,
+                asks,
+            };
+            let Decision::Registered { contacts, .. } = registrar.register(&registration, NOW) else { panic!() };
+            assert_eq!(contacts[0].expires_s(), Some(granted_s));
+        }
     }
 
     #[test]
@@ -360,8 +396,16 @@ mod tests {
         let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
         let mut register = |cseq, flow, text: &str| {
             let asks = Ask::Contacts(vec![(contact(text), None)]);
-            let registration =
-                Registration { credential, account: AccountKey(1), flow, call_id: "c", cseq, default_s: 300, asks };
+            let registration = Registration {
+                credential,
+                account: AccountKey(1),
+                flow,
+                call_id: "c",
+                cseq,
+                default_s: 300,
+                shorter_permille: 0,
+                asks,
+            };
             registrar.register(&registration, NOW)
         };
         register(1, over(1, 1), "<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\"");
@@ -374,8 +418,16 @@ mod tests {
         assert_eq!((registrar.flow_of(credential, one), registrar.len()), (None, 2));
         let asks = Ask::Contacts(vec![(contact("<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\""), None)]);
         let flow = over(3, 3);
-        let again =
-            Registration { credential, account: AccountKey(1), flow, call_id: "c", cseq: 3, default_s: 300, asks };
+        let again = Registration {
+            credential,
+            account: AccountKey(1),
+            flow,
+            call_id: "c",
+            cseq: 3,
+            default_s: 300,
+            shorter_permille: 0,
+            asks,
+        };
         registrar.register(&again, NOW);
         assert_eq!(registrar.flow_of(credential, one), Some(over(3, 3)));
         registrar.revoke(credential, NOW);

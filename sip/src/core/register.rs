@@ -9,7 +9,29 @@ use crate::message::{HeaderName, Message};
 use crate::registrar::{Ask, Decision, Registration};
 use schema::account::SipCredential;
 use schema::edge::{BindingChange, EdgeEvent};
-use schema::time::Now;
+use schema::time::{Mono, Now};
+
+/// More registrations within a second are a storm.
+const STORM: u32 = 50;
+
+/// How many register at the moment.
+#[derive(Default)]
+pub(super) struct Registering {
+    second: u64,
+    count: u32,
+}
+
+impl Registering {
+    /// Counts one, and says whether it came with very many others.
+    fn is_storm(&mut self, now: Mono) -> bool {
+        let second = now.0 / 1_000_000;
+        if std::mem::replace(&mut self.second, second) != second {
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count > STORM
+    }
+}
 
 impl Core {
     pub(super) fn on_register(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
@@ -35,6 +57,7 @@ impl Core {
         if request.to().uri.user_decoded().as_deref() != Some(&*credential.username) {
             return self.answer_status(flow, request, 403, now);
         }
+        let shorter_permille = self.spread(now);
         let registration = Registration {
             credential: credential.id,
             account: credential.account,
@@ -42,6 +65,7 @@ impl Core {
             call_id: request.call_id(),
             cseq: request.cseq().0,
             default_s: if flow.protocol == Protocol::Udp { 300 } else { 3_600 },
+            shorter_permille,
             asks: asks(request),
         };
         match self.registrar.register(&registration, now.wall) {
@@ -62,6 +86,11 @@ impl Core {
                 self.phone_came_back(credential.id, now);
             }
         }
+    }
+
+    /// By how many thousandths this registration is made shorter: up to a tenth while very many come.
+    fn spread(&mut self, now: Now) -> u32 {
+        if self.registering.is_storm(now.mono) { u32::try_from(self.entropy.below(101)).unwrap_or(0) } else { 0 }
     }
 
     pub(super) fn tell_bindings(&mut self, changes: Vec<BindingChange>) {

@@ -184,3 +184,24 @@ fn phones_that_all_register_at_once_leave_room_for_calls() {
     desk.wait(Duration::from_millis(101));
     assert_eq!(desk.register("later", 1, ""), "401");
 }
+
+#[test]
+fn registrations_of_a_storm_run_out_at_different_times() {
+    let mut desk = Desk::new();
+    let granted = |desk: &mut Desk, n: u32| {
+        let call_id = format!("r{n}");
+        desk.register(&call_id, 1, "");
+        let expires = "Expires: 1000\r\n".to_owned() + &desk.credentials("REGISTER");
+        assert_eq!(desk.register(&call_id, 2, &expires), "200");
+        let text = desk.sent.pop().expect("an answer").1;
+        let seconds = text.split(";expires=").nth(1).and_then(|rest| rest.lines().next()).map(str::to_owned);
+        seconds.and_then(|seconds| seconds.parse::<u32>().ok()).expect("seconds")
+    };
+    let all: Vec<u32> = (0..80).map(|n| granted(&mut desk, n)).collect();
+    let (first, storm) = all.split_at(50);
+    assert!(first.iter().all(|seconds| *seconds == 1_000), "{first:?}");
+    let different: std::collections::BTreeSet<_> = storm.iter().collect();
+    assert!(different.len() > 10 && storm.iter().all(|seconds| (900..=1_000).contains(seconds)), "{storm:?}");
+    desk.wait(Duration::from_secs(1));
+    assert_eq!(granted(&mut desk, 80), 1_000, "it is over");
+}
