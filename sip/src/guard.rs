@@ -237,6 +237,11 @@ impl Guard {
         Verdict::Pass
     }
 
+    /// Whether a right answer came from this source not long ago, or it is one of our own machines.
+    pub(crate) fn knows(&self, ip: IpAddr, now: Mono) -> bool {
+        self.is_exempt(ip) || self.known.has(Source::of(ip), now)
+    }
+
     /// Somebody is about to show that it is `username`: [`Verdict::Slow`] when too many tried that in vain and this is not
     /// from where its owner comes.
     pub(crate) fn attempt(&mut self, ip: IpAddr, username: &str, now: Mono) -> Verdict {

@@ -120,21 +120,22 @@ impl Overload {
         self.counts
     }
 
-    /// Lets a call in.
+    /// Lets a call in. `is_known`: from a source that has customers; what others take leaves it half of the burst.
     ///
     /// # Errors
     /// Why not. Whoever answers says so with [`Self::refuse`].
-    pub(crate) fn admit(&mut self, now: Mono) -> Result<(), Reason> {
+    pub(crate) fn admit(&mut self, is_known: bool, now: Mono) -> Result<(), Reason> {
         self.pass(now);
         let is_probe = self.undecided.is_empty();
-        if !self.controller.has_room(is_probe, now) {
+        let share = if is_known { 1 } else { 2 };
+        if !self.controller.has_room(is_probe, INTERVAL / share, now) {
             self.refused = true;
             return Err(Reason::Delay);
         }
-        if !self.bucket.take(self.per_second, BURST, now) {
+        if !self.bucket.take(self.per_second, BURST / share, now) {
             return Err(Reason::Rate);
         }
-        self.controller.take(is_probe, now);
+        self.controller.take(is_probe, INTERVAL / share, now);
         Ok(())
     }
 

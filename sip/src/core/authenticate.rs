@@ -109,7 +109,7 @@ impl Core {
         };
         // Who answers a challenge at once was let in with it.
         if !claim.is_prompt(now.mono)
-            && let Err(reason) = self.admit(&request, now)
+            && let Err(reason) = self.admit(flow, &request, now)
         {
             return self.shed(flow, &request, reason, now);
         }
@@ -148,7 +148,7 @@ impl Core {
     }
 
     fn challenge_if_admitted(&mut self, flow: Flow, request: &Message, refusal: Refusal, now: Now) {
-        let admitted = if refusal.status().is_none() { self.admit(request, now) } else { Ok(()) };
+        let admitted = if refusal.status().is_none() { self.admit(flow, request, now) } else { Ok(()) };
         match admitted {
             Ok(()) => self.challenge(flow, request, refusal, now.mono),
             Err(reason) => self.shed(flow, request, reason, now),

@@ -18,14 +18,15 @@ impl Core {
         self.servers.len() >= if is_new { most - most / 8 } else { most }
     }
 
-    /// Whether whoever sends this may go on to show who it is. Requests in dialogs always may.
+    /// Whether whoever sends this may go on to show who it is. Requests in dialogs always may. Strangers leave half of what is let
+    /// in at once to sources that are known: a flood of forged INVITEs takes no place away from them.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn admit(&mut self, request: &Message, now: Now) -> Result<(), Reason> {
+    pub(super) fn admit(&mut self, flow: Flow, request: &Message, now: Now) -> Result<(), Reason> {
         match request.method() {
             _ if request.to_tag().is_some() => Ok(()),
-            Method::Invite => self.overload.admit(now.mono),
+            Method::Invite => self.overload.admit(self.guard.knows(flow.ip(), now.mono), now.mono),
             Method::Register => self.overload.admit_registration(now.mono),
             _ => Ok(()),
         }

@@ -85,15 +85,16 @@ pub(super) struct Controller {
 }
 
 impl Controller {
-    /// Whether one more call may come in. `is_probe`: nobody waits, so that one call would tell whether it goes again.
-    pub(super) fn has_room(&self, is_probe: bool, now: Mono) -> bool {
-        self.rate(is_probe).is_none_or(|rate| self.bucket.has_room(rate, INTERVAL, now))
+    /// Whether one more call may come in, of those that come within `burst`. `is_probe`: nobody waits, so that one call would
+    /// tell whether it goes again.
+    pub(super) fn has_room(&self, is_probe: bool, burst: Duration, now: Mono) -> bool {
+        self.rate(is_probe).is_none_or(|rate| self.bucket.has_room(rate, burst, now))
     }
 
     /// Lets a call in for which there is room.
-    pub(super) fn take(&mut self, is_probe: bool, now: Mono) {
+    pub(super) fn take(&mut self, is_probe: bool, burst: Duration, now: Mono) {
         if let Some(rate) = self.rate(is_probe) {
-            self.bucket.take(rate, INTERVAL, now);
+            self.bucket.take(rate, burst, now);
         }
     }
 

@@ -67,7 +67,7 @@ impl Model {
     }
 
     fn offered(&mut self, seen: &mut Seen) {
-        match self.overload.admit(self.now) {
+        match self.overload.admit(true, self.now) {
             Ok(()) => {
                 let call = CallId::generate(&mut self.entropy, Timestamp(0));
                 self.overload.asked(call, self.now);
@@ -161,16 +161,16 @@ fn one_slow_account_is_not_the_nodes_concern() {
             overload.asked(CallId::generate(&mut entropy, Timestamp(0)), at(n));
         }
         let (quick, now) = (CallId::generate(&mut entropy, Timestamp(0)), at(100 * n + 50));
-        assert_eq!(overload.admit(now), Ok(()));
+        assert_eq!(overload.admit(true, now), Ok(()));
         overload.asked(quick, now);
         overload.decided(quick, now, now);
     }
     for n in 30..60 {
-        assert_eq!(overload.admit(at(100 * n)), Ok(()), "seven are no queue");
+        assert_eq!(overload.admit(true, at(100 * n)), Ok(()), "seven are no queue");
     }
     overload.asked(CallId::generate(&mut entropy, Timestamp(0)), at(6_000));
-    overload.admit(at(6_050)).expect("not noticed yet");
-    assert_eq!(overload.admit(at(6_200)), Err(Reason::Delay), "eight of eight that wait are one");
+    overload.admit(true, at(6_050)).expect("not noticed yet");
+    assert_eq!(overload.admit(true, at(6_200)), Err(Reason::Delay), "eight of eight that wait are one");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_queue_before_the_edge_counts_as_one_behind_it() {
     let (long, none) = (Duration::from_millis(80), Duration::ZERO);
     let mut interval = |from: u64, delays: [(Duration, Duration); 2]| {
         delays.into_iter().for_each(|(calls, others)| overload.waited(calls, others, at(from)));
-        (overload.admit(at(from + 120)).is_ok(), overload.admit_registration(at(from + 120)).is_ok())
+        (overload.admit(true, at(from + 120)).is_ok(), overload.admit_registration(at(from + 120)).is_ok())
     };
     assert_eq!(interval(1_000, [(long, long), (none, none)]), (true, true), "it did not stand");
     assert_eq!(interval(2_000, [(none, long), (none, long)]), (true, false));
@@ -191,10 +191,26 @@ fn a_queue_before_the_edge_counts_as_one_behind_it() {
 }
 
 #[test]
+fn strangers_take_no_place_away_from_known_sources() {
+    let mut overload = Overload::new(10);
+    let (mut known, mut strangers) = (0, 0);
+    for ms in 0..10_000 {
+        let now = Mono(1_000_000_000 + ms * MS);
+        // A thousand a second, and among them eight of customers.
+        strangers += u32::from(overload.admit(false, now).is_ok());
+        if ms % 125 == 0 {
+            known += u32::from(overload.admit(true, now).is_ok());
+        }
+    }
+    assert_eq!(known, 80);
+    assert!((20..=30).contains(&strangers), "{strangers} had the rest");
+}
+
+#[test]
 fn refusals_are_counted_by_reason_and_shown_once_a_second() {
     let mut overload = Overload::new(2);
     let at = |ms: u64| Mono(1_000_000_000 + ms * MS);
-    let verdicts: Vec<_> = (0..4).map(|_| overload.admit(at(0))).collect();
+    let verdicts: Vec<_> = (0..4).map(|_| overload.admit(true, at(0))).collect();
     assert_eq!(verdicts, [Ok(()), Ok(()), Err(Reason::Rate), Err(Reason::Rate)]);
     assert_eq!(overload.refuse(Reason::Rate, at(0)).expect("the first is shown").rate, 1);
     for n in 0..50 {
