@@ -220,12 +220,13 @@ impl Overload {
         (self.refused, self.since) = (false, now);
     }
 
-    /// The shortest time in which a call was decided about; while none is, what the oldest has waited. `None`: too few calls.
+    /// The shortest time in which a call was decided about; while none is, half of what the oldest has waited: when many are
+    /// committed together, whoever just missed a commit waits for two. `None`: too few calls.
     fn set_up_delay(&self, now: Mono) -> Option<Duration> {
         if self.decided.seen + self.undecided.len() < QUEUE_MIN {
             return None;
         }
-        let oldest = || self.undecided.first().map(|(since, _)| now.since(*since));
+        let oldest = || self.undecided.first().map(|(since, _)| now.since(*since) / 2);
         self.decided.delay.or_else(oldest)
     }
 }

@@ -24,6 +24,8 @@ pub struct Sipp {
     pub callers: Vec<(String, String, String)>,
     /// How long it waits for a message, in milliseconds.
     pub patience_ms: u32,
+    /// Whether a call that is refused with 503 went as it should.
+    pub may_be_refused: bool,
 }
 
 /// The file in which SIPp keeps every message, when asked to.
@@ -162,8 +164,20 @@ impl Sipp {
             let (send, recv) = ("start_txn=\"bye\"", "response_txn=\"bye\"");
             format!("<pause/>\n<send retrans=\"500\" {send}>{bye}</send>\n<recv response=\"200\" {recv}/>\n")
         };
+        // Wherever a final answer to an INVITE may come.
+        let (refused, over) = if self.may_be_refused {
+            let ack = format!(
+                "<![CDATA[\r\nACK {to_server} SIP/2.0\r\n[last_Via:]\r\n[last_From:]\r\n[last_To:]\r\n[last_Call-ID:]\r\nCSeq: [last_cseq_number] ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n]]>"
+            );
+            (
+                "<recv response=\"503\" optional=\"true\" next=\"refused\"/>\n",
+                format!("<nop next=\"over\"/>\n<label id=\"refused\"/>\n<send>{ack}</send>\n<label id=\"over\"/>\n"),
+            )
+        } else {
+            ("", String::new())
+        };
         format!(
-            "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<scenario name=\"caller\">\n<send retrans=\"500\">{invite}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"407\" auth=\"true\"/>\n<send>{ack_407}</send>\n<send retrans=\"500\">{invite_2}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"180\" optional=\"true\"/>\n<recv response=\"183\" optional=\"true\"/>\n<recv response=\"200\" rrs=\"true\"/>\n<send>{ack}</send>\n{end}</scenario>\n"
+            "<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<scenario name=\"caller\">\n<send retrans=\"500\">{invite}</send>\n<recv response=\"100\" optional=\"true\"/>\n{refused}<recv response=\"407\" auth=\"true\"/>\n<send>{ack_407}</send>\n<send retrans=\"500\">{invite_2}</send>\n<recv response=\"100\" optional=\"true\"/>\n<recv response=\"180\" optional=\"true\"/>\n<recv response=\"183\" optional=\"true\"/>\n{refused}<recv response=\"200\" rrs=\"true\"/>\n<send>{ack}</send>\n{end}{over}</scenario>\n"
         )
     }
 }

@@ -27,6 +27,8 @@ pub struct Talk {
     pub confirmed: Option<Timestamp>,
     /// A final refusal, the digest challenge aside.
     pub refused: Option<u16>,
+    /// When that came.
+    pub refused_at: Option<Timestamp>,
     /// Its Retry-After in seconds.
     pub retry_after_s: Option<u32>,
     /// The first BYE that this side sent.
@@ -83,6 +85,7 @@ impl Wire {
             (Method::Invite, Some(200..=299)) => _ = talk.answered.get_or_insert(at),
             (Method::Invite, Some(status @ 300..)) if ![401, 407, 491].contains(&status) => {
                 talk.refused.get_or_insert(status);
+                talk.refused_at.get_or_insert(at);
                 talk.retry_after_s = talk.retry_after_s.or(message.retry_after());
             }
             (Method::Ack, None) if talk.answered.is_some() => _ = talk.confirmed.get_or_insert(at),

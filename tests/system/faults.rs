@@ -186,7 +186,8 @@ async fn a_disk_that_stalls_makes_calls_slow_and_nothing_worse() {
             }
         }
     }
-    assert!(answered >= 50, "only {answered} of 100 were answered");
+    // A set-up that takes longer than half a second for a while is overload: what comes then is refused.
+    assert!(answered >= 20, "only {answered} of 100 were answered");
     // Nothing has piled up: a new call waits for its own commits only.
     let began = Instant::now();
     let (phone, _) = &mut phones[0];

@@ -9,6 +9,7 @@ mod graphql;
 mod kills;
 mod logs;
 mod money;
+mod overload;
 mod panics;
 mod phones;
 mod restart;

@@ -7,7 +7,17 @@ use tests::sipp::{Outcome, Sipp};
 
 fn caller(server: SocketAddr, transport: &'static str, calls: u32) -> Sipp {
     let callers = (0..50).map(|n| (format!("u{n}"), format!("pw{n}"), format!("1555{n:07}"))).collect();
-    Sipp { server, transport, calls, rate: 100, at_once: 200, hold_ms: 1_000, callers, patience_ms: 40_000 }
+    Sipp {
+        server,
+        transport,
+        calls,
+        rate: 100,
+        at_once: 200,
+        hold_ms: 1_000,
+        callers,
+        patience_ms: 40_000,
+        may_be_refused: false,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ const BASE_MAX: Duration = Duration::from_millis(400);
 /// Over so many intervals completions are counted: a slow disk completes many at once and then none for a while.
 const INTERVALS: usize = 10;
 /// However few were completed, so many are let in while the delay is bearable, else nobody would find out that it is over.
-const LEAST: MilliRate = 10_000;
+const LEAST: MilliRate = 50_000;
 /// So long after it last refused somebody the limit is lifted.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 

@@ -64,6 +64,7 @@ impl Load {
             hold_ms: 2_000,
             callers: callers.collect(),
             patience_ms: 15_000,
+            may_be_refused: false,
         };
         let sipp = sipp.start(site.place.folder.path());
         let credits = tokio::spawn(top_up(site.data_dir(), entropy.fork(), stopping.clone()));

@@ -97,10 +97,10 @@ fn calls_beyond_the_rate_are_refused_before_a_challenge_and_whoever_was_challeng
 fn while_set_up_stands_still_new_calls_are_refused_and_let_in_again_when_it_goes_on() {
     let mut desk = Desk::new();
     let mut talk = desk.talk(udp(), "up");
-    let stuck = desk.undecided(8);
+    let stuck = desk.undecided(30);
     desk.wait(Duration::from_millis(40));
     assert_eq!(desk.knock("soon"), "407", "they have not waited long");
-    desk.wait(Duration::from_millis(700));
+    desk.wait(Duration::from_millis(1_100));
     assert_eq!(desk.knock("late"), "503");
     retry_after(&desk.sent.last().expect("an answer").1);
     desk.take_sent();
