@@ -35,7 +35,7 @@ impl Core {
             return self.refuse(flow, &request, status);
         }
         if let Err(words) = self.dialled(&request) {
-            let response = self.response(&request, 484).header(HeaderName::Reason, &Reason::sip(484, words));
+            let response = self.response(&request, 484).header(HeaderName::Reason, &message::Reason::sip(484, words));
             return self.reply(flow, &request, response);
         }
         if let Some(response) = self.unsupported_extensions(&request) {

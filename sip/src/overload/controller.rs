@@ -4,7 +4,7 @@
 //! A burst makes a queue that is gone again soon; only a queue that stands is a sign of overload. So what counts of a way is the
 //! shortest delay within an interval: when even that is long, the queue was never empty. But it tells of calls that came long
 //! ago; one that comes now would wait as long as it takes to complete those that wait. While both are long, fewer calls are let
-//! in than were completed in the last second, and the queue drains; when it is short again the limit grows by a twentieth an
+//! in than were completed in a second lately, and the queue drains; when it is short again the limit grows by a twentieth an
 //! interval, by a fifth where next to nobody waits, and faster still where it is far below what was completed before. When
 //! nobody is refused by it for a while, it is lifted.
 //!
@@ -80,7 +80,8 @@ pub(super) struct Controller {
     base: Duration,
     /// Since fewer are let in than are completed.
     thinned: Option<Thinned>,
-    /// The best rate of completions, which fades: what the limit may grow to quickly.
+    /// The best rate of completions, which fades by a tenth a second. Not the last one: where the delay is no queue, fewer that
+    /// are let in are fewer completed, and so on down.
     best: MilliRate,
 }
 
@@ -125,7 +126,7 @@ impl Controller {
         let set_up = interval.set_up.map(|set_up| set_up.min(wait));
         // Of a slow disk's delay only what comes on top counts.
         let delay = interval.input.max(set_up.unwrap_or_default().saturating_sub(self.base));
-        self.limit = self.next_limit(interval, delay, set_up, rate);
+        self.limit = self.next_limit(interval, delay, set_up);
         delay
     }
 
@@ -152,20 +153,14 @@ impl Controller {
         }
     }
 
-    fn next_limit(
-        &self,
-        interval: Interval,
-        delay: Duration,
-        set_up: Option<Duration>,
-        completed: MilliRate,
-    ) -> Option<Limit> {
+    fn next_limit(&self, interval: Interval, delay: Duration, set_up: Option<Duration>) -> Option<Limit> {
         let limit = |rate| Some(Limit { rate, idle: Duration::ZERO });
         if interval.input.max(set_up.unwrap_or_default()) > MOST {
             return limit(0);
         }
         if delay > TARGET {
             let percent = if delay > 4 * TARGET { 50 } else { 85 };
-            return limit((completed * percent / 100).max(LEAST));
+            return limit((self.best * percent / 100).max(LEAST));
         }
         let now = self.limit?;
         if interval.refused {
