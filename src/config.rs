@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Environment variables with our prefix that are not configuration: the log filter and the build's dashboard switch.
 const NOT_KEYS: [&str; 3] = ["log", "dashboard", "dashboard_dir"];
 
+/// Most DNS servers.
+const DNS_SERVERS_MAX: usize = 8;
+
 /// Everything a server is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +107,8 @@ pub struct Sip {
     /// 0: never, 10 to 600. Phones that cannot answer, such as SIPp without `-aa`, need 0; a call that ended while the server
     /// was being started again is then found out only when the other side hangs up or the money ends.
     pub dialog_probe_s: u32,
+    /// DNS servers for the names of carriers, each address and port; default: those of the system (`/etc/resolv.conf`).
+    pub dns: Vec<SocketAddr>,
 }
 
 /// `sip.tls.…`
@@ -185,6 +190,7 @@ impl Default for Config {
                 digest: vec![String::from("SHA-256"), String::from("MD5")],
                 allow_plain_customers: false,
                 dialog_probe_s: 30,
+                dns: Vec::new(),
             },
             service_number: None,
             test_carrier: None,
@@ -307,6 +313,9 @@ impl Config {
         }
         if self.sip.dialog_probe_s != 0 && !(10..=600).contains(&self.sip.dialog_probe_s) {
             return wrong("sip.dialog_probe_s", self.sip.dialog_probe_s, "must be 0 (never) or 10 to 600");
+        }
+        if self.sip.dns.len() > DNS_SERVERS_MAX {
+            return wrong("sip.dns", format!("({} servers)", self.sip.dns.len()), "must name at most 8");
         }
         if !(1..=1_000_000).contains(&self.limits.live_calls) {
             return wrong("limits.live_calls", self.limits.live_calls, "must be 1 to 1000000");
@@ -440,6 +449,10 @@ mod tests {
             (
                 "[limits]\nrequests_per_ip = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
                 "limits.requests_per_ip = 0: must be 1 to 100000",
+            ),
+            (
+                "[sip]\nudp = \"127.0.0.1:5060\"\nallow_plain_customers = true\ndns = [\"ns.example.com\"]\n[http]\nallow_plain = true",
+                "FILE: sip.dns",
             ),
             ("[limits]\nexempt_ips = [\"localhost\"]", "FILE: limits.exempt_ips"),
         ];

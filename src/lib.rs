@@ -14,6 +14,7 @@ pub mod development;
 mod failures;
 mod listener;
 mod metrics;
+mod names;
 pub mod provision;
 mod receipt;
 pub mod server;

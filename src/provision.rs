@@ -149,7 +149,7 @@ impl Provisioning<'_> {
             let trunk = Trunk {
                 id,
                 name: carrier.name.clone(),
-                gateway: carrier.gateway,
+                gateway: carrier.gateway.clone(),
                 currency: carrier.currency,
                 deck,
                 max_channels: carrier.max_channels,

@@ -2,11 +2,13 @@
 
 use crate::config::Config;
 use crate::development::{self, Screen, Secrets};
+use crate::names::Names;
 use crate::provision::{self, Provisioning};
 use crate::{admin_server, certificate, clock, data, listener, metrics};
 use actors::{Actors, ActorsConfig};
 use anyhow::Context as _;
 use graphql::{Api, WebConfig};
+use schema::edge::EdgeEvent;
 use schema::entropy::Entropy;
 use schema::time::Clock;
 use sip::core::{Advertised, Core, CoreConfig};
@@ -102,8 +104,10 @@ impl Server {
         let journal = Journal::start(&parts.store, JournalOptions::default());
         let (legs, legs_in) = mpsc::channel(COMMANDS);
         let (edge, edge_in) = mpsc::channel(COMMANDS);
+        let listeners = [addresses.sip_udp, addresses.sip_tcp, addresses.sip_tls].into_iter().flatten();
+        let names = Names::new(&config.sip.dns, listeners, edge.clone());
         let actors = parts.actors(journal, legs, edge).await?;
-        let sip = parts.sip(bound, &addresses, &actors, legs_in, edge_in)?;
+        let sip = parts.sip(bound, &addresses, &actors, names, legs_in, edge_in)?;
         let screen = parts.screen(&addresses, secrets.as_ref()).await?;
         let (draining, drain_seen) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -221,6 +225,7 @@ impl<'a> Parts<'a> {
         bound: Bound,
         addresses: &Addresses,
         actors: &Actors,
+        names: Names,
         legs: mpsc::Receiver<schema::leg::LegCommand>,
         edge: mpsc::Receiver<schema::edge::EdgeCommand>,
     ) -> anyhow::Result<SipThread> {
@@ -231,7 +236,10 @@ impl<'a> Parts<'a> {
             legs,
             edge,
             on_leg: Box::new(move |event| leg_actors.on_leg_event(event)),
-            on_edge: Box::new(move |event| edge_actors.on_edge_event(event)),
+            on_edge: Box::new(move |event| match event {
+                EdgeEvent::NameWanted(name) => names.look_up(name),
+                other => edge_actors.on_edge_event(other),
+            }),
         };
         let per_address = usize::try_from(self.config.limits.connections_per_ip)?;
         let limits = TransportLimits { per_address, exempt: self.config.exempt_ips(), ..TransportLimits::default() };

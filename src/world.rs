@@ -1,9 +1,9 @@
 //! World files: operators, carriers, rate decks and accounts as TOML, for `ringfence provision` and the demo.
 
 use schema::account::{Evidence, Limits};
-use schema::carrier::{Gateway, GatewayTransport};
 use schema::money::{Currency, Micros, NanosPerMinute};
 use schema::number::{CallbackNumber, E164};
+use schema::target::TrunkGateway;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub struct Operator {
 pub struct Carrier {
     pub name: String,
     #[serde(deserialize_with = "gateway")]
-    pub gateway: Gateway,
+    pub gateway: TrunkGateway,
     pub currency: Currency,
     pub deck: String,
     #[serde(default = "default_channels")]
@@ -328,23 +328,10 @@ fn callback_numbers<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<CallbackNumbe
     texts.iter().map(|text| CallbackNumber::parse(text).map_err(serde::de::Error::custom)).collect()
 }
 
-/// `HOST:PORT` or `udp:`, `tcp:`, `tls:` and that.
-fn gateway<'de, D: Deserializer<'de>>(d: D) -> Result<Gateway, D::Error> {
+/// `HOST:PORT`, a name, or `udp:`, `tcp:`, `tls:` and that.
+fn gateway<'de, D: Deserializer<'de>>(d: D) -> Result<TrunkGateway, D::Error> {
     let text = String::deserialize(d)?;
-    parse_gateway(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "gateway {text:?}: must be an address such as 192.0.2.1:5060 or tls:192.0.2.1:5061"
-        ))
-    })
-}
-
-fn parse_gateway(text: &str) -> Option<Gateway> {
-    let prefixes = [("udp:", GatewayTransport::Udp), ("tcp:", GatewayTransport::Tcp), ("tls:", GatewayTransport::Tls)];
-    let (transport, address) = prefixes
-        .iter()
-        .find_map(|(prefix, transport)| text.strip_prefix(prefix).map(|rest| (*transport, rest)))
-        .unwrap_or((GatewayTransport::Udp, text));
-    Some(Gateway { transport, address: address.parse().ok()? })
+    text.parse().map_err(|error| serde::de::Error::custom(format!("gateway {text:?}: {error}")))
 }
 
 #[cfg(test)]
@@ -381,8 +368,8 @@ mod tests {
     fn errors_name_line_key_and_value() {
         let cases = [
             (
-                "[[carrier]]\nname = \"c\"\ngateway = \"nowhere\"\ncurrency = \"EUR\"\ndeck = \"d\"",
-                "line 3: gateway \"nowhere\"",
+                "[[carrier]]\nname = \"c\"\ngateway = \"no where\"\ncurrency = \"EUR\"\ndeck = \"d\"",
+                "line 3: gateway \"no where\": must be an address or a name",
             ),
             ("[[account]]\nemial = \"x\"", "line 2: unknown field `emial`"),
             (
@@ -399,12 +386,5 @@ mod tests {
             let error = World::parse(text).err().expect(text).to_string();
             assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
         }
-    }
-
-    #[test]
-    fn gateways_name_their_transport() {
-        assert_eq!(parse_gateway("tls:192.0.2.1:5061").map(|g| g.transport), Some(GatewayTransport::Tls));
-        assert_eq!(parse_gateway("[2001:db8::1]:5060").map(|g| g.address.port()), Some(5060));
-        assert_eq!(parse_gateway("example.com:5060"), None);
     }
 }

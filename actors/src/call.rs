@@ -88,6 +88,8 @@ impl Drop for Timer {
     }
 }
 
+/// A new call waits no longer than this for the first look-up of a trunk's name, when no other trunk is up.
+const SEARCH_LIMIT: Duration = Duration::from_secs(2);
 /// The SIP side tells within this that a BYE has left.
 const PART_LIMIT: Duration = Duration::from_millis(500);
 /// Most that wait for one call to end.
@@ -124,6 +126,9 @@ impl Actor for CallActor {
             for (leg, checkpoint) in answered_dialogs(&taken.live) {
                 let _ = self.ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
             }
+        }
+        if matches!(start, Start::New(..)) {
+            self.ctx.trunks.searched(SEARCH_LIMIT).await;
         }
         let now = self.ctx.now();
         let begin = Work { kind: "begin", about: About::Call(self.call, 0) };

@@ -3,20 +3,24 @@
 
 use crate::rating::Tariffs;
 use schema::call::RouteCandidate;
-use schema::carrier::Trunk;
+use schema::carrier::{Gateway, Trunk, TrunkDown, TrunkState};
+use schema::entropy::Entropy;
 use schema::id::TrunkId;
+use schema::leg::AttemptIds;
 use schema::money::{Currency, Micros};
 use schema::number::{E164, Presentation};
 use schema::rate::{RateApplied, RateTerms};
+use schema::target::{Targets, TrunkGateway};
 use schema::time::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A trunk as it stands now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkStatus {
-    /// Whether calls can be sent there.
-    pub up: bool,
+    /// Whether and where calls can be sent.
+    pub state: TrunkState,
     /// Calls it can still take at the same time.
     pub free_channels: u32,
     /// Whether its calls-per-second limit lets one through now.
@@ -45,6 +49,30 @@ pub struct Route {
     pub trunk: Trunk,
     /// The line of its deck.
     pub cost: RateApplied,
+    /// Where its name leads, when its gateway is one.
+    pub targets: Option<Arc<Targets>>,
+}
+
+impl Route {
+    /// The next hop of an attempt whose identifiers these are: the trunk's address, or a target of its name that was not
+    /// `tried`, drawn anew for each attempt (RFC 3263 §4.2, RFC 2782). The same identifiers give the same.
+    #[must_use]
+    pub fn next_hop(&self, tried: &[Gateway], ids: &AttemptIds) -> Option<Gateway> {
+        match &self.trunk.gateway {
+            TrunkGateway::At(gateway) => Some(*gateway),
+            TrunkGateway::Named(_) => {
+                let order = self.targets.as_ref()?.ordered(&mut entropy_of(ids));
+                order.into_iter().find(|gateway| !tried.contains(gateway))
+            }
+        }
+    }
+}
+
+/// Randomness that belongs to one attempt: its Call-ID is random.
+fn entropy_of(ids: &AttemptIds) -> Entropy {
+    let mut seed = [0; 32];
+    seed.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, ids.call_id.as_bytes()).as_ref());
+    Entropy::from_seed(seed)
 }
 
 /// Routes in the order to try, and every trunk that was thought of.
@@ -71,9 +99,13 @@ pub fn plan_routes(
     let mut left_out = Vec::new();
     for trunk in &tariffs.trunks {
         let cost = tariffs.decks.get(&trunk.deck).and_then(|deck| deck.rate(request.destination.digits(), at));
-        match exclusion(request, trunk, cost.as_ref(), trunks.get(&trunk.id)) {
+        let status = trunks.get(&trunk.id);
+        match exclusion(request, trunk, cost.as_ref(), status) {
             Some(why) => left_out.push(candidate(trunk, cost.as_ref(), format!("excluded: {why}"))),
-            None => plan.routes.extend(cost.map(|cost| Route { trunk: trunk.clone(), cost })),
+            None => {
+                let targets = status.and_then(|status| status.state.targets.clone());
+                plan.routes.extend(cost.map(|cost| Route { trunk: trunk.clone(), cost, targets }));
+            }
         }
     }
     plan.routes.sort_by_key(|route| (minute(&route.cost.terms), route.trunk.priority, route.trunk.id));
@@ -90,16 +122,17 @@ fn exclusion(
     status: Option<&TrunkStatus>,
 ) -> Option<&'static str> {
     let Some(cost) = cost else { return Some("no rate for this destination") };
-    let status = status.copied().unwrap_or(TrunkStatus { up: false, free_channels: 0, rate_allows: false });
+    let down = status.map_or(Some(TrunkDown::Silent), |status| status.state.down);
+    let (free_channels, rate_allows) = status.map_or((0, false), |status| (status.free_channels, status.rate_allows));
     // Carrier costs are compared with the price only in one currency; there are no exchange rates yet.
     let rules = [
         (trunk.currency != request.currency, "no exchange rate to the account's currency"),
         (loses_money(&cost.terms, request.price), "it would cost more than the call earns"),
         (request.presentation.is_withheld() && !trunk.trusted, "it may not be told a withheld number"),
         (request.tried.contains(&trunk.id), "tried before"),
-        (!status.up, "down"),
-        (status.free_channels == 0, "all channels in use"),
-        (!status.rate_allows, "too many calls a second"),
+        (down.is_some(), down.map_or("", TrunkDown::as_str)),
+        (free_channels == 0, "all channels in use"),
+        (!rate_allows, "too many calls a second"),
     ];
     rules.iter().find(|(applies, _)| *applies).map(|(_, why)| *why)
 }
@@ -127,22 +160,22 @@ fn candidate(trunk: &Trunk, cost: Option<&RateApplied>, outcome: String) -> Rout
 pub(crate) mod tests {
     use super::*;
     use crate::rating::tests::{deck, line};
-    use schema::carrier::{Gateway, GatewayTransport};
+    use schema::carrier::GatewayTransport;
     use schema::id::DeckId;
     use schema::money::NanosPerMinute;
     use schema::number::{PresentedNumber, ServiceNumber};
     use uuid::Uuid;
 
-    pub(crate) const UP: TrunkStatus = TrunkStatus { up: true, free_channels: 10, rate_allows: true };
+    pub(crate) const UP: TrunkStatus = TrunkStatus { state: TrunkState::UP, free_channels: 10, rate_allows: true };
 
     pub(crate) fn trunk(id: u128, deck: u128) -> Trunk {
         Trunk {
             id: TrunkId(Uuid::from_u128(id)),
             name: format!("carrier {id}"),
-            gateway: Gateway {
+            gateway: TrunkGateway::At(Gateway {
                 transport: GatewayTransport::Udp,
                 address: std::net::SocketAddr::from(([127, 0, 0, 1], 5070)),
-            },
+            }),
             currency: Currency::parse("EUR").expect("a currency"),
             deck: DeckId(Uuid::from_u128(deck)),
             max_channels: 10,
@@ -158,7 +191,7 @@ pub(crate) mod tests {
         tried: &[TrunkId],
     ) -> Vec<String> {
         let mut trunks = vec![trunk(1, 10), trunk(2, 20), trunk(3, 30)];
-        let mut status = trunks.iter().map(|t| (t.id, UP)).collect();
+        let mut status = trunks.iter().map(|t| (t.id, UP.clone())).collect();
         change(&mut trunks, &mut status);
         let decks =
             [deck(10, vec![line("44", 8_000)]), deck(20, vec![line("44", 5_000)]), deck(30, vec![line("44", 8_000)])];
@@ -186,8 +219,13 @@ pub(crate) mod tests {
         let of_status = |change: fn(&mut TrunkStatus)| -> Change {
             Box::new(move |_, status| change(status.get_mut(&SECOND).expect("known")))
         };
-        let cases: [(Change, &str); 6] = [
-            (of_status(|s| s.up = false), "down"),
+        let cases: [(Change, &str); 8] = [
+            (of_status(|s| s.state = TrunkState::down(TrunkDown::Silent)), "down: it does not answer"),
+            (of_status(|s| s.state = TrunkState::down(TrunkDown::NoSuchName)), "down: its name does not exist in DNS"),
+            (
+                of_status(|s| s.state = TrunkState::first(&"a.example".parse().expect("a name"))),
+                "down: its name is being looked up",
+            ),
             (of_status(|s| s.free_channels = 0), "all channels in use"),
             (of_status(|s| s.rate_allows = false), "too many calls a second"),
             (Box::new(|t, _| t[1].deck = DeckId(Uuid::from_u128(99))), "no rate for this destination"),
@@ -199,7 +237,7 @@ pub(crate) mod tests {
                 Box::new(|_, status| {
                     status.remove(&SECOND);
                 }),
-                "down",
+                "down: it does not answer",
             ),
         ];
         for (change, why) in cases {

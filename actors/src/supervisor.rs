@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failures::{ACCOUNT_SUPERVISORS, Supervisor, shard};
 use crate::trunk::{TrunkActor, TrunkMsg};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkState};
 use schema::id::{AccountKey, TrunkId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -243,7 +243,7 @@ pub(crate) enum TrunksMsg {
     /// These are the trunks now. Sent when tariffs change; not answered.
     Replaced(Vec<Trunk>),
     /// A probe of a trunk was answered, or not. Sent by the SIP edge; passed to the trunk's actor.
-    Probed(TrunkId, bool),
+    Probed(TrunkId, TrunkState),
     /// A trunk that failed has rested. Sent by the supervisor's own timer; not answered.
     Rested(TrunkId),
     /// Panic: the supervisor, or a trunk's actor. Sent by tests only.
@@ -289,9 +289,9 @@ impl Actor for TrunksSupervisor {
                     }
                 }
             }
-            TrunksMsg::Probed(trunk, up) => {
+            TrunksMsg::Probed(trunk, state) => {
                 if let Some(actor) = actors.running.get(&trunk) {
-                    let _ = actor.send_message(TrunkMsg::Probed { up });
+                    let _ = actor.send_message(TrunkMsg::Probed(state));
                 }
             }
             TrunksMsg::Rested(trunk) => {

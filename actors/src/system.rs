@@ -220,7 +220,11 @@ impl Actors {
         match event {
             EdgeEvent::CredentialWanted { ticket, username } => self.edge.look_up(&self.ctx, ticket, username),
             EdgeEvent::BindingChanged(change) => self.edge.store_binding(change),
-            EdgeEvent::TrunkProbed { trunk, up } => self.ctx.supervisors.tell_trunks(TrunksMsg::Probed(trunk, up)),
+            EdgeEvent::TrunkProbed { trunk, state } => {
+                self.ctx.supervisors.tell_trunks(TrunksMsg::Probed(trunk, state));
+            }
+            // Answered by whoever asks DNS, before it comes here.
+            EdgeEvent::NameWanted(_) => {}
         }
     }
 
@@ -360,7 +364,8 @@ impl Actors {
         let (decks, trunks) = (self.ctx.store.decks().await?, self.ctx.store.trunks().await?);
         self.ctx.trunks.replace(&trunks, self.ctx.now().mono);
         self.ctx.tariffs.store(Arc::new(Tariffs::build(&decks, trunks.clone())));
-        let addresses = trunks.iter().map(|trunk| TrunkAddress { trunk: trunk.id, gateway: trunk.gateway }).collect();
+        let addresses =
+            trunks.iter().map(|trunk| TrunkAddress { trunk: trunk.id, gateway: trunk.gateway.clone() }).collect();
         self.ctx.supervisors.tell_trunks(TrunksMsg::Replaced(trunks));
         self.edge.tell(&self.ctx, EdgeCommand::Trunks(addresses));
         Ok(())

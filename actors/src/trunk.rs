@@ -8,12 +8,15 @@ use crate::poison::{About, Subject, Work};
 use crate::routing::TrunkStatus;
 use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkDown, TrunkState};
 use schema::id::TrunkId;
+use schema::target::TrunkGateway;
 use schema::time::Mono;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
 
 /// A limit of events per second: a bucket that refills evenly and holds one second's worth.
 #[derive(Debug)]
@@ -55,7 +58,8 @@ impl TokenBucket {
 
 /// The figures of a trunk.
 pub(crate) struct Gauge {
-    up: AtomicBool,
+    gateway: TrunkGateway,
+    state: ArcSwap<TrunkState>,
     channels: AtomicU32,
     max_channels: u32,
     rate: Mutex<TokenBucket>,
@@ -73,8 +77,8 @@ impl Drop for Channel {
 impl Gauge {
     fn new(trunk: &Trunk, at: Mono) -> Self {
         Self {
-            // Until a probe says otherwise; a trunk without probes is used.
-            up: AtomicBool::new(true),
+            gateway: trunk.gateway.clone(),
+            state: ArcSwap::from_pointee(TrunkState::first(&trunk.gateway)),
             channels: AtomicU32::new(0),
             max_channels: trunk.max_channels,
             rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
@@ -83,7 +87,7 @@ impl Gauge {
 
     fn status(&self, at: Mono) -> TrunkStatus {
         TrunkStatus {
-            up: self.up.load(Ordering::Acquire),
+            state: TrunkState::clone(&self.state.load()),
             free_channels: self.max_channels.saturating_sub(self.channels.load(Ordering::Acquire)),
             rate_allows: self.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(at),
         }
@@ -100,53 +104,83 @@ impl Gauge {
 
 /// The gauges of all trunks.
 #[derive(Default)]
-pub(crate) struct Trunks(ArcSwap<BTreeMap<TrunkId, Arc<Gauge>>>);
+pub(crate) struct Trunks {
+    gauges: ArcSwap<BTreeMap<TrunkId, Arc<Gauge>>>,
+    /// Woken when a trunk's state changes.
+    changed: Notify,
+}
 
 impl Trunks {
     /// Replaces the trunks. Those that stay keep their calls and state.
     pub(crate) fn replace(&self, trunks: &[Trunk], at: Mono) {
-        let old = self.0.load();
+        let old = self.gauges.load();
         let gauge = |trunk: &Trunk| {
             let new = Gauge::new(trunk, at);
-            if let Some(old) = old.get(&trunk.id) {
+            if let Some(old) = old.get(&trunk.id).filter(|old| old.gateway == trunk.gateway) {
                 if old.max_channels == new.max_channels && old.rate_per_second() == trunk.max_cps {
                     return (trunk.id, old.clone());
                 }
-                new.up.store(old.up.load(Ordering::Acquire), Ordering::Release);
+                new.state.store(old.state.load_full());
             }
             (trunk.id, Arc::new(new))
         };
-        self.0.store(Arc::new(trunks.iter().map(gauge).collect()));
+        self.gauges.store(Arc::new(trunks.iter().map(gauge).collect()));
     }
 
     pub(crate) fn status(&self, at: Mono) -> BTreeMap<TrunkId, TrunkStatus> {
-        self.0.load().iter().map(|(id, gauge)| (*id, gauge.status(at))).collect()
+        self.gauges.load().iter().map(|(id, gauge)| (*id, gauge.status(at))).collect()
     }
 
     pub(crate) fn take(&self, trunk: TrunkId, at: Mono) -> Option<Channel> {
-        self.0.load().get(&trunk)?.take(at)
+        self.gauges.load().get(&trunk)?.take(at)
     }
 
     /// For a call that is up already: counted, whatever the limits say.
     pub(crate) fn take_anyway(&self, trunk: TrunkId) -> Option<Channel> {
-        let gauge = self.0.load().get(&trunk)?.clone();
+        let gauge = self.gauges.load().get(&trunk)?.clone();
         gauge.channels.fetch_add(1, Ordering::AcqRel);
         Some(Channel(gauge))
     }
 
-    fn set_up(&self, trunk: TrunkId, up: bool) {
-        if let Some(gauge) = self.0.load().get(&trunk)
-            && gauge.up.swap(up, Ordering::AcqRel) != up
-        {
-            tracing::info!(%trunk, up, "trunk changed");
+    fn set_state(&self, trunk: TrunkId, state: TrunkState) {
+        let gauges = self.gauges.load();
+        let Some(gauge) = gauges.get(&trunk) else { return };
+        let down = state.down;
+        let before = gauge.state.swap(Arc::new(state));
+        if before.down != down {
+            tracing::info!(%trunk, up = down.is_none(), reason = down.map(TrunkDown::as_str), "trunk changed");
         }
+        self.changed.notify_waiters();
+    }
+
+    /// Returns when some trunk is up, or none is being looked up for the first time, at the latest after `limit`. A call that
+    /// comes right after the start is not refused because DNS has not answered yet.
+    pub(crate) async fn searched(&self, limit: Duration) {
+        let settled = async {
+            loop {
+                let changed = self.changed.notified();
+                let mut changed = std::pin::pin!(changed);
+                changed.as_mut().enable();
+                if !self.is_searching() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, settled).await;
+    }
+
+    fn is_searching(&self) -> bool {
+        let gauges = self.gauges.load();
+        let mut states = gauges.values().map(|gauge| gauge.state.load().down);
+        states.clone().all(|down| down.is_some()) && states.any(|down| down == Some(TrunkDown::Searching))
     }
 
     /// Calls on a trunk, whether it is up.
     pub(crate) fn in_use(&self, trunk: TrunkId) -> Option<(u32, bool)> {
-        let gauges = self.0.load();
+        let gauges = self.gauges.load();
         let gauge = gauges.get(&trunk)?;
-        Some((gauge.channels.load(Ordering::Acquire), gauge.up.load(Ordering::Acquire)))
+        Some((gauge.channels.load(Ordering::Acquire), gauge.state.load().down.is_none()))
     }
 }
 
@@ -165,7 +199,7 @@ pub(crate) struct TrunkActor {
 /// What a trunk's actor is told.
 pub(crate) enum TrunkMsg {
     /// A probe was answered, or not. Sent by the SIP edge; answered by nothing.
-    Probed { up: bool },
+    Probed(TrunkState),
     /// Panic. Sent by tests only.
     #[cfg(any(test, feature = "faults"))]
     Panic,
@@ -182,8 +216,10 @@ impl Actor for TrunkActor {
 
     async fn handle(&self, _: ActorRef<TrunkMsg>, message: TrunkMsg, (): &mut ()) -> Result<(), ActorProcessingErr> {
         let Some(ctx) = self.ctx.upgrade() else { return Ok(()) };
-        let work = match message {
-            TrunkMsg::Probed { up } => Some(Work { kind: if up { "up" } else { "down" }, about: About::Whole }),
+        let work = match &message {
+            TrunkMsg::Probed(TrunkState { down, .. }) => {
+                Some(Work { kind: if down.is_none() { "up" } else { "down" }, about: About::Whole })
+            }
             #[cfg(any(test, feature = "faults"))]
             TrunkMsg::Panic => None,
         };
@@ -193,7 +229,7 @@ impl Actor for TrunkActor {
         }
         ctx.strike(Subject::Trunk(self.trunk), work.map_or("", |work| work.kind), FaultPoint::Received);
         match message {
-            TrunkMsg::Probed { up } => ctx.trunks.set_up(self.trunk, up),
+            TrunkMsg::Probed(state) => ctx.trunks.set_state(self.trunk, state),
             #[cfg(any(test, feature = "faults"))]
             TrunkMsg::Panic => panic!("a fault was injected into a trunk"),
         }
@@ -226,5 +262,25 @@ mod tests {
         let taken = |at| (0..10).filter_map(|_| trunks.take(trunk.id, Mono(at))).count();
         assert_eq!((taken(0), taken(0), taken(1_000_000), taken(1_400_000)), (3, 0, 3, 1));
         assert_eq!(trunks.in_use(trunk.id), Some((0, true)), "a refused call gives its channel back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_the_first_look_up_when_no_other_trunk_is_up() {
+        let limit = Duration::from_secs(2);
+        let named = |id| Trunk { gateway: "sip.example.com".parse().expect("a name"), ..trunk(id, 1) };
+        let waited = |trunks: Arc<Trunks>| async move {
+            let since = tokio::time::Instant::now();
+            trunks.searched(limit).await;
+            since.elapsed()
+        };
+        let trunks = Arc::new(Trunks::default());
+        trunks.replace(&[named(1)], Mono(0));
+        assert_eq!(waited(trunks.clone()).await, limit, "DNS does not answer");
+        let waiting = tokio::spawn(waited(trunks.clone()));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        trunks.set_state(named(1).id, TrunkState::down(TrunkDown::NoSuchName));
+        assert_eq!(waiting.await.ok(), Some(Duration::from_millis(500)), "there is nothing more to wait for");
+        trunks.replace(&[named(2), trunk(1, 1)], Mono(0));
+        assert_eq!(waited(trunks).await, Duration::ZERO, "another carrier can take it");
     }
 }

@@ -9,6 +9,7 @@ use crate::money::{Currency, Micros, NanosPerMinute};
 use crate::number::E164;
 use crate::pii::Pii;
 use crate::rate::RateApplied;
+use crate::target::GatewayName;
 use crate::time::{ClockReading, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -294,8 +295,14 @@ pub struct Attempt {
     pub trunk: TrunkId,
     /// Its carrier's name.
     pub carrier: String,
-    /// Next hop.
+    /// Next hop, as chosen before the hold is stored.
     pub gateway: Gateway,
+    /// The trunk's name, when its gateway is one.
+    #[serde(default)]
+    pub name: Option<GatewayName>,
+    /// Next hops of the same trunk that were tried before in this call.
+    #[serde(default)]
+    pub tried: Vec<Gateway>,
     /// Call-ID, From-tag, branch and CSeq of its INVITE, fixed before it is stored, so that it can be repeated byte for byte.
     pub ids: AttemptIds,
     /// What the carrier charges for it.
@@ -304,6 +311,14 @@ pub struct Attempt {
     pub cost_currency: Currency,
     /// When it began.
     pub started_at: Timestamp,
+}
+
+impl Attempt {
+    /// Next hops of its trunk that were tried in this call, with its own.
+    #[must_use]
+    pub fn hops_tried(&self) -> Vec<Gateway> {
+        self.tried.iter().copied().chain([self.gateway]).collect()
+    }
 }
 
 /// An attempt that ended without an answer. Append-only.

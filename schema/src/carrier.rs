@@ -2,8 +2,10 @@
 
 use crate::id::{DeckId, TrunkId};
 use crate::money::Currency;
+use crate::target::{Targets, TrunkGateway};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The transport to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,7 +17,19 @@ pub enum GatewayTransport {
     Tls,
 }
 
-/// Where a carrier takes calls.
+impl GatewayTransport {
+    /// As written before a gateway: `udp`, `tcp`, `tls`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Where a carrier takes calls: one next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Gateway {
     /// Transport.
@@ -32,7 +46,7 @@ pub struct Trunk {
     /// The carrier's name, shown as the call's route.
     pub name: String,
     /// Where its calls go.
-    pub gateway: Gateway,
+    pub gateway: TrunkGateway,
     /// What it charges us in.
     pub currency: Currency,
     /// What it charges us by.
@@ -45,4 +59,62 @@ pub struct Trunk {
     pub priority: i32,
     /// Inside our trust domain (RFC 3325): may be told P-Asserted-Identity of a withheld number and honours Privacy.
     pub trusted: bool,
+}
+
+/// Whether calls can be sent over a trunk, as its probes and DNS say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkState {
+    /// Why not; `None`: they can.
+    pub down: Option<TrunkDown>,
+    /// Where to, of a trunk whose gateway is a name: none of them is known to have failed.
+    pub targets: Option<Arc<Targets>>,
+}
+
+impl TrunkState {
+    /// Calls can be sent to its address.
+    pub const UP: Self = Self { down: None, targets: None };
+
+    /// They cannot.
+    #[must_use]
+    pub const fn down(why: TrunkDown) -> Self {
+        Self { down: Some(why), targets: None }
+    }
+
+    /// What is known of a trunk before anything was asked: an address is used until a probe says otherwise.
+    #[must_use]
+    pub const fn first(gateway: &TrunkGateway) -> Self {
+        match gateway {
+            TrunkGateway::At(_) => Self::UP,
+            TrunkGateway::Named(_) => Self::down(TrunkDown::Searching),
+        }
+    }
+}
+
+/// Why no calls can be sent over a trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TrunkDown {
+    /// It does not answer OPTIONS.
+    Silent,
+    /// Its name is being looked up for the first time.
+    Searching,
+    /// Its name does not exist (NXDOMAIN).
+    NoSuchName,
+    /// Its name exists, and offers no service or address that we can use.
+    NoTarget,
+    /// No DNS server answered.
+    DnsSilent,
+}
+
+impl TrunkDown {
+    /// In words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "down: it does not answer",
+            Self::Searching => "down: its name is being looked up",
+            Self::NoSuchName => "down: its name does not exist in DNS",
+            Self::NoTarget => "down: its name leads to no address",
+            Self::DnsSilent => "down: DNS does not answer",
+        }
+    }
 }

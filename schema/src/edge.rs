@@ -1,9 +1,10 @@
 //! What the SIP edge asks and is told beside call legs: credentials, bindings, trunks. Plain data.
 
 use crate::account::SipCredential;
-use crate::carrier::Gateway;
+use crate::carrier::{TrunkDown, TrunkState};
 use crate::id::{AccountKey, CredentialId, TrunkId};
 use crate::pii::Pii;
+use crate::target::{GatewayName, Targets, TrunkGateway};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,13 +24,15 @@ pub enum EdgeEvent {
     },
     /// A phone registered, refreshed or left.
     BindingChanged(Box<BindingChange>),
-    /// A trunk answered a probe, or did not.
+    /// A trunk's probes or its name brought something new.
     TrunkProbed {
         /// Which.
         trunk: TrunkId,
-        /// Whether calls can be sent there.
-        up: bool,
+        /// Whether and where calls can be sent.
+        state: TrunkState,
     },
+    /// A name is to be looked up as RFC 3263 says; answered by [`EdgeCommand::Located`].
+    NameWanted(GatewayName),
 }
 
 /// What the SIP edge is told.
@@ -49,6 +52,13 @@ pub enum EdgeCommand {
     },
     /// The trunks to probe and to accept requests from. Replaces the list before.
     Trunks(Vec<TrunkAddress>),
+    /// The answer to [`EdgeEvent::NameWanted`].
+    Located {
+        /// The name.
+        name: GatewayName,
+        /// Where it leads, or why nowhere.
+        found: Result<Located, TrunkDown>,
+    },
     /// A binding kept from before a restart.
     BindingRestored(Box<Binding>),
     /// The legs of all calls from before a restart are resumed: whoever names another dialog is told that there is none.
@@ -66,13 +76,22 @@ pub enum CredentialLookup {
     Unavailable,
 }
 
+/// Where a name leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The targets, at least one.
+    pub targets: Targets,
+    /// How long that holds, seconds: the shortest TTL of the records used.
+    pub ttl_s: u32,
+}
+
 /// A trunk as the edge knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkAddress {
     /// Which.
     pub trunk: TrunkId,
     /// Where it is.
-    pub gateway: Gateway,
+    pub gateway: TrunkGateway,
 }
 
 /// A registered phone (RFC 3261 §10, RFC 5626).

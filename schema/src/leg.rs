@@ -18,6 +18,7 @@ use crate::carrier::Gateway;
 use crate::id::{AccountKey, CallId, CredentialId, TrunkId};
 use crate::number::{E164, Presentation};
 use crate::pii::Pii;
+use crate::target::GatewayName;
 use crate::time::Now;
 use serde::{Deserialize, Serialize};
 
@@ -314,8 +315,10 @@ pub struct Invite {
     pub leg: LegId,
     /// Over which trunk.
     pub trunk: TrunkId,
-    /// Its gateway.
+    /// The next hop.
     pub gateway: Gateway,
+    /// The trunk's name, when its gateway is one: host of Request-URI and To.
+    pub name: Option<GatewayName>,
     /// Whether the trunk may see P-Asserted-Identity of a withheld number.
     pub trusted: bool,
     /// Identifiers of the INVITE.

@@ -17,5 +17,6 @@ pub mod money;
 pub mod number;
 pub mod pii;
 pub mod rate;
+pub mod target;
 pub mod time;
 pub mod wrong;

@@ -18,6 +18,7 @@ mod keys;
 mod leg;
 mod liveness;
 mod matching;
+mod names;
 mod offer;
 mod outgoing;
 mod probe;
@@ -44,6 +45,7 @@ use ending::Parked;
 use exchange::{ClientExchange, ClientKey, ServerExchange};
 use leg::Leg;
 use matching::{MergeKey, ServerKey};
+use names::Names;
 use probe::Probes;
 use register::Registering;
 use ring::hmac;
@@ -154,6 +156,7 @@ pub struct Core {
     /// Whether the next look for legs that nobody cares about is set.
     sweeping: bool,
     probes: Probes,
+    names: Names,
     /// Makes the To-tags of answers.
     tags: hmac::Key,
 }
@@ -192,6 +195,7 @@ impl Core {
             parked: BTreeMap::new(),
             sweeping: false,
             probes: Probes::default(),
+            names: Names::default(),
         })
     }
 
@@ -283,6 +287,7 @@ impl Core {
                 self.tell_bindings(changes);
             }
             EdgeCommand::Trunks(trunks) => self.set_trunks(trunks, now),
+            EdgeCommand::Located { name, found } => self.on_located(&name, found, now),
             EdgeCommand::Recovered => self.recovered(),
             EdgeCommand::BindingRestored(binding) => {
                 self.guard.restored(&binding, now.mono);
@@ -302,6 +307,7 @@ impl Core {
                 Timer::Bindings => self.bindings_time(now),
                 Timer::Sweep => self.sweep_time(now),
                 Timer::Probe(trunk) => self.probe_time(trunk, now),
+                Timer::Name(name) => self.name_time(&name, now),
                 Timer::Ended => self.ended_time(now),
                 Timer::Bye(call) => self.answer_byes(call, now),
             }

@@ -1,5 +1,6 @@
 //! How a message came, and how the answer goes back: plain values that the core holds and the transports give meaning.
 
+use schema::carrier::{Gateway, GatewayTransport};
 use std::net::{IpAddr, SocketAddr};
 
 /// A transport protocol we speak.
@@ -25,6 +26,16 @@ impl Protocol {
             Self::Udp => crate::message::Transport::Udp,
             Self::Tcp => crate::message::Transport::Tcp,
             Self::Tls => crate::message::Transport::Tls,
+        }
+    }
+}
+
+impl From<GatewayTransport> for Protocol {
+    fn from(transport: GatewayTransport) -> Self {
+        match transport {
+            GatewayTransport::Udp => Self::Udp,
+            GatewayTransport::Tcp => Self::Tcp,
+            GatewayTransport::Tls => Self::Tls,
         }
     }
 }
@@ -81,6 +92,12 @@ pub struct Destination {
     pub protocol: Protocol,
     /// Address and port.
     pub address: SocketAddr,
+}
+
+impl From<Gateway> for Destination {
+    fn from(gateway: Gateway) -> Self {
+        Self { protocol: gateway.transport.into(), address: gateway.address }
+    }
 }
 
 /// No address: it may be a customer's.

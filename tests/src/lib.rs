@@ -3,6 +3,7 @@
 pub mod api;
 pub mod browser;
 pub mod carrier;
+pub mod dns;
 pub mod kill;
 pub mod logs;
 pub mod phone;

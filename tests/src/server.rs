@@ -43,6 +43,8 @@ pub struct TestServer {
     pub folder: TempDir,
     /// The carrier of the accounts to be provisioned; at first the built-in one, if there is one.
     pub gateway: SocketAddr,
+    /// Its name, when it is to be found by one.
+    pub gateway_name: Option<String>,
 }
 
 /// Development mode on free ports, in a new folder.
@@ -82,7 +84,7 @@ impl TestServer {
         change(&mut config);
         let server = Server::start(&config).await.expect("the server starts");
         let gateway = server.addresses.test_carrier.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9)));
-        Self { server, config, folder, gateway }
+        Self { server, config, folder, gateway, gateway_name: None }
     }
 
     /// Ends the server and starts another one on the same folder and addresses.
@@ -90,7 +92,7 @@ impl TestServer {
     /// # Panics
     /// When it does not end or start.
     pub async fn restarted(self) -> Self {
-        let Self { server, mut config, folder, gateway } = self;
+        let Self { server, mut config, folder, gateway, gateway_name } = self;
         let Addresses { http, sip_udp, sip_tcp, sip_tls, test_carrier, .. } = server.addresses;
         server.stop().await.expect("the server ends");
         config.http.listen = http;
@@ -99,7 +101,7 @@ impl TestServer {
         config.sip.tls = sip_tls.map(|listen| SipTls { listen, cert: None, key: None });
         config.test_carrier = test_carrier;
         let server = Server::start(&config).await.expect("the server starts again");
-        Self { server, config, folder, gateway }
+        Self { server, config, folder, gateway, gateway_name }
     }
 
     /// Where it listens.
@@ -161,7 +163,7 @@ impl TestServer {
     /// # Panics
     /// When it cannot be made.
     pub async fn provision(&self, piece: &str) -> Provisioned {
-        let gateway = self.gateway;
+        let gateway = self.gateway_name.clone().unwrap_or_else(|| format!("udp:{}", self.gateway));
         let text = format!(
             r#"
             [[rate_deck]]
@@ -174,7 +176,7 @@ impl TestServer {
             currency = "EUR"
             [[carrier]]
             name = "Test carrier"
-            gateway = "udp:{gateway}"
+            gateway = "{gateway}"
             currency = "EUR"
             deck = "Wholesale"
             max_channels = 20000

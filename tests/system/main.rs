@@ -9,6 +9,7 @@ mod graphql;
 mod kills;
 mod logs;
 mod money;
+mod names;
 mod overload;
 mod panics;
 mod phones;

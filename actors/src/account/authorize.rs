@@ -10,6 +10,7 @@ use schema::account::{AccountStatus, Attestation};
 use schema::call::{
     Attempt, Call, CallLeg, CallMode, CallState, Cdr, Explanation, LegSide, LiveCall, Refusal, RefusalCode,
 };
+use schema::carrier::Gateway;
 use schema::event::EventBody;
 use schema::id::{CallId, CallNo, CallerIdId, CredentialId, TrunkId};
 use schema::journal::Change;
@@ -19,6 +20,7 @@ use schema::money::{Currency, Micros};
 use schema::number::{E164, Presentation};
 use schema::pii::Pii;
 use schema::rate::RateApplied;
+use schema::target::TrunkGateway;
 use schema::time::Now;
 
 /// A call that somebody wants to make.
@@ -288,7 +290,9 @@ impl AccountCore {
         now: Now,
     ) -> (Authorized, Option<Draft>) {
         let no = self.next_call_no();
-        let attempt = attempt(1, &route, ids, self.profile.currency, now);
+        let Some(attempt) = attempt(1, &route, Vec::new(), ids, self.profile.currency, now) else {
+            return (Authorized::Refused(no_route()), None);
+        };
         let mut call = self.call(request, found, CallState::Routing, None);
         call.route = Some(attempt.carrier.clone());
         let live = LiveCall {
@@ -446,18 +450,32 @@ fn permitted(meant: &Dialled) -> Result<E164, Refusal> {
     }
 }
 
-pub(super) fn attempt(number: u8, route: &Route, ids: AttemptIds, currency: Currency, now: Now) -> Attempt {
+/// An attempt over this route. `tried` are the next hops of the same trunk that failed before; `None`: there is no other.
+pub(super) fn attempt(
+    number: u8,
+    route: &Route,
+    tried: Vec<Gateway>,
+    ids: AttemptIds,
+    currency: Currency,
+    now: Now,
+) -> Option<Attempt> {
     debug_assert_eq!(route.trunk.currency, currency, "routes in another currency are left out");
-    Attempt {
+    let name = match &route.trunk.gateway {
+        TrunkGateway::Named(name) => Some(name.clone()),
+        TrunkGateway::At(_) => None,
+    };
+    Some(Attempt {
         number,
         trunk: route.trunk.id,
         carrier: route.trunk.name.clone(),
-        gateway: route.trunk.gateway,
+        gateway: route.next_hop(&tried, &ids)?,
+        name,
+        tried,
         ids,
         cost: route.cost.clone(),
         cost_currency: route.trunk.currency,
         started_at: now.wall,
-    }
+    })
 }
 
 pub(super) fn is_trusted(market: &Market<'_>, trunk: TrunkId) -> bool {

@@ -61,9 +61,16 @@ impl AccountCore {
         let Some((plan, tried)) = self.plan_again(live, current, failed, presentation, market, now) else {
             return (NextAttempt::NoRoute, None);
         };
-        let Some(route) = plan.routes.first() else { return (NextAttempt::NoRoute, None) };
+        // The other targets of a name come before other carriers (RFC 3263 §4.3).
+        let same = plan.routes.iter().find(|route| route.trunk.id == current.trunk);
+        let Some(route) = same.or_else(|| plan.routes.first()) else { return (NextAttempt::NoRoute, None) };
+        let hops = if route.trunk.id == current.trunk { current.hops_tried() } else { Vec::new() };
+        let number = failed.number.saturating_add(1);
+        let Some(attempt) = attempt(number, route, hops, ids, self.profile.currency, now) else {
+            return (NextAttempt::NoRoute, None);
+        };
         let mut next = live.clone();
-        next.attempt = Some(attempt(failed.number.saturating_add(1), route, ids, self.profile.currency, now));
+        next.attempt = Some(attempt);
         next.call.route = Some(route.trunk.name.clone());
         next.call.explanation.candidates = tried.into_iter().chain(plan.candidates).collect();
         next.proof_of_life = Some(self.reading(now));
@@ -89,7 +96,8 @@ impl AccountCore {
         let mut kept = live.call.explanation.candidates.clone();
         note_outcome(&mut kept, &current.carrier, failed.outcome());
         kept.retain(|c| c.outcome != routing::PLANNED && !c.outcome.starts_with("excluded"));
-        let is_tried = |name: &str| kept.iter().any(|c| c.carrier == name);
+        let stays = has_another_target(current, failed, market);
+        let is_tried = |name: &str| kept.iter().any(|c| c.carrier == name) && !(stays && name == current.carrier);
         let tried: Vec<TrunkId> = market.tariffs.trunks.iter().filter(|t| is_tried(&t.name)).map(|t| t.id).collect();
         let terms = terms(live);
         let request = RouteRequest {
@@ -103,6 +111,14 @@ impl AccountCore {
         plan.candidates.retain(|c| !is_tried(&c.carrier));
         Some((plan, kept))
     }
+}
+
+/// Whether another target of the same name may be tried: after silence, an error of the transport or a 503 (RFC 3263 §4.3).
+fn has_another_target(current: &Attempt, failed: &AttemptFailed, market: &Market<'_>) -> bool {
+    let targets = market.trunks.get(&current.trunk).and_then(|status| status.state.targets.as_ref());
+    let tried = current.hops_tried();
+    matches!(failed.sip_code, 408 | 503)
+        && targets.is_some_and(|targets| targets.gateways().any(|gateway| !tried.contains(&gateway)))
 }
 
 pub(super) fn note_outcome(candidates: &mut [RouteCandidate], carrier: &str, outcome: String) {

@@ -11,10 +11,12 @@ use super::ledger::CreditRefused;
 use super::settle::{CallEnd, Renewed};
 use schema::account::{AccountStatus, Limits};
 use schema::call::{CallState, RefusalCode};
+use schema::carrier::{Gateway, GatewayTransport, TrunkDown, TrunkState};
 use schema::event::EventBody;
 use schema::money::{Micros, NanosPerMinute};
 use schema::number::Presentation;
 use schema::pii::Pii;
+use schema::target::{Server, Targets};
 
 use world::*;
 
@@ -84,7 +86,11 @@ fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
             RefusalCode::DestinationNotPermitted,
         ),
         ("+4930123456", |_, _| {}, RefusalCode::NoRoute),
-        (MOBILE, |w, _| w.trunks.values_mut().for_each(|t| t.up = false), RefusalCode::NoRoute),
+        (
+            MOBILE,
+            |w, _| w.trunks.values_mut().for_each(|t| t.state = TrunkState::down(TrunkDown::Silent)),
+            RefusalCode::NoRoute,
+        ),
         (MOBILE, |w, _| w.rows.figures.total = Micros(9_999), RefusalCode::InsufficientBalance),
     ];
     for (dialled, change, expected) in cases {
@@ -153,6 +159,74 @@ fn a_call_given_up_before_its_authorization_is_never_granted() {
     assert!(w.settle(1, &hung_up(w.now)).is_none());
     assert_eq!(w.authorize(&w.request(1, MOBILE)).err(), Some(RefusalCode::Unavailable));
     assert_eq!(w.core.figures().held, Micros(0));
+}
+
+/// A target of the first carrier's name.
+fn target(last: u8) -> Gateway {
+    Gateway { transport: GatewayTransport::Udp, address: ([192, 0, 2, last], 5060).into() }
+}
+
+/// The first carrier has a name that leads to these targets, the first preferred.
+fn with_name(w: &mut World, last: &[u8]) {
+    let first = &mut w.tariffs.trunks[0];
+    first.gateway = "sip.example.com".parse().expect("a name");
+    let server = |(rank, last): (usize, &u8)| Server { rank: rank as u16, weight: 0, gateways: vec![target(*last)] };
+    let targets = Targets::new(last.iter().enumerate().map(server).collect());
+    let state = TrunkState { down: None, targets: Some(targets.into()) };
+    w.trunks.get_mut(&first.id).expect("known").state = state;
+}
+
+#[test]
+fn the_targets_of_a_name_are_tried_one_after_the_other_and_each_is_stored_before_its_invite() {
+    let next = |w: &mut World, number, sip_code, presentation: &Presentation| {
+        let market = Market { tariffs: &w.tariffs, trunks: &w.trunks };
+        let failed = AttemptFailed { number, sip_code };
+        let (next, draft) = w.core.next_attempt(call_id(1), &failed, presentation, ids(), &market, w.now);
+        w.write(draft);
+        // What is not in the rows is forgotten.
+        w.core = w.rows.load();
+        match next {
+            NextAttempt::Granted(grant) => {
+                let stored = w.core.live_call(call_id(1)).and_then(|live| live.attempt.clone());
+                assert_eq!(stored.as_ref(), Some(&grant.attempt), "the next hop is stored");
+                Some((grant.attempt.carrier, grant.attempt.gateway, grant.attempt.name.is_some()))
+            }
+            NextAttempt::NoRoute | NextAttempt::NotLive => None,
+        }
+    };
+    let mut w = world(10_000_000);
+    with_name(&mut w, &[1, 2, 3]);
+    let grant = w.authorize(&w.request(1, MOBILE)).expect("granted");
+    assert_eq!((grant.attempt.gateway, grant.attempt.name.is_some()), (target(1), true));
+    let first = || String::from("carrier 1");
+    assert_eq!(next(&mut w, 1, 503, &grant.presentation), Some((first(), target(2), true)));
+    // The name leads elsewhere meanwhile; what was tried is not tried again.
+    with_name(&mut w, &[2, 1, 4]);
+    assert_eq!(next(&mut w, 2, 408, &grant.presentation), Some((first(), target(4), true)));
+    let other = next(&mut w, 3, 503, &grant.presentation).expect("another carrier");
+    assert_eq!((other.0.as_str(), other.2), ("carrier 2", false));
+    assert_eq!(next(&mut w, 4, 503, &grant.presentation), None);
+    let outcomes: Vec<String> = w
+        .rows
+        .live
+        .values()
+        .next()
+        .expect("live")
+        .call
+        .explanation
+        .candidates
+        .iter()
+        .map(|c| format!("{} {}", c.carrier, c.outcome))
+        .collect();
+    assert_eq!(
+        outcomes[..3],
+        ["carrier 1 503 Service Unavailable", "carrier 1 408 Request Timeout", "carrier 1 503 Service Unavailable"]
+    );
+    // What a carrier decided for itself is not asked of its other servers.
+    let mut w = world(10_000_000);
+    with_name(&mut w, &[1, 2]);
+    let grant = w.authorize(&w.request(1, MOBILE)).expect("granted");
+    assert_eq!(next(&mut w, 1, 500, &grant.presentation).map(|other| other.0), Some(String::from("carrier 2")));
 }
 
 #[test]

@@ -192,6 +192,7 @@ impl CallCore {
             leg,
             trunk: grant.attempt.trunk,
             gateway: grant.attempt.gateway,
+            name: grant.attempt.name.clone(),
             trusted: grant.trusted,
             ids: grant.attempt.ids.clone(),
             destination: grant.destination.clone(),

@@ -6,7 +6,7 @@ use crate::routing::tests::trunk;
 use crate::{AccountView, Actors, ActorsConfig, Credit, CreditError, Credited};
 use schema::account::{AccountStatus, CallerId, CallerIdStatus, Evidence, Limits};
 use schema::call::Cdr;
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkDown, TrunkState};
 use schema::edge::EdgeEvent;
 use schema::entropy::Entropy;
 use schema::event::{EventBody, EventCursor};
@@ -264,7 +264,8 @@ impl World {
     }
 
     pub(super) fn probe(&self, trunk: u128, up: bool) {
-        self.actors.on_edge_event(EdgeEvent::TrunkProbed { trunk: TrunkId(Uuid::from_u128(trunk)), up });
+        let state = if up { TrunkState::UP } else { TrunkState::down(TrunkDown::Silent) };
+        self.actors.on_edge_event(EdgeEvent::TrunkProbed { trunk: TrunkId(Uuid::from_u128(trunk)), state });
     }
 
     pub(super) fn channels(&self, trunk: u128) -> u32 {

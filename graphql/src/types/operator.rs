@@ -23,7 +23,7 @@ pub(crate) struct Carrier {
     #[graphql(owned)]
     pub(crate) id: ID,
     name: String,
-    /// Transport, address and port.
+    /// Transport, and address and port or name.
     gateway: String,
     /// Whether calls can be sent there.
     up: bool,
@@ -35,11 +35,10 @@ impl Carrier {
     /// `status`: channels in use, and whether it is up; `None` while the actors do not know the trunk.
     pub(crate) fn new(trunk: &Trunk, status: Option<(u32, bool)>) -> Self {
         let (channels, up) = status.unwrap_or((0, false));
-        let transport = format!("{:?}", trunk.gateway.transport).to_lowercase();
         Self {
             id: trunk.id.to_string().into(),
             name: trunk.name.clone(),
-            gateway: format!("{transport}:{}", trunk.gateway.address),
+            gateway: trunk.gateway.to_string(),
             up,
             channels_in_use: int(channels.into()),
             max_channels: int(trunk.max_channels.into()),

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use futures_util::{SinkExt, StreamExt};
 use graphql::{Api, WebConfig};
 use schema::account::{AccountStatus, CallbackPhone, CallerId, CallerIdStatus, Evidence, Ha1, Limits};
-use schema::carrier::{Gateway, GatewayTransport, Trunk};
+use schema::carrier::Trunk;
 use schema::entropy::Entropy;
 use schema::id::*;
 use schema::ledger::{IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
@@ -214,7 +214,7 @@ async fn make_tariffs(store: &Store, entropy: &mut Entropy, now: Timestamp) -> (
     let trunk = Trunk {
         id: TrunkId::generate(entropy, now),
         name: "test carrier".to_owned(),
-        gateway: Gateway { transport: GatewayTransport::Udp, address: "127.0.0.1:5090".parse().expect("an address") },
+        gateway: "udp:127.0.0.1:5090".parse().expect("a gateway"),
         currency,
         deck: ids[1],
         max_channels: 100,

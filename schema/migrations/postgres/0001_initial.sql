@@ -66,8 +66,7 @@ create table rates (
 create table trunks (
     id uuid primary key,
     name text not null unique,
-    transport text not null,
-    address text not null,
+    gateway text not null,
     currency text not null check (length(currency) = 3),
     deck uuid not null references decks (id),
     max_channels bigint not null,

@@ -66,8 +66,7 @@ create table rates (
 create table trunks (
     id blob primary key check (length(id) = 16),
     name text not null unique,
-    transport text not null,
-    address text not null,
+    gateway text not null,
     currency text not null check (length(currency) = 3),
     deck blob not null references decks (id),
     max_channels integer not null,

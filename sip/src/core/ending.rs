@@ -65,6 +65,8 @@ impl Core {
 
     /// Sends BYE and forgets the leg. A phone whose connection is gone gets it when it comes back within 64·T1.
     pub(super) fn bye(&mut self, id: LegId, cause: Option<HangupCause>, now: Now) {
+        // The ACK is first, wherever it goes.
+        self.end_search(id);
         let Some(mut leg) = self.forget_leg(id, now) else { return };
         leg.way = self.way_of(&leg);
         if matches!(leg.way, Way::Gone(_)) {

@@ -7,6 +7,7 @@ use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
+use schema::carrier::Gateway;
 use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::{Mono, Now};
@@ -65,7 +66,7 @@ impl Way {
 pub(super) enum Owner {
     /// The INVITE of this leg.
     Leg(LegId),
-    Probe(TrunkId),
+    Probe(TrunkId, Gateway),
     /// A probe in the dialog of this leg.
     Pulse(LegId),
     /// A re-INVITE in the dialog of this leg, or an early UPDATE.
@@ -437,7 +438,7 @@ impl Core {
                 Owner::Prack(leg) => self.on_prack_outcome(leg),
                 Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
                 Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
-                Owner::Leg(_) | Owner::Probe(_) | Owner::Nobody => {}
+                Owner::Leg(_) | Owner::Probe(..) | Owner::Nobody => {}
             }
         }
     }
@@ -466,7 +467,7 @@ impl Core {
     fn on_answer(&mut self, flow: Flow, owner: Owner, response: &Message, now: Now) {
         match owner {
             Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
-            Owner::Probe(trunk) => self.on_probe_answer(trunk),
+            Owner::Probe(trunk, gateway) => self.on_probe_answer(trunk, gateway, now),
             Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
             Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
             Owner::Prack(leg) => {
@@ -483,7 +484,7 @@ impl Core {
     fn on_no_answer(&mut self, owner: Owner, status: u16, now: Now) {
         match owner {
             Owner::Leg(leg) => self.on_invite_unanswered(leg, status, now),
-            Owner::Probe(trunk) => self.on_probe_unanswered(trunk),
+            Owner::Probe(trunk, gateway) => self.on_probe_unanswered(trunk, gateway, now),
             Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
             Owner::Offer(leg) => self.on_offer_unanswered(leg, status, now),
             Owner::Prack(leg) => self.on_prack_outcome(leg),

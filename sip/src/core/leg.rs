@@ -3,6 +3,7 @@
 use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
+use super::names::Search;
 use super::offer::{ANSWER_WITHIN, Change, Pace};
 use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
@@ -12,7 +13,8 @@ use crate::message::{Malformed, Message, NameAddr};
 use crate::sdp::Origin;
 use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
-use schema::id::CredentialId;
+use schema::carrier::Gateway;
+use schema::id::{CredentialId, TrunkId};
 use schema::leg::{Checkpoint, HangupCause};
 use schema::time::{Mono, Timestamp};
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +53,10 @@ pub(super) struct Outgoing {
     pub(super) forks: Vec<Fork>,
     /// PRACKs not answered yet.
     pub(super) pracks: u8,
+    pub(super) trunk: TrunkId,
+    pub(super) gateway: Gateway,
+    /// When it was sent.
+    pub(super) since: Mono,
     /// Rings no longer than this; after a CANCEL: waits for its end no longer than this.
     pub(super) until: Mono,
 }
@@ -119,6 +125,8 @@ pub(super) struct Leg {
     pub(super) change: Option<Change>,
     pub(super) pace: Pace,
     pub(super) timer: Option<SessionTimer>,
+    /// The name of its next hop is being looked up.
+    pub(super) search: Option<Search>,
     /// The ACK of their 200, for its repetitions.
     pub(super) ack: Option<Bytes>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
@@ -242,6 +250,7 @@ impl Leg {
             change: None,
             pace: Pace::default(),
             timer: stored.timer.map(SessionTimer::stored),
+            search: None,
             ack: None,
             is_unsaved: false,
             hang_up: None,

@@ -5,23 +5,28 @@ use super::exchange::{Owner, Way};
 use super::incoming::text_of;
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
+use super::names::next_way;
 use super::offer::{Pace, usable_sdp};
+use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
-use crate::flow::{Destination, Flow, Protocol};
+use crate::flow::Flow;
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
 use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
-use schema::carrier::GatewayTransport;
 use schema::entropy::Entropy;
 use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId, Sdp};
 use schema::number::Presentation;
+use schema::target::TrunkGateway;
 use schema::time::Now;
 use std::time::Duration;
 
 /// Host of an anonymous From (RFC 3323 §4.1.1.3).
 const ANONYMOUS: &str = "anonymous.invalid";
+/// A target that has not even said 100 after so long has failed, when the call is withdrawn then: a server sends it within
+/// 200 ms (RFC 3261 §17.2.1).
+const UNRESPONSIVE: Duration = Duration::from_secs(4);
 /// What we do within a dialog that we began, for Allow.
 pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
 
@@ -40,8 +45,7 @@ impl Core {
     /// # Errors
     /// Something in it cannot be written in SIP; nothing was sent.
     fn try_invite(&mut self, invite: &Invite, now: Now) -> Result<(), Malformed> {
-        let way =
-            Way::To(Destination { protocol: protocol_of(invite.gateway.transport), address: invite.gateway.address });
+        let way = Way::To(invite.gateway.into());
         let mut entropy = entropy_of(&invite.ids);
         let contact = self.contact(way.protocol(), &entropy.hex::<8>()).ok_or(Malformed)?;
         let (local, remote, target) = self.addresses(invite)?;
@@ -84,6 +88,9 @@ impl Core {
             cancelled: false,
             forks: Vec::new(),
             pracks: 0,
+            trunk: invite.trunk,
+            gateway: invite.gateway,
+            since: now.mono,
             until: now.mono + Duration::from_secs(u64::from(invite.ring_timeout_s)),
         };
         let leg = Leg {
@@ -101,6 +108,7 @@ impl Core {
             change: None,
             pace: Pace::default(),
             timer: None,
+            search: None,
             ack: None,
             is_unsaved: false,
             hang_up: None,
@@ -126,7 +134,11 @@ impl Core {
             }
         };
         let destination = invite.destination.as_str();
-        let target = Uri::of_address(Some(destination), invite.gateway.address);
+        let address = match &invite.name {
+            Some(name) => TrunkGateway::Named(name.clone()),
+            None => TrunkGateway::At(invite.gateway),
+        };
+        let target = target_uri(Some(destination), &address, invite.gateway)?;
         let to = NameAddr::new(Uri::sip(Some(destination), target.host(), None)?);
         Ok((from, to, target))
     }
@@ -225,8 +237,9 @@ impl Core {
         if response.has_sdp() && !is_told {
             leg.remote_sdp = Some(response.body().clone());
         }
-        leg.way = next_way(&leg.dialog, leg.way);
         leg.timer = SessionTimer::agreed(response, None, now.mono);
+        self.find_way(id, now);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         let sdp = leg.remote_sdp.as_ref().and_then(text_of);
         let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
         leg.is_unsaved = false;
@@ -240,6 +253,7 @@ impl Core {
 
     fn on_failure(&mut self, id: LegId, status: u16, response: &Message, now: Now) {
         let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) else { return };
+        let (trunk, gateway, is_refused) = (outgoing.trunk, outgoing.gateway, status == 503);
         let status = match outgoing.unwanted {
             Some(HangupCause::NoAnswer) => 408,
             Some(_) => 487,
@@ -249,6 +263,9 @@ impl Core {
         let q850 = q850_of(response);
         let redress = [603, 607, 608].contains(&status).then(|| redress(response)).flatten();
         self.forget_leg(id, now);
+        if is_refused {
+            self.target_failed(trunk, gateway, now);
+        }
         self.tell(LegEvent::Failed { leg: id, status, q850, rang, redress }, now);
     }
 
@@ -256,6 +273,10 @@ impl Core {
     pub(super) fn on_invite_unanswered(&mut self, id: LegId, status: u16, now: Now) {
         let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) else { return };
         let rang = outgoing.rang;
+        if outgoing.unwanted.is_none() {
+            let (trunk, gateway) = (outgoing.trunk, outgoing.gateway);
+            self.target_failed(trunk, gateway, now);
+        }
         self.forget_leg(id, now);
         self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
     }
@@ -281,6 +302,10 @@ impl Core {
         outgoing.unwanted = Some(cause);
         outgoing.until = now.mono + GIVE_UP;
         let may_cancel = outgoing.provisional;
+        let (trunk, gateway) = (outgoing.trunk, outgoing.gateway);
+        if !may_cancel && now.mono.since(outgoing.since) >= UNRESPONSIVE {
+            self.target_failed(trunk, gateway, now);
+        }
         if may_cancel {
             self.cancel(id, now);
         }
@@ -322,7 +347,11 @@ impl Core {
         self.arm_leg(id);
     }
 
-    fn acknowledge(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) {
+    pub(super) fn acknowledge(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) {
+        if let Some(search) = self.legs.get_mut(&id).and_then(|leg| leg.search.as_mut()) {
+            search.ack = Some((cseq, answer));
+            return;
+        }
         let ack = self.send_ack(id, cseq, answer);
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.ack = ack;
@@ -429,27 +458,6 @@ fn entropy_of(ids: &AttemptIds) -> Entropy {
     let mut seed = [0; 32];
     seed.copy_from_slice(hash.finish().as_ref());
     Entropy::from_seed(seed)
-}
-
-/// Requests of the dialog go where it says, when that is an address; else to the gateway.
-pub(super) fn next_way(dialog: &Dialog, way: Way) -> Way {
-    address_way(dialog, way.protocol()).unwrap_or(way)
-}
-
-/// Where the dialog's own word leads, when that is an address.
-fn address_way(dialog: &Dialog, protocol: Protocol) -> Option<Way> {
-    let hop = dialog.next_hop();
-    let port = hop.port().unwrap_or(if protocol == Protocol::Tls { 5061 } else { 5060 });
-    let ip = hop.host().trim_matches(['[', ']']).parse().ok()?;
-    Some(Way::To(Destination { protocol, address: std::net::SocketAddr::new(ip, port) }))
-}
-
-const fn protocol_of(transport: GatewayTransport) -> Protocol {
-    match transport {
-        GatewayTransport::Udp => Protocol::Udp,
-        GatewayTransport::Tcp => Protocol::Tcp,
-        GatewayTransport::Tls => Protocol::Tls,
-    }
 }
 
 /// Q.850 cause of a Reason header.

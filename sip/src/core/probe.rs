@@ -1,28 +1,77 @@
-//! Trunks: who they are, and whether they answer OPTIONS.
+//! Trunks: who they are, where their names lead, and which of their targets answer.
 
 use super::exchange::{Owner, Way};
 use super::timers::Timer;
 use super::{Core, Output};
-use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Method, NameAddr, RequestBuilder, Uri};
-use schema::carrier::GatewayTransport;
+use crate::flow::Flow;
+use crate::message::{Malformed, Method, NameAddr, RequestBuilder, Uri};
+use schema::carrier::{Gateway, TrunkDown, TrunkState};
 use schema::edge::{EdgeEvent, TrunkAddress};
 use schema::id::TrunkId;
+use schema::target::{GatewayName, Targets, TrunkGateway};
 use schema::time::{Mono, Now};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two probes of a trunk (`features.md` §5.4).
 const EVERY: Duration = Duration::from_secs(30);
-/// Unanswered probes until a trunk counts as down.
+/// Unanswered probes until a target counts as down.
 const MISSES: u32 = 3;
+/// A target of a name that failed a call is not chosen for so long while the name has others (RFC 3263 §4.3 leaves the time to
+/// us).
+pub(super) const SKIP: Duration = Duration::from_secs(30);
+
+/// What is known of one address.
+#[derive(Default)]
+struct Health {
+    misses: u32,
+    /// It failed a call.
+    skipped_until: Option<Mono>,
+}
 
 struct Probe {
     address: TrunkAddress,
-    misses: u32,
-    up: Option<bool>,
-    /// When the next one leaves; timers of an earlier address are ignored.
+    /// Addresses asked, with what they said.
+    health: BTreeMap<Gateway, Health>,
+    /// What was told last.
+    told: Option<TrunkState>,
+    /// When the next round leaves; timers of an earlier address are ignored.
     due: Mono,
+}
+
+impl Probe {
+    fn new(address: TrunkAddress, now: Mono) -> Self {
+        Self { address, health: BTreeMap::new(), told: None, due: now }
+    }
+
+    fn is_silent(&self, gateway: Gateway) -> bool {
+        self.health.get(&gateway).is_some_and(|health| health.misses >= MISSES)
+    }
+
+    fn is_skipped(&self, gateway: Gateway, now: Mono) -> bool {
+        self.health.get(&gateway).and_then(|health| health.skipped_until).is_some_and(|until| until > now)
+    }
+
+    /// Its state, given where its name leads.
+    fn state(&self, located: Option<Result<Arc<Targets>, TrunkDown>>, now: Mono) -> TrunkState {
+        let targets = match located {
+            None if self.health.keys().any(|gateway| self.is_silent(*gateway)) => {
+                return TrunkState::down(TrunkDown::Silent);
+            }
+            None => return TrunkState::UP,
+            Some(Err(why)) => return TrunkState::down(why),
+            Some(Ok(targets)) => targets,
+        };
+        let answering = targets.only(|gateway| !self.is_silent(gateway));
+        if answering.is_empty() {
+            return TrunkState::down(TrunkDown::Silent);
+        }
+        // The last one is not skipped: it may have refused one call only.
+        let fresh = answering.only(|gateway| !self.is_skipped(gateway, now));
+        let usable = if fresh.is_empty() { answering } else { fresh };
+        TrunkState { down: None, targets: Some(Arc::new(usable)) }
+    }
 }
 
 /// The configured trunks.
@@ -31,66 +80,172 @@ pub(super) struct Probes(BTreeMap<TrunkId, Probe>);
 
 impl Core {
     pub(super) fn is_trunk(&self, flow: Flow) -> bool {
-        let known = self.probes.0.values().map(|probe| probe.address.gateway);
-        let same = |gateway: schema::carrier::Gateway| {
-            // A carrier sends from any port. On loopback carriers and phones share an address.
+        // A carrier sends from any port. On loopback carriers and phones share an address.
+        let same = |gateway: &Gateway| {
             gateway.address == flow.peer || (gateway.address.ip() == flow.ip() && !flow.ip().is_loopback())
         };
-        known.into_iter().any(same)
+        self.probes.0.values().any(|probe| match &probe.address.gateway {
+            TrunkGateway::At(gateway) => same(gateway),
+            TrunkGateway::Named(_) => probe.health.keys().any(same),
+        })
+    }
+
+    /// Whether a trunk is found under this name.
+    pub(super) fn is_trunk_name(&self, name: &GatewayName) -> bool {
+        self.probes
+            .0
+            .values()
+            .any(|probe| matches!(&probe.address.gateway, TrunkGateway::Named(named) if named == name))
     }
 
     pub(super) fn set_trunks(&mut self, trunks: Vec<TrunkAddress>, now: Now) {
         let mut before = std::mem::take(&mut self.probes.0);
         for address in trunks {
             let kept = before.remove(&address.trunk).filter(|probe| probe.address == address);
-            if kept.is_none() {
-                self.timers.set(now.mono, Timer::Probe(address.trunk));
+            let (trunk, is_new) = (address.trunk, kept.is_none());
+            let name = match &address.gateway {
+                TrunkGateway::Named(name) => Some(name.clone()),
+                TrunkGateway::At(_) => None,
+            };
+            self.probes.0.insert(trunk, kept.unwrap_or_else(|| Probe::new(address, now.mono)));
+            match name {
+                Some(name) => {
+                    self.want_name(&name, now);
+                    self.trunk_located(trunk, now);
+                }
+                None if is_new => self.timers.set(now.mono, Timer::Probe(trunk)),
+                None => {}
             }
-            self.probes.0.insert(address.trunk, kept.unwrap_or(Probe { address, misses: 0, up: None, due: now.mono }));
         }
     }
 
-    /// Sends the next probe.
-    pub(super) fn probe_time(&mut self, trunk: TrunkId, now: Now) {
-        let Some(probe) = self.probes.0.get_mut(&trunk).filter(|probe| probe.due <= now.mono) else { return };
-        probe.due = now.mono + EVERY;
-        let gateway = probe.address.gateway;
-        let protocol = match gateway.transport {
-            GatewayTransport::Udp => Protocol::Udp,
-            GatewayTransport::Tcp => Protocol::Tcp,
-            GatewayTransport::Tls => Protocol::Tls,
+    /// The addresses of a trunk.
+    fn gateways(&self, probe: &Probe) -> Vec<Gateway> {
+        match &probe.address.gateway {
+            TrunkGateway::At(gateway) => vec![*gateway],
+            TrunkGateway::Named(name) => self.names.find(name).map(|t| t.gateways().collect()).unwrap_or_default(),
+        }
+    }
+
+    /// A name leads elsewhere, or nowhere any more.
+    pub(super) fn trunks_located(&mut self, name: &GatewayName, now: Now) {
+        let is_its = |probe: &Probe| matches!(&probe.address.gateway, TrunkGateway::Named(named) if named == name);
+        let trunks: Vec<TrunkId> = self.probes.0.iter().filter(|(_, p)| is_its(p)).map(|(id, _)| *id).collect();
+        for trunk in trunks {
+            self.trunk_located(trunk, now);
+        }
+    }
+
+    /// Targets that are new are probed at once; of those that stay what is known stays.
+    fn trunk_located(&mut self, trunk: TrunkId, now: Now) {
+        let Some(probe) = self.probes.0.get(&trunk) else { return };
+        let gateways = self.gateways(probe);
+        let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
+        probe.health.retain(|gateway, _| gateways.contains(gateway));
+        if gateways.iter().any(|gateway| !probe.health.contains_key(gateway)) {
+            probe.due = now.mono;
+            self.timers.set(now.mono, Timer::Probe(trunk));
+        }
+        for gateway in gateways {
+            probe.health.entry(gateway).or_default();
+        }
+        self.tell_trunk(trunk, now);
+    }
+
+    /// Tells a trunk's state, when it is another one than before.
+    fn tell_trunk(&mut self, trunk: TrunkId, now: Now) {
+        let Some(probe) = self.probes.0.get(&trunk) else { return };
+        let located = match &probe.address.gateway {
+            TrunkGateway::At(_) => None,
+            TrunkGateway::Named(name) => Some(self.names.find(name)),
         };
-        self.timers.set(now.mono + EVERY, Timer::Probe(trunk));
-        let target = Uri::of_address(None, gateway.address);
-        let (Some(via), Ok(us)) = (self.via(protocol, None), Uri::sip(None, &self.config.domain, None)) else { return };
-        let Ok(from) = NameAddr::new(us).with_tag(&self.entropy.hex::<8>()) else { return };
+        let state = probe.state(located, now.mono);
+        if let Some(probe) = self.probes.0.get_mut(&trunk)
+            && probe.told.as_ref() != Some(&state)
+        {
+            probe.told = Some(state.clone());
+            self.output.push_back(Output::Edge(EdgeEvent::TrunkProbed { trunk, state }));
+        }
+    }
+
+    /// Sends the next probes, one to each address.
+    pub(super) fn probe_time(&mut self, trunk: TrunkId, now: Now) {
+        let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
+        if probe.due <= now.mono {
+            probe.due = now.mono + EVERY;
+            self.timers.set(now.mono + EVERY, Timer::Probe(trunk));
+            let Some(probe) = self.probes.0.get(&trunk) else { return };
+            let (gateways, address) = (self.gateways(probe), probe.address.gateway.clone());
+            for gateway in gateways {
+                let _ = self.send_probe(trunk, &address, gateway, now);
+            }
+        }
+        // Whoever was skipped may be chosen again.
+        if self.probes.0.get(&trunk).is_some_and(|probe| probe.told.is_some()) {
+            self.tell_trunk(trunk, now);
+        }
+    }
+
+    fn send_probe(
+        &mut self,
+        trunk: TrunkId,
+        address: &TrunkGateway,
+        gateway: Gateway,
+        now: Now,
+    ) -> Result<(), Malformed> {
+        let way = Way::To(gateway.into());
+        let target = target_uri(None, address, gateway)?;
+        let via = self.via(way.protocol(), None).ok_or(Malformed)?;
+        let us = Uri::sip(None, &self.config.domain, None)?;
         let options = RequestBuilder::new(Method::Options, target.clone())
             .via(&via)
-            .from(&from)
+            .from(&NameAddr::new(us).with_tag(&self.entropy.hex::<8>())?)
             .to(&NameAddr::new(target))
             .call_id(&self.entropy.hex::<16>())
             .cseq(1);
         let branch = via.branch().unwrap_or_default().to_owned();
-        let way = Way::To(Destination { protocol, address: gateway.address });
-        let _ = self.request(way, &branch, Method::Options, options, Owner::Probe(trunk), now);
+        let _ = self.request(way, &branch, Method::Options, options, Owner::Probe(trunk, gateway), now);
+        Ok(())
     }
 
     /// Any answer shows that somebody is there.
-    pub(super) fn on_probe_answer(&mut self, trunk: TrunkId) {
-        let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
-        probe.misses = 0;
-        if probe.up != Some(true) {
-            probe.up = Some(true);
-            self.output.push_back(Output::Edge(EdgeEvent::TrunkProbed { trunk, up: true }));
+    pub(super) fn on_probe_answer(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
+        if let Some(probe) = self.probes.0.get_mut(&trunk) {
+            probe.health.entry(gateway).or_default().misses = 0;
+            self.tell_trunk(trunk, now);
         }
     }
 
-    pub(super) fn on_probe_unanswered(&mut self, trunk: TrunkId) {
+    pub(super) fn on_probe_unanswered(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
         let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
-        probe.misses += 1;
-        if probe.misses >= MISSES && probe.up != Some(false) {
-            probe.up = Some(false);
-            self.output.push_back(Output::Edge(EdgeEvent::TrunkProbed { trunk, up: false }));
+        let health = probe.health.entry(gateway).or_default();
+        health.misses = health.misses.saturating_add(1);
+        if health.misses >= MISSES {
+            self.tell_trunk(trunk, now);
         }
+    }
+
+    /// A call was not taken there: no answer, no connection, or a 503 (RFC 3263 §4.3).
+    pub(super) fn target_failed(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
+        let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
+        if probe.is_skipped(gateway, now.mono) {
+            return;
+        }
+        if let (TrunkGateway::Named(_), Some(health)) = (&probe.address.gateway, probe.health.get_mut(&gateway)) {
+            health.skipped_until = Some(now.mono + SKIP);
+            self.timers.set(now.mono + SKIP, Timer::Probe(trunk));
+            self.tell_trunk(trunk, now);
+        }
+    }
+}
+
+/// Request-URI of a request to a trunk: its name, as configured; else its address.
+///
+/// # Errors
+/// The user cannot be written in a URI.
+pub(super) fn target_uri(user: Option<&str>, address: &TrunkGateway, gateway: Gateway) -> Result<Uri, Malformed> {
+    match address {
+        TrunkGateway::At(_) => Ok(Uri::of_address(user, gateway.address)),
+        TrunkGateway::Named(name) => Uri::sip(user, name.host.as_str(), name.port),
     }
 }

@@ -6,7 +6,7 @@ use super::Core;
 use super::exchange::{Owner, Way};
 use super::leg::{Leg, Outgoing, Stage};
 use super::offer::{same_media, usable_sdp};
-use super::outgoing::next_way;
+use super::names::next_way;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RAck};
 use crate::sdp::{Description, Placement};

@@ -151,7 +151,7 @@ impl World {
                     self.core.handle(Input::Edge(EdgeCommand::Credential { ticket, found }), self.now);
                 }
                 Output::Edge(EdgeEvent::BindingChanged(change)) => self.registered = change.bindings as usize,
-                Output::Edge(EdgeEvent::TrunkProbed { .. }) | Output::Trust(_) => {}
+                Output::Edge(EdgeEvent::TrunkProbed { .. } | EdgeEvent::NameWanted(_)) | Output::Trust(_) => {}
             }
         }
     }
@@ -170,6 +170,7 @@ impl World {
                     leg: b,
                     trunk: TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0)),
                     gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() },
+                    name: None,
                     trusted: false,
                     ids: AttemptIds {
                         call_id: "0123456789abcdef".into(),

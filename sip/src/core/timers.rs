@@ -5,6 +5,7 @@ use super::matching::ServerKey;
 use schema::edge::Ticket;
 use schema::id::{CallId, TrunkId};
 use schema::leg::LegId;
+use schema::target::GatewayName;
 use schema::time::Mono;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,6 +20,7 @@ pub(super) enum Timer {
     Bindings,
     Sweep,
     Probe(TrunkId),
+    Name(GatewayName),
     Ended,
     Bye(CallId),
 }

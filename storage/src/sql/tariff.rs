@@ -3,10 +3,9 @@
 use super::account::count;
 use super::{Row, SqlStore, values};
 use crate::error::StoreError;
-use crate::seal::{parse_word, word};
 use crate::tariff::{Deck, Rate};
 use ring::digest::{SHA256, digest};
-use schema::carrier::{Gateway, Trunk};
+use schema::carrier::Trunk;
 use schema::id::{DeckId, DeckVersionId, TrunkId};
 use schema::money::{Currency, Micros, NanosPerMinute};
 use schema::rate::RateTerms;
@@ -112,7 +111,7 @@ impl SqlStore {
     }
 
     pub(crate) async fn trunks(&self) -> Result<Vec<Trunk>, StoreError> {
-        let text = "select id, name, transport, address, currency, deck, max_channels, max_cps, priority, trusted from trunks \
+        let text = "select id, name, gateway, currency, deck, max_channels, max_cps, priority, trusted from trunks \
                     order by name";
         let rows = self.db.fetch(text, values![]).await?;
         rows.into_iter()
@@ -120,10 +119,7 @@ impl SqlStore {
                 Ok(Trunk {
                     id: TrunkId(row.id()?),
                     name: row.text()?,
-                    gateway: Gateway {
-                        transport: row.word("trunks", parse_word)?,
-                        address: row.word("trunks", |a| a.parse().ok())?,
-                    },
+                    gateway: row.word("trunks", |gateway| gateway.parse().ok())?,
                     currency: row.word("trunks", |c| Currency::parse(c).ok())?,
                     deck: DeckId(row.id()?),
                     max_channels: row.small("trunks")?,
@@ -136,16 +132,15 @@ impl SqlStore {
     }
 
     pub(crate) async fn put_trunk(&self, trunk: &Trunk) -> Result<(), StoreError> {
-        let text = "insert into trunks (id, name, transport, address, currency, deck, max_channels, max_cps, priority, trusted) \
-                    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do update set name = excluded.name, \
-                    transport = excluded.transport, address = excluded.address, currency = excluded.currency, \
+        let text = "insert into trunks (id, name, gateway, currency, deck, max_channels, max_cps, priority, trusted) \
+                    values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (id) do update set name = excluded.name, \
+                    gateway = excluded.gateway, currency = excluded.currency, \
                     deck = excluded.deck, max_channels = excluded.max_channels, max_cps = excluded.max_cps, \
                     priority = excluded.priority, trusted = excluded.trusted";
         let values = values![
             trunk.id.0,
             trunk.name.as_str(),
-            word(&trunk.gateway.transport).as_str(),
-            trunk.gateway.address.to_string().as_str(),
+            trunk.gateway.to_string().as_str(),
             trunk.currency.as_str(),
             trunk.deck.0,
             trunk.max_channels,

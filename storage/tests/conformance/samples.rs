@@ -193,6 +193,8 @@ impl World {
                 trunk: TrunkId::generate(&mut self.entropy, at),
                 carrier: "test".to_owned(),
                 gateway: gateway(),
+                name: None,
+                tried: Vec::new(),
                 ids: AttemptIds { call_id: "x".into(), from_tag: "y".into(), branch: "z9hG4bKz".into(), cseq: 1 },
                 cost: applied,
                 cost_currency: eur(),

@@ -444,7 +444,7 @@ pub async fn decks_have_versions_and_trunks_change(store: Store) {
     let mut trunk = Trunk {
         id: TrunkId::generate(&mut world.entropy, START),
         name: "carrier".to_owned(),
-        gateway: gateway(),
+        gateway: "tls:sip.example.com".parse().expect("a name"),
         currency: eur(),
         deck: deck.id,
         max_channels: 10,

@@ -35,7 +35,8 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
         let trunk = Trunk {
             id: TrunkId::generate(entropy, at),
             name: format!("carrier {number}"),
-            gateway: Gateway { transport: transport_of(plan.carriers_over_tcp[number]), address: carrier(number) },
+            gateway: Gateway { transport: transport_of(plan.carriers_over_tcp[number]), address: carrier(number) }
+                .into(),
             currency: euro(),
             deck,
             max_channels,

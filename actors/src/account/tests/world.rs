@@ -150,7 +150,7 @@ pub(super) fn world(total: i64) -> World {
         deck(3, vec![line("44", 400_000_000)]),
     ];
     let trunks = vec![trunk(1, 2), trunk(2, 3)];
-    let status = trunks.iter().map(|t| (t.id, UP)).collect();
+    let status = trunks.iter().map(|t| (t.id, UP.clone())).collect();
     let now = Now { mono: Mono(1_000_000_000), wall: Timestamp(1_700_000_000_000_000) };
     World { core: rows.load(), rows, tariffs: Tariffs::build(&decks, trunks), trunks: status, now, transfers: 0 }
 }

@@ -9,6 +9,7 @@ use crate::call::protocol::{Action, Ask, Input, Progress, Reply};
 use crate::rating::tests::{deck, line};
 use crate::routing::tests::trunk;
 use schema::call::{Attempt, Call, CallMode, CallState, Explanation, HangupSide, LegSide};
+use schema::carrier::{Gateway, GatewayTransport};
 use schema::id::{CallId, CallNo};
 use schema::leg::{AttemptIds, Checkpoint, LegCommand, LegEvent, LegId};
 use schema::money::{Currency, Micros};
@@ -87,7 +88,9 @@ pub(super) fn running(number: u8) -> Attempt {
         number,
         trunk: trunk.id,
         carrier: trunk.name,
-        gateway: trunk.gateway,
+        gateway: Gateway { transport: GatewayTransport::Udp, address: ([127, 0, 0, 1], 5070).into() },
+        name: None,
+        tried: Vec::new(),
         ids: AttemptIds { call_id: "c".into(), from_tag: "t".into(), branch: "b".into(), cseq: 1 },
         cost: rate(),
         cost_currency: trunk.currency,

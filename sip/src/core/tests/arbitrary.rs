@@ -206,7 +206,7 @@ impl Fuzzed {
             }
             Act::Trunks(any) => {
                 let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
-                let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() };
+                let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
                 let trunks = if *any { vec![TrunkAddress { trunk, gateway }] } else { Vec::new() };
                 self.handle(Input::Edge(EdgeCommand::Trunks(trunks)));
             }
@@ -310,6 +310,7 @@ fn outgoing(leg: LegId) -> Invite {
         leg: LegId { attempt: leg.attempt.clamp(1, 3), side: schema::call::LegSide::B, ..leg },
         trunk: TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0)),
         gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() },
+        name: None,
         trusted: true,
         ids: AttemptIds {
             call_id: "0123456789abcdef".into(),

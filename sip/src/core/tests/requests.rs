@@ -79,7 +79,7 @@ fn requests_that_are_not_for_us_are_refused_in_their_class() {
 fn a_trunk_that_does_not_answer_is_down_and_up_again_when_it_does() {
     let mut world = World::new("secret", |_| &[]);
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
-    let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() };
+    let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
     world.core.handle(Input::Edge(EdgeCommand::Trunks(vec![TrunkAddress { trunk, gateway }])), world.now);
     let mut told = Vec::new();
     let watch = |world: &mut World, seconds: u64, told: &mut Vec<bool>| {
@@ -88,7 +88,7 @@ fn a_trunk_that_does_not_answer_is_down_and_up_again_when_it_does() {
             world.core.handle(Input::Timeout, world.now);
             while let Some(output) = world.core.poll_output() {
                 match output {
-                    Output::Edge(EdgeEvent::TrunkProbed { up, .. }) => told.push(up),
+                    Output::Edge(EdgeEvent::TrunkProbed { state, .. }) => told.push(state.down.is_none()),
                     Output::SendTo(_, bytes) => world.send(SERVER.into(), CARRIER.into(), bytes),
                     _ => {}
                 }

@@ -3,6 +3,7 @@
 mod calls;
 mod edge;
 mod liveness;
+mod names;
 mod offerless;
 mod offers;
 mod overload;
@@ -18,8 +19,10 @@ use super::*;
 use crate::digest::Challenge;
 use crate::flow::{ConnectionId, Protocol};
 use crate::message::{NameAddr, ResponseBuilder};
+use schema::carrier::TrunkState;
 use schema::edge::Ticket;
 use schema::leg::Invited;
+use schema::target::GatewayName;
 
 const OFFER: &str =
     "v=0\r\no=phone 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
@@ -44,6 +47,10 @@ struct Desk {
     legs: Vec<LegEvent>,
     wanted: Vec<Ticket>,
     probed: usize,
+    /// What was told of trunks.
+    states: Vec<TrunkState>,
+    /// Names to be looked up.
+    names: Vec<GatewayName>,
     /// Whether questions for credentials are answered at once.
     answers: bool,
     serial: u32,
@@ -72,6 +79,8 @@ impl Desk {
             legs: Vec::new(),
             wanted: Vec::new(),
             probed: 0,
+            states: Vec::new(),
+            names: Vec::new(),
             answers: true,
             serial: 0,
         }
@@ -93,7 +102,11 @@ impl Desk {
                         self.answer(ticket);
                     }
                 }
-                Output::Edge(EdgeEvent::TrunkProbed { .. }) => self.probed += 1,
+                Output::Edge(EdgeEvent::TrunkProbed { state, .. }) => {
+                    self.probed += 1;
+                    self.states.push(state);
+                }
+                Output::Edge(EdgeEvent::NameWanted(name)) => self.names.push(name),
                 Output::Edge(EdgeEvent::BindingChanged(_)) | Output::Trust(_) => {}
             }
         }
@@ -261,14 +274,19 @@ impl Desk {
 
 fn trunk() -> TrunkAddress {
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
-    TrunkAddress { trunk, gateway: Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() } }
+    TrunkAddress { trunk, gateway: gateway().into() }
+}
+
+fn gateway() -> Gateway {
+    Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }
 }
 
 fn outgoing(leg: LegId) -> Invite {
     Invite {
         leg,
         trunk: trunk().trunk,
-        gateway: trunk().gateway,
+        gateway: gateway(),
+        name: None,
         trusted: false,
         ids: AttemptIds {
             call_id: format!("attempt-{}", leg.attempt).into(),

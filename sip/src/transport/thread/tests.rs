@@ -46,6 +46,7 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
                 leg: b(invited.leg),
                 trunk,
                 gateway,
+                name: None,
                 trusted: false,
                 ids: AttemptIds {
                     call_id: unique.replace('-', "").into(),

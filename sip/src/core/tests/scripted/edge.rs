@@ -145,8 +145,8 @@ fn a_trunk_may_not_call_in_and_is_probed_once_in_30_seconds_whatever_the_list_do
     let text = desk.text("INVITE", carrier, "c", "", 1, "", OFFER);
     desk.take(carrier, &text);
     assert_eq!(desk.kinds(), ["404"]);
-    let elsewhere = Gateway { address: ([127, 0, 0, 1], 5091).into(), ..trunk().gateway };
-    desk.trunks(vec![TrunkAddress { gateway: elsewhere, ..trunk() }]);
+    let elsewhere = Gateway { address: ([127, 0, 0, 1], 5091).into(), ..gateway() };
+    desk.trunks(vec![TrunkAddress { gateway: elsewhere.into(), ..trunk() }]);
     desk.trunks(vec![trunk()]);
     desk.take_sent();
     desk.wait(Duration::from_secs(89));

@@ -172,7 +172,7 @@ fn probes_can_be_switched_off() {
 #[test]
 fn a_carrier_that_cannot_be_reached_has_as_much_time_as_a_silent_one() {
     let (mut before, b) = (Desk::new(), some_call());
-    let gateway = Gateway { transport: GatewayTransport::Tcp, ..trunk().gateway };
+    let gateway = Gateway { transport: GatewayTransport::Tcp, ..gateway() };
     before.leg(LegCommand::Invite(Box::new(Invite { gateway, ..outgoing(b) })));
     let invite = before.last_sent();
     before.carrier(&invite, 200, "x", ANSWER);

@@ -1,0 +1,203 @@
+//! Names under which carriers are found: what DNS said, for as long as it holds. The shell asks DNS and tells; until then a trunk
+//! is down with that reason and what a dialog sends waits a short time.
+
+use super::exchange::Way;
+use super::timers::Timer;
+use super::{Core, Output};
+use crate::dialog::Dialog;
+use crate::flow::{Destination, Protocol};
+use crate::message::{Scheme, Uri};
+use bytes::Bytes;
+use schema::carrier::{GatewayTransport, TrunkDown};
+use schema::edge::{EdgeEvent, Located};
+use schema::leg::LegId;
+use schema::target::{GatewayName, HostName, Targets};
+use schema::time::{Mono, Now};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Names of Contacts and Routes kept at a time; those of trunks come on top.
+const NAMES_MAX: usize = 1_000;
+/// An answer holds at least and at most so long, whatever its TTL says: a TTL of 0 would be a query for each call.
+const HOLDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3_600));
+/// Between two attempts to look up a name that led nowhere.
+const AGAIN: Duration = Duration::from_secs(30);
+/// While no DNS server answers, what was known last is used for so long (RFC 8767).
+const STALE: Duration = Duration::from_secs(3_600);
+/// What a dialog has to send waits for a name no longer than this; then it goes where the call went.
+const WAIT: Duration = Duration::from_secs(2);
+/// A question that the shell does not answer is asked again.
+const UNANSWERED: Duration = Duration::from_secs(60);
+
+/// A name that is looked up.
+struct Name {
+    targets: Arc<Targets>,
+    /// Why there are none.
+    down: TrunkDown,
+    /// When it is asked again, or forgotten.
+    until: Mono,
+    /// Until when targets that could not be refreshed are used.
+    stale: Mono,
+    /// Legs whose next request waits for it, until when.
+    waiting: BTreeMap<LegId, Mono>,
+    is_asked: bool,
+}
+
+/// All names.
+#[derive(Default)]
+pub(super) struct Names(BTreeMap<GatewayName, Name>);
+
+impl Names {
+    /// Where a name leads, or why nowhere.
+    pub(super) fn find(&self, name: &GatewayName) -> Result<Arc<Targets>, TrunkDown> {
+        match self.0.get(name) {
+            Some(known) if !known.targets.is_empty() => Ok(known.targets.clone()),
+            Some(known) => Err(known.down),
+            None => Err(TrunkDown::Searching),
+        }
+    }
+}
+
+impl Core {
+    /// Looks a name up, unless that is done or under way.
+    pub(super) fn want_name(&mut self, name: &GatewayName, now: Now) {
+        if self.names.0.contains_key(name) {
+            return;
+        }
+        let new = Name {
+            targets: Arc::default(),
+            down: TrunkDown::Searching,
+            until: now.mono,
+            stale: now.mono,
+            waiting: BTreeMap::new(),
+            is_asked: false,
+        };
+        self.names.0.insert(name.clone(), new);
+        self.ask_name(name, now);
+    }
+
+    fn ask_name(&mut self, name: &GatewayName, now: Now) {
+        let Some(known) = self.names.0.get_mut(name) else { return };
+        known.is_asked = true;
+        known.until = now.mono + UNANSWERED;
+        self.timers.set(known.until, Timer::Name(name.clone()));
+        self.output.push_back(Output::Edge(EdgeEvent::NameWanted(name.clone())));
+    }
+
+    /// DNS answered.
+    pub(super) fn on_located(&mut self, name: &GatewayName, found: Result<Located, TrunkDown>, now: Now) {
+        let Some(known) = self.names.0.get_mut(name) else { return };
+        known.is_asked = false;
+        match found {
+            Ok(Located { targets, ttl_s }) => {
+                known.until = now.mono + Duration::from_secs(ttl_s.into()).clamp(HOLDS.0, HOLDS.1);
+                known.stale = known.until + STALE;
+                if *known.targets != targets {
+                    known.targets = Arc::new(targets);
+                }
+            }
+            Err(why) => {
+                known.until = now.mono + AGAIN;
+                known.down = why;
+                if why != TrunkDown::DnsSilent || known.stale <= now.mono {
+                    known.targets = Arc::default();
+                }
+            }
+        }
+        let waiting = std::mem::take(&mut known.waiting);
+        self.timers.set(known.until, Timer::Name(name.clone()));
+        for leg in waiting.into_keys() {
+            self.way_found(leg, name);
+        }
+        self.trunks_located(name, now);
+    }
+
+    /// Its answer has run out, or somebody has waited long enough.
+    pub(super) fn name_time(&mut self, name: &GatewayName, now: Now) {
+        let Some(known) = self.names.0.get_mut(name) else { return };
+        let tired: Vec<LegId> =
+            known.waiting.extract_if(.., |_, until| *until <= now.mono).map(|(leg, _)| leg).collect();
+        let is_due = known.until <= now.mono;
+        for leg in tired {
+            self.way_found(leg, name);
+        }
+        if !is_due {
+            return;
+        }
+        if self.is_trunk_name(name) {
+            self.ask_name(name, now);
+        } else {
+            self.names.0.remove(name);
+        }
+    }
+
+    /// Where the requests of a leg that a carrier has answered go: by the dialog's own word (RFC 3261 §12.2.1.1). A name is
+    /// looked up, and the ACK waits for it a short time; until it is known, and when it leads nowhere, they go where the call
+    /// went.
+    pub(super) fn find_way(&mut self, id: LegId, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.way = next_way(&leg.dialog, leg.way);
+        let Some(name) = name_of(leg.dialog.next_hop(), leg.way.protocol()) else { return };
+        if self.names.0.len() >= NAMES_MAX && !self.names.0.contains_key(&name) {
+            return;
+        }
+        self.want_name(&name, now);
+        let Some(known) = self.names.0.get_mut(&name) else { return };
+        if known.is_asked && known.targets.is_empty() {
+            known.waiting.insert(id, now.mono + WAIT);
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.search = Some(Search::default());
+            }
+            self.timers.set(now.mono + WAIT, Timer::Name(name));
+        } else {
+            self.way_found(id, &name);
+        }
+    }
+
+    /// A leg's name is known, or is not waited for any longer.
+    fn way_found(&mut self, id: LegId, name: &GatewayName) {
+        let found = self.names.find(name).ok();
+        let next = found.and_then(|targets| targets.ordered(&mut self.entropy).first().copied());
+        if let (Some(gateway), Some(leg)) = (next, self.legs.get_mut(&id)) {
+            leg.way = Way::To(gateway.into());
+        }
+        self.end_search(id);
+    }
+
+    /// Nothing waits for the name of a leg's next hop any longer.
+    pub(super) fn end_search(&mut self, id: LegId) {
+        let search = self.legs.get_mut(&id).and_then(|leg| leg.search.take());
+        if let Some((cseq, answer)) = search.and_then(|search| search.ack) {
+            self.acknowledge(id, cseq, answer);
+        }
+    }
+}
+
+/// The name of a leg's next hop is being looked up.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// The ACK that waits for it: its CSeq, and its answer to an offer in the 200.
+    pub(super) ack: Option<(u32, Option<Bytes>)>,
+}
+
+/// The name in a URI, spoken to over the call's transport unless the URI has one of its own; never less protected than the call.
+fn name_of(uri: &Uri, protocol: Protocol) -> Option<GatewayName> {
+    let host = HostName::parse(uri.host()).ok()?;
+    let transport = uri.param("transport").map(str::to_ascii_lowercase);
+    let transport = match (protocol, uri.scheme(), transport.as_deref()) {
+        (Protocol::Tls, ..) | (_, Scheme::Sips, _) | (_, _, Some("tls")) => GatewayTransport::Tls,
+        (_, _, Some("tcp")) | (Protocol::Tcp, _, None) => GatewayTransport::Tcp,
+        _ => GatewayTransport::Udp,
+    };
+    Some(GatewayName { transport: Some(transport), host, port: uri.port() })
+}
+
+/// Requests of the dialog go where it says, when that is an address; else where the call went.
+pub(super) fn next_way(dialog: &Dialog, way: Way) -> Way {
+    let (hop, protocol) = (dialog.next_hop(), way.protocol());
+    let port = hop.port().unwrap_or(if protocol == Protocol::Tls { 5061 } else { 5060 });
+    let ip = hop.host().trim_matches(['[', ']']).parse();
+    ip.map_or(way, |ip| Way::To(Destination { protocol, address: SocketAddr::new(ip, port) }))
+}

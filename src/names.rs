@@ -1,0 +1,72 @@
+//! Answers the SIP edge's questions for the names of carriers, in tasks beside the SIP thread.
+
+use schema::carrier::TrunkDown;
+use schema::edge::EdgeCommand;
+use schema::target::GatewayName;
+use sip::dns::Dns;
+use sip::locate::Families;
+use std::net::SocketAddr;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Looks names up.
+pub(crate) struct Names {
+    /// `None`: the system names no DNS server.
+    dns: Option<Dns>,
+    edge: mpsc::Sender<EdgeCommand>,
+    runtime: Handle,
+}
+
+impl Names {
+    /// For the runtime it is called in. `listeners` say which kinds of addresses can be reached.
+    pub(crate) fn new(
+        servers: &[SocketAddr],
+        listeners: impl IntoIterator<Item = SocketAddr>,
+        edge: mpsc::Sender<EdgeCommand>,
+    ) -> Self {
+        let dns = Dns::new(servers, families(listeners))
+            .inspect_err(|error| tracing::warn!(%error, "carriers can be found by address only"));
+        Self { dns: dns.ok(), edge, runtime: Handle::current() }
+    }
+
+    /// Answers with [`EdgeCommand::Located`]. Does not block; the SIP edge asks for each name once at a time.
+    pub(crate) fn look_up(&self, name: GatewayName) {
+        let (dns, edge) = (self.dns.clone(), self.edge.clone());
+        self.runtime.spawn(async move {
+            let found = match dns {
+                Some(dns) => dns.locate(&name).await,
+                None => Err(TrunkDown::DnsSilent),
+            };
+            // Closed only when the process ends.
+            let _ = edge.send(EdgeCommand::Located { name, found }).await;
+        });
+    }
+}
+
+/// An IPv6 socket of all addresses takes IPv4 too.
+fn families(listeners: impl IntoIterator<Item = SocketAddr>) -> Families {
+    let mut families = Families { v4: false, v6: false };
+    for address in listeners {
+        families.v4 |= address.is_ipv4() || address.ip().is_unspecified();
+        families.v6 |= address.is_ipv6();
+    }
+    families
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_can_be_reached_are_looked_up() {
+        let of = |texts: &[&str]| {
+            let found = families(texts.iter().map(|text| text.parse().expect("an address")));
+            (found.v4, found.v6)
+        };
+        assert_eq!(of(&["127.0.0.1:1", "0.0.0.0:2"]), (true, false));
+        assert_eq!(
+            (of(&["[::1]:1"]), of(&["[::]:1"]), of(&["[::1]:1", "10.0.0.1:1"])),
+            ((false, true), (true, true), (true, true))
+        );
+    }
+}
