@@ -107,6 +107,9 @@ pub struct Sip {
     /// 0: never, 10 to 600. Phones that cannot answer, such as SIPp without `-aa`, need 0; a call that ended while the server
     /// was being started again is then found out only when the other side hangs up or the money ends.
     pub dialog_probe_s: u32,
+    /// Authorities under which certificates of carriers (TLS) are accepted, PEM; default: those of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier_ca: Option<PathBuf>,
     /// DNS servers for the names of carriers, each address and port; default: those of the system (`/etc/resolv.conf`).
     pub dns: Vec<SocketAddr>,
 }
@@ -190,6 +193,7 @@ impl Default for Config {
                 digest: vec![String::from("SHA-256"), String::from("MD5")],
                 allow_plain_customers: false,
                 dialog_probe_s: 30,
+                carrier_ca: None,
                 dns: Vec::new(),
             },
             service_number: None,

@@ -1,5 +1,6 @@
 //! A running server: all parts, wired.
 
+use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::development::{self, Screen, Secrets};
 use crate::names::Names;
@@ -16,6 +17,7 @@ use sip::demo::carrier::{BEHAVIOURS, Carrier};
 use sip::guard::GuardLimits;
 use sip::transport::{Bound, Seam, SipThread, TransportConfig, TransportLimits};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Brand, Journal, JournalOptions, Store};
@@ -29,6 +31,10 @@ const COMMANDS: usize = 65_536;
 const CARRIER_CALLS: usize = 50_000;
 /// How long a drain may take.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// Between two looks at the files of certificates.
+const CERTIFICATES: Duration = Duration::from_secs(10);
+/// Debian's bundle of authorities, and others'.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Between two rounds of removing what has run out.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
 /// Event rows are kept this long and this many an account (DESIGN §10).
@@ -68,6 +74,8 @@ struct Parts<'a> {
     entropy: Entropy,
     store: Store,
     brand: Brand,
+    /// Those of the listeners.
+    certificates: Vec<Arc<Certificate>>,
 }
 
 impl Server {
@@ -80,7 +88,8 @@ impl Server {
         // Every listener before anything is written: a taken port is the commonest mistake.
         let http = bind("http.listen", config.http.listen).await?;
         let metrics_listener = bind("metrics.listen", config.metrics.listen).await?;
-        let bound = Bound::open(transports(config)?).map_err(|error| {
+        let mut certificates = Vec::new();
+        let bound = Bound::open(transports(config, &mut certificates)?).map_err(|error| {
             let key =
                 if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
             anyhow::Error::from(error.source).context(format!("{key} = {}: cannot be used", error.address))
@@ -99,7 +108,7 @@ impl Server {
             sip_tls: bound.tls_address(),
             test_carrier: carrier.as_ref().and_then(|socket| socket.local_addr().ok()),
         };
-        let mut parts = Parts::open(config).await?;
+        let mut parts = Parts::open(config, certificates).await?;
         let secrets = parts.provision_demo(&addresses).await?;
         let journal = Journal::start(&parts.store, JournalOptions::default());
         let (legs, legs_in) = mpsc::channel(COMMANDS);
@@ -130,6 +139,7 @@ impl Server {
         };
         tasks.spawn(admin_server::serve(crate::admin::socket_path(&config.data_dir), Arc::new(admin))?);
         tasks.spawn(housekeeping(parts.store.clone(), parts.clock.clone()));
+        tasks.spawn(watch_certificates(std::mem::take(&mut parts.certificates)));
         if let Some(socket) = carrier {
             tasks.spawn(test_carrier(socket, parts.entropy.fork(), parts.clock.clone()));
         }
@@ -182,13 +192,13 @@ impl Server {
 }
 
 impl<'a> Parts<'a> {
-    async fn open(config: &'a Config) -> anyhow::Result<Self> {
+    async fn open(config: &'a Config, certificates: Vec<Arc<Certificate>>) -> anyhow::Result<Self> {
         let clock = clock::system();
         let mut entropy = system_entropy()?;
         let store = data::open(config).await?;
         let number = config.service_number.clone();
         let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
-        Ok(Self { config, clock, entropy, store, brand })
+        Ok(Self { config, clock, entropy, store, brand, certificates })
     }
 
     /// The demo world of development mode; secrets at the first start only.
@@ -258,8 +268,10 @@ impl<'a> Parts<'a> {
             .http
             .tls
             .as_ref()
-            .map(|files| certificate::server_config(&files.cert, &files.key))
+            .map(|files| Certificate::read(&files.cert, &files.key))
             .transpose()?;
+        self.certificates.extend(tls.clone());
+        let tls = tls.map(|certificate| certificate.server_config()).transpose()?;
         let config = WebConfig {
             public_url: public_url(self.config, addresses),
             origins: Vec::new(),
@@ -309,7 +321,7 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key} = {address}: cannot be used"))
 }
 
-fn transports(config: &Config) -> anyhow::Result<TransportConfig> {
+fn transports(config: &Config, certificates: &mut Vec<Arc<Certificate>>) -> anyhow::Result<TransportConfig> {
     let tls = match &config.sip.tls {
         None => None,
         Some(tls) => {
@@ -317,10 +329,17 @@ fn transports(config: &Config) -> anyhow::Result<TransportConfig> {
                 (Some(cert), Some(key)) => (cert.clone(), key.clone()),
                 _ => certificate::self_signed(&config.data_dir, &config.sip.domain)?,
             };
-            Some((tls.listen, certificate::server_config(&cert, &key)?))
+            let certificate = Certificate::read(&cert, &key)?;
+            certificates.push(certificate.clone());
+            Some((tls.listen, certificate.server_config()?))
         }
     };
-    let roots = Vec::new();
+    let system = Path::new(SYSTEM_AUTHORITIES);
+    let roots = match &config.sip.carrier_ca {
+        Some(file) => certificate::authorities(file).context("sip.carrier_ca")?,
+        None if system.exists() => certificate::authorities(system)?,
+        None => Vec::new(),
+    };
     let tls_client = sip::transport::tls::client_config(roots).context("TLS")?;
     Ok(TransportConfig { udp: config.sip.udp, tcp: config.sip.tcp, tls, tls_client: Some(tls_client) })
 }
@@ -379,6 +398,21 @@ async fn test_carrier(socket: UdpSocket, entropy: Entropy, clock: Clock) -> anyh
     let (events, _events) = mpsc::channel(1);
     sip::demo::run(&socket, &mut carrier, &clock, commands, &events).await?;
     Ok(())
+}
+
+/// Takes new certificates into use when their files have changed.
+async fn watch_certificates(certificates: Vec<Arc<Certificate>>) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(CERTIFICATES).await;
+        for certificate in &certificates {
+            let (file, reader) = (certificate.file().display(), certificate.clone());
+            match tokio::task::spawn_blocking(move || reader.refresh()).await? {
+                Ok(true) => tracing::info!(%file, "a new certificate is in use"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the certificate stays as it was"),
+            }
+        }
+    }
 }
 
 /// Removes what has run out.

@@ -103,6 +103,10 @@ pub enum TrunkDown {
     NoTarget,
     /// No DNS server answered.
     DnsSilent,
+    /// Its TLS certificate is for another name (RFC 5922).
+    WrongName,
+    /// Its TLS certificate is expired, or of no authority that we know.
+    Untrusted,
 }
 
 impl TrunkDown {
@@ -115,6 +119,8 @@ impl TrunkDown {
             Self::NoSuchName => "down: its name does not exist in DNS",
             Self::NoTarget => "down: its name leads to no address",
             Self::DnsSilent => "down: DNS does not answer",
+            Self::WrongName => "down: its TLS certificate is for another name",
+            Self::Untrusted => "down: its TLS certificate is not trusted",
         }
     }
 }

@@ -33,7 +33,7 @@ pub use config::{Advertised, CoreConfig};
 
 use crate::dialog::DialogKey;
 use crate::digest::Challenger;
-use crate::flow::{Destination, Flow};
+use crate::flow::{Destination, Flow, Unreached};
 use crate::guard::{Guard, GuardCounts};
 use crate::message::{Malformed, Message};
 use crate::overload::{Overload, OverloadCounts};
@@ -53,6 +53,7 @@ use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
 use schema::id::{CallId, CredentialId};
 use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
+use schema::target::HostName;
 use schema::time::{Mono, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -74,8 +75,8 @@ pub enum Input {
     },
     /// A connection is over.
     FlowClosed(Flow),
-    /// A connection could not be opened.
-    Unreachable(Destination),
+    /// A connection could not be opened, and why.
+    Unreachable(Destination, Unreached),
     /// For a call leg.
     Leg(LegCommand),
     /// For the edge.
@@ -214,7 +215,7 @@ impl Core {
             Input::Surplus(flow, message) => self.on_surplus(flow, &message, now),
             Input::Waited { calls, others } => self.overload.waited(calls, others, now.mono),
             Input::FlowClosed(flow) => self.on_flow_closed(flow, now),
-            Input::Unreachable(destination) => self.on_unreachable(destination, now),
+            Input::Unreachable(destination, why) => self.on_unreachable(destination, why, now),
             Input::Leg(command) => self.on_leg_command(command, now),
             Input::Edge(command) => self.on_edge_command(command, now),
             Input::Timeout => {}
@@ -231,6 +232,12 @@ impl Core {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
         self.timers.next()
+    }
+
+    /// The name that the certificate of this destination has to be for; `None`: for its address.
+    #[must_use]
+    pub fn peer_name(&self, destination: Destination) -> Option<&HostName> {
+        self.names.peer(destination.name?)
     }
 
     /// Sizes of the tables.

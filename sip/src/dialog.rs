@@ -5,6 +5,7 @@ use crate::sdp::Origin;
 use schema::id::CredentialId;
 use schema::leg::Checkpoint;
 use schema::pii::Pii;
+use schema::target::HostName;
 use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -153,6 +154,9 @@ pub(crate) struct Stored {
     pub(crate) contact: String,
     /// `UDP 192.0.2.1:5060`, `TLS …`: where the peer was.
     pub(crate) peer: String,
+    /// The name under which the peer was found.
+    #[serde(default)]
+    pub(crate) server: Option<HostName>,
     /// The phone, to find its newest flow; none of a carrier's leg.
     pub(crate) phone: Option<StoredPhone>,
     /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
@@ -212,6 +216,7 @@ impl Stored {
             at: Some(at),
             contact: contact.to_string(),
             peer,
+            server: None,
             phone: None,
             invite: None,
             unanswered: None,

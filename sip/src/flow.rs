@@ -85,6 +85,10 @@ impl std::fmt::Debug for Flow {
     }
 }
 
+/// Number of a name that a TLS peer's certificate has to be for; the core knows the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerName(pub u32);
+
 /// Where a request of ours goes when there is no flow to use: a datagram, or a connection that is opened if there is none.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
@@ -92,12 +96,33 @@ pub struct Destination {
     pub protocol: Protocol,
     /// Address and port.
     pub address: SocketAddr,
+    /// The name its certificate has to be for, over TLS; none: for the address. Two names never share a connection.
+    pub name: Option<PeerName>,
+}
+
+impl Destination {
+    /// Without a name.
+    #[must_use]
+    pub const fn new(protocol: Protocol, address: SocketAddr) -> Self {
+        Self { protocol, address, name: None }
+    }
 }
 
 impl From<Gateway> for Destination {
     fn from(gateway: Gateway) -> Self {
-        Self { protocol: gateway.transport.into(), address: gateway.address }
+        Self::new(gateway.transport.into(), gateway.address)
     }
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unreached {
+    /// Nobody answered in time, or there is no room for it.
+    NoConnection,
+    /// The peer's certificate is for another name.
+    WrongName,
+    /// The peer's certificate is expired, or of no authority that we know.
+    Untrusted,
 }
 
 /// No address: it may be a customer's.

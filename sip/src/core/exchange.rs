@@ -3,7 +3,7 @@
 use super::matching::{MergeKey, ServerKey, merge_key};
 use super::timers::Timer;
 use super::{Core, Output};
-use crate::flow::{Destination, Flow, Protocol};
+use crate::flow::{Destination, Flow, Protocol, Unreached};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
@@ -417,11 +417,14 @@ impl Core {
     }
 
     /// Every request under way to this destination has failed.
-    pub(super) fn on_unreachable(&mut self, destination: Destination, now: Now) {
+    pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
         let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
         let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner)).collect();
         for (key, owner) in failed {
             self.clients.remove(&key);
+            if let Owner::Probe(trunk, gateway) = owner {
+                self.on_probe_unreached(trunk, gateway, why);
+            }
             self.on_no_answer(owner, 503, now);
         }
     }

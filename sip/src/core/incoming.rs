@@ -141,6 +141,7 @@ impl Core {
             change: None,
             pace: Pace::default(),
             timer: SessionTimer::asked(invite, None, now.mono),
+            server: None,
             search: None,
             ack: None,
             is_unsaved: false,

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use schema::carrier::Gateway;
 use schema::id::{CredentialId, TrunkId};
 use schema::leg::{Checkpoint, HangupCause};
+use schema::target::HostName;
 use schema::time::{Mono, Timestamp};
 use std::net::{IpAddr, SocketAddr};
 
@@ -125,6 +126,8 @@ pub(super) struct Leg {
     pub(super) change: Option<Change>,
     pub(super) pace: Pace,
     pub(super) timer: Option<SessionTimer>,
+    /// The name under which its peer was found: over TLS its certificate has to be for it.
+    pub(super) server: Option<HostName>,
     /// The name of its next hop is being looked up.
     pub(super) search: Option<Search>,
     /// The ACK of their 200, for its repetitions.
@@ -197,6 +200,7 @@ impl Leg {
         }
         stored.offerless = self.offerless;
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
+        stored.server = self.server.clone();
         stored.local_sdp = text(&self.local_sdp);
         stored.remote_sdp = text(&self.remote_sdp);
         stored.checkpoint()
@@ -226,7 +230,7 @@ impl Leg {
         let way = match (protocol, &stored.phone) {
             (Protocol::Udp, _) => Way::Flow(Flow::udp(address)),
             (_, Some(_)) => Way::Gone(protocol),
-            (_, None) => Way::To(Destination { protocol, address }),
+            (_, None) => Way::To(Destination::new(protocol, address)),
         };
         let sdp = |text: &Option<String>| text.as_ref().map(|text| Bytes::from(text.clone()));
         // Without an offer of ours the carrier waits for more than the ACK of its 200.
@@ -250,6 +254,7 @@ impl Leg {
             change: None,
             pace: Pace::default(),
             timer: stored.timer.map(SessionTimer::stored),
+            server: stored.server,
             search: None,
             ack: None,
             is_unsaved: false,

@@ -5,10 +5,10 @@ use super::exchange::Way;
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::dialog::Dialog;
-use crate::flow::{Destination, Protocol};
+use crate::flow::{Destination, PeerName, Protocol};
 use crate::message::{Scheme, Uri};
 use bytes::Bytes;
-use schema::carrier::{GatewayTransport, TrunkDown};
+use schema::carrier::{Gateway, GatewayTransport, TrunkDown};
 use schema::edge::{EdgeEvent, Located};
 use schema::leg::LegId;
 use schema::target::{GatewayName, HostName, Targets};
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Names of Contacts and Routes kept at a time; those of trunks come on top.
 const NAMES_MAX: usize = 1_000;
+/// Names that certificates have to be for, since the start.
+const PEERS_MAX: usize = 10_000;
 /// An answer holds at least and at most so long, whatever its TTL says: a TTL of 0 would be a query for each call.
 const HOLDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3_600));
 /// Between two attempts to look up a name that led nowhere.
@@ -47,12 +49,35 @@ struct Name {
 
 /// All names.
 #[derive(Default)]
-pub(super) struct Names(BTreeMap<GatewayName, Name>);
+pub(super) struct Names {
+    known: BTreeMap<GatewayName, Name>,
+    /// Names that certificates have to be for, by their numbers.
+    peers: Vec<HostName>,
+    numbers: BTreeMap<HostName, PeerName>,
+}
 
 impl Names {
+    /// The name with this number.
+    pub(super) fn peer(&self, number: PeerName) -> Option<&HostName> {
+        self.peers.get(usize::try_from(number.0).ok()?)
+    }
+
+    /// The number of a name. Where there is no room for another one, a number that no certificate fits.
+    fn number(&mut self, host: &HostName) -> PeerName {
+        if let Some(known) = self.numbers.get(host) {
+            return *known;
+        }
+        let next = PeerName(u32::try_from(self.peers.len()).unwrap_or(u32::MAX));
+        if self.peers.len() < PEERS_MAX {
+            self.peers.push(host.clone());
+            self.numbers.insert(host.clone(), next);
+        }
+        next
+    }
+
     /// Where a name leads, or why nowhere.
     pub(super) fn find(&self, name: &GatewayName) -> Result<Arc<Targets>, TrunkDown> {
-        match self.0.get(name) {
+        match self.known.get(name) {
             Some(known) if !known.targets.is_empty() => Ok(known.targets.clone()),
             Some(known) => Err(known.down),
             None => Err(TrunkDown::Searching),
@@ -61,9 +86,20 @@ impl Names {
 }
 
 impl Core {
+    /// Where a request to this gateway goes, found under this name.
+    pub(super) fn destination(&mut self, gateway: Gateway, host: Option<&HostName>) -> Destination {
+        host.map_or_else(|| gateway.into(), |host| self.named(gateway.into(), host))
+    }
+
+    /// A destination that was found under this name; over TLS its certificate has to be for it.
+    pub(super) fn named(&mut self, destination: Destination, host: &HostName) -> Destination {
+        let name = (destination.protocol == Protocol::Tls).then(|| self.names.number(host));
+        Destination { name, ..destination }
+    }
+
     /// Looks a name up, unless that is done or under way.
     pub(super) fn want_name(&mut self, name: &GatewayName, now: Now) {
-        if self.names.0.contains_key(name) {
+        if self.names.known.contains_key(name) {
             return;
         }
         let new = Name {
@@ -74,12 +110,12 @@ impl Core {
             waiting: BTreeMap::new(),
             is_asked: false,
         };
-        self.names.0.insert(name.clone(), new);
+        self.names.known.insert(name.clone(), new);
         self.ask_name(name, now);
     }
 
     fn ask_name(&mut self, name: &GatewayName, now: Now) {
-        let Some(known) = self.names.0.get_mut(name) else { return };
+        let Some(known) = self.names.known.get_mut(name) else { return };
         known.is_asked = true;
         known.until = now.mono + UNANSWERED;
         self.timers.set(known.until, Timer::Name(name.clone()));
@@ -88,7 +124,7 @@ impl Core {
 
     /// DNS answered.
     pub(super) fn on_located(&mut self, name: &GatewayName, found: Result<Located, TrunkDown>, now: Now) {
-        let Some(known) = self.names.0.get_mut(name) else { return };
+        let Some(known) = self.names.known.get_mut(name) else { return };
         known.is_asked = false;
         match found {
             Ok(Located { targets, ttl_s }) => {
@@ -116,7 +152,7 @@ impl Core {
 
     /// Its answer has run out, or somebody has waited long enough.
     pub(super) fn name_time(&mut self, name: &GatewayName, now: Now) {
-        let Some(known) = self.names.0.get_mut(name) else { return };
+        let Some(known) = self.names.known.get_mut(name) else { return };
         let tired: Vec<LegId> =
             known.waiting.extract_if(.., |_, until| *until <= now.mono).map(|(leg, _)| leg).collect();
         let is_due = known.until <= now.mono;
@@ -129,7 +165,7 @@ impl Core {
         if self.is_trunk_name(name) {
             self.ask_name(name, now);
         } else {
-            self.names.0.remove(name);
+            self.names.known.remove(name);
         }
     }
 
@@ -140,11 +176,11 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.way = next_way(&leg.dialog, leg.way);
         let Some(name) = name_of(leg.dialog.next_hop(), leg.way.protocol()) else { return };
-        if self.names.0.len() >= NAMES_MAX && !self.names.0.contains_key(&name) {
+        if self.names.known.len() >= NAMES_MAX && !self.names.known.contains_key(&name) {
             return;
         }
         self.want_name(&name, now);
-        let Some(known) = self.names.0.get_mut(&name) else { return };
+        let Some(known) = self.names.known.get_mut(&name) else { return };
         if known.is_asked && known.targets.is_empty() {
             known.waiting.insert(id, now.mono + WAIT);
             if let Some(leg) = self.legs.get_mut(&id) {
@@ -160,8 +196,11 @@ impl Core {
     fn way_found(&mut self, id: LegId, name: &GatewayName) {
         let found = self.names.find(name).ok();
         let next = found.and_then(|targets| targets.ordered(&mut self.entropy).first().copied());
-        if let (Some(gateway), Some(leg)) = (next, self.legs.get_mut(&id)) {
-            leg.way = Way::To(gateway.into());
+        if let Some(gateway) = next {
+            let destination = self.destination(gateway, Some(&name.host));
+            if let Some(leg) = self.legs.get_mut(&id) {
+                (leg.way, leg.server) = (Way::To(destination), Some(name.host.clone()));
+            }
         }
         self.end_search(id);
     }
@@ -194,10 +233,15 @@ fn name_of(uri: &Uri, protocol: Protocol) -> Option<GatewayName> {
     Some(GatewayName { transport: Some(transport), host, port: uri.port() })
 }
 
-/// Requests of the dialog go where it says, when that is an address; else where the call went.
+/// Requests of the dialog go where it says, when that is an address; else where the call went. Over TLS whoever is there
+/// shows the certificate of whoever took the call.
 pub(super) fn next_way(dialog: &Dialog, way: Way) -> Way {
     let (hop, protocol) = (dialog.next_hop(), way.protocol());
     let port = hop.port().unwrap_or(if protocol == Protocol::Tls { 5061 } else { 5060 });
     let ip = hop.host().trim_matches(['[', ']']).parse();
-    ip.map_or(way, |ip| Way::To(Destination { protocol, address: SocketAddr::new(ip, port) }))
+    let name = match way {
+        Way::To(destination) => destination.name,
+        Way::Flow(_) | Way::Gone(_) => None,
+    };
+    ip.map_or(way, |ip| Way::To(Destination { protocol, address: SocketAddr::new(ip, port), name }))
 }

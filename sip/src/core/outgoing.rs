@@ -45,7 +45,8 @@ impl Core {
     /// # Errors
     /// Something in it cannot be written in SIP; nothing was sent.
     fn try_invite(&mut self, invite: &Invite, now: Now) -> Result<(), Malformed> {
-        let way = Way::To(invite.gateway.into());
+        let host = invite.name.as_ref().map(|name| &name.host);
+        let way = Way::To(self.destination(invite.gateway, host));
         let mut entropy = entropy_of(&invite.ids);
         let contact = self.contact(way.protocol(), &entropy.hex::<8>()).ok_or(Malformed)?;
         let (local, remote, target) = self.addresses(invite)?;
@@ -108,6 +109,7 @@ impl Core {
             change: None,
             pace: Pace::default(),
             timer: None,
+            server: host.cloned(),
             search: None,
             ack: None,
             is_unsaved: false,

@@ -3,12 +3,12 @@
 use super::exchange::{Owner, Way};
 use super::timers::Timer;
 use super::{Core, Output};
-use crate::flow::Flow;
+use crate::flow::{Flow, Unreached};
 use crate::message::{Malformed, Method, NameAddr, RequestBuilder, Uri};
 use schema::carrier::{Gateway, TrunkDown, TrunkState};
 use schema::edge::{EdgeEvent, TrunkAddress};
 use schema::id::TrunkId;
-use schema::target::{GatewayName, Targets, TrunkGateway};
+use schema::target::{GatewayName, HostName, Targets, TrunkGateway};
 use schema::time::{Mono, Now};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(super) const SKIP: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Health {
     misses: u32,
+    /// Its certificate is not the right one.
+    refused: Option<TrunkDown>,
     /// It failed a call.
     skipped_until: Option<Mono>,
 }
@@ -46,7 +48,7 @@ impl Probe {
     }
 
     fn is_silent(&self, gateway: Gateway) -> bool {
-        self.health.get(&gateway).is_some_and(|health| health.misses >= MISSES)
+        self.health.get(&gateway).is_some_and(|health| health.misses >= MISSES || health.refused.is_some())
     }
 
     fn is_skipped(&self, gateway: Gateway, now: Mono) -> bool {
@@ -55,17 +57,17 @@ impl Probe {
 
     /// Its state, given where its name leads.
     fn state(&self, located: Option<Result<Arc<Targets>, TrunkDown>>, now: Mono) -> TrunkState {
+        let refused = self.health.values().find_map(|health| health.refused);
+        let silent = TrunkState::down(refused.unwrap_or(TrunkDown::Silent));
         let targets = match located {
-            None if self.health.keys().any(|gateway| self.is_silent(*gateway)) => {
-                return TrunkState::down(TrunkDown::Silent);
-            }
+            None if self.health.keys().any(|gateway| self.is_silent(*gateway)) => return silent,
             None => return TrunkState::UP,
             Some(Err(why)) => return TrunkState::down(why),
             Some(Ok(targets)) => targets,
         };
         let answering = targets.only(|gateway| !self.is_silent(gateway));
         if answering.is_empty() {
-            return TrunkState::down(TrunkDown::Silent);
+            return silent;
         }
         // The last one is not skipped: it may have refused one call only.
         let fresh = answering.only(|gateway| !self.is_skipped(gateway, now));
@@ -193,7 +195,7 @@ impl Core {
         gateway: Gateway,
         now: Now,
     ) -> Result<(), Malformed> {
-        let way = Way::To(gateway.into());
+        let way = Way::To(self.destination(gateway, host_of(address)));
         let target = target_uri(None, address, gateway)?;
         let via = self.via(way.protocol(), None).ok_or(Malformed)?;
         let us = Uri::sip(None, &self.config.domain, None)?;
@@ -211,7 +213,8 @@ impl Core {
     /// Any answer shows that somebody is there.
     pub(super) fn on_probe_answer(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
         if let Some(probe) = self.probes.0.get_mut(&trunk) {
-            probe.health.entry(gateway).or_default().misses = 0;
+            let health = probe.health.entry(gateway).or_default();
+            (health.misses, health.refused) = (0, None);
             self.tell_trunk(trunk, now);
         }
     }
@@ -220,8 +223,19 @@ impl Core {
         let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
         let health = probe.health.entry(gateway).or_default();
         health.misses = health.misses.saturating_add(1);
-        if health.misses >= MISSES {
+        if health.misses >= MISSES || health.refused.is_some() {
             self.tell_trunk(trunk, now);
+        }
+    }
+
+    /// A probe found another peer than the one meant, or nobody; told with [`Self::on_probe_unanswered`], which follows.
+    pub(super) fn on_probe_unreached(&mut self, trunk: TrunkId, gateway: Gateway, why: Unreached) {
+        if let Some(probe) = self.probes.0.get_mut(&trunk) {
+            probe.health.entry(gateway).or_default().refused = match why {
+                Unreached::NoConnection => None,
+                Unreached::WrongName => Some(TrunkDown::WrongName),
+                Unreached::Untrusted => Some(TrunkDown::Untrusted),
+            };
         }
     }
 
@@ -236,6 +250,14 @@ impl Core {
             self.timers.set(now.mono + SKIP, Timer::Probe(trunk));
             self.tell_trunk(trunk, now);
         }
+    }
+}
+
+/// The name that a trunk's certificate has to be for: its own, not that of the SRV target (RFC 5922 §4).
+const fn host_of(address: &TrunkGateway) -> Option<&HostName> {
+    match address {
+        TrunkGateway::At(_) => None,
+        TrunkGateway::Named(name) => Some(&name.host),
     }
 }
 

@@ -48,6 +48,9 @@ impl Core {
                     self.arm_sweep(now);
                 }
                 leg.pulse = Pulse::in_doubt(!self.config.dialog_probe.is_zero());
+                if let (Way::To(destination), Some(host)) = (&mut leg.way, &leg.server) {
+                    *destination = self.named(*destination, host);
+                }
                 self.resume_timer(&mut leg, now);
                 self.dialogs.insert(leg.dialog.key(), id);
                 self.legs.insert(id, leg);

@@ -1,7 +1,7 @@
 //! One TCP or TLS connection: a task between two bounded queues. It can delay nobody but itself.
 
 use super::TransportLimits;
-use crate::flow::{ConnectionId, Flow};
+use crate::flow::{ConnectionId, Flow, Unreached};
 use crate::message::{Frame, Framer, Message, ParseError};
 use bytes::Bytes;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub(super) enum Arrived {
     Refused(Flow, ParseError),
     /// The place of the next message is not known: the connection ends after the answer.
     Lost(Flow, ParseError),
-    /// It is over; `connected` is false when an outgoing connection never came up.
-    Closed { id: ConnectionId, connected: bool },
+    /// It is over; `unreached` says why a connection never came up.
+    Closed { id: ConnectionId, unreached: Option<Unreached> },
 }
 
 /// What a connection's task is given.
@@ -69,12 +69,12 @@ impl Line {
             }
         }
         let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
-        let _ = self.arrivals.send(Arrived::Closed { id: self.id, connected: true }).await;
+        let _ = self.arrivals.send(Arrived::Closed { id: self.id, unreached: None }).await;
     }
 
     /// Handshake or connect failed, or took too long.
-    pub(super) async fn never_opened(self) {
-        let _ = self.arrivals.send(Arrived::Closed { id: self.id, connected: false }).await;
+    pub(super) async fn never_opened(self, why: Unreached) {
+        let _ = self.arrivals.send(Arrived::Closed { id: self.id, unreached: Some(why) }).await;
     }
 
     async fn take_frames<W: AsyncWrite + Unpin>(

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 struct Connection {
     flow: Flow,
     outbox: mpsc::Sender<Bytes>,
-    incoming: bool,
+    /// Where it goes, when we opened it.
+    to: Option<Destination>,
     /// Handshake or connect not done yet.
     opening: bool,
     /// A digest was right on it: it no longer counts against its address's limit.
@@ -78,7 +79,7 @@ impl Registry {
         if protocol == Protocol::Tls {
             self.handshakes += 1;
         }
-        Ok(self.add(protocol, peer, true))
+        Ok(self.add(protocol, peer, None))
     }
 
     /// Notes a connection that we open.
@@ -86,7 +87,7 @@ impl Registry {
         if self.connections.len() >= self.limits.connections {
             return Err(Full::Total);
         }
-        let added = self.add(to.protocol, to.address, false);
+        let added = self.add(to.protocol, to.address, Some(to));
         self.outgoing.insert(to, added.0);
         Ok(added)
     }
@@ -95,13 +96,13 @@ impl Registry {
         &mut self,
         protocol: Protocol,
         peer: SocketAddr,
-        incoming: bool,
+        to: Option<Destination>,
     ) -> (ConnectionId, Flow, mpsc::Receiver<Bytes>) {
         let id = ConnectionId(self.next);
         self.next += 1;
         let (outbox, receiver) = mpsc::channel(self.limits.outbox);
         let flow = Flow { protocol, peer, connection: Some(id) };
-        self.connections.insert(id, Connection { flow, outbox, incoming, opening: true, trusted: false });
+        self.connections.insert(id, Connection { flow, outbox, to, opening: true, trusted: false });
         (id, flow, receiver)
     }
 
@@ -117,7 +118,7 @@ impl Registry {
     pub(super) fn opened(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id)
             && std::mem::take(&mut connection.opening)
-            && connection.incoming
+            && connection.to.is_none()
             && connection.flow.protocol == Protocol::Tls
         {
             self.handshakes -= 1;
@@ -126,7 +127,7 @@ impl Registry {
 
     pub(super) fn trust(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id)
-            && connection.incoming
+            && connection.to.is_none()
             && !std::mem::replace(&mut connection.trusted, true)
         {
             let ip = connection.flow.ip();
@@ -156,18 +157,19 @@ impl Registry {
     /// Forgets a connection; its task ends as its outbox closes. The destination when it was one of ours.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<(Flow, Option<Destination>)> {
         let connection = self.connections.remove(&id)?;
-        let Connection { flow, incoming, opening, trusted, .. } = connection;
-        if incoming && opening && flow.protocol == Protocol::Tls {
+        let Connection { flow, to, opening, trusted, .. } = connection;
+        if to.is_none() && opening && flow.protocol == Protocol::Tls {
             self.handshakes -= 1;
         }
-        if incoming && !trusted {
+        if to.is_none() && !trusted {
             self.release(flow.ip());
         }
-        let destination = Destination { protocol: flow.protocol, address: flow.peer };
-        if !incoming && self.outgoing.get(&destination) == Some(&id) {
-            self.outgoing.remove(&destination);
+        if let Some(to) = to
+            && self.outgoing.get(&to) == Some(&id)
+        {
+            self.outgoing.remove(&to);
         }
-        Some((flow, (!incoming).then_some(destination)))
+        Some((flow, to))
     }
 }
 
@@ -202,7 +204,7 @@ mod tests {
         boxes.extend(registry.accept(Protocol::Tcp, peer(1, 4)).map(|(id, _, outbox)| (id, outbox)));
         assert_eq!(registry.accept(Protocol::Tcp, peer(1, 5)).map(|_| ()), Err(Full::Address));
         boxes.extend(registry.accept(Protocol::Tcp, peer(2, 1)).map(|(id, _, outbox)| (id, outbox)));
-        let to = Destination { protocol: Protocol::Tcp, address: peer(9, 5060) };
+        let to = Destination::new(Protocol::Tcp, peer(9, 5060));
         boxes.extend(registry.open(to).map(|(id, _, outbox)| (id, outbox)));
         assert_eq!(registry.to(to), Some(boxes[4].0));
         assert_eq!(registry.accept(Protocol::Tcp, peer(3, 1)).map(|_| ()), Err(Full::Total));

@@ -2,11 +2,12 @@
 
 use super::wire::{Arrival, Wire};
 use super::*;
-use crate::flow::{Destination, Protocol};
+use crate::flow::{Destination, PeerName, Protocol, Unreached};
 use crate::message::{Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use schema::entropy::Entropy;
+use schema::target::HostName;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -38,13 +39,21 @@ struct Server {
     tls: SocketAddr,
     counts: Arc<TransportCounts>,
     orders: mpsc::Sender<(Destination, Bytes)>,
-    unreachable: mpsc::Receiver<Destination>,
+    unreachable: mpsc::Receiver<(Destination, Unreached)>,
     certificate: CertificateDer<'static>,
     _task: tokio::task::JoinHandle<()>,
 }
 
+/// Names by their numbers; the certificate is for the first one.
+const NAMES: [&str; 2] = ["sip.example.com", "other.example.com"];
+
+fn name_of(to: Destination) -> Option<HostName> {
+    let text = NAMES.get(usize::try_from(to.name?.0).ok()?)?;
+    HostName::parse(text).ok()
+}
+
 fn settings() -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), NAMES[0].to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let certificate = made.cert.der().clone();
     (certificate.clone(), tls::server_config(vec![certificate], key).expect("they fit"))
@@ -72,7 +81,7 @@ impl Server {
                 tokio::select! {
                     () = wire.arrivals(&mut arrivals) => {}
                     order = ordered.recv() => match order {
-                        Some((to, bytes)) => wire.send_to(to, bytes),
+                        Some((to, bytes)) => wire.send_to(to, name_of(to).as_ref(), bytes),
                         None => return,
                     },
                 }
@@ -84,7 +93,7 @@ impl Server {
                             wire.send(flow, answer);
                         }
                         Arrival::Message(..) | Arrival::Closed(_) => {}
-                        Arrival::Unreachable(destination) => drop(lost.try_send(destination)),
+                        Arrival::Unreachable(destination, why) => drop(lost.try_send((destination, why))),
                     }
                 }
             }
@@ -293,7 +302,7 @@ async fn tls_carries_the_same_messages_both_ways() {
     let before = server.counts.connections.load(Relaxed);
     server
         .orders
-        .send((Destination { protocol: Protocol::Tls, address: server.tls }, request(9, 0)))
+        .send((Destination::new(Protocol::Tls, server.tls), request(9, 0)))
         .await
         .expect("taken");
     let start = Instant::now();
@@ -304,22 +313,55 @@ async fn tls_carries_the_same_messages_both_ways() {
 }
 
 #[tokio::test]
+async fn a_carrier_is_believed_by_the_certificate_of_its_name_only() {
+    let (mut server, other) =
+        (Server::start(TransportLimits::default(), 0), Server::start(TransportLimits::default(), 0));
+    let to = |address, name: Option<u32>| Destination {
+        name: name.map(PeerName),
+        ..Destination::new(Protocol::Tls, address)
+    };
+    let (named, unnamed, wrong) = (to(server.tls, Some(0)), to(server.tls, None), to(server.tls, Some(1)));
+    for good in [named, unnamed, named] {
+        server.orders.send((good, request(1, 0))).await.expect("taken");
+    }
+    let start = Instant::now();
+    // Each connection has two ends here; what goes to the name and to the address shares none.
+    while server.counts.connections.load(Relaxed) < 4 {
+        assert!(start.elapsed() < Duration::from_secs(5), "no connections");
+        sleep(Duration::from_millis(10)).await;
+    }
+    server.orders.send((wrong, request(2, 0))).await.expect("taken");
+    let told = timeout(Duration::from_secs(5), server.unreachable.recv()).await.expect("in time");
+    assert_eq!(told, Some((wrong, Unreached::WrongName)));
+    let stranger = to(other.tls, Some(0));
+    server.orders.send((stranger, request(3, 0))).await.expect("taken");
+    let told = timeout(Duration::from_secs(5), server.unreachable.recv()).await.expect("in time");
+    assert_eq!(told, Some((stranger, Unreached::Untrusted)));
+    // A name that is not known any more fits no certificate.
+    let forgotten = to(server.tls, Some(9));
+    server.orders.send((forgotten, request(4, 0))).await.expect("taken");
+    let told = timeout(Duration::from_secs(5), server.unreachable.recv()).await.expect("in time");
+    assert_eq!(told, Some((forgotten, Unreached::NoConnection)));
+}
+
+#[tokio::test]
 async fn a_destination_that_refuses_is_told() {
     let mut server = Server::start(TransportLimits::default(), 0);
     let closed = std::net::TcpListener::bind(any_port()).expect("a port").local_addr().expect("bound");
     for protocol in [Protocol::Tcp, Protocol::Tls] {
-        let to = Destination { protocol, address: closed };
+        let to = Destination::new(protocol, closed);
         server.orders.send((to, request(1, 0))).await.expect("taken");
         let told = timeout(Duration::from_secs(6), server.unreachable.recv()).await.expect("in time");
-        assert_eq!(told, Some(to));
+        assert_eq!(told, Some((to, Unreached::NoConnection)));
     }
     // A plain peer never finishes the handshake: 5 s at most.
     let limits = TransportLimits { connect: Duration::from_millis(200), ..TransportLimits::default() };
     let mut hasty = Server::start(limits, 0);
     let mute = tokio::net::TcpListener::bind(any_port()).await.expect("a port");
-    let to = Destination { protocol: Protocol::Tls, address: mute.local_addr().expect("bound") };
+    let to = Destination::new(Protocol::Tls, mute.local_addr().expect("bound"));
     hasty.orders.send((to, request(1, 0))).await.expect("taken");
-    assert_eq!(timeout(Duration::from_secs(3), hasty.unreachable.recv()).await.expect("in time"), Some(to));
+    let told = timeout(Duration::from_secs(3), hasty.unreachable.recv()).await.expect("in time");
+    assert_eq!(told, Some((to, Unreached::NoConnection)));
 }
 
 #[test]

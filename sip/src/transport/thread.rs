@@ -231,7 +231,9 @@ impl Worker {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send(flow, bytes) => self.wire.send(flow, bytes),
-                Output::SendTo(destination, bytes) => self.wire.send_to(destination, bytes),
+                Output::SendTo(destination, bytes) => {
+                    self.wire.send_to(destination, self.core.peer_name(destination), bytes);
+                }
                 Output::Trust(flow) => self.wire.trust(flow),
                 Output::Leg(event) => (self.seam.on_leg)(event),
                 Output::Edge(event) => (self.seam.on_edge)(event),
@@ -248,7 +250,7 @@ fn input_of(arrival: Arrival) -> Input {
     match arrival {
         Arrival::Message(flow, message) => Input::Message(flow, message),
         Arrival::Closed(flow) => Input::FlowClosed(flow),
-        Arrival::Unreachable(destination) => Input::Unreachable(destination),
+        Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
     }
 }
 

@@ -1,7 +1,9 @@
 //! TLS settings: 1.2 and 1.3 with rustls' suites (ECDHE and AEAD only), the ring provider named explicitly.
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use crate::flow::Unreached;
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
+use std::io;
 use std::sync::Arc;
 
 /// For the listener: a certificate chain and its key.
@@ -33,4 +35,15 @@ pub fn client_config(roots: Vec<CertificateDer<'static>>) -> Result<Arc<ClientCo
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// What a handshake that failed says about the peer.
+pub(super) fn unreached(error: &io::Error) -> Unreached {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => Unreached::WrongName,
+        Some(Error::InvalidCertificate(_)) => Unreached::Untrusted,
+        _ => Unreached::NoConnection,
+    }
 }

@@ -2,12 +2,14 @@
 
 use super::connection::{Arrived, Line};
 use super::registry::Registry;
-use super::{Bound, TransportCounts, TransportLimits};
-use crate::flow::{ConnectionId, Destination, Flow, Protocol};
+use super::{Bound, TransportCounts, TransportLimits, tls};
+use crate::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
 use crate::message::limits::MAX_DATAGRAM;
 use crate::message::{Message, ParseError, Problem};
 use bytes::Bytes;
+use rustls::pki_types::ServerName;
 use schema::entropy::Entropy;
+use schema::target::HostName;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ pub(super) enum Arrival {
     /// A connection is over; what was queued on it may be lost.
     Closed(Flow),
     /// A connection could not be opened.
-    Unreachable(Destination),
+    Unreachable(Destination, Unreached),
 }
 
 pub(super) struct Wire {
@@ -180,9 +182,9 @@ impl Wire {
                 self.close(flow);
                 into.push(Arrival::Closed(flow));
             }
-            Arrived::Closed { id, connected } => {
+            Arrived::Closed { id, unreached } => {
                 if let Some((flow, outgoing)) = self.registry.remove(id) {
-                    into.push(closed(flow, outgoing.filter(|_| !connected)));
+                    into.push(closed(flow, outgoing.zip(unreached)));
                 }
                 self.count_connections();
             }
@@ -217,7 +219,7 @@ impl Wire {
                 None => line.carry(stream).await,
                 Some(acceptor) => match timeout(line.limits.handshake, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => line.carry(stream).await,
-                    _ => line.never_opened().await,
+                    _ => line.never_opened(Unreached::NoConnection).await,
                 },
             }
         });
@@ -246,26 +248,27 @@ impl Wire {
         }
     }
 
-    /// Sends to a destination, over the connection to it if there is one, else over a new one.
-    pub(super) fn send_to(&mut self, to: Destination, bytes: Bytes) {
+    /// Sends to a destination, over the connection to it if there is one, else over a new one. `name` is the one its number
+    /// stands for.
+    pub(super) fn send_to(&mut self, to: Destination, name: Option<&HostName>, bytes: Bytes) {
         if to.protocol == Protocol::Udp {
             return self.send_datagram(to.address, &bytes);
         }
         let id = match self.registry.to(to) {
             Some(id) => id,
-            None => match self.connect(to) {
+            None => match self.connect(to, name) {
                 Some(id) => id,
-                None => return self.lost.push(Arrival::Unreachable(to)),
+                None => return self.lost.push(Arrival::Unreachable(to, Unreached::NoConnection)),
             },
         };
         if !self.registry.send(id, bytes) {
-            self.lost.push(Arrival::Unreachable(to));
+            self.lost.push(Arrival::Unreachable(to, Unreached::NoConnection));
         }
     }
 
-    fn connect(&mut self, to: Destination) -> Option<ConnectionId> {
+    fn connect(&mut self, to: Destination, name: Option<&HostName>) -> Option<ConnectionId> {
         let tls = match to.protocol {
-            Protocol::Tls => Some(self.connector.clone()?),
+            Protocol::Tls => Some((self.connector.clone()?, certificate_name(to, name)?)),
             _ => None,
         };
         let (id, flow, outbox) = self.registry.open(to).ok()?;
@@ -281,13 +284,14 @@ impl Wire {
             match tls {
                 None => match timeout(line.limits.connect, connect).await {
                     Ok(Ok(stream)) => line.carry(stream).await,
-                    _ => line.never_opened().await,
+                    _ => line.never_opened(Unreached::NoConnection).await,
                 },
-                Some(connector) => {
-                    let shake = async { connector.connect(to.address.ip().into(), connect.await?).await };
+                Some((connector, name)) => {
+                    let shake = async { connector.connect(name, connect.await?).await };
                     match timeout(line.limits.connect, shake).await {
                         Ok(Ok(stream)) => line.carry(stream).await,
-                        _ => line.never_opened().await,
+                        Ok(Err(error)) => line.never_opened(tls::unreached(&error)).await,
+                        Err(_) => line.never_opened(Unreached::NoConnection).await,
                     }
                 }
             }
@@ -311,10 +315,18 @@ impl Wire {
     }
 }
 
-const fn closed(flow: Flow, unreachable: Option<Destination>) -> Arrival {
+const fn closed(flow: Flow, unreachable: Option<(Destination, Unreached)>) -> Arrival {
     match unreachable {
-        Some(destination) => Arrival::Unreachable(destination),
+        Some((destination, why)) => Arrival::Unreachable(destination, why),
         None => Arrival::Closed(flow),
+    }
+}
+
+/// What the certificate of a TLS peer has to be for; `None`: its name is not known any more.
+fn certificate_name(to: Destination, name: Option<&HostName>) -> Option<ServerName<'static>> {
+    match (to.name, name) {
+        (None, _) => Some(to.address.ip().into()),
+        (Some(_), name) => ServerName::try_from(name?.as_str().to_owned()).ok(),
     }
 }
 

@@ -20,7 +20,7 @@ use schema::money::Micros;
 use schema::time::{Clock, Mono, Now};
 use sip::core::{Advertised, Core, CoreConfig, Counts, Input, Output};
 use sip::digest::Algorithm;
-use sip::flow::{ConnectionId, Destination, Flow, Protocol};
+use sip::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
 use sip::guard::GuardLimits;
 use sip::message::{Frame, Framer, Message};
 use std::collections::BTreeMap;
@@ -222,7 +222,8 @@ impl<'a> Life<'a> {
                 self.input(Input::FlowClosed(over(connection, peer)), None).await;
             }
             Arrival::Unreachable { peer } => {
-                self.input(Input::Unreachable(Destination { protocol: Protocol::Tcp, address: peer }), None).await;
+                let to = Destination::new(Protocol::Tcp, peer);
+                self.input(Input::Unreachable(to, Unreached::NoConnection), None).await;
             }
         }
         // The actors may be at any point when the next datagram comes.
@@ -291,7 +292,7 @@ impl<'a> Life<'a> {
                         None => self.sim.world.send(self.now(), peer, bytes),
                     }
                 }
-                Output::SendTo(Destination { protocol, address }, bytes) => {
+                Output::SendTo(Destination { protocol, address, .. }, bytes) => {
                     self.sends(address, protocol.is_reliable(), &bytes, call).await;
                     match protocol {
                         Protocol::Udp => self.sim.world.send(self.now(), address, bytes),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::digest::Challenge;
-use crate::flow::{ConnectionId, Protocol};
+use crate::flow::{ConnectionId, Protocol, Unreached};
 use proptest::prelude::*;
 use schema::id::CallId;
 use schema::leg::{Checkpoint, TakeBack};
@@ -202,7 +202,8 @@ impl Fuzzed {
             Act::Revoked => self.handle(Input::Edge(EdgeCommand::CredentialRevoked { credential: credential().id })),
             Act::Closed(n) => self.handle(Input::FlowClosed(flow(*n))),
             Act::Unreachable => {
-                self.handle(Input::Unreachable(Destination { protocol: Protocol::Udp, address: CARRIER.into() }));
+                let to = Destination::new(Protocol::Udp, CARRIER.into());
+                self.handle(Input::Unreachable(to, Unreached::NoConnection));
             }
             Act::Trunks(any) => {
                 let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));

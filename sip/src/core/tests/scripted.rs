@@ -17,7 +17,7 @@ mod take_back;
 
 use super::*;
 use crate::digest::Challenge;
-use crate::flow::{ConnectionId, Protocol};
+use crate::flow::{ConnectionId, Protocol, Unreached};
 use crate::message::{NameAddr, ResponseBuilder};
 use schema::carrier::TrunkState;
 use schema::edge::Ticket;

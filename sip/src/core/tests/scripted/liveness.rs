@@ -180,12 +180,12 @@ fn a_carrier_that_cannot_be_reached_has_as_much_time_as_a_silent_one() {
     let mut desk = Desk::with(config(), 77);
     desk.leg(LegCommand::Resume { leg: b, checkpoint });
     desk.leg(LegCommand::Probe { leg: b });
-    let destination = Destination { protocol: Protocol::Tcp, address: CARRIER.into() };
-    desk.handle(Input::Unreachable(destination));
+    let destination = Destination::new(Protocol::Tcp, CARRIER.into());
+    desk.handle(Input::Unreachable(destination, Unreached::NoConnection));
     desk.wait(Duration::from_secs(31));
     assert!(desk.take_legs().is_empty());
     desk.wait(Duration::from_secs(1));
-    desk.handle(Input::Unreachable(destination));
+    desk.handle(Input::Unreachable(destination, Unreached::NoConnection));
     assert!(is_lost(&desk.take_legs(), b));
 }
 

@@ -159,7 +159,7 @@ fn a_target_that_fails_a_call_is_skipped_for_30_seconds_while_there_are_others()
     desk.wait(Duration::from_secs(8));
     desk.leg(LegCommand::HangUp { leg, cause: HangupCause::NotWanted });
     assert_eq!(desk.state(), (None, vec![2]));
-    desk.handle(Input::Unreachable(target(2).into()));
+    desk.handle(Input::Unreachable(target(2).into(), Unreached::NoConnection));
     desk.trunks(Vec::new());
     desk.assert_empty();
 }
@@ -207,4 +207,62 @@ fn the_ack_waits_for_the_name_in_a_contact_and_goes_where_it_leads() {
     answered(&mut desk, 5);
     desk.leg(LegCommand::HangUp { leg: LegId::b(some_call().call, 5), cause: HangupCause::OtherLeg });
     assert_eq!(desk.kinds(), ["ACK", "BYE"]);
+}
+
+#[test]
+fn a_tls_carrier_with_a_wrong_certificate_is_down_with_that_reason() {
+    let mut desk = Desk::new();
+    let gateway = Gateway { transport: GatewayTransport::Tls, address: target(1).address };
+    let named = |text: &str, id: u64| TrunkAddress {
+        trunk: schema::id::TrunkId::generate(&mut Entropy::from_number(id), Timestamp(0)),
+        gateway: text.parse().expect("a name"),
+    };
+    desk.trunks(vec![named("tls:a.example.com", 1), named("tls:b.example.com", 2)]);
+    let found = || Located { targets: Targets::new(vec![Server { rank: 0, weight: 0, gateways: vec![gateway] }]), ttl_s: 300 };
+    let mut probed = Vec::new();
+    for name_text in ["tls:a.example.com", "tls:b.example.com"] {
+        let located = EdgeCommand::Located { name: name(name_text), found: Ok(found()) };
+        desk.core.handle(Input::Edge(located), desk.now);
+        while let Some(output) = desk.core.poll_output() {
+            if let Output::SendTo(to, _) = output {
+                probed.push(to);
+            }
+        }
+    }
+    // One address under two names: each has to show its own certificate, not the one of the other or of the address.
+    let names: Vec<_> = probed.iter().map(|to| desk.core.peer_name(*to).map(ToString::to_string)).collect();
+    assert_eq!(names, [Some("a.example.com".to_owned()), Some("b.example.com".to_owned())]);
+    for (why, down) in [(Unreached::WrongName, TrunkDown::WrongName), (Unreached::Untrusted, TrunkDown::Untrusted)] {
+        desk.handle(Input::Unreachable(probed[0], why));
+        assert_eq!(desk.states.last().map(|state| state.down), Some(Some(down)), "at the first probe");
+        desk.states.clear();
+        desk.core.handle(Input::Timeout, desk.now);
+        desk.now = desk.now.after(Duration::from_secs(30));
+        desk.core.handle(Input::Timeout, desk.now);
+        while desk.core.poll_output().is_some() {}
+    }
+}
+
+#[test]
+fn a_tls_carriers_name_goes_through_a_restart() {
+    let mut before = Desk::new();
+    let gateway = Gateway { transport: GatewayTransport::Tls, address: target(1).address };
+    let leg = some_call();
+    let invite = Invite { gateway, name: Some(name("tls:sip.example.com")), ..outgoing(leg) };
+    before.leg(LegCommand::Invite(Box::new(invite)));
+    let invite = before.last_sent();
+    before.answers(1, &invite, 200, "<sip:c@192.0.2.9>");
+    let Some(LegEvent::Answered { checkpoint, .. }) = before.take_legs().pop() else { panic!("not answered") };
+    let mut desk = Desk::with(config(), 5);
+    desk.leg(LegCommand::Resume { leg, checkpoint });
+    desk.core.handle(Input::Leg(LegCommand::Probe { leg }), desk.now);
+    let mut went = None;
+    while let Some(output) = desk.core.poll_output() {
+        if let Output::SendTo(to, _) = output {
+            went = Some(to);
+        }
+    }
+    let to = went.expect("probed");
+    assert_eq!(to.address, SocketAddr::from(([192, 0, 2, 9], 5061)));
+    assert_eq!(desk.core.peer_name(to).map(ToString::to_string).as_deref(), Some("sip.example.com"));
 }
