@@ -95,6 +95,8 @@ pub struct Sip {
     /// TLS listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<SipTls>,
+    /// Listeners on IPv6 beside those.
+    pub v6: SipV6,
     /// Host or address written into Via and Contact; default: the listener's address, else `domain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
@@ -112,6 +114,24 @@ pub struct Sip {
     pub carrier_ca: Option<PathBuf>,
     /// DNS servers for the names of carriers, each address and port; default: those of the system (`/etc/resolv.conf`).
     pub dns: Vec<SocketAddr>,
+}
+
+/// `sip.v6.…`: IPv6 addresses; `[::]` takes IPv6 alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SipV6 {
+    /// UDP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp: Option<SocketAddr>,
+    /// TCP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<SocketAddr>,
+    /// TLS listener, with the certificate of `sip.tls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<SocketAddr>,
+    /// Host or address written into Via and Contact towards IPv6 peers; default: the listener's address, else `sip.domain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<String>,
 }
 
 /// `sip.tls.…`
@@ -189,6 +209,7 @@ impl Default for Config {
                 udp: None,
                 tcp: None,
                 tls: None,
+                v6: SipV6::default(),
                 advertised: None,
                 digest: vec![String::from("SHA-256"), String::from("MD5")],
                 allow_plain_customers: false,
@@ -292,6 +313,9 @@ impl Config {
         all.extend(self.sip.udp.map(|a| ("sip.udp", a)));
         all.extend(self.sip.tcp.map(|a| ("sip.tcp", a)));
         all.extend(self.sip.tls.as_ref().map(|t| ("sip.tls.listen", t.listen)));
+        let SipV6 { udp, tcp, tls, .. } = &self.sip.v6;
+        let v6 = [("sip.v6.udp", udp), ("sip.v6.tcp", tcp), ("sip.v6.tls", tls)];
+        all.extend(v6.into_iter().filter_map(|(key, address)| Some((key, (*address)?))));
         all
     }
 
@@ -299,6 +323,13 @@ impl Config {
         for (key, address) in self.listeners() {
             if self.development && !address.ip().is_loopback() {
                 return wrong(key, address, "development mode binds loopback addresses only, e.g. 127.0.0.1:5060");
+            }
+        }
+        let firsts = [self.sip.udp, self.sip.tcp, self.sip.tls.as_ref().map(|tls| tls.listen)];
+        let v6 = [("sip.v6.udp", self.sip.v6.udp), ("sip.v6.tcp", self.sip.v6.tcp), ("sip.v6.tls", self.sip.v6.tls)];
+        for ((key, address), first) in v6.into_iter().zip(firsts).filter_map(|((k, a), first)| Some(((k, a?), first))) {
+            if !address.is_ipv6() || !first.is_some_and(|first| first.is_ipv4()) {
+                return wrong(key, address, "must be an IPv6 address beside an IPv4 listener of the same transport");
             }
         }
         if !self.metrics.listen.ip().is_loopback() {
@@ -453,6 +484,10 @@ mod tests {
             (
                 "[limits]\nrequests_per_ip = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
                 "limits.requests_per_ip = 0: must be 1 to 100000",
+            ),
+            (
+                "[sip]\nudp = \"127.0.0.1:5060\"\nv6 = { tcp = \"[::1]:5060\" }",
+                "sip.v6.tcp = [::1]:5060: must be an IPv6 address beside",
             ),
             (
                 "[sip]\nudp = \"127.0.0.1:5060\"\nallow_plain_customers = true\ndns = [\"ns.example.com\"]\n[http]\nallow_plain = true",

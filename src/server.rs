@@ -1,7 +1,7 @@
 //! A running server: all parts, wired.
 
 use crate::certificate::Certificate;
-use crate::config::Config;
+use crate::config::{Config, SipV6};
 use crate::development::{self, Screen, Secrets};
 use crate::names::Names;
 use crate::provision::{self, Provisioning};
@@ -12,10 +12,10 @@ use graphql::{Api, WebConfig};
 use schema::edge::EdgeEvent;
 use schema::entropy::Entropy;
 use schema::time::Clock;
-use sip::core::{Advertised, Core, CoreConfig};
+use sip::core::{Advertised, AdvertisedV6, Core, CoreConfig};
 use sip::demo::carrier::{BEHAVIOURS, Carrier};
 use sip::guard::GuardLimits;
-use sip::transport::{Bound, Seam, SipThread, TransportConfig, TransportLimits};
+use sip::transport::{Bound, ListenersV6, Seam, SipThread, TransportConfig, TransportLimits};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub struct Addresses {
     pub sip_udp: Option<SocketAddr>,
     pub sip_tcp: Option<SocketAddr>,
     pub sip_tls: Option<SocketAddr>,
+    pub sip_v6: ListenersV6,
     pub test_carrier: Option<SocketAddr>,
 }
 
@@ -106,6 +107,7 @@ impl Server {
             sip_udp: bound.udp_address(),
             sip_tcp: bound.tcp_address(),
             sip_tls: bound.tls_address(),
+            sip_v6: bound.v6_addresses(),
             test_carrier: carrier.as_ref().and_then(|socket| socket.local_addr().ok()),
         };
         let mut parts = Parts::open(config, certificates).await?;
@@ -113,7 +115,8 @@ impl Server {
         let journal = Journal::start(&parts.store, JournalOptions::default());
         let (legs, legs_in) = mpsc::channel(COMMANDS);
         let (edge, edge_in) = mpsc::channel(COMMANDS);
-        let listeners = [addresses.sip_udp, addresses.sip_tcp, addresses.sip_tls].into_iter().flatten();
+        let ListenersV6 { udp, tcp, tls } = addresses.sip_v6;
+        let listeners = [addresses.sip_udp, addresses.sip_tcp, addresses.sip_tls, udp, tcp, tls].into_iter().flatten();
         let names = Names::new(&config.sip.dns, listeners, edge.clone());
         let actors = parts.actors(journal, legs, edge).await?;
         let sip = parts.sip(bound, &addresses, &actors, names, legs_in, edge_in)?;
@@ -341,13 +344,18 @@ fn transports(config: &Config, certificates: &mut Vec<Arc<Certificate>>) -> anyh
         None => Vec::new(),
     };
     let tls_client = sip::transport::tls::client_config(roots).context("TLS")?;
-    Ok(TransportConfig { udp: config.sip.udp, tcp: config.sip.tcp, tls, tls_client: Some(tls_client) })
+    let SipV6 { udp, tcp, tls: tls_v6, .. } = config.sip.v6;
+    let v6 = ListenersV6 { udp, tcp, tls: tls_v6 };
+    Ok(TransportConfig { udp: config.sip.udp, tcp: config.sip.tcp, tls, v6, tls_client: Some(tls_client) })
 }
 
 fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
-    let advertised = |address: Option<SocketAddr>| {
-        address.map(|address| Advertised { host: advertised_host(config, address.ip()).into(), port: address.port() })
+    let named = |name: &Option<String>, address: Option<SocketAddr>| {
+        let host = |ip| advertised_host(name.as_deref(), &config.sip.domain, ip).into();
+        address.map(|address| Advertised { host: host(address.ip()), port: address.port() })
     };
+    let advertised = |address| named(&config.sip.advertised, address);
+    let advertised_v6 = |address| named(&config.sip.v6.advertised, address);
     let first = [addresses.sip_udp, addresses.sip_tcp, addresses.sip_tls].into_iter().flatten().next();
     let listened = first.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
     CoreConfig {
@@ -357,6 +365,11 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
         udp: advertised(addresses.sip_udp),
         tcp: advertised(addresses.sip_tcp),
         tls: advertised(addresses.sip_tls),
+        v6: AdvertisedV6 {
+            udp: advertised_v6(addresses.sip_v6.udp),
+            tcp: advertised_v6(addresses.sip_v6.tcp),
+            tls: advertised_v6(addresses.sip_v6.tls),
+        },
         sdp_address: config.sip.advertised.as_ref().and_then(|host| host.parse().ok()).unwrap_or(listened),
         plain_customers: config.sip.allow_plain_customers,
         dialog_probe: Duration::from_secs(u64::from(config.sip.dialog_probe_s)),
@@ -369,10 +382,10 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
 }
 
 /// What we call ourselves in Via and Contact.
-fn advertised_host(config: &Config, listened: IpAddr) -> String {
-    match (&config.sip.advertised, listened) {
-        (Some(host), _) => host.clone(),
-        (None, ip) if ip.is_unspecified() => config.sip.domain.clone(),
+fn advertised_host(name: Option<&str>, domain: &str, listened: IpAddr) -> String {
+    match (name, listened) {
+        (Some(host), _) => host.to_owned(),
+        (None, ip) if ip.is_unspecified() => domain.to_owned(),
         (None, IpAddr::V4(ip)) => ip.to_string(),
         (None, IpAddr::V6(ip)) => format!("[{ip}]"),
     }

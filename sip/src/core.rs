@@ -29,7 +29,7 @@ mod session_timer;
 mod shedding;
 mod timers;
 
-pub use config::{Advertised, CoreConfig};
+pub use config::{Advertised, AdvertisedV6, CoreConfig};
 
 use crate::dialog::DialogKey;
 use crate::digest::Challenger;

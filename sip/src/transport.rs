@@ -12,10 +12,15 @@ mod wire;
 pub use thread::{Seam, SipThread};
 
 use crate::guard::Network;
+use socket2::{Domain, Socket, Type};
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 1_024;
 
 /// Limits of the transports (`security.md` §4.1).
 #[derive(Debug, Clone)]
@@ -68,8 +73,21 @@ pub struct TransportConfig {
     pub tcp: Option<SocketAddr>,
     /// TLS with its certificate (see [`tls::server_config`]).
     pub tls: Option<(SocketAddr, Arc<rustls::ServerConfig>)>,
+    /// The same on IPv6, beside the others; TLS with the same certificate.
+    pub v6: ListenersV6,
     /// For TLS connections that we open (see [`tls::client_config`]).
     pub tls_client: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Listeners on IPv6 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ListenersV6 {
+    /// UDP.
+    pub udp: Option<SocketAddr>,
+    /// TCP.
+    pub tcp: Option<SocketAddr>,
+    /// TLS.
+    pub tls: Option<SocketAddr>,
 }
 
 /// A listener that could not be opened.
@@ -86,9 +104,10 @@ pub struct BindError {
 
 /// Open listeners, before the SIP thread takes them: so that a taken port is an error at start.
 pub struct Bound {
-    pub(super) udp: Option<UdpSocket>,
-    pub(super) tcp: Option<TcpListener>,
-    pub(super) tls: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    pub(super) udp: Sockets<UdpSocket>,
+    pub(super) tcp: Sockets<TcpListener>,
+    pub(super) tls: Sockets<TcpListener>,
+    pub(super) tls_server: Option<Arc<rustls::ServerConfig>>,
     pub(super) tls_client: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -98,44 +117,91 @@ impl Bound {
     /// # Errors
     /// Which listener could not be opened.
     pub fn open(config: TransportConfig) -> Result<Self, BindError> {
-        let fail = |protocol, address| move |source| BindError { protocol, address, source };
-        let listen = |address| {
-            let listener = TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        let udp = config.udp.map(|address| {
-            let open = || {
-                let socket = UdpSocket::bind(address)?;
-                socket.set_nonblocking(true)?;
-                Ok(socket)
-            };
-            open().map_err(fail("udp", address))
-        });
-        let tcp = config.tcp.map(|address| listen(address).map_err(fail("tcp", address)));
-        let tls = config.tls.map(|(address, settings)| {
-            listen(address).map(|listener| (listener, settings)).map_err(fail("tls", address))
-        });
-        Ok(Self { udp: udp.transpose()?, tcp: tcp.transpose()?, tls: tls.transpose()?, tls_client: config.tls_client })
+        let TransportConfig { udp, tcp, tls, v6, tls_client } = config;
+        let (tls, tls_server) = tls.map_or((None, None), |(address, settings)| (Some(address), Some(settings)));
+        Ok(Self {
+            udp: Sockets { first: open("udp", udp, datagrams)?, v6: open("udp", v6.udp, datagrams)? },
+            tcp: Sockets { first: open("tcp", tcp, listener)?, v6: open("tcp", v6.tcp, listener)? },
+            tls: Sockets { first: open("tls", tls, listener)?, v6: open("tls", v6.tls, listener)? },
+            tls_server,
+            tls_client,
+        })
     }
 
     /// Address of the UDP socket, with the port it was given.
     #[must_use]
     pub fn udp_address(&self) -> Option<SocketAddr> {
-        self.udp.as_ref()?.local_addr().ok()
+        self.udp.first.as_ref()?.local_addr().ok()
     }
 
     /// Address of the TCP listener.
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref()?.local_addr().ok()
+        self.tcp.first.as_ref()?.local_addr().ok()
     }
 
     /// Address of the TLS listener.
     #[must_use]
     pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls.as_ref()?.0.local_addr().ok()
+        self.tls.first.as_ref()?.local_addr().ok()
     }
+
+    /// Addresses of the listeners on IPv6 beside those.
+    #[must_use]
+    pub fn v6_addresses(&self) -> ListenersV6 {
+        ListenersV6 {
+            udp: self.udp.v6.as_ref().and_then(|socket| socket.local_addr().ok()),
+            tcp: self.tcp.v6.as_ref().and_then(|socket| socket.local_addr().ok()),
+            tls: self.tls.v6.as_ref().and_then(|socket| socket.local_addr().ok()),
+        }
+    }
+}
+
+/// The sockets of one transport: the first one, and one on IPv6 beside it.
+pub(super) struct Sockets<T> {
+    pub(super) first: Option<T>,
+    pub(super) v6: Option<T>,
+}
+
+impl<T> Sockets<T> {
+    /// In the runtime it is called in.
+    pub(super) fn registered<U>(self, register: impl Fn(T) -> io::Result<U>) -> io::Result<Sockets<U>> {
+        Ok(Sockets { first: self.first.map(&register).transpose()?, v6: self.v6.map(&register).transpose()? })
+    }
+}
+
+fn open<T>(
+    protocol: &'static str,
+    address: Option<SocketAddr>,
+    bind: fn(SocketAddr) -> io::Result<T>,
+) -> Result<Option<T>, BindError> {
+    let fail = |address| move |source| BindError { protocol, address, source };
+    address.map(|address| bind(address).map_err(fail(address))).transpose()
+}
+
+/// IPv6 sockets take IPv6 alone, also `[::]`: an IPv4 peer is known by one address only, whichever socket it comes to.
+fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM)?;
+    // As std has it: a restart need not wait for connections of the process before.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// What the transports counted since their start; gauges where said.

@@ -119,6 +119,7 @@ fn core() -> Core {
         udp: ours(5060),
         tcp: ours(5060),
         tls: ours(5061),
+        v6: Default::default(),
         sdp_address: source().ip(),
         plain_customers: true,
         dialog_probe: std::time::Duration::from_secs(30),

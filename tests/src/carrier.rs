@@ -3,7 +3,7 @@
 use crate::wire::{Recorded, Side, Wire};
 use schema::entropy::Entropy;
 use sip::demo::carrier::{Carrier, CarrierCommand, CarrierEvent};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -30,7 +30,15 @@ impl TestCarrier {
     /// # Panics
     /// When there is no socket for it.
     pub async fn recorded(wire: &Wire) -> Self {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a socket");
+        Self::at(Ipv4Addr::LOCALHOST.into(), wire).await
+    }
+
+    /// Starts one at this address of the machine.
+    ///
+    /// # Panics
+    /// When there is no socket for it.
+    pub async fn at(ip: IpAddr, wire: &Wire) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).await.expect("a socket");
         let address = socket.local_addr().expect("an address");
         let carrier = Carrier::new(Entropy::from_number(address.port().into()), address, 10_000);
         let mut carrier = Recorded::new(carrier, Side::Callee, wire.clone());

@@ -93,12 +93,13 @@ impl TestServer {
     /// When it does not end or start.
     pub async fn restarted(self) -> Self {
         let Self { server, mut config, folder, gateway, gateway_name } = self;
-        let Addresses { http, sip_udp, sip_tcp, sip_tls, test_carrier, .. } = server.addresses;
+        let Addresses { http, sip_udp, sip_tcp, sip_tls, sip_v6, test_carrier, .. } = server.addresses;
         server.stop().await.expect("the server ends");
         config.http.listen = http;
         config.sip.udp = sip_udp;
         config.sip.tcp = sip_tcp;
         config.sip.tls = sip_tls.map(|listen| SipTls { listen, cert: None, key: None });
+        (config.sip.v6.udp, config.sip.v6.tcp, config.sip.v6.tls) = (sip_v6.udp, sip_v6.tcp, sip_v6.tls);
         config.test_carrier = test_carrier;
         let server = Server::start(&config).await.expect("the server starts again");
         Self { server, config, folder, gateway, gateway_name }

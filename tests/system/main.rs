@@ -6,6 +6,7 @@ mod dashboard;
 mod drain;
 mod faults;
 mod graphql;
+mod ipv6;
 mod kills;
 mod logs;
 mod money;

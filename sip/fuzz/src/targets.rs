@@ -207,6 +207,7 @@ fn config() -> CoreConfig {
         udp: ours(5060),
         tcp: ours(5060),
         tls: ours(5061),
+        v6: Default::default(),
         sdp_address: IpAddr::from([127, 0, 0, 1]),
         plain_customers: true,
         dialog_probe: std::time::Duration::from_secs(30),

@@ -15,6 +15,17 @@ pub struct Advertised {
     pub port: u16,
 }
 
+/// How we name ourselves to peers at IPv6 addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AdvertisedV6 {
+    /// Over UDP.
+    pub udp: Option<Advertised>,
+    /// Over TCP.
+    pub tcp: Option<Advertised>,
+    /// Over TLS.
+    pub tls: Option<Advertised>,
+}
+
 /// What the SIP edge is told at its start.
 #[derive(Debug, Clone)]
 pub struct CoreConfig {
@@ -30,6 +41,8 @@ pub struct CoreConfig {
     pub tcp: Option<Advertised>,
     /// Over TLS.
     pub tls: Option<Advertised>,
+    /// The same for IPv6, where it has listeners of its own.
+    pub v6: AdvertisedV6,
     /// Written as origin of session descriptions.
     pub sdp_address: IpAddr,
     /// Whether customers may use UDP and TCP; else those serve trunks only.
@@ -51,7 +64,17 @@ pub struct CoreConfig {
 
 impl CoreConfig {
     /// How we name ourselves over this transport; for one without a listener, as over another.
-    pub(super) fn advertised(&self, protocol: Protocol) -> Option<&Advertised> {
+    pub(super) fn advertised(&self, protocol: Protocol, is_ipv6: bool) -> Option<&Advertised> {
+        let AdvertisedV6 { udp, tcp, tls } = &self.v6;
+        let own = match protocol {
+            Protocol::Udp => udp,
+            Protocol::Tcp => tcp,
+            Protocol::Tls => tls,
+        };
+        let v6 = own.as_ref().or(tcp.as_ref()).or(tls.as_ref()).or(udp.as_ref());
+        if let Some(v6) = v6.filter(|_| is_ipv6) {
+            return Some(v6);
+        }
         let own = match protocol {
             Protocol::Udp => &self.udp,
             Protocol::Tcp => &self.tcp,
@@ -62,7 +85,8 @@ impl CoreConfig {
 
     /// Every host that is ours.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
-        let listeners = [&self.udp, &self.tcp, &self.tls].into_iter().flatten().map(|a| &*a.host);
+        let AdvertisedV6 { udp, tcp, tls } = &self.v6;
+        let listeners = [&self.udp, &self.tcp, &self.tls, udp, tcp, tls].into_iter().flatten().map(|a| &*a.host);
         std::iter::once(&*self.domain).chain(self.other_hosts.iter().map(|h| &**h)).chain(listeners)
     }
 

@@ -79,7 +79,7 @@ impl Core {
     }
 
     fn send_bye(&mut self, id: LegId, mut leg: Leg, cause: Option<HangupCause>, now: Now) {
-        let Some(via) = self.via(leg.way.protocol(), None) else { return };
+        let Some(via) = self.via(leg.way, None) else { return };
         let mut bye = leg.dialog.request(Method::Bye, &via);
         if let Some(cause) = cause {
             bye = bye.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), cause.as_str()));

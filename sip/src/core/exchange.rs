@@ -59,6 +59,15 @@ impl Way {
             Self::Gone(protocol) => protocol,
         }
     }
+
+    /// Whether it leads to an IPv6 address.
+    pub(super) const fn is_ipv6(self) -> bool {
+        match self {
+            Self::Flow(flow) => flow.peer.is_ipv6(),
+            Self::To(destination) => destination.address.is_ipv6(),
+            Self::Gone(_) => false,
+        }
+    }
 }
 
 /// On whose behalf a request was sent.
@@ -132,9 +141,10 @@ impl Core {
         }
     }
 
-    /// Our Via for a request over this transport.
-    pub(super) fn via(&mut self, protocol: Protocol, branch: Option<&str>) -> Option<Via> {
-        let advertised = self.config.advertised(protocol)?;
+    /// Our Via for a request that goes this way.
+    pub(super) fn via(&mut self, way: Way, branch: Option<&str>) -> Option<Via> {
+        let protocol = way.protocol();
+        let advertised = self.config.advertised(protocol, way.is_ipv6())?;
         let fresh;
         let branch = match branch {
             Some(branch) => branch,

@@ -123,7 +123,7 @@ impl Core {
         let dialog = Dialog::of_invite(invite, &tag).map_err(|_| 400_u16)?;
         // A random user, so that legs cannot be linked.
         let user = self.entropy.hex::<8>();
-        let contact = self.contact(flow.protocol, &user).ok_or(500_u16)?;
+        let contact = self.contact(Way::Flow(flow), &user).ok_or(500_u16)?;
         let reply = reply_flow(flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
         Ok(Leg {
@@ -157,9 +157,10 @@ impl Core {
         u32::try_from(1 + self.entropy.below((1 << 31) - 1)).unwrap_or(1)
     }
 
-    /// Our Contact on a leg over this transport.
-    pub(super) fn contact(&self, protocol: Protocol, user: &str) -> Option<NameAddr> {
-        let advertised = self.config.advertised(protocol)?;
+    /// Our Contact on a leg that goes this way.
+    pub(super) fn contact(&self, way: Way, user: &str) -> Option<NameAddr> {
+        let protocol = way.protocol();
+        let advertised = self.config.advertised(protocol, way.is_ipv6())?;
         let uri = Uri::sip(Some(user), &advertised.host, Some(advertised.port)).ok()?;
         let transport = match protocol {
             Protocol::Udp => return Some(NameAddr::new(uri)),

@@ -48,7 +48,7 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return;
         }
-        let (Some(via), Some(leg)) = (self.via(way.protocol(), None), self.legs.get_mut(&id)) else { return };
+        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
         let info = leg.dialog.request(Method::Info, &via).contact(&leg.contact);
         let info = info.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(RELAY, Bytes::from(written(key)));
         let _ = self.request(way, via.branch().unwrap_or_default(), Method::Info, info, Owner::Nobody, now);

@@ -78,7 +78,7 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return self.wait_for_phone(id, now);
         }
-        let (Some(via), Some(leg)) = (self.via(way.protocol(), None), self.legs.get_mut(&id)) else { return };
+        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
         leg.way = way;
         leg.pulse.asking = true;
         let options = leg.dialog.request(Method::Options, &via);

@@ -304,7 +304,7 @@ impl Core {
         }
         let description = Description::parse(offer.expose().as_bytes()).map_err(|_| 488_u16)?;
         let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, |_, _| Placement::AsGiven));
-        let via = self.via(way.protocol(), None).ok_or(500_u16)?;
+        let via = self.via(way, None).ok_or(500_u16)?;
         let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
         if is_up {
             leg.way = way;

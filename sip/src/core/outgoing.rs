@@ -48,7 +48,7 @@ impl Core {
         let host = invite.name.as_ref().map(|name| &name.host);
         let way = Way::To(self.destination(invite.gateway, host));
         let mut entropy = entropy_of(&invite.ids);
-        let contact = self.contact(way.protocol(), &entropy.hex::<8>()).ok_or(Malformed)?;
+        let contact = self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?;
         let (local, remote, target) = self.addresses(invite)?;
         let dialog = Dialog {
             call_id: invite.ids.call_id.clone(),
@@ -59,7 +59,7 @@ impl Core {
             target: target.clone(),
             routes: Vec::new(),
         };
-        let via = self.via(way.protocol(), Some(&invite.ids.branch)).ok_or(Malformed)?;
+        let via = self.via(way, Some(&invite.ids.branch)).ok_or(Malformed)?;
         let origin = Origin::fresh(&mut entropy);
         let mut request = RequestBuilder::new(Method::Invite, target)
             .via(&via)
@@ -371,7 +371,7 @@ impl Core {
     /// Acknowledges the 200 to our INVITE of this CSeq; with the answer when the 200 holds an offer.
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
         let way = self.legs.get(&id)?.way;
-        let via = self.via(way.protocol(), None)?;
+        let via = self.via(way, None)?;
         let ack = with_body(self.legs.get(&id)?.dialog.ack(cseq, &via), answer).build().ok()?;
         self.send(way, ack.clone());
         Some(ack)
@@ -382,7 +382,7 @@ impl Core {
         let way = next_way(&dialog, way);
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
-        let (Some(ack_via), Some(bye_via)) = (self.via(way.protocol(), None), self.via(way.protocol(), Some(&branch)))
+        let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch)))
         else {
             return;
         };
@@ -404,7 +404,7 @@ impl Core {
     /// configured trunk is believed to have sent one: whoever else did would make us send to others.
     pub(super) fn on_orphan(&mut self, flow: Flow, response: &Message, now: Now) {
         let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
-        let is_ours = self.config.advertised(flow.protocol).is_some_and(|own| *own.host == *response.sent_by().0);
+        let is_ours = self.config.advertised(flow.protocol, flow.ip().is_ipv6()).is_some_and(|own| *own.host == *response.sent_by().0);
         if !is_answer || !is_ours || !self.is_trunk(flow) {
             return;
         }

@@ -197,7 +197,7 @@ impl Core {
     ) -> Result<(), Malformed> {
         let way = Way::To(self.destination(gateway, host_of(address)));
         let target = target_uri(None, address, gateway)?;
-        let via = self.via(way.protocol(), None).ok_or(Malformed)?;
+        let via = self.via(way, None).ok_or(Malformed)?;
         let us = Uri::sip(None, &self.config.domain, None)?;
         let options = RequestBuilder::new(Method::Options, target.clone())
             .via(&via)

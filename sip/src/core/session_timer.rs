@@ -184,7 +184,7 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return;
         }
-        let (Some(via), Some(leg)) = (self.via(way.protocol(), None), self.legs.get_mut(&id)) else { return };
+        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
         leg.way = way;
         let update = leg.dialog.request(Method::Update, &via).contact(&leg.contact);
         let update = SessionTimer::in_request(leg.timer.as_ref(), update);

@@ -85,6 +85,7 @@ fn config() -> CoreConfig {
         udp: Some(Advertised { host: "127.0.0.1".into(), port: 5060 }),
         tcp: None,
         tls: None,
+        v6: Default::default(),
         sdp_address: std::net::IpAddr::from([127, 0, 0, 1]),
         plain_customers: true,
         dialog_probe: Duration::from_secs(30),

@@ -2,6 +2,7 @@
 
 use super::TransportLimits;
 use crate::flow::{ConnectionId, Destination, Flow, Protocol};
+use crate::guard::Source;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -32,7 +33,7 @@ pub(super) struct Registry {
     limits: TransportLimits,
     connections: BTreeMap<ConnectionId, Connection>,
     outgoing: BTreeMap<Destination, ConnectionId>,
-    untrusted: BTreeMap<IpAddr, usize>,
+    untrusted: BTreeMap<Source, usize>,
     handshakes: usize,
     next: u64,
 }
@@ -71,11 +72,12 @@ impl Registry {
         if self.connections.len() >= self.limits.connections {
             return Err(Full::Total);
         }
-        let count = self.untrusted.get(&peer.ip()).copied().unwrap_or(0);
+        let source = Source::of(peer.ip());
+        let count = self.untrusted.get(&source).copied().unwrap_or(0);
         if count >= self.limits.per_address && !self.is_exempt(peer.ip()) {
             return Err(Full::Address);
         }
-        self.untrusted.insert(peer.ip(), count + 1);
+        self.untrusted.insert(source, count + 1);
         if protocol == Protocol::Tls {
             self.handshakes += 1;
         }
@@ -136,10 +138,11 @@ impl Registry {
     }
 
     fn release(&mut self, ip: IpAddr) {
-        if let Some(count) = self.untrusted.get_mut(&ip) {
+        let source = Source::of(ip);
+        if let Some(count) = self.untrusted.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
-                self.untrusted.remove(&ip);
+                self.untrusted.remove(&source);
             }
         }
     }
@@ -212,6 +215,18 @@ mod tests {
             assert!(registry.remove(*id).is_some() && registry.remove(*id).is_none());
         }
         assert_eq!((registry.len(), registry.untrusted.len(), registry.handshakes, registry.to(to)), (0, 0, 0, None));
+    }
+
+    #[test]
+    fn the_limit_per_address_counts_an_ipv6_64_as_one() {
+        let mut registry = Registry::new(limits());
+        let at = |text: &str| SocketAddr::new(text.parse().expect("an address"), 5060);
+        let mut kept = Vec::new();
+        for text in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"] {
+            kept.push(registry.accept(Protocol::Tcp, at(text)).expect("room"));
+        }
+        assert_eq!(registry.accept(Protocol::Tcp, at("2001:db8:0:1::3")).map(|_| ()), Err(Full::Address));
+        assert!(registry.accept(Protocol::Tcp, at("2001:db8:0:2::1")).is_ok());
     }
 
     #[test]

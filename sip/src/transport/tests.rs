@@ -67,6 +67,7 @@ impl Server {
             udp: Some(any_port()),
             tcp: Some(any_port()),
             tls: Some((any_port(), server)),
+            v6: ListenersV6::default(),
             tls_client: Some(tls::client_config(vec![certificate.clone()]).expect("a root")),
         };
         let bound = Bound::open(config).expect("free ports");

@@ -2,7 +2,7 @@
 
 use super::connection::{Arrived, Line};
 use super::registry::Registry;
-use super::{Bound, TransportCounts, TransportLimits, tls};
+use super::{Bound, Sockets, TransportCounts, TransportLimits, tls};
 use crate::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
 use crate::message::limits::MAX_DATAGRAM;
 use crate::message::{Message, ParseError, Problem};
@@ -39,9 +39,10 @@ pub(super) enum Arrival {
 }
 
 pub(super) struct Wire {
-    udp: Option<UdpSocket>,
-    tcp: Option<TcpListener>,
-    tls: Option<(TcpListener, TlsAcceptor)>,
+    udp: Sockets<UdpSocket>,
+    tcp: Sockets<TcpListener>,
+    tls: Sockets<TcpListener>,
+    acceptor: Option<TlsAcceptor>,
     connector: Option<TlsConnector>,
     limits: TransportLimits,
     registry: Registry,
@@ -57,7 +58,7 @@ pub(super) struct Wire {
 
 /// What a moment of waiting brought.
 enum Woken {
-    Datagrams,
+    Datagrams { v6: bool },
     Connection(Option<Arrived>),
     Tcp(io::Result<(TcpStream, SocketAddr)>),
     Tls(io::Result<(TcpStream, SocketAddr)>),
@@ -73,14 +74,11 @@ impl Wire {
         counts: Arc<TransportCounts>,
     ) -> io::Result<Self> {
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
-        let tls = match bound.tls {
-            Some((listener, config)) => Some((TcpListener::from_std(listener)?, TlsAcceptor::from(config))),
-            None => None,
-        };
         Ok(Self {
-            udp: bound.udp.map(UdpSocket::from_std).transpose()?,
-            tcp: bound.tcp.map(TcpListener::from_std).transpose()?,
-            tls,
+            udp: bound.udp.registered(UdpSocket::from_std)?,
+            tcp: bound.tcp.registered(TcpListener::from_std)?,
+            tls: bound.tls.registered(TcpListener::from_std)?,
+            acceptor: bound.tls_server.map(TlsAcceptor::from),
             connector: bound.tls_client.map(TlsConnector::from),
             registry: Registry::new(limits.clone()),
             limits,
@@ -99,18 +97,17 @@ impl Wire {
         if !self.lost.is_empty() {
             return into.append(&mut self.lost);
         }
-        let tls = self.tls.as_ref().map(|(listener, _)| listener);
         let paused = self.accept_again > Instant::now();
         let may_shake_hands = self.registry.may_shake_hands();
         let woken = tokio::select! {
-            () = readable(self.udp.as_ref()) => Woken::Datagrams,
+            v6 = readable(&self.udp) => Woken::Datagrams { v6 },
             arrived = self.arrived.recv() => Woken::Connection(arrived),
             () = sleep_until(self.accept_again), if paused => Woken::AcceptAgain,
-            accepted = accept(self.tcp.as_ref()), if !paused => Woken::Tcp(accepted),
-            accepted = accept(tls), if !paused && may_shake_hands => Woken::Tls(accepted),
+            accepted = accept(&self.tcp), if !paused => Woken::Tcp(accepted),
+            accepted = accept(&self.tls), if !paused && may_shake_hands => Woken::Tls(accepted),
         };
         match woken {
-            Woken::Datagrams => self.receive(into),
+            Woken::Datagrams { v6 } => self.receive(v6, into),
             Woken::Connection(first) => {
                 let mut next = first;
                 for _ in 0..BATCH {
@@ -128,17 +125,19 @@ impl Wire {
         }
     }
 
-    /// Takes further datagrams that are there already, up to a batch; false when there are no more. Whoever reads on sees how
-    /// much waits, and can choose what is handled first.
+    /// Takes further datagrams that are there already, up to a batch of each socket; false when there are no more. Whoever reads on
+    /// sees how much waits, and can choose what is handled first.
     pub(super) fn more(&mut self, into: &mut Vec<Arrival>) -> bool {
         let before = self.counts.datagrams.load(Relaxed);
-        self.receive(into);
+        self.receive(false, into);
+        self.receive(true, into);
         self.counts.datagrams.load(Relaxed) >= before + BATCH as u64
     }
 
-    fn receive(&mut self, into: &mut Vec<Arrival>) {
+    fn receive(&mut self, v6: bool, into: &mut Vec<Arrival>) {
         for _ in 0..BATCH {
-            let Some(socket) = &self.udp else { return };
+            let socket = if v6 { &self.udp.v6 } else { &self.udp.first };
+            let Some(socket) = socket else { return };
             match socket.try_recv_from(&mut self.buffer) {
                 Ok((length, source)) => self.on_datagram(length, source, into),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -213,7 +212,7 @@ impl Wire {
         let _ = stream.set_nodelay(true);
         let line =
             Line { flow, id, incoming: true, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
-        let acceptor = self.tls.as_ref().map(|(_, acceptor)| acceptor.clone()).filter(|_| protocol == Protocol::Tls);
+        let acceptor = self.acceptor.clone().filter(|_| protocol == Protocol::Tls);
         spawn(async move {
             match acceptor {
                 None => line.carry(stream).await,
@@ -242,7 +241,8 @@ impl Wire {
 
     fn send_datagram(&self, to: SocketAddr, bytes: &[u8]) {
         // A full socket buffer loses the datagram, as the network may; what matters is repeated.
-        let sent = self.udp.as_ref().map(|socket| socket.try_send_to(bytes, to));
+        let v6 = self.udp.v6.as_ref().filter(|_| to.is_ipv6());
+        let sent = v6.or(self.udp.first.as_ref()).map(|socket| socket.try_send_to(bytes, to));
         if !matches!(sent, Some(Ok(_))) {
             self.counts.unsent.fetch_add(1, Relaxed);
         }
@@ -335,17 +335,32 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-async fn readable(socket: Option<&UdpSocket>) {
-    match socket {
-        // An error shows again when receiving.
-        Some(socket) => drop(socket.readable().await),
-        None => std::future::pending().await,
+/// Returns when there is a datagram, true for the IPv6 socket. An error shows again when receiving.
+async fn readable(sockets: &Sockets<UdpSocket>) -> bool {
+    match (&sockets.first, &sockets.v6) {
+        (Some(first), Some(v6)) => tokio::select! {
+            _ = first.readable() => false,
+            _ = v6.readable() => true,
+        },
+        (Some(first), None) => {
+            let _ = first.readable().await;
+            false
+        }
+        (None, Some(v6)) => {
+            let _ = v6.readable().await;
+            true
+        }
+        (None, None) => std::future::pending().await,
     }
 }
 
-async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-    match listener {
-        Some(listener) => listener.accept().await,
-        None => std::future::pending().await,
+async fn accept(listeners: &Sockets<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match (&listeners.first, &listeners.v6) {
+        (Some(first), Some(v6)) => tokio::select! {
+            accepted = first.accept() => accepted,
+            accepted = v6.accept() => accepted,
+        },
+        (Some(one), None) | (None, Some(one)) => one.accept().await,
+        (None, None) => std::future::pending().await,
     }
 }

@@ -139,6 +139,7 @@ fn core_config() -> CoreConfig {
         udp: Some(Advertised { host: host.clone(), port: server().port() }),
         tcp: Some(Advertised { host, port: server().port() }),
         tls: None,
+        v6: Default::default(),
         sdp_address: server().ip(),
         plain_customers: true,
         dialog_probe: Duration::from_secs(30),

@@ -90,6 +90,7 @@ fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
         udp: Some(advertised),
         tcp: None,
         tls: None,
+        v6: Default::default(),
         sdp_address: address.ip(),
         plain_customers: true,
         dialog_probe: Duration::from_secs(30),

@@ -266,3 +266,31 @@ fn a_tls_carriers_name_goes_through_a_restart() {
     assert_eq!(to.address, SocketAddr::from(([192, 0, 2, 9], 5061)));
     assert_eq!(desk.core.peer_name(to).map(ToString::to_string).as_deref(), Some("sip.example.com"));
 }
+
+#[test]
+fn an_ipv6_peer_is_told_our_ipv6_address_in_brackets() {
+    let v6 = crate::core::AdvertisedV6 {
+        udp: Some(Advertised { host: "[2001:db8::5]".into(), port: 5062 }),
+        ..Default::default()
+    };
+    let mut desk = Desk::with(CoreConfig { v6, ..config() }, 3);
+    let invite_to = |desk: &mut Desk, attempt, address: &str| {
+        let gateway = Gateway { transport: GatewayTransport::Udp, address: address.parse().expect("an address") };
+        let leg = LegId::b(some_call().call, attempt);
+        desk.leg(LegCommand::Invite(Box::new(Invite { gateway, ..outgoing(leg) })));
+        desk.take_sent().pop().expect("sent")
+    };
+    let text = invite_to(&mut desk, 1, "[2001:db8::9]:5070");
+    for part in [
+        "INVITE sip:+447700900000@[2001:db8::9]:5070 SIP/2.0\r\n",
+        "Via: SIP/2.0/UDP [2001:db8::5]:5062;",
+        "@[2001:db8::5]:5062>",
+        "To: <sip:+447700900000@[2001:db8::9]>",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let text = invite_to(&mut desk, 2, "192.0.2.1:5070");
+    assert!(text.contains("Via: SIP/2.0/UDP 127.0.0.1:5060;") && !text.contains("2001"), "{text}");
+    desk.core.config.advertised(Protocol::Tls, true).expect("what is not listened on is named as another transport");
+    assert!(desk.core.config.is_ours("[2001:db8::5]"));
+}
