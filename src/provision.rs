@@ -155,6 +155,7 @@ impl Provisioning<'_> {
                 max_channels: carrier.max_channels,
                 max_cps: carrier.max_cps,
                 priority: carrier.priority,
+                large_over_tcp: carrier.large_over_tcp,
                 trusted: carrier.trusted,
             };
             self.store.put_trunk(&trunk).await?;

@@ -59,6 +59,8 @@ pub struct Carrier {
     #[serde(default)]
     pub priority: i32,
     #[serde(default)]
+    pub large_over_tcp: bool,
+    #[serde(default)]
     pub trusted: bool,
 }
 

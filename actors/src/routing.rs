@@ -181,6 +181,7 @@ pub(crate) mod tests {
             max_channels: 10,
             max_cps: 10,
             priority: 0,
+            large_over_tcp: false,
             trusted: false,
         }
     }

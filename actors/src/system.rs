@@ -23,6 +23,7 @@ use crate::watches::Watches;
 use arc_swap::ArcSwap;
 use futures_util::Stream;
 use schema::call::{Call, CallMode, RefusalCode};
+use schema::carrier::Trunk;
 use schema::edge::{EdgeCommand, EdgeEvent, TrunkAddress};
 use schema::entropy::Entropy;
 use schema::event::EventCursor;
@@ -364,8 +365,12 @@ impl Actors {
         let (decks, trunks) = (self.ctx.store.decks().await?, self.ctx.store.trunks().await?);
         self.ctx.trunks.replace(&trunks, self.ctx.now().mono);
         self.ctx.tariffs.store(Arc::new(Tariffs::build(&decks, trunks.clone())));
-        let addresses =
-            trunks.iter().map(|trunk| TrunkAddress { trunk: trunk.id, gateway: trunk.gateway.clone() }).collect();
+        let address = |trunk: &Trunk| TrunkAddress {
+            trunk: trunk.id,
+            gateway: trunk.gateway.clone(),
+            large_over_tcp: trunk.large_over_tcp,
+        };
+        let addresses = trunks.iter().map(address).collect();
         self.ctx.supervisors.tell_trunks(TrunksMsg::Replaced(trunks));
         self.edge.tell(&self.ctx, EdgeCommand::Trunks(addresses));
         Ok(())

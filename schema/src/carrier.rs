@@ -57,6 +57,8 @@ pub struct Trunk {
     pub max_cps: u32,
     /// Lower is tried first among routes of equal cost.
     pub priority: i32,
+    /// Requests over 1,300 bytes go over TCP where the gateway is spoken to over UDP (RFC 3261 §18.1.1).
+    pub large_over_tcp: bool,
     /// Inside our trust domain (RFC 3325): may be told P-Asserted-Identity of a withheld number and honours Privacy.
     pub trusted: bool,
 }

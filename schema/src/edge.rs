@@ -92,6 +92,8 @@ pub struct TrunkAddress {
     pub trunk: TrunkId,
     /// Where it is.
     pub gateway: TrunkGateway,
+    /// Large requests go over TCP.
+    pub large_over_tcp: bool,
 }
 
 /// A registered phone (RFC 3261 §10, RFC 5626).

@@ -220,6 +220,7 @@ async fn make_tariffs(store: &Store, entropy: &mut Entropy, now: Timestamp) -> (
         max_channels: 100,
         max_cps: 100,
         priority: 1,
+        large_over_tcp: false,
         trusted: false,
     };
     store.put_trunk(&trunk).await.expect("stored");

@@ -72,6 +72,7 @@ create table trunks (
     max_channels bigint not null,
     max_cps bigint not null,
     priority bigint not null,
+    large_over_tcp boolean not null,
     trusted boolean not null
 );
 

@@ -72,6 +72,7 @@ create table trunks (
     max_channels integer not null,
     max_cps integer not null,
     priority integer not null,
+    large_over_tcp integer not null check (large_over_tcp in (0, 1)),
     trusted integer not null check (trusted in (0, 1))
 ) strict, without rowid;
 

@@ -432,6 +432,9 @@ impl Core {
         let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner)).collect();
         for (key, owner) in failed {
             self.clients.remove(&key);
+            if matches!(owner, Owner::Leg(leg) if self.send_over_udp(leg, now)) {
+                continue;
+            }
             if let Owner::Probe(trunk, gateway) = owner {
                 self.on_probe_unreached(trunk, gateway, why);
             }

@@ -9,7 +9,7 @@ use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Malformed, Message, NameAddr};
+use crate::message::{Malformed, Message, NameAddr, RequestBuilder};
 use crate::sdp::Origin;
 use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
@@ -43,6 +43,10 @@ pub(super) enum Stage {
 pub(super) struct Outgoing {
     pub(super) branch: Box<str>,
     pub(super) invite: Message,
+    /// Where it went: over TCP, when it is large, although its dialog goes over UDP.
+    pub(super) over: Way,
+    /// To be sent over UDP when TCP is refused.
+    pub(super) smaller: Option<Box<RequestBuilder>>,
     /// A provisional response came: it may be cancelled.
     pub(super) provisional: bool,
     /// A 18x came.

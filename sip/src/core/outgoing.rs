@@ -10,7 +10,7 @@ use super::offer::{Pace, usable_sdp};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
-use crate::flow::Flow;
+use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
 use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
@@ -59,10 +59,8 @@ impl Core {
             target: target.clone(),
             routes: Vec::new(),
         };
-        let via = self.via(way, Some(&invite.ids.branch)).ok_or(Malformed)?;
         let origin = Origin::fresh(&mut entropy);
         let mut request = RequestBuilder::new(Method::Invite, target)
-            .via(&via)
             .from(&dialog.local)
             .to(&dialog.remote)
             .call_id(&dialog.call_id)
@@ -78,11 +76,15 @@ impl Core {
             local_sdp = Some(Bytes::from(ours));
             request = request.body(sdp::CONTENT_TYPE, local_sdp.clone().unwrap_or_default());
         }
-        let owner = Owner::Leg(invite.leg);
-        let sent = self.request_invite(way, &invite.ids.branch, request, owner, now).ok_or(Malformed)?;
+        let over = self.way_of_size(invite, way, &request)?;
+        let branch = invite.ids.branch.clone();
+        let smaller = (over != way).then(|| Box::new(request.clone()));
+        let sent = self.send_invite(invite.leg, over, &branch, request, now).ok_or(Malformed)?;
         let outgoing = Outgoing {
-            branch: invite.ids.branch.clone(),
+            branch,
             invite: sent,
+            over,
+            smaller,
             provisional: false,
             rang: false,
             unwanted: None,
@@ -123,6 +125,33 @@ impl Core {
         self.arm_leg(invite.leg);
         self.arm_sweep(now);
         Ok(())
+    }
+
+    /// Over which transport an INVITE leaves: one that is large for UDP over TCP, where the trunk has that.
+    fn way_of_size(&mut self, invite: &Invite, way: Way, request: &RequestBuilder) -> Result<Way, Malformed> {
+        let Way::To(destination @ Destination { protocol: Protocol::Udp, .. }) = way else { return Ok(way) };
+        let via = self.via(way, Some(&invite.ids.branch)).ok_or(Malformed)?;
+        let bytes = request.clone().via(&via).build().map_err(|_| Malformed)?;
+        let is_large = self.is_too_large(invite.trunk, bytes.len());
+        Ok(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
+    }
+
+    fn send_invite(&mut self, id: LegId, over: Way, branch: &str, request: RequestBuilder, now: Now) -> Option<Message> {
+        let via = self.via(over, Some(branch))?;
+        self.request_invite(over, branch, request.via(&via), Owner::Leg(id), now)
+    }
+
+    /// The gateway takes no TCP: the INVITE leaves again over UDP, as another transaction (RFC 3261 §18.1.1). False when it
+    /// did not go over TCP for its size alone, or is not wanted any more.
+    pub(super) fn send_over_udp(&mut self, id: LegId, now: Now) -> bool {
+        let Some(Leg { stage: Stage::Outgoing(outgoing), way, .. }) = self.legs.get_mut(&id) else { return false };
+        let Some(request) = outgoing.smaller.take().filter(|_| outgoing.unwanted.is_none()) else { return false };
+        let (way, branch) = (*way, Box::<str>::from(format!("{}u", outgoing.branch)));
+        let Some(sent) = self.send_invite(id, way, &branch, *request, now) else { return false };
+        if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) {
+            (outgoing.branch, outgoing.invite, outgoing.over) = (branch, sent, way);
+        }
+        true
     }
 
     /// From, To and Request-URI. A withheld number leaves no trace in them.
@@ -315,7 +344,7 @@ impl Core {
     }
 
     fn cancel(&mut self, id: LegId, now: Now) {
-        let Some(Leg { stage: Stage::Outgoing(outgoing), way, .. }) = self.legs.get_mut(&id) else { return };
+        let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) else { return };
         if std::mem::replace(&mut outgoing.cancelled, true) {
             return;
         }
@@ -323,7 +352,7 @@ impl Core {
         if let Some(cause) = outgoing.unwanted {
             cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
         }
-        let (branch, way) = (outgoing.branch.clone(), *way);
+        let (branch, way) = (outgoing.branch.clone(), outgoing.over);
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
     }
 

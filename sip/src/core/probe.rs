@@ -22,6 +22,9 @@ const MISSES: u32 = 3;
 /// us).
 pub(super) const SKIP: Duration = Duration::from_secs(30);
 
+/// The largest request that goes over UDP where TCP may be used (RFC 3261 §18.1.1).
+const UDP_MAX: usize = 1_300;
+
 /// What is known of one address.
 #[derive(Default)]
 struct Health {
@@ -237,6 +240,11 @@ impl Core {
                 Unreached::Untrusted => Some(TrunkDown::Untrusted),
             };
         }
+    }
+
+    /// Whether a request of this size to this trunk goes over TCP rather than UDP (RFC 3261 §18.1.1).
+    pub(super) fn is_too_large(&self, trunk: TrunkId, bytes: usize) -> bool {
+        bytes > UDP_MAX && self.probes.0.get(&trunk).is_some_and(|probe| probe.address.large_over_tcp)
     }
 
     /// A call was not taken there: no answer, no connection, or a 503 (RFC 3263 §4.3).

@@ -24,6 +24,7 @@ pub enum BuildError {
 }
 
 /// The part requests and responses share: header lines, then the body.
+#[derive(Clone)]
 pub(super) struct Writer {
     text: String,
     error: Option<BuildError>,
@@ -115,6 +116,7 @@ fn is_writable(line: &str) -> bool {
 }
 
 /// Writes a request; every value is typed or checked, so that no value can add a header line.
+#[derive(Clone)]
 pub struct RequestBuilder {
     method: Method,
     uri: Uri,

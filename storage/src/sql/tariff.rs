@@ -111,7 +111,7 @@ impl SqlStore {
     }
 
     pub(crate) async fn trunks(&self) -> Result<Vec<Trunk>, StoreError> {
-        let text = "select id, name, gateway, currency, deck, max_channels, max_cps, priority, trusted from trunks \
+        let text = "select id, name, gateway, currency, deck, max_channels, max_cps, priority, large_over_tcp, trusted from trunks \
                     order by name";
         let rows = self.db.fetch(text, values![]).await?;
         rows.into_iter()
@@ -125,6 +125,7 @@ impl SqlStore {
                     max_channels: row.small("trunks")?,
                     max_cps: row.small("trunks")?,
                     priority: row.small("trunks")?,
+                    large_over_tcp: row.bool()?,
                     trusted: row.bool()?,
                 })
             })
@@ -132,11 +133,12 @@ impl SqlStore {
     }
 
     pub(crate) async fn put_trunk(&self, trunk: &Trunk) -> Result<(), StoreError> {
-        let text = "insert into trunks (id, name, gateway, currency, deck, max_channels, max_cps, priority, trusted) \
-                    values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (id) do update set name = excluded.name, \
+        let text = "insert into trunks (id, name, gateway, currency, deck, max_channels, max_cps, priority, large_over_tcp, \
+                    trusted) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do update set name = excluded.name, \
                     gateway = excluded.gateway, currency = excluded.currency, \
                     deck = excluded.deck, max_channels = excluded.max_channels, max_cps = excluded.max_cps, \
-                    priority = excluded.priority, trusted = excluded.trusted";
+                    priority = excluded.priority, \
+                    large_over_tcp = excluded.large_over_tcp, trusted = excluded.trusted";
         let values = values![
             trunk.id.0,
             trunk.name.as_str(),
@@ -146,6 +148,7 @@ impl SqlStore {
             trunk.max_channels,
             trunk.max_cps,
             i64::from(trunk.priority),
+            trunk.large_over_tcp,
             trunk.trusted,
         ];
         self.db.execute(text, values).await.map(drop).map_err(|e| e.named("trunk name", "deck"))

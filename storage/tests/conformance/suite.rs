@@ -450,6 +450,7 @@ pub async fn decks_have_versions_and_trunks_change(store: Store) {
         max_channels: 10,
         max_cps: 5,
         priority: -1,
+        large_over_tcp: false,
         trusted: false,
     };
     store.put_trunk(&trunk).await.expect("stored");

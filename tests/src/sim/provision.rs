@@ -42,6 +42,7 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
             max_channels,
             max_cps,
             priority: 0,
+            large_over_tcp: false,
             trusted: false,
         };
         store.put_trunk(&trunk).await.expect("a new trunk");

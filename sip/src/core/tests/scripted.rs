@@ -274,7 +274,7 @@ impl Desk {
 
 fn trunk() -> TrunkAddress {
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
-    TrunkAddress { trunk, gateway: gateway().into() }
+    TrunkAddress { trunk, gateway: gateway().into(), large_over_tcp: false }
 }
 
 fn gateway() -> Gateway {

@@ -216,6 +216,7 @@ fn a_tls_carrier_with_a_wrong_certificate_is_down_with_that_reason() {
     let named = |text: &str, id: u64| TrunkAddress {
         trunk: schema::id::TrunkId::generate(&mut Entropy::from_number(id), Timestamp(0)),
         gateway: text.parse().expect("a name"),
+        large_over_tcp: false,
     };
     desk.trunks(vec![named("tls:a.example.com", 1), named("tls:b.example.com", 2)]);
     let found = || Located { targets: Targets::new(vec![Server { rank: 0, weight: 0, gateways: vec![gateway] }]), ttl_s: 300 };
@@ -293,4 +294,62 @@ fn an_ipv6_peer_is_told_our_ipv6_address_in_brackets() {
     assert!(text.contains("Via: SIP/2.0/UDP 127.0.0.1:5060;") && !text.contains("2001"), "{text}");
     desk.core.config.advertised(Protocol::Tls, true).expect("what is not listened on is named as another transport");
     assert!(desk.core.config.is_ours("[2001:db8::5]"));
+}
+
+#[test]
+fn an_invite_over_1300_bytes_goes_over_tcp_where_the_trunk_has_that_and_over_udp_when_it_is_refused() {
+    let mut desk = Desk::new();
+    let with = |large_over_tcp| TrunkAddress { large_over_tcp, ..trunk() };
+    let calls = std::cell::Cell::new(0_u8);
+    // The offer's last line fills the INVITE up to a size.
+    let invite = |desk: &mut Desk, size: usize| {
+        calls.set(calls.get() + 1);
+        let leg = LegId::b(some_call().call, calls.get());
+        let sent = |desk: &mut Desk, payload: usize| {
+            let offer = format!("{OFFER}a=fmtp:0 {}\r\n", "x".repeat(payload));
+            desk.leg(LegCommand::Invite(Box::new(Invite { offer: Some(Pii::new(offer.into())), ..outgoing(leg) })));
+            std::mem::take(&mut desk.sent).pop().expect("sent").1
+        };
+        let mut trial = Desk::new();
+        let payload = size + 10 - sent(&mut trial, 10).len();
+        // Content-Length may have another digit.
+        let mut trial = Desk::new();
+        let payload = payload + size - sent(&mut trial, payload).len();
+        (leg, sent(desk, payload))
+    };
+    let over = |text: &str| text.split("Via: SIP/2.0/").nth(1).map(|rest| rest[..3].to_owned()).expect("a Via");
+    desk.trunks(vec![with(false)]);
+    desk.sent.clear();
+    let (_, text) = invite(&mut desk, 1_500);
+    assert_eq!((text.len(), over(&text).as_str()), (1_500, "UDP"));
+    desk.trunks(vec![with(true)]);
+    desk.sent.clear();
+    let (_, text) = invite(&mut desk, 1_300);
+    assert_eq!((text.len(), over(&text).as_str()), (1_300, "UDP"));
+    let (leg, text) = invite(&mut desk, 1_301);
+    assert_eq!((text.len(), over(&text).as_str()), (1_301, "TCP"));
+    // It rings over TCP: its CANCEL goes the same way.
+    let request = Message::parse_datagram(&Bytes::from(text)).expect("readable");
+    desk.carrier(&request, 100, "x", "");
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Cancelled });
+    let cancel = desk.take_sent().pop().expect("sent");
+    assert!(cancel.starts_with("CANCEL ") && over(&cancel) == "TCP");
+    // Refused: the same INVITE over UDP, as another transaction, and nothing is told.
+    desk.wait(Duration::from_secs(40));
+    desk.take_legs();
+    desk.sent.clear();
+    let (leg, first) = invite(&mut desk, 1_400);
+    desk.handle(Input::Unreachable(Destination::new(Protocol::Tcp, CARRIER.into()), Unreached::NoConnection));
+    let again = desk.take_sent().pop().expect("sent again");
+    let branch = |text: &str| text.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next().map(str::to_owned));
+    assert_eq!((over(&first).as_str(), over(&again).as_str()), ("TCP", "UDP"));
+    assert_ne!(branch(&first), branch(&again));
+    assert!(desk.take_legs().is_empty());
+    let body = |text: &str| text.split("\r\n\r\n").nth(1).map(str::to_owned);
+    assert_eq!(body(&first), body(&again));
+    let request = Message::parse_datagram(&Bytes::from(again)).expect("readable");
+    desk.carrier(&request, 200, "x", ANSWER);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Answered { leg: answered, .. }] if answered == leg));
+    desk.leg(LegCommand::Confirm { leg });
+    assert_eq!(over(&desk.take_sent()[0]), "UDP", "the dialog is spoken to as it asks");
 }
