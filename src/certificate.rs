@@ -191,7 +191,11 @@ mod tests {
         fs::copy(&new_cert, &cert).expect("copied");
         let error = format!("{:#}", served.refresh().expect_err("they do not fit"));
         assert!(error.contains("do not belong together"), "{error}");
-        assert_eq!((served.refresh().ok(), shown(&served) == first), (Some(false), true), "told once, the old one stays");
+        assert_eq!(
+            (served.refresh().ok(), shown(&served) == first),
+            (Some(false), true),
+            "told once, the old one stays"
+        );
         fs::remove_file(&key).expect("removed");
         assert!(served.refresh().is_err());
         fs::copy(&new_key, &key).expect("copied");

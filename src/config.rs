@@ -467,7 +467,10 @@ mod tests {
             ("htp.listen = \"127.0.0.1:1\"", "FILE: unknown key htp: allowed are data_dir, development,"),
             ("[http]\nlisten = \"nonsense\"", "FILE: http.listen = nonsense: must be an address and a port such as"),
             ("[[", "FILE: TOML parse error at line 1, column 3: "),
-            ("[sip]\nport = 5060", "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, advertised, digest"),
+            (
+                "[sip]\nport = 5060",
+                "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, v6, advertised, digest",
+            ),
             ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
             ("service_number = \"123\"", "FILE: service_number = 123: "),
             (

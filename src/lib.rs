@@ -11,6 +11,7 @@ pub mod credit;
 pub mod data;
 pub mod demo;
 pub mod development;
+mod dns;
 mod failures;
 mod listener;
 mod metrics;

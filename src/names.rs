@@ -1,9 +1,9 @@
 //! Answers the SIP edge's questions for the names of carriers, in tasks beside the SIP thread.
 
+use crate::dns::Dns;
 use schema::carrier::TrunkDown;
 use schema::edge::EdgeCommand;
 use schema::target::GatewayName;
-use sip::dns::Dns;
 use sip::locate::Families;
 use std::net::SocketAddr;
 use tokio::runtime::Handle;

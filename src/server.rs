@@ -266,13 +266,7 @@ impl<'a> Parts<'a> {
         actors: &Actors,
         draining: watch::Receiver<bool>,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
-        let tls = self
-            .config
-            .http
-            .tls
-            .as_ref()
-            .map(|files| Certificate::read(&files.cert, &files.key))
-            .transpose()?;
+        let tls = self.config.http.tls.as_ref().map(|files| Certificate::read(&files.cert, &files.key)).transpose()?;
         self.certificates.extend(tls.clone());
         let tls = tls.map(|certificate| certificate.server_config()).transpose()?;
         let config = WebConfig {

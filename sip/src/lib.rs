@@ -4,7 +4,6 @@ pub mod core;
 pub mod demo;
 mod dialog;
 pub mod digest;
-pub mod dns;
 pub mod flow;
 pub mod guard;
 pub mod locate;

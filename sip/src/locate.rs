@@ -1,5 +1,5 @@
 //! Locating SIP servers (RFC 3263 §4): which questions DNS is to be asked for a name, and which targets follow from the answers.
-//! A function of the name and the answers so far: the shell ([`crate::dns`]) asks and calls again until nothing is missing.
+//! A function of the name and the answers so far: the shell asks and calls again until nothing is missing.
 
 use schema::carrier::{Gateway, GatewayTransport, TrunkDown};
 use schema::edge::Located;

@@ -31,7 +31,7 @@ pub struct TransportLimits {
     pub per_address: usize,
     /// Addresses that are free of `per_address`.
     pub exempt: Arc<[Network]>,
-    /// Most TLS handshakes at a time.
+    /// Most TLS handshakes at a time that peers began; one more ends the oldest.
     pub handshakes: usize,
     /// Longest handshake.
     pub handshake: Duration,

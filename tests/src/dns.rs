@@ -67,9 +67,11 @@ impl TestDns {
         self.add(of, 300, RData::A(A(Ipv4Addr::LOCALHOST)));
     }
 
-    /// Forgets a name.
-    pub fn forget(&self, of: &str) {
-        self.change(|zone| drop(zone.records.remove(of)));
+    /// Says that this is the only server of a service from now on.
+    pub fn only_srv(&self, of: &str, port: u16, target: &str, ttl: u32) {
+        let data = RData::SRV(SRV::new(1, 0, port, name(target)));
+        let record = Record::from_rdata(name(of), ttl, data);
+        self.change(|zone| drop(zone.records.insert(of.to_owned(), vec![record])));
     }
 
     /// From now on it answers so late.

@@ -38,7 +38,8 @@ async fn calls(phone_at: IpAddr, carrier_at: IpAddr) {
     assert_eq!(carrier.event().await, CarrierEvent::Ended { by_carrier: true });
     phone.ended(call).await;
     server.left_clean().await;
-    let sides: Vec<_> = server.history(account).await.iter().map(|cdr| cdr.call.hangup.as_ref().map(|h| h.side)).collect();
+    let sides: Vec<_> =
+        server.history(account).await.iter().map(|cdr| cdr.call.hangup.as_ref().map(|h| h.side)).collect();
     assert!(sides.contains(&Some(HangupSide::Callee)) && sides.contains(&Some(HangupSide::Caller)), "{sides:?}");
 }
 

@@ -136,7 +136,14 @@ impl Core {
         Ok(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
     }
 
-    fn send_invite(&mut self, id: LegId, over: Way, branch: &str, request: RequestBuilder, now: Now) -> Option<Message> {
+    fn send_invite(
+        &mut self,
+        id: LegId,
+        over: Way,
+        branch: &str,
+        request: RequestBuilder,
+        now: Now,
+    ) -> Option<Message> {
         let via = self.via(over, Some(branch))?;
         self.request_invite(over, branch, request.via(&via), Owner::Leg(id), now)
     }
@@ -411,8 +418,7 @@ impl Core {
         let way = next_way(&dialog, way);
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
-        let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch)))
-        else {
+        let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch))) else {
             return;
         };
         // An offer must be answered, also where nobody wants it (RFC 3261 §13.2.2.4).
@@ -433,7 +439,10 @@ impl Core {
     /// configured trunk is believed to have sent one: whoever else did would make us send to others.
     pub(super) fn on_orphan(&mut self, flow: Flow, response: &Message, now: Now) {
         let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
-        let is_ours = self.config.advertised(flow.protocol, flow.ip().is_ipv6()).is_some_and(|own| *own.host == *response.sent_by().0);
+        let is_ours = self
+            .config
+            .advertised(flow.protocol, flow.ip().is_ipv6())
+            .is_some_and(|own| *own.host == *response.sent_by().0);
         if !is_answer || !is_ours || !self.is_trunk(flow) {
             return;
         }

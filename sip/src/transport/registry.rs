@@ -4,7 +4,7 @@ use super::TransportLimits;
 use crate::flow::{ConnectionId, Destination, Flow, Protocol};
 use crate::guard::Source;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use tokio::sync::mpsc;
 
@@ -13,8 +13,6 @@ struct Connection {
     outbox: mpsc::Sender<Bytes>,
     /// Where it goes, when we opened it.
     to: Option<Destination>,
-    /// Handshake or connect not done yet.
-    opening: bool,
     /// A digest was right on it: it no longer counts against its address's limit.
     trusted: bool,
 }
@@ -34,7 +32,8 @@ pub(super) struct Registry {
     connections: BTreeMap<ConnectionId, Connection>,
     outgoing: BTreeMap<Destination, ConnectionId>,
     untrusted: BTreeMap<Source, usize>,
-    handshakes: usize,
+    /// Incoming TLS handshakes under way, the oldest first.
+    shaking: BTreeSet<ConnectionId>,
     next: u64,
 }
 
@@ -45,7 +44,7 @@ impl Registry {
             connections: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             untrusted: BTreeMap::new(),
-            handshakes: 0,
+            shaking: BTreeSet::new(),
             next: 0,
         }
     }
@@ -54,34 +53,37 @@ impl Registry {
         self.connections.len()
     }
 
-    /// Whether another TLS handshake may begin now.
-    pub(super) const fn may_shake_hands(&self) -> bool {
-        self.handshakes < self.limits.handshakes
-    }
-
     fn is_exempt(&self, ip: IpAddr) -> bool {
         self.limits.exempt.iter().any(|network| network.contains(ip))
     }
 
-    /// Takes a connection that a peer opened. The outbox's other end goes to its task.
+    /// Takes a connection that a peer opened. The outbox's other end goes to its task. Where all handshakes are taken the
+    /// oldest one makes room: a phone is through with its own long before, a peer that says nothing is not waited for.
     pub(super) fn accept(
         &mut self,
         protocol: Protocol,
         peer: SocketAddr,
     ) -> Result<(ConnectionId, Flow, mpsc::Receiver<Bytes>), Full> {
-        if self.connections.len() >= self.limits.connections {
-            return Err(Full::Total);
-        }
         let source = Source::of(peer.ip());
         let count = self.untrusted.get(&source).copied().unwrap_or(0);
         if count >= self.limits.per_address && !self.is_exempt(peer.ip()) {
             return Err(Full::Address);
         }
-        self.untrusted.insert(source, count + 1);
-        if protocol == Protocol::Tls {
-            self.handshakes += 1;
+        if protocol == Protocol::Tls
+            && self.shaking.len() >= self.limits.handshakes
+            && let Some(oldest) = self.shaking.first().copied()
+        {
+            self.remove(oldest);
         }
-        Ok(self.add(protocol, peer, None))
+        if self.connections.len() >= self.limits.connections {
+            return Err(Full::Total);
+        }
+        *self.untrusted.entry(source).or_default() += 1;
+        let added = self.add(protocol, peer, None);
+        if protocol == Protocol::Tls {
+            self.shaking.insert(added.0);
+        }
+        Ok(added)
     }
 
     /// Notes a connection that we open.
@@ -104,7 +106,7 @@ impl Registry {
         self.next += 1;
         let (outbox, receiver) = mpsc::channel(self.limits.outbox);
         let flow = Flow { protocol, peer, connection: Some(id) };
-        self.connections.insert(id, Connection { flow, outbox, to, opening: true, trusted: false });
+        self.connections.insert(id, Connection { flow, outbox, to, trusted: false });
         (id, flow, receiver)
     }
 
@@ -118,13 +120,7 @@ impl Registry {
     }
 
     pub(super) fn opened(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id)
-            && std::mem::take(&mut connection.opening)
-            && connection.to.is_none()
-            && connection.flow.protocol == Protocol::Tls
-        {
-            self.handshakes -= 1;
-        }
+        self.shaking.remove(&id);
     }
 
     pub(super) fn trust(&mut self, id: ConnectionId) {
@@ -160,10 +156,8 @@ impl Registry {
     /// Forgets a connection; its task ends as its outbox closes. The destination when it was one of ours.
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<(Flow, Option<Destination>)> {
         let connection = self.connections.remove(&id)?;
-        let Connection { flow, to, opening, trusted, .. } = connection;
-        if to.is_none() && opening && flow.protocol == Protocol::Tls {
-            self.handshakes -= 1;
-        }
+        let Connection { flow, to, trusted, .. } = connection;
+        self.shaking.remove(&id);
         if to.is_none() && !trusted {
             self.release(flow.ip());
         }
@@ -197,11 +191,10 @@ mod tests {
             let (id, _, outbox) = registry.accept(Protocol::Tls, peer(1, port)).expect("room");
             boxes.push((id, outbox));
         }
-        assert!(!registry.may_shake_hands());
         assert_eq!(registry.accept(Protocol::Tcp, peer(1, 3)).map(|_| ()), Err(Full::Address));
         registry.opened(boxes[0].0);
         registry.opened(boxes[0].0);
-        assert!(registry.may_shake_hands());
+        assert_eq!(registry.shaking.len(), 1);
         registry.trust(boxes[0].0);
         registry.trust(boxes[0].0);
         boxes.extend(registry.accept(Protocol::Tcp, peer(1, 4)).map(|(id, _, outbox)| (id, outbox)));
@@ -214,7 +207,24 @@ mod tests {
         for (id, _) in &boxes {
             assert!(registry.remove(*id).is_some() && registry.remove(*id).is_none());
         }
-        assert_eq!((registry.len(), registry.untrusted.len(), registry.handshakes, registry.to(to)), (0, 0, 0, None));
+        assert_eq!(
+            (registry.len(), registry.untrusted.len(), registry.shaking.len(), registry.to(to)),
+            (0, 0, 0, None)
+        );
+    }
+
+    #[test]
+    fn the_oldest_handshake_makes_room_for_a_new_one() {
+        let mut registry = Registry::new(limits());
+        let accept = |registry: &mut Registry, last| registry.accept(Protocol::Tls, peer(last, 1)).expect("room");
+        let (first, _, mut first_box) = accept(&mut registry, 1);
+        let (second, _, _second_box) = accept(&mut registry, 2);
+        registry.opened(first);
+        let (third, _, _third_box) = accept(&mut registry, 3);
+        assert_eq!(registry.len(), 3, "who is through does not count");
+        let (_, _, _fourth_box) = accept(&mut registry, 4);
+        assert!(registry.flow(second).is_none() && registry.flow(first).is_some() && registry.flow(third).is_some());
+        assert!(first_box.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty), "it stays open");
     }
 
     #[test]

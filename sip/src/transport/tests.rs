@@ -53,7 +53,8 @@ fn name_of(to: Destination) -> Option<HostName> {
 }
 
 fn settings() -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), NAMES[0].to_owned()]).expect("a certificate");
+    let made =
+        rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), NAMES[0].to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let certificate = made.cert.der().clone();
     (certificate.clone(), tls::server_config(vec![certificate], key).expect("they fit"))
@@ -301,11 +302,7 @@ async fn tls_carries_the_same_messages_both_ways() {
     assert!(answers(&mut stream, 1).await.starts_with("SIP/2.0 200"));
     // The server opens a connection to itself: the request arrives and its answer comes back on the same connection.
     let before = server.counts.connections.load(Relaxed);
-    server
-        .orders
-        .send((Destination::new(Protocol::Tls, server.tls), request(9, 0)))
-        .await
-        .expect("taken");
+    server.orders.send((Destination::new(Protocol::Tls, server.tls), request(9, 0))).await.expect("taken");
     let start = Instant::now();
     while server.counts.connections.load(Relaxed) < before + 2 {
         assert!(start.elapsed() < Duration::from_secs(5), "no connection was opened");
@@ -437,6 +434,35 @@ async fn flood(each: usize, first_message: Duration) {
     let mut stream = server.tcp().await;
     stream.write_all(&request(1, 0)).await.expect("sent");
     answers(&mut stream, 1).await;
+}
+
+#[tokio::test]
+async fn half_open_handshakes_do_not_keep_a_phone_from_its_own() {
+    let limits = TransportLimits {
+        handshakes: 16,
+        handshake: Duration::from_secs(30),
+        per_address: usize::MAX,
+        ..TransportLimits::default()
+    };
+    let server = Server::start(limits, 0);
+    let mut kept = Vec::new();
+    for _ in 0..HALF_OPEN {
+        kept.push(TcpStream::connect(server.tls).await.expect("connected"));
+    }
+    let config = tls::client_config(vec![server.certificate.clone()]).expect("a root");
+    let through = async {
+        let stream = TcpStream::connect(server.tls).await.expect("connected");
+        let connector = tokio_rustls::TlsConnector::from(config);
+        let mut stream = connector.connect(server.tls.ip().into(), stream).await.expect("a handshake");
+        stream.write_all(&request(1, 0)).await.expect("sent");
+        answers(&mut stream, 1).await
+    };
+    let answer = timeout(Duration::from_secs(5), through).await.expect("nobody waits for the silent ones");
+    assert!(answer.starts_with("SIP/2.0 200"));
+    assert!(server.counts.connections.load(Relaxed) <= 17);
+    assert!(server.counts.shed_connections.load(Relaxed) >= 80);
+    // The oldest are closed, the newest may go on.
+    assert!(closed_after(&mut kept[0]).await < Duration::from_secs(5));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! TLS settings: 1.2 and 1.3 with rustls' suites (ECDHE and AEAD only), the ring provider named explicitly.
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::flow::Unreached;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 use std::io;
 use std::sync::Arc;

@@ -98,13 +98,12 @@ impl Wire {
             return into.append(&mut self.lost);
         }
         let paused = self.accept_again > Instant::now();
-        let may_shake_hands = self.registry.may_shake_hands();
         let woken = tokio::select! {
             v6 = readable(&self.udp) => Woken::Datagrams { v6 },
             arrived = self.arrived.recv() => Woken::Connection(arrived),
             () = sleep_until(self.accept_again), if paused => Woken::AcceptAgain,
             accepted = accept(&self.tcp), if !paused => Woken::Tcp(accepted),
-            accepted = accept(&self.tls), if !paused && may_shake_hands => Woken::Tls(accepted),
+            accepted = accept(&self.tls), if !paused => Woken::Tls(accepted),
         };
         match woken {
             Woken::Datagrams { v6 } => self.receive(v6, into),
@@ -200,6 +199,7 @@ impl Wire {
             self.accept_again = Instant::now() + ACCEPT_PAUSE;
             return;
         };
+        let before = self.registry.len();
         let (id, flow, outbox) = match self.registry.accept(protocol, peer) {
             Ok(taken) => taken,
             Err(full) => {
@@ -208,18 +208,27 @@ impl Wire {
                 return;
             }
         };
+        let dropped = u64::from(self.registry.len() == before);
+        self.counts.shed_connections.fetch_add(dropped, Relaxed);
         self.count_connections();
         let _ = stream.set_nodelay(true);
-        let line =
+        let mut line =
             Line { flow, id, incoming: true, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
         let acceptor = self.acceptor.clone().filter(|_| protocol == Protocol::Tls);
         spawn(async move {
             match acceptor {
                 None => line.carry(stream).await,
-                Some(acceptor) => match timeout(line.limits.handshake, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => line.carry(stream).await,
-                    _ => line.never_opened(Unreached::NoConnection).await,
-                },
+                Some(acceptor) => {
+                    let shaken = tokio::select! {
+                        shaken = timeout(line.limits.handshake, acceptor.accept(stream)) => shaken.ok().and_then(Result::ok),
+                        // A newer one took its place; nothing is sent before it is open.
+                        _ = line.outbox.recv() => None,
+                    };
+                    match shaken {
+                        Some(stream) => line.carry(stream).await,
+                        None => line.never_opened(Unreached::NoConnection).await,
+                    }
+                }
             }
         });
     }

@@ -219,7 +219,8 @@ fn a_tls_carrier_with_a_wrong_certificate_is_down_with_that_reason() {
         large_over_tcp: false,
     };
     desk.trunks(vec![named("tls:a.example.com", 1), named("tls:b.example.com", 2)]);
-    let found = || Located { targets: Targets::new(vec![Server { rank: 0, weight: 0, gateways: vec![gateway] }]), ttl_s: 300 };
+    let found =
+        || Located { targets: Targets::new(vec![Server { rank: 0, weight: 0, gateways: vec![gateway] }]), ttl_s: 300 };
     let mut probed = Vec::new();
     for name_text in ["tls:a.example.com", "tls:b.example.com"] {
         let located = EdgeCommand::Located { name: name(name_text), found: Ok(found()) };
@@ -341,7 +342,8 @@ fn an_invite_over_1300_bytes_goes_over_tcp_where_the_trunk_has_that_and_over_udp
     let (leg, first) = invite(&mut desk, 1_400);
     desk.handle(Input::Unreachable(Destination::new(Protocol::Tcp, CARRIER.into()), Unreached::NoConnection));
     let again = desk.take_sent().pop().expect("sent again");
-    let branch = |text: &str| text.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next().map(str::to_owned));
+    let branch =
+        |text: &str| text.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next().map(str::to_owned));
     assert_eq!((over(&first).as_str(), over(&again).as_str()), ("TCP", "UDP"));
     assert_ne!(branch(&first), branch(&again));
     assert!(desk.take_legs().is_empty());

@@ -1,7 +1,6 @@
-//! Asks DNS what [`crate::locate`] wants to know: the shell around it, with `hickory-resolver`. Runs in tasks beside the SIP thread,
+//! Asks DNS what [`sip::locate`] wants to know: the shell around it, with `hickory-resolver`. Runs in tasks beside the SIP thread,
 //! a bounded number at a time, each for a bounded time.
 
-use crate::locate::{Answer, Answers, Families, Naptr, Question, Records, Srv, Step, locate};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
@@ -10,6 +9,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use schema::carrier::TrunkDown;
 use schema::edge::Located;
 use schema::target::{GatewayName, HostName};
+use sip::locate::{Answer, Answers, Families, Naptr, Question, Records, Srv, Step, locate};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// Resolves names of carriers.
 #[derive(Clone)]
-pub struct Dns {
+pub(crate) struct Dns {
     resolver: TokioResolver,
     families: Families,
     places: Arc<Semaphore>,
@@ -37,14 +37,14 @@ pub struct Dns {
 /// DNS cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("DNS cannot be used: {0}")]
-pub struct DnsError(#[from] NetError);
+pub(crate) struct DnsError(#[from] NetError);
 
 impl Dns {
     /// Asks these servers, or with none those of the system (`/etc/resolv.conf`).
     ///
     /// # Errors
     /// The system's servers are not known.
-    pub fn new(servers: &[SocketAddr], families: Families) -> Result<Self, DnsError> {
+    pub(crate) fn new(servers: &[SocketAddr], families: Families) -> Result<Self, DnsError> {
         let provider = TokioRuntimeProvider::default();
         let builder = match servers {
             [] => TokioResolver::builder(provider)?,
@@ -66,7 +66,7 @@ impl Dns {
     ///
     /// # Errors
     /// Why nowhere.
-    pub async fn locate(&self, name: &GatewayName) -> Result<Located, TrunkDown> {
+    pub(crate) async fn locate(&self, name: &GatewayName) -> Result<Located, TrunkDown> {
         let _place = self.places.acquire().await;
         timeout(LONGEST, self.walk(name)).await.unwrap_or(Err(TrunkDown::DnsSilent))
     }
