@@ -5,8 +5,8 @@
 use super::Core;
 use super::exchange::{Owner, Way};
 use super::leg::{Leg, Outgoing, Stage};
-use super::offer::{same_media, usable_sdp};
 use super::names::next_way;
+use super::offer::{same_media, usable_sdp};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RAck};
 use crate::sdp::{Description, Placement};
@@ -244,7 +244,7 @@ impl Core {
         let mut dialog = if is_first { leg.dialog.clone() } else { leg.dialog.confirmed_by(response) };
         let way = next_way(&dialog, leg.way);
         let rack = RAck { rseq, cseq: response.cseq().0, method: Method::Invite };
-        let (Some(via), Some(leg)) = (self.via(way.protocol(), None), self.legs.get_mut(&id)) else { return false };
+        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return false };
         let prack = dialog.request(Method::Prack, &via).header(HeaderName::RAck, &rack);
         // One count for all early dialogs: gaps are legal, and the one that is answered goes on with it.
         leg.dialog.local_cseq = dialog.local_cseq;

@@ -36,7 +36,7 @@ impl Core {
     pub(super) fn on_surplus(&mut self, flow: Flow, request: &Message, now: Now) {
         let key = ServerKey::of(request, request.method());
         if self.servers.contains_key(&key) {
-            return self.server_repeated(&key);
+            return self.server_repeated(&key, now);
         }
         if self.is_let_in(flow, request, now) {
             self.shed(flow, request, Reason::Queue, now);

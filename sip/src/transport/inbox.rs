@@ -157,7 +157,7 @@ mod tests {
             }
             Arrival::Message(..) => "response".to_owned(),
             Arrival::Closed(_) => "closed".to_owned(),
-            Arrival::Unreachable(_) => "unreachable".to_owned(),
+            Arrival::Unreachable(..) => "unreachable".to_owned(),
         }
     }
 

@@ -173,7 +173,7 @@ fn the_ack_waits_for_the_name_in_a_contact_and_goes_where_it_leads() {
         let invite = desk.call(attempt, 1);
         desk.answers(1, &invite, 200, "<sip:c@media.example.net>");
         desk.sent.clear();
-        desk.leg(LegCommand::Confirm { leg: LegId::b(some_call().call, attempt) });
+        desk.leg(LegCommand::Confirm { leg: LegId::b(some_call().call, attempt), answer: None });
     };
     answered(&mut desk, 1);
     assert_eq!(desk.names.last(), Some(&name("udp:media.example.net")));
@@ -352,6 +352,6 @@ fn an_invite_over_1300_bytes_goes_over_tcp_where_the_trunk_has_that_and_over_udp
     let request = Message::parse_datagram(&Bytes::from(again)).expect("readable");
     desk.carrier(&request, 200, "x", ANSWER);
     assert!(matches!(desk.take_legs()[..], [LegEvent::Answered { leg: answered, .. }] if answered == leg));
-    desk.leg(LegCommand::Confirm { leg });
+    desk.leg(LegCommand::Confirm { leg, answer: None });
     assert_eq!(over(&desk.take_sent()[0]), "UDP", "the dialog is spoken to as it asks");
 }
