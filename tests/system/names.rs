@@ -2,11 +2,12 @@
 
 use sip::demo::carrier::CarrierEvent;
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::carrier::TestCarrier;
 use tests::dns::TestDns;
 use tests::phone::TestPhone;
 use tests::server::TestServer;
+use tokio::time::Instant;
 
 /// The test carrier answers at once.
 const ANSWERS: &str = "+447700900001";
