@@ -159,6 +159,7 @@ impl Provisioning<'_> {
                 trusted: carrier.trusted,
             };
             self.store.put_trunk(&trunk).await?;
+            self.store.put_trunk_login(id, carrier.login()?.as_ref()).await?;
         }
         Ok(())
     }

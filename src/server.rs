@@ -35,6 +35,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 const CERTIFICATES: Duration = Duration::from_secs(10);
 /// Debian's bundle of authorities, and others'.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// How long carriers may take to end our registrations with them, and how often that is looked at.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Between two rounds of removing what has run out.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
 /// Event rows are kept this long and this many an account (DESIGN §10).
@@ -185,12 +188,28 @@ impl Server {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let _ = self.draining.send(true);
         self.actors.drain(DRAIN_LIMIT).await;
+        self.leave_carriers().await;
         self.tasks.shutdown().await;
         // It waits for milliseconds only.
         let stopped = self.sip.stop();
         self.actors.stop();
         self.store.close().await;
         stopped.map_err(|_| anyhow::anyhow!("the SIP thread failed"))
+    }
+}
+
+impl Server {
+    /// Ends our registrations with carriers; one that does not answer soon is left to its own timer.
+    async fn leave_carriers(&self) {
+        self.actors.leave_carriers();
+        let left = async {
+            while self.sip.core_counts().carrier_registrations > 0 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(LEAVE_LIMIT, left).await.is_err() {
+            tracing::warn!("a carrier did not confirm that its registration of us has ended");
+        }
     }
 }
 

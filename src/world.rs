@@ -1,13 +1,19 @@
 //! World files: operators, carriers, rate decks and accounts as TOML, for `ringfence provision` and the demo.
 
 use schema::account::{Evidence, Limits};
+use schema::carrier::TrunkLogin;
 use schema::money::{Currency, Micros, NanosPerMinute};
 use schema::number::{CallbackNumber, E164};
+use schema::pii::Pii;
 use schema::target::TrunkGateway;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// How long a registration with a carrier is asked for, seconds.
+const DEFAULT_REGISTER_S: u32 = 3_600;
+/// What may be asked for.
+const REGISTER_S: std::ops::RangeInclusive<u32> = 60..=86_400;
 /// The most accounts one `[[accounts_bulk]]` may make.
 const MAX_BULK: u32 = 10_000_000;
 
@@ -62,6 +68,56 @@ pub struct Carrier {
     pub large_over_tcp: bool,
     #[serde(default)]
     pub trusted: bool,
+    pub auth_username: Option<String>,
+    pub auth_password: Option<Pii<String>>,
+    pub auth_realm: Option<String>,
+    #[serde(default)]
+    pub register: bool,
+    pub register_expires: Option<u32>,
+}
+
+impl Carrier {
+    /// How we show the carrier who we are; `None`: it knows our address.
+    ///
+    /// # Errors
+    /// One line naming key and value.
+    pub fn login(&self) -> Result<Option<TrunkLogin>, WorldError> {
+        let wrong = |key: &str, why: &str| Err(WorldError(format!("carrier.{key} of {}: {why}", self.name)));
+        let (username, password) = match (&self.auth_username, &self.auth_password) {
+            (Some(username), Some(password)) => (username, password),
+            (Some(_), None) => return wrong("auth_username", "needs auth_password too"),
+            (None, Some(_)) => return wrong("auth_password", "needs auth_username too"),
+            (None, None) if self.register => return wrong("register", "needs auth_username and auth_password"),
+            (None, None) if self.auth_realm.is_some() => return wrong("auth_realm", "needs auth_username"),
+            (None, None) if self.register_expires.is_some() => {
+                return wrong("register_expires", "needs register = true");
+            }
+            (None, None) => return Ok(None),
+        };
+        if !is_printable(username, 64) {
+            return wrong("auth_username", "must have 1 to 64 printable ASCII characters");
+        }
+        if !is_printable(password.expose(), 128) {
+            return wrong("auth_password", "(hidden) must have 1 to 128 printable ASCII characters");
+        }
+        if self.auth_realm.as_ref().is_some_and(|realm| !is_printable(realm, 256)) {
+            return wrong("auth_realm", "must have 1 to 256 printable ASCII characters");
+        }
+        let register_s = match (self.register, self.register_expires) {
+            (true, seconds) => Some(seconds.unwrap_or(DEFAULT_REGISTER_S)),
+            (false, Some(_)) => return wrong("register_expires", "needs register = true"),
+            (false, None) => None,
+        };
+        if let Some(seconds) = register_s.filter(|seconds| !REGISTER_S.contains(seconds)) {
+            return wrong("register_expires", &format!("{seconds} must be 60 to 86400 seconds"));
+        }
+        let (username, password, realm) = (username.clone(), password.clone(), self.auth_realm.clone());
+        Ok(Some(TrunkLogin { username, password, realm, register_s }))
+    }
+}
+
+fn is_printable(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b))
 }
 
 /// `[[rate_deck]]`
@@ -228,6 +284,9 @@ impl World {
             }
             check_sip_username("account.sip_username", &account.sip_username)?;
         }
+        for carrier in &self.carriers {
+            carrier.login()?;
+        }
         for bulk in &self.accounts_bulk {
             if !(1..=MAX_BULK).contains(&bulk.count) {
                 return wrong("accounts_bulk.count", &bulk.count.to_string(), "must be 1 to 10000000");
@@ -387,6 +446,34 @@ mod tests {
         for (text, begins) in cases {
             let error = World::parse(text).err().expect(text).to_string();
             assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_carriers_login_is_whole_or_refused_by_name() {
+        let login = |keys: &str| {
+            let carrier = "[[carrier]]\nname = \"c\"\ngateway = \"192.0.2.1:5060\"\ncurrency = \"EUR\"\ndeck = \"d\"\n";
+            World::parse(&format!("{carrier}{keys}")).and_then(|world| world.carriers[0].login())
+        };
+        let both = "auth_username = \"us\"\nauth_password = \"unseen\"\n";
+        let read = |keys: &str| login(&format!("{both}{keys}")).expect("valid").expect("a login");
+        assert!(login("").expect("valid").is_none(), "trusted by its address");
+        assert_eq!((read("").register_s, read("").realm), (None, None));
+        assert_eq!(read("register = true\nauth_realm = \"r\"").register_s, Some(3_600));
+        assert_eq!(read("register = true\nregister_expires = 60").register_s, Some(60));
+        for (keys, why) in [
+            ("auth_username = \"us\"", "carrier.auth_username of c: needs auth_password too"),
+            ("auth_password = \"unseen\"", "carrier.auth_password of c: needs auth_username too"),
+            ("register = true", "carrier.register of c: needs auth_username and auth_password"),
+            ("auth_realm = \"r\"", "carrier.auth_realm of c: needs auth_username"),
+            (&format!("{both}register_expires = 90"), "carrier.register_expires of c: needs register = true"),
+            (&format!("{both}register = true\nregister_expires = 59"), "carrier.register_expires of c: 59 must be 60"),
+            (&format!("{both}register = true\nregister_expires = 86401"), "carrier.register_expires of c: 86401 must"),
+            ("auth_username = \"\"\nauth_password = \"unseen\"", "carrier.auth_username of c: must have 1 to 64"),
+            ("auth_username = \"us\"\nauth_password = \"unseen\\u0007\"", "carrier.auth_password of c: (hidden) must"),
+        ] {
+            let error = login(keys).err().expect(keys).to_string();
+            assert!(error.starts_with(why) && !error.contains("unseen"), "{keys:?} gave {error:?}");
         }
     }
 }

@@ -220,11 +220,15 @@ pub(crate) mod tests {
         let of_status = |change: fn(&mut TrunkStatus)| -> Change {
             Box::new(move |_, status| change(status.get_mut(&SECOND).expect("known")))
         };
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 9] = [
             (of_status(|s| s.state = TrunkState::down(TrunkDown::Silent)), "down: it does not answer"),
+            (
+                of_status(|s| s.state = TrunkState::down(TrunkDown::CredentialsRefused)),
+                "down: it refuses the credentials",
+            ),
             (of_status(|s| s.state = TrunkState::down(TrunkDown::NoSuchName)), "down: its name does not exist in DNS"),
             (
-                of_status(|s| s.state = TrunkState::first(&"a.example".parse().expect("a name"))),
+                of_status(|s| s.state = TrunkState::first(&"a.example".parse().expect("a name"), false)),
                 "down: its name is being looked up",
             ),
             (of_status(|s| s.free_channels = 0), "all channels in use"),

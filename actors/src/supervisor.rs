@@ -242,7 +242,7 @@ struct TrunksSupervisor {
 pub(crate) enum TrunksMsg {
     /// These are the trunks now. Sent when tariffs change; not answered.
     Replaced(Vec<Trunk>),
-    /// A probe of a trunk was answered, or not. Sent by the SIP edge; passed to the trunk's actor.
+    /// A trunk can be used, or not any more. Sent by the SIP edge; passed to the trunk's actor.
     Probed(TrunkId, TrunkState),
     /// A trunk that failed has rested. Sent by the supervisor's own timer; not answered.
     Rested(TrunkId),

@@ -23,7 +23,7 @@ use crate::watches::Watches;
 use arc_swap::ArcSwap;
 use futures_util::Stream;
 use schema::call::{Call, CallMode, RefusalCode};
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkDown};
 use schema::edge::{EdgeCommand, EdgeEvent, TrunkAddress};
 use schema::entropy::Entropy;
 use schema::event::EventCursor;
@@ -32,6 +32,7 @@ use schema::leg::{HangupCause, Invited, LegCommand, LegEvent, LegEventAt};
 use schema::number::ServiceNumber;
 use schema::time::{BootId, Clock, Mono};
 use schema::wrong::{self, Wrong};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -363,12 +364,16 @@ impl Actors {
     /// The store cannot be read; then nothing changes.
     pub async fn change_tariffs(&self) -> Result<(), StoreError> {
         let (decks, trunks) = (self.ctx.store.decks().await?, self.ctx.store.trunks().await?);
-        self.ctx.trunks.replace(&trunks, self.ctx.now().mono);
+        let logins = self.ctx.store.trunk_logins().await?;
+        let logins: BTreeMap<_, _> = logins.into_iter().map(|(trunk, login)| (trunk, Arc::new(login))).collect();
+        let registers = |trunk| logins.get(&trunk).is_some_and(|login| login.register_s.is_some());
+        self.ctx.trunks.replace(&trunks, registers, self.ctx.now().mono);
         self.ctx.tariffs.store(Arc::new(Tariffs::build(&decks, trunks.clone())));
         let address = |trunk: &Trunk| TrunkAddress {
             trunk: trunk.id,
             gateway: trunk.gateway.clone(),
             large_over_tcp: trunk.large_over_tcp,
+            login: logins.get(&trunk.id).cloned(),
         };
         let addresses = trunks.iter().map(address).collect();
         self.ctx.supervisors.tell_trunks(TrunksMsg::Replaced(trunks));
@@ -389,9 +394,14 @@ impl Actors {
         self.edge.tell(&self.ctx, EdgeCommand::CredentialRevoked { credential });
     }
 
-    /// Calls on a trunk now, and whether it is up; `None` when there is no such trunk.
+    /// The server ends: carriers are told that we are not registered any more.
+    pub fn leave_carriers(&self) {
+        self.edge.tell(&self.ctx, EdgeCommand::Leaving);
+    }
+
+    /// Calls on a trunk now, and why no more can be sent there; `None` when there is no such trunk.
     #[must_use]
-    pub fn trunk(&self, trunk: TrunkId) -> Option<(u32, bool)> {
+    pub fn trunk(&self, trunk: TrunkId) -> Option<(u32, Option<TrunkDown>)> {
         self.ctx.trunks.in_use(trunk)
     }
 

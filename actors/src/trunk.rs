@@ -75,10 +75,10 @@ impl Drop for Channel {
 }
 
 impl Gauge {
-    fn new(trunk: &Trunk, at: Mono) -> Self {
+    fn new(trunk: &Trunk, registers: bool, at: Mono) -> Self {
         Self {
             gateway: trunk.gateway.clone(),
-            state: ArcSwap::from_pointee(TrunkState::first(&trunk.gateway)),
+            state: ArcSwap::from_pointee(TrunkState::first(&trunk.gateway, registers)),
             channels: AtomicU32::new(0),
             max_channels: trunk.max_channels,
             rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
@@ -111,11 +111,12 @@ pub(crate) struct Trunks {
 }
 
 impl Trunks {
-    /// Replaces the trunks. Those that stay keep their calls and state.
-    pub(crate) fn replace(&self, trunks: &[Trunk], at: Mono) {
+    /// Replaces the trunks. Those that stay keep their calls and state. A new one is used until a probe says otherwise; one that
+    /// registers, from when it has.
+    pub(crate) fn replace(&self, trunks: &[Trunk], registers: impl Fn(TrunkId) -> bool, at: Mono) {
         let old = self.gauges.load();
         let gauge = |trunk: &Trunk| {
-            let new = Gauge::new(trunk, at);
+            let new = Gauge::new(trunk, registers(trunk.id), at);
             if let Some(old) = old.get(&trunk.id).filter(|old| old.gateway == trunk.gateway) {
                 if old.max_channels == new.max_channels && old.rate_per_second() == trunk.max_cps {
                     return (trunk.id, old.clone());
@@ -153,8 +154,8 @@ impl Trunks {
         self.changed.notify_waiters();
     }
 
-    /// Returns when some trunk is up, or none is being looked up for the first time, at the latest after `limit`. A call that
-    /// comes right after the start is not refused because DNS has not answered yet.
+    /// Returns when some trunk is up, or none is being looked up or registered for the first time, at the latest after `limit`.
+    /// A call that comes right after the start is not refused because DNS or a registrar has not answered yet.
     pub(crate) async fn searched(&self, limit: Duration) {
         let settled = async {
             loop {
@@ -173,14 +174,15 @@ impl Trunks {
     fn is_searching(&self) -> bool {
         let gauges = self.gauges.load();
         let mut states = gauges.values().map(|gauge| gauge.state.load().down);
-        states.clone().all(|down| down.is_some()) && states.any(|down| down == Some(TrunkDown::Searching))
+        states.clone().all(|down| down.is_some())
+            && states.any(|down| matches!(down, Some(TrunkDown::Searching | TrunkDown::Unregistered)))
     }
 
-    /// Calls on a trunk, whether it is up.
-    pub(crate) fn in_use(&self, trunk: TrunkId) -> Option<(u32, bool)> {
+    /// Calls on a trunk, and why no more can be sent there.
+    pub(crate) fn in_use(&self, trunk: TrunkId) -> Option<(u32, Option<TrunkDown>)> {
         let gauges = self.gauges.load();
         let gauge = gauges.get(&trunk)?;
-        Some((gauge.channels.load(Ordering::Acquire), gauge.state.load().down.is_none()))
+        Some((gauge.channels.load(Ordering::Acquire), gauge.state.load().down))
     }
 }
 
@@ -198,7 +200,7 @@ pub(crate) struct TrunkActor {
 
 /// What a trunk's actor is told.
 pub(crate) enum TrunkMsg {
-    /// A probe was answered, or not. Sent by the SIP edge; answered by nothing.
+    /// The trunk can be used, or not any more. Sent by the SIP edge; answered by nothing.
     Probed(TrunkState),
     /// Panic. Sent by tests only.
     #[cfg(any(test, feature = "faults"))]
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn a_trunk_takes_no_more_calls_than_it_has_channels() {
         let (trunks, trunk) = (Trunks::default(), Trunk { max_channels: 2, max_cps: 100, ..trunk(1, 1) });
-        trunks.replace(std::slice::from_ref(&trunk), Mono(0));
+        trunks.replace(std::slice::from_ref(&trunk), |_| false, Mono(0));
         let first = trunks.take(trunk.id, Mono(0));
         let second = trunks.take(trunk.id, Mono(0));
         assert!(first.is_some() && second.is_some());
@@ -258,14 +260,28 @@ mod tests {
     #[test]
     fn a_trunk_takes_no_more_calls_a_second_than_allowed() {
         let (trunks, trunk) = (Trunks::default(), Trunk { max_channels: 100, max_cps: 3, ..trunk(1, 1) });
-        trunks.replace(std::slice::from_ref(&trunk), Mono(0));
+        trunks.replace(std::slice::from_ref(&trunk), |_| false, Mono(0));
         let taken = |at| (0..10).filter_map(|_| trunks.take(trunk.id, Mono(at))).count();
         assert_eq!((taken(0), taken(0), taken(1_000_000), taken(1_400_000)), (3, 0, 3, 1));
-        assert_eq!(trunks.in_use(trunk.id), Some((0, true)), "a refused call gives its channel back");
+        assert_eq!(trunks.in_use(trunk.id), Some((0, None)), "a refused call gives its channel back");
+    }
+
+    #[test]
+    fn a_trunk_that_registers_is_used_from_when_it_has() {
+        let (trunks, trunk) = (Trunks::default(), trunk(1, 1));
+        let replace = |registers| trunks.replace(std::slice::from_ref(&trunk), |_| registers, Mono(0));
+        let down = || trunks.status(Mono(0))[&trunk.id].state.down;
+        replace(true);
+        assert_eq!(down(), Some(TrunkDown::Unregistered));
+        trunks.set_state(trunk.id, TrunkState::UP);
+        replace(true);
+        assert_eq!(down(), None, "the trunks were read again");
+        trunks.set_state(trunk.id, TrunkState::down(TrunkDown::CredentialsRefused));
+        assert_eq!(trunks.in_use(trunk.id), Some((0, Some(TrunkDown::CredentialsRefused))));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_waits_for_the_first_look_up_when_no_other_trunk_is_up() {
+    async fn a_call_waits_for_the_first_look_up_or_registration_when_no_other_trunk_is_up() {
         let limit = Duration::from_secs(2);
         let named = |id| Trunk { gateway: "sip.example.com".parse().expect("a name"), ..trunk(id, 1) };
         let waited = |trunks: Arc<Trunks>| async move {
@@ -274,13 +290,15 @@ mod tests {
             since.elapsed()
         };
         let trunks = Arc::new(Trunks::default());
-        trunks.replace(&[named(1)], Mono(0));
+        trunks.replace(&[named(1)], |_| false, Mono(0));
         assert_eq!(waited(trunks.clone()).await, limit, "DNS does not answer");
         let waiting = tokio::spawn(waited(trunks.clone()));
         tokio::time::sleep(Duration::from_millis(500)).await;
         trunks.set_state(named(1).id, TrunkState::down(TrunkDown::NoSuchName));
         assert_eq!(waiting.await.ok(), Some(Duration::from_millis(500)), "there is nothing more to wait for");
-        trunks.replace(&[named(2), trunk(1, 1)], Mono(0));
-        assert_eq!(waited(trunks).await, Duration::ZERO, "another carrier can take it");
+        trunks.replace(&[named(2), trunk(1, 1)], |_| false, Mono(0));
+        assert_eq!(waited(trunks.clone()).await, Duration::ZERO, "another carrier can take it");
+        trunks.replace(&[trunk(3, 1)], |_| true, Mono(0));
+        assert_eq!(waited(trunks).await, limit, "the registrar does not answer");
     }
 }

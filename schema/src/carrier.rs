@@ -2,6 +2,7 @@
 
 use crate::id::{DeckId, TrunkId};
 use crate::money::Currency;
+use crate::pii::Pii;
 use crate::target::{Targets, TrunkGateway};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -63,7 +64,20 @@ pub struct Trunk {
     pub trusted: bool,
 }
 
-/// Whether calls can be sent over a trunk, as its probes and DNS say.
+/// How we show a carrier who we are, where our address alone is not enough: digest, and registering if it wants that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkLogin {
+    /// Digest username, and user part of our address at the carrier. 1 to 64 bytes.
+    pub username: String,
+    /// Its password, 1 to 128 bytes. Sealed at rest; sent to nobody, only digests of it are.
+    pub password: Pii<String>,
+    /// The only digest realm that is answered; `None`: whichever the carrier names.
+    pub realm: Option<String>,
+    /// How long a registration is asked for, in seconds (RFC 3261 §10.2); `None`: it is not registered.
+    pub register_s: Option<u32>,
+}
+
+/// Whether calls can be sent over a trunk, as its probes, its registration and DNS say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrunkState {
     /// Why not; `None`: they can.
@@ -82,12 +96,14 @@ impl TrunkState {
         Self { down: Some(why), targets: None }
     }
 
-    /// What is known of a trunk before anything was asked: an address is used until a probe says otherwise.
+    /// What is known of a trunk before anything was asked: an address is used until a probe says otherwise; one that registers,
+    /// from when it has.
     #[must_use]
-    pub const fn first(gateway: &TrunkGateway) -> Self {
+    pub const fn first(gateway: &TrunkGateway, registers: bool) -> Self {
         match gateway {
-            TrunkGateway::At(_) => Self::UP,
             TrunkGateway::Named(_) => Self::down(TrunkDown::Searching),
+            TrunkGateway::At(_) if registers => Self::down(TrunkDown::Unregistered),
+            TrunkGateway::At(_) => Self::UP,
         }
     }
 }
@@ -109,6 +125,16 @@ pub enum TrunkDown {
     WrongName,
     /// Its TLS certificate is expired, or of no authority that we know.
     Untrusted,
+    /// Its carrier has not accepted our registration yet, or not again.
+    Unregistered,
+    /// Its carrier refuses to register us, for another reason than our credentials.
+    RegistrationRefused,
+    /// Its carrier does not accept our username and password.
+    CredentialsRefused,
+    /// Its carrier asks for credentials of another realm than is configured.
+    OtherRealm,
+    /// Its carrier asks for credentials and none are configured, or for a digest we do not know.
+    NotAnswerable,
 }
 
 impl TrunkDown {
@@ -123,6 +149,11 @@ impl TrunkDown {
             Self::DnsSilent => "down: DNS does not answer",
             Self::WrongName => "down: its TLS certificate is for another name",
             Self::Untrusted => "down: its TLS certificate is not trusted",
+            Self::Unregistered => "down: not registered",
+            Self::RegistrationRefused => "down: it refuses the registration",
+            Self::CredentialsRefused => "down: it refuses the credentials",
+            Self::OtherRealm => "down: it asks for credentials of another realm",
+            Self::NotAnswerable => "down: it asks for credentials that are not configured",
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the SIP edge asks and is told beside call legs: credentials, bindings, trunks. Plain data.
 
 use crate::account::SipCredential;
-use crate::carrier::{TrunkDown, TrunkState};
+use crate::carrier::{TrunkDown, TrunkLogin, TrunkState};
 use crate::id::{AccountKey, CredentialId, TrunkId};
 use crate::pii::Pii;
 use crate::target::{GatewayName, Targets, TrunkGateway};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A question's number; the answer carries it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +25,7 @@ pub enum EdgeEvent {
     },
     /// A phone registered, refreshed or left.
     BindingChanged(Box<BindingChange>),
-    /// A trunk's probes or its name brought something new.
+    /// A trunk's probes, its registration or its name brought something new.
     TrunkProbed {
         /// Which.
         trunk: TrunkId,
@@ -59,6 +60,8 @@ pub enum EdgeCommand {
         /// Where it leads, or why nowhere.
         found: Result<Located, TrunkDown>,
     },
+    /// The server ends: carriers are told that we are not to be reached any more. Calls go on with the next process.
+    Leaving,
     /// A binding kept from before a restart.
     BindingRestored(Box<Binding>),
     /// The legs of all calls from before a restart are resumed: whoever names another dialog is told that there is none.
@@ -94,6 +97,8 @@ pub struct TrunkAddress {
     pub gateway: TrunkGateway,
     /// Large requests go over TCP.
     pub large_over_tcp: bool,
+    /// How we show who we are; `None`: it knows our address.
+    pub login: Option<Arc<TrunkLogin>>,
 }
 
 /// A registered phone (RFC 3261 §10, RFC 5626).

@@ -6,6 +6,7 @@
 //! provisional responses of both kinds in `reliable.rs`, changes of a session in `offer.rs`.
 
 mod authenticate;
+mod challenge;
 mod config;
 mod dialled;
 mod dispatch;
@@ -23,6 +24,7 @@ mod offer;
 mod outgoing;
 mod probe;
 mod register;
+mod registering;
 mod reliable;
 mod resume;
 mod session_timer;
@@ -48,6 +50,7 @@ use matching::{MergeKey, ServerKey};
 use names::Names;
 use probe::Probes;
 use register::Registering;
+use registering::Registrations;
 use ring::hmac;
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
@@ -100,7 +103,7 @@ pub enum Output {
     Edge(EdgeEvent),
 }
 
-/// Sizes of the tables. All but `registrations` are zero some time after the last call has ended.
+/// Sizes of the tables. All but `registrations` and `carrier_registrations` are zero some time after the last call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "counts of what each name says")]
 pub struct Counts {
@@ -111,6 +114,7 @@ pub struct Counts {
     pub ended_dialogs: usize,
     pub lookups: usize,
     pub registrations: usize,
+    pub carrier_registrations: usize,
 }
 
 /// What the edge can be asked about.
@@ -158,6 +162,7 @@ pub struct Core {
     sweeping: bool,
     probes: Probes,
     names: Names,
+    registrations: Registrations,
     /// Makes the To-tags of answers.
     tags: hmac::Key,
 }
@@ -197,6 +202,7 @@ impl Core {
             sweeping: false,
             probes: Probes::default(),
             names: Names::default(),
+            registrations: Registrations::default(),
         })
     }
 
@@ -251,6 +257,7 @@ impl Core {
             ended_dialogs: self.ended.len(),
             lookups: self.lookups.len(),
             registrations: self.registrar.len(),
+            carrier_registrations: self.registrations.len(),
         }
     }
 
@@ -295,6 +302,7 @@ impl Core {
             }
             EdgeCommand::Trunks(trunks) => self.set_trunks(trunks, now),
             EdgeCommand::Located { name, found } => self.on_located(&name, found, now),
+            EdgeCommand::Leaving => self.leave_registrars(now),
             EdgeCommand::Recovered => self.recovered(),
             EdgeCommand::BindingRestored(binding) => {
                 self.guard.restored(&binding, now.mono);
@@ -315,6 +323,7 @@ impl Core {
                 Timer::Sweep => self.sweep_time(now),
                 Timer::Probe(trunk) => self.probe_time(trunk, now),
                 Timer::Name(name) => self.name_time(&name, now),
+                Timer::Register(number) => self.registering_time(number, now),
                 Timer::Ended => self.ended_time(now),
                 Timer::Bye(call) => self.answer_byes(call, now),
             }

@@ -2,7 +2,7 @@
 
 use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via};
 use crate::sdp::Origin;
-use schema::id::CredentialId;
+use schema::id::{CredentialId, TrunkId};
 use schema::leg::Checkpoint;
 use schema::pii::Pii;
 use schema::target::HostName;
@@ -159,6 +159,9 @@ pub(crate) struct Stored {
     pub(crate) server: Option<HostName>,
     /// The phone, to find its newest flow; none of a carrier's leg.
     pub(crate) phone: Option<StoredPhone>,
+    /// The trunk of a carrier's leg; none of a customer's.
+    #[serde(default)]
+    pub(crate) trunk: Option<TrunkId>,
     /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
     pub(crate) invite: Option<StoredInvite>,
     /// CSeq of our INVITE, whose 200 holds an offer that is not answered yet.
@@ -218,6 +221,7 @@ impl Stored {
             peer,
             server: None,
             phone: None,
+            trunk: None,
             invite: None,
             unanswered: None,
             offerless: false,

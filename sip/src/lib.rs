@@ -10,6 +10,7 @@ pub mod locate;
 pub mod message;
 pub mod overload;
 mod registrar;
+mod registration;
 pub mod sdp;
 mod transaction;
 pub mod transport;

@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
-use schema::id::{AccountKey, UserId};
+use schema::id::{AccountKey, TrunkId, UserId};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +17,15 @@ mod master;
 
 pub use master::{MasterKey, MasterKeyError};
 
-/// Whose personal data it is.
+/// Whose personal data or secret it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// An account's.
     Account(AccountKey),
     /// A person's who signs in.
     User(UserId),
+    /// The operator's, for a carrier: what it uses on one trunk.
+    Trunk(TrunkId),
 }
 
 /// How long data is kept, and so which key seals it (DESIGN §9).
@@ -285,6 +287,7 @@ impl Subject {
         match self {
             Self::Account(key) => [&[1][..], &key.0.to_be_bytes()].concat(),
             Self::User(id) => [&[2][..], id.0.as_bytes()].concat(),
+            Self::Trunk(id) => [&[3][..], id.0.as_bytes()].concat(),
         }
     }
 }

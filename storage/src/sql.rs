@@ -136,7 +136,7 @@ impl SqlStore {
             (Subject::User(user), Class::Identity) => {
                 self.db.execute("update users set email_index = null where id = $1", values![user.0]).await?;
             }
-            (Subject::Account(_), Class::Billing) | (Subject::User(_), _) => {}
+            (Subject::Account(_), Class::Billing) | (Subject::User(_) | Subject::Trunk(_), _) => {}
         }
         Ok(())
     }

@@ -2,11 +2,12 @@
 
 use crate::error::StoreError;
 use crate::store::{Backend, Store};
-use schema::carrier::Trunk;
-use schema::id::{DeckId, DeckVersionId};
+use schema::carrier::{Trunk, TrunkLogin};
+use schema::id::{DeckId, DeckVersionId, TrunkId};
 use schema::money::Currency;
 use schema::rate::RateTerms;
 use schema::time::Timestamp;
+use std::collections::BTreeMap;
 
 /// A rate deck in its current version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,38 @@ impl Store {
                     return Err(StoreError::Taken("trunk name"));
                 }
                 t.trunks.insert(trunk.id, trunk.clone());
+                Ok(())
+            }),
+        }
+    }
+
+    /// How we show each carrier who we are; trunks that know our address are left out.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn trunk_logins(&self) -> Result<BTreeMap<TrunkId, TrunkLogin>, StoreError> {
+        match &self.backend {
+            Backend::Sql(sql) => sql.trunk_logins().await,
+            Backend::Memory(disk) => disk.read(|t| t.trunk_logins.clone()),
+        }
+    }
+
+    /// Stores how we show a trunk's carrier who we are, or that it knows our address. The password is sealed under a key of
+    /// the trunk's own.
+    ///
+    /// # Errors
+    /// There is no such trunk, or the store failed.
+    pub async fn put_trunk_login(&self, trunk: TrunkId, login: Option<&TrunkLogin>) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Sql(sql) => sql.put_trunk_login(trunk, login).await,
+            Backend::Memory(disk) => disk.write(|t| {
+                if !t.trunks.contains_key(&trunk) {
+                    return Err(StoreError::NotFound("trunk"));
+                }
+                match login {
+                    Some(login) => t.trunk_logins.insert(trunk, login.clone()),
+                    None => t.trunk_logins.remove(&trunk),
+                };
                 Ok(())
             }),
         }

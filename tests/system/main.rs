@@ -1,5 +1,6 @@
 //! The whole system over real SIP, HTTP and WebSocket.
 
+mod carriers;
 mod commands;
 mod credit;
 mod dashboard;

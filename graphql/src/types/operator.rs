@@ -11,7 +11,7 @@ use crate::types::scalar::int;
 use actors::AccountView;
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use schema::call::LiveCall;
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkDown};
 use schema::id::{AccountId, AccountKey, CallNo};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -27,19 +27,22 @@ pub(crate) struct Carrier {
     gateway: String,
     /// Whether calls can be sent there.
     up: bool,
+    /// Why none can be sent there, e.g. `down: not registered`.
+    down_reason: Option<String>,
     channels_in_use: i32,
     max_channels: i32,
 }
 
 impl Carrier {
-    /// `status`: channels in use, and whether it is up; `None` while the actors do not know the trunk.
-    pub(crate) fn new(trunk: &Trunk, status: Option<(u32, bool)>) -> Self {
-        let (channels, up) = status.unwrap_or((0, false));
+    /// `status`: channels in use, and why no more calls can be sent there; `None` while the actors do not know the trunk.
+    pub(crate) fn new(trunk: &Trunk, status: Option<(u32, Option<TrunkDown>)>) -> Self {
+        let (channels, down) = status.unwrap_or((0, Some(TrunkDown::Silent)));
         Self {
             id: trunk.id.to_string().into(),
             name: trunk.name.clone(),
             gateway: trunk.gateway.to_string(),
-            up,
+            up: down.is_none(),
+            down_reason: down.map(|down| down.as_str().to_owned()),
             channels_in_use: int(channels.into()),
             max_channels: int(trunk.max_channels.into()),
         }

@@ -76,6 +76,15 @@ create table trunks (
     trusted boolean not null
 );
 
+-- How we show a carrier who we are; a trunk without a row is trusted by its address.
+create table trunk_logins (
+    trunk uuid primary key references trunks (id),
+    username text not null,
+    password bytea not null,
+    realm text,
+    register_s bigint check (register_s > 0)
+);
+
 create table accounts (
     key bigint primary key,
     id uuid not null unique,

@@ -76,6 +76,15 @@ create table trunks (
     trusted integer not null check (trusted in (0, 1))
 ) strict, without rowid;
 
+-- How we show a carrier who we are; a trunk without a row is trusted by its address.
+create table trunk_logins (
+    trunk blob primary key references trunks (id),
+    username text not null,
+    password blob not null,
+    realm text,
+    register_s integer check (register_s > 0)
+) strict, without rowid;
+
 create table accounts (
     key integer primary key,
     id blob not null unique check (length(id) = 16),

@@ -84,9 +84,13 @@ impl Core {
         if let Some(cause) = cause {
             bye = bye.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), cause.as_str()));
         }
+        if let Some(carrier) = &mut leg.carrier {
+            bye = self.signed_by(carrier, Owner::Nobody, bye);
+        }
         let branch = via.branch().unwrap_or_default();
         let owner = if leg.pulse.in_doubt { Owner::Bye(id) } else { Owner::Nobody };
         let is_kept = self.request(leg.way, branch, Method::Bye, bye, owner, now);
+        self.accompany(branch, &Method::Bye, leg.carrier);
         if leg.pulse.in_doubt && !is_kept {
             self.on_bye_outcome(id, None, now);
         }
@@ -163,6 +167,7 @@ impl Core {
     pub(super) fn on_flow_closed(&mut self, flow: Flow, now: Now) {
         let Some(connection) = flow.connection else { return };
         self.registrar.connection_closed(connection);
+        self.doubt_registrations_at(flow, now);
         self.fail_flow(flow, now);
         let over_it = self.legs.iter().filter(|(_, leg)| leg.way == Way::Flow(flow)).map(|(id, _)| *id);
         for id in over_it.collect::<Vec<_>>() {

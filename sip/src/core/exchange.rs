@@ -1,5 +1,6 @@
 //! Transactions in use: which machine belongs to which message, and the bytes it repeats.
 
+use super::challenge::{Asked, Carrier};
 use super::matching::{MergeKey, ServerKey, merge_key};
 use super::timers::Timer;
 use super::{Core, Output};
@@ -76,12 +77,16 @@ pub(super) enum Owner {
     /// The INVITE of this leg.
     Leg(LegId),
     Probe(TrunkId, Gateway),
+    /// A REGISTER to a carrier, by its registration's number.
+    Register(u64),
     /// A probe in the dialog of this leg.
     Pulse(LegId),
     /// A re-INVITE in the dialog of this leg, or an early UPDATE.
     Offer(LegId),
     /// A PRACK in an early dialog of this leg.
     Prack(LegId),
+    /// An INFO in the dialog of this leg, of which nobody waits for the outcome.
+    Key(LegId),
     /// An UPDATE that refreshes the session of this leg.
     Refresh(LegId),
     /// The BYE of a leg that was not known to be there: it shows when the leg ended.
@@ -93,16 +98,25 @@ pub(super) enum Owner {
 /// A request under way to a peer. After its final response it keeps the key and what it repeats only.
 pub(super) struct ClientExchange {
     machine: ClientMachine,
-    way: Way,
+    pub(super) way: Way,
     /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
     /// The INVITE as sent, for its ACK.
     invite: Option<Message>,
-    owner: Owner,
+    pub(super) owner: Owner,
+    /// How often it was answered for, until this transaction.
+    pub(super) asked: Asked,
+    /// Of a BYE, whose leg is gone: the carrier that it is for.
+    pub(super) carrier: Option<Box<Carrier>>,
     armed: Option<Mono>,
 }
 
 impl ClientExchange {
+    /// The request as sent, while it is here.
+    fn request(&self) -> Option<Message> {
+        self.invite.clone().or_else(|| Message::parse_datagram(&self.bytes).ok())
+    }
+
     /// The ACK of this failure of an INVITE; for a repetition the same again.
     fn acknowledge(&mut self, failure: Option<&Message>) -> Bytes {
         if let Some((invite, failure)) = self.invite.take().zip(failure) {
@@ -118,7 +132,7 @@ impl ClientExchange {
                 self.invite = None;
                 self.bytes = Bytes::new();
             }
-            ClientMachine::Other(OtherClient::Completed { .. }) => self.bytes = Bytes::new(),
+            ClientMachine::Other(OtherClient::Completed { .. }) => (self.bytes, self.carrier) = (Bytes::new(), None),
             _ => {}
         }
     }
@@ -312,6 +326,22 @@ impl Core {
         owner: Owner,
         now: Now,
     ) -> bool {
+        let request = self.signed(owner, request);
+        self.begin(way, branch, method, request, owner, Asked::default(), now)
+    }
+
+    /// As [`Core::request`], for a request whose credentials are in it.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the transaction")]
+    pub(super) fn begin(
+        &mut self,
+        way: Way,
+        branch: &str,
+        method: Method,
+        request: RequestBuilder,
+        owner: Owner,
+        asked: Asked,
+        now: Now,
+    ) -> bool {
         let bytes = match request.build() {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -324,7 +354,8 @@ impl Core {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
             let key = client_key(branch, &method);
             let bytes = bytes.clone();
-            let exchange = ClientExchange { machine, way, bytes, invite: None, owner, armed: None };
+            let exchange =
+                ClientExchange { machine, way, bytes, invite: None, owner, asked, carrier: None, armed: None };
             self.clients.insert(key.clone(), exchange);
             self.after_client(&key, &[], None, now);
         }
@@ -339,6 +370,20 @@ impl Core {
         branch: &str,
         request: RequestBuilder,
         owner: Owner,
+        now: Now,
+    ) -> Option<Message> {
+        let request = self.signed(owner, request);
+        self.begin_invite(way, branch, request, owner, Asked::default(), now)
+    }
+
+    /// As [`Core::request_invite`], for an INVITE whose credentials are in it.
+    pub(super) fn begin_invite(
+        &mut self,
+        way: Way,
+        branch: &str,
+        request: RequestBuilder,
+        owner: Owner,
+        asked: Asked,
         now: Now,
     ) -> Option<Message> {
         if self.clients.len() >= self.config.transactions_max {
@@ -359,6 +404,8 @@ impl Core {
             bytes: bytes.clone(),
             invite: Some(message.clone()),
             owner,
+            asked,
+            carrier: None,
             armed: None,
         };
         let key = client_key(branch, &Method::Invite);
@@ -392,6 +439,10 @@ impl Core {
     }
 
     fn after_client(&mut self, key: &ClientKey, steps: &'static [Step], response: Option<(Flow, &Message)>, now: Now) {
+        // Read before its ACK takes its place.
+        let is_challenge = |message: &Message| matches!(message.status(), Some(401 | 407));
+        let challenge = response.map(|(_, response)| response).filter(|response| is_challenge(response));
+        let challenged = challenge.and_then(|challenge| Some((self.clients.get(key)?.request()?, challenge)));
         for step in steps {
             let Some(exchange) = self.clients.get_mut(key) else { return };
             let (way, owner) = (exchange.way, exchange.owner);
@@ -405,7 +456,10 @@ impl Core {
                     self.send(way, ack);
                 }
                 Step::Deliver => {
-                    if let Some((flow, response)) = response {
+                    let is_answered = challenged
+                        .as_ref()
+                        .is_some_and(|(request, challenge)| self.answer_challenge(key, request, challenge, now));
+                    if let Some((flow, response)) = response.filter(|_| !is_answered) {
                         self.on_answer(flow, owner, response, now);
                     }
                 }
@@ -454,8 +508,16 @@ impl Core {
                 Owner::Prack(leg) => self.on_prack_outcome(leg),
                 Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
                 Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
-                Owner::Leg(_) | Owner::Probe(..) | Owner::Nobody => {}
+                Owner::Register(number) => self.on_register_unanswered(number, now),
+                Owner::Leg(_) | Owner::Probe(..) | Owner::Key(_) | Owner::Nobody => {}
             }
+        }
+    }
+
+    /// Notes for which carrier a request is whose leg is gone.
+    pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Carrier>) {
+        if let Some(exchange) = self.clients.get_mut(&client_key(branch, method)) {
+            exchange.carrier = carrier.map(Box::new);
         }
     }
 
@@ -484,6 +546,7 @@ impl Core {
         match owner {
             Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
             Owner::Probe(trunk, gateway) => self.on_probe_answer(trunk, gateway, now),
+            Owner::Register(number) => self.on_register_answer(number, response, now),
             Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
             Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
             Owner::Prack(leg) => {
@@ -493,7 +556,7 @@ impl Core {
             }
             Owner::Refresh(leg) => self.on_refresh_outcome(leg, Some(response), now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
-            Owner::Nobody => {}
+            Owner::Key(_) | Owner::Nobody => {}
         }
     }
 
@@ -501,12 +564,13 @@ impl Core {
         match owner {
             Owner::Leg(leg) => self.on_invite_unanswered(leg, status, now),
             Owner::Probe(trunk, gateway) => self.on_probe_unanswered(trunk, gateway, now),
+            Owner::Register(number) => self.on_register_unanswered(number, now),
             Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
             Owner::Offer(leg) => self.on_offer_unanswered(leg, status, now),
             Owner::Prack(leg) => self.on_prack_outcome(leg),
             Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
             Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
-            Owner::Nobody => {}
+            Owner::Key(_) | Owner::Nobody => {}
         }
     }
 }

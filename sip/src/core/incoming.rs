@@ -132,6 +132,7 @@ impl Core {
             contact,
             way: Way::Flow(reply),
             phone: Some(Phone { credential, instance, ip: flow.ip() }),
+            carrier: None,
             offerless,
             origin: Origin::fresh(&mut self.entropy),
             local_sdp: None,

@@ -1,5 +1,6 @@
 //! One call leg: its dialog, where it stands, and what it repeats.
 
+use super::challenge::Carrier;
 use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
@@ -47,6 +48,8 @@ pub(super) struct Outgoing {
     pub(super) over: Way,
     /// To be sent over UDP when TCP is refused.
     pub(super) smaller: Option<Box<RequestBuilder>>,
+    /// TCP was refused.
+    pub(super) is_udp_only: bool,
     /// A provisional response came: it may be cancelled.
     pub(super) provisional: bool,
     /// A 18x came.
@@ -54,6 +57,8 @@ pub(super) struct Outgoing {
     /// It is not wanted any more.
     pub(super) unwanted: Option<HangupCause>,
     pub(super) cancelled: bool,
+    /// It may ring at the carrier from before a restart, and is repeated to be withdrawn.
+    pub(super) is_repeated: bool,
     /// Early dialogs with reliable responses, at most [`FORKS_MAX`](super::reliable::FORKS_MAX); the first is the leg's.
     pub(super) forks: Vec<Fork>,
     /// PRACKs not answered yet.
@@ -117,6 +122,8 @@ pub(super) struct Leg {
     pub(super) way: Way,
     /// The phone of a customer's leg; none of a carrier's.
     pub(super) phone: Option<Phone>,
+    /// The carrier of a carrier's leg; none of a customer's, whose challenges are not answered.
+    pub(super) carrier: Option<Carrier>,
     /// The INVITE that began it has no offer: its 200 has one, and the ACK of that the answer.
     pub(super) offerless: bool,
     /// Origin of our session descriptions.
@@ -203,6 +210,7 @@ impl Leg {
             stored.unanswered = self.offerless.then_some(cseq);
         }
         stored.offerless = self.offerless;
+        stored.trunk = self.carrier.as_ref().map(|carrier| carrier.trunk);
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.server = self.server.clone();
         stored.local_sdp = text(&self.local_sdp);
@@ -253,6 +261,7 @@ impl Leg {
                 instance: phone.instance,
                 ip: address.ip(),
             }),
+            carrier: stored.trunk.map(Carrier::of),
             origin: stored.origin,
             ok: None,
             change: None,

@@ -84,6 +84,26 @@ impl Pace {
 }
 
 impl Change {
+    /// Whether anybody waits for what our offer leads to.
+    pub(super) fn is_wanted(&self) -> bool {
+        matches!(self, Self::Ours(ours) if ours.purpose != Purpose::GivenUp)
+    }
+
+    /// Our re-INVITE has left once more, with credentials.
+    pub(super) fn left_again(&mut self, invite: Message) {
+        if let Self::Ours(ours) = self {
+            ours.cseq = invite.cseq().0;
+            (ours.invite, ours.provisional) = (Some(invite), false);
+        }
+    }
+
+    /// Our early UPDATE has left once more, with this CSeq.
+    pub(super) fn update_left_again(&mut self, cseq: u32) {
+        if let Self::Ours(ours) = self {
+            ours.cseq = cseq;
+        }
+    }
+
     pub(super) fn next_time(&self) -> Option<Mono> {
         match self {
             Self::Theirs { until, .. } => Some(*until),

@@ -1,6 +1,7 @@
 //! B-legs: our INVITE, built from typed fields only, from the first message to the ACK of its 200.
 
 use super::Core;
+use super::challenge::Carrier;
 use super::exchange::{Owner, Way};
 use super::incoming::text_of;
 use super::leg::{Leg, Outgoing, Stage};
@@ -16,6 +17,7 @@ use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
 use schema::entropy::Entropy;
+use schema::id::TrunkId;
 use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId, Sdp};
 use schema::number::Presentation;
 use schema::target::TrunkGateway;
@@ -76,8 +78,8 @@ impl Core {
             local_sdp = Some(Bytes::from(ours));
             request = request.body(sdp::CONTENT_TYPE, local_sdp.clone().unwrap_or_default());
         }
-        let over = self.way_of_size(invite, way, &request)?;
         let branch = invite.ids.branch.clone();
+        let over = self.way_of_size(invite.trunk, way, &branch, &request)?;
         let smaller = (over != way).then(|| Box::new(request.clone()));
         let sent = self.send_invite(invite.leg, over, &branch, request, now).ok_or(Malformed)?;
         let outgoing = Outgoing {
@@ -85,10 +87,12 @@ impl Core {
             invite: sent,
             over,
             smaller,
+            is_udp_only: false,
             provisional: false,
             rang: false,
             unwanted: None,
             cancelled: false,
+            is_repeated: false,
             forks: Vec::new(),
             pracks: 0,
             trunk: invite.trunk,
@@ -102,6 +106,7 @@ impl Core {
             contact,
             way,
             phone: None,
+            carrier: Some(Carrier::of(invite.trunk)),
             offerless: invite.offer.is_none(),
             origin,
             local_sdp,
@@ -128,11 +133,17 @@ impl Core {
     }
 
     /// Over which transport an INVITE leaves: one that is large for UDP over TCP, where the trunk has that.
-    fn way_of_size(&mut self, invite: &Invite, way: Way, request: &RequestBuilder) -> Result<Way, Malformed> {
+    pub(super) fn way_of_size(
+        &mut self,
+        trunk: TrunkId,
+        way: Way,
+        branch: &str,
+        request: &RequestBuilder,
+    ) -> Result<Way, Malformed> {
         let Way::To(destination @ Destination { protocol: Protocol::Udp, .. }) = way else { return Ok(way) };
-        let via = self.via(way, Some(&invite.ids.branch)).ok_or(Malformed)?;
+        let via = self.via(way, Some(branch)).ok_or(Malformed)?;
         let bytes = request.clone().via(&via).build().map_err(|_| Malformed)?;
-        let is_large = self.is_too_large(invite.trunk, bytes.len());
+        let is_large = self.is_too_large(trunk, bytes.len());
         Ok(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
     }
 
@@ -157,6 +168,7 @@ impl Core {
         let Some(sent) = self.send_invite(id, way, &branch, *request, now) else { return false };
         if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) {
             (outgoing.branch, outgoing.invite, outgoing.over) = (branch, sent, way);
+            outgoing.is_udp_only = true;
         }
         true
     }
@@ -231,15 +243,15 @@ impl Core {
             Stage::Outgoing(outgoing) => {
                 // It was answered while our CANCEL was on its way: the call is not wanted.
                 let (cause, rang) = (outgoing.unwanted, outgoing.rang);
-                let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
-                self.end_answered(dialog, way, leg.offerless, response, now);
+                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way, leg.carrier.clone());
+                self.end_answered(dialog, way, carrier, leg.offerless, response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
-                let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
-                self.end_answered(dialog, way, leg.offerless, response, now);
+                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way, leg.carrier.clone());
+                self.end_answered(dialog, way, carrier, leg.offerless, response, now);
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
             stage => match (leg.ack.clone(), leg.way) {
@@ -262,9 +274,9 @@ impl Core {
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {
-            let (dialog, way) = (leg.dialog.confirmed_by(response), leg.way);
+            let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way, leg.carrier.clone());
             let offerless = leg.offerless;
-            self.end_answered(dialog, way, offerless, response, now);
+            self.end_answered(dialog, way, carrier, offerless, response, now);
             self.forget_leg(id, now);
             return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
         }
@@ -298,6 +310,11 @@ impl Core {
             None => status,
         };
         let rang = outgoing.rang;
+        if status == 403
+            && let Some(trunk) = self.legs.get(&id).and_then(|leg| leg.carrier.as_ref()).map(|carrier| carrier.trunk)
+        {
+            self.doubt_trunk(trunk, now);
+        }
         let q850 = q850_of(response);
         let redress = [603, 607, 608].contains(&status).then(|| redress(response)).flatten();
         self.forget_leg(id, now);
@@ -408,13 +425,23 @@ impl Core {
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
         let way = self.legs.get(&id)?.way;
         let via = self.via(way, None)?;
-        let ack = with_body(self.legs.get(&id)?.dialog.ack(cseq, &via), answer).build().ok()?;
+        let leg = self.legs.get(&id)?;
+        let ack = with_body(leg.dialog.ack(cseq, &via), answer);
+        let ack = leg.carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build().ok()?;
         self.send(way, ack.clone());
         Some(ack)
     }
 
     /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
-    fn end_answered(&mut self, mut dialog: Dialog, way: Way, offerless: bool, response: &Message, now: Now) {
+    fn end_answered(
+        &mut self,
+        mut dialog: Dialog,
+        way: Way,
+        mut carrier: Option<Carrier>,
+        offerless: bool,
+        response: &Message,
+        now: Now,
+    ) {
         let way = next_way(&dialog, way);
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
@@ -426,12 +453,17 @@ impl Core {
         let answer = offer.and_then(|offer| {
             sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
         });
-        if let Ok(ack) = with_body(dialog.ack(response.cseq().0, &ack_via), answer).build() {
+        let ack = with_body(dialog.ack(response.cseq().0, &ack_via), answer);
+        if let Ok(ack) = carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build() {
             self.send(way, ack);
         }
         if !self.is_asking(&branch, &Method::Bye) {
-            let bye = dialog.request(Method::Bye, &bye_via);
+            let mut bye = dialog.request(Method::Bye, &bye_via);
+            if let Some(carrier) = &mut carrier {
+                bye = self.signed_by(carrier, Owner::Nobody, bye);
+            }
             let _ = self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
+            self.accompany(&branch, &Method::Bye, carrier);
         }
     }
 
@@ -470,7 +502,11 @@ impl Core {
             target: contact.uri,
             routes,
         };
-        self.end_answered(dialog, way, false, response, now);
+        let carrier = match way {
+            Way::Flow(flow) => self.trunk_at(flow).map(Carrier::of),
+            Way::To(_) | Way::Gone(_) => None,
+        };
+        self.end_answered(dialog, way, carrier, false, response, now);
     }
 }
 

@@ -1,11 +1,12 @@
-//! Trunks: who they are, where their names lead, and which of their targets answer.
+//! Trunks: who they are, where their names lead, and whether calls can be sent there: targets answer OPTIONS, the carrier has us
+//! registered and takes our credentials.
 
 use super::exchange::{Owner, Way};
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Flow, Unreached};
 use crate::message::{Malformed, Method, NameAddr, RequestBuilder, Uri};
-use schema::carrier::{Gateway, TrunkDown, TrunkState};
+use schema::carrier::{Gateway, TrunkDown, TrunkLogin, TrunkState};
 use schema::edge::{EdgeEvent, TrunkAddress};
 use schema::id::TrunkId;
 use schema::target::{GatewayName, HostName, Targets, TrunkGateway};
@@ -22,6 +23,8 @@ const MISSES: u32 = 3;
 /// us).
 pub(super) const SKIP: Duration = Duration::from_secs(30);
 
+/// A trunk whose carrier refused our credentials rests for this long.
+const REST: Duration = Duration::from_secs(60);
 /// The largest request that goes over UDP where TCP may be used (RFC 3261 §18.1.1).
 const UDP_MAX: usize = 1_300;
 
@@ -39,6 +42,10 @@ struct Probe {
     address: TrunkAddress,
     /// Addresses asked, with what they said.
     health: BTreeMap<Gateway, Health>,
+    /// Its registration, when it has one.
+    registration: Option<u64>,
+    /// It refused our credentials: it rests until then.
+    rests: Option<(TrunkDown, Mono)>,
     /// What was told last.
     told: Option<TrunkState>,
     /// When the next round leaves; timers of an earlier address are ignored.
@@ -46,8 +53,19 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(address: TrunkAddress, now: Mono) -> Self {
-        Self { address, health: BTreeMap::new(), told: None, due: now }
+    const fn new(address: TrunkAddress, registration: Option<u64>, told: Option<TrunkState>, now: Mono) -> Self {
+        Self { address, health: BTreeMap::new(), registration, rests: None, told, due: now }
+    }
+
+    fn is_at(&self, flow: Flow) -> bool {
+        // A carrier sends from any port. On loopback carriers and phones share an address.
+        let same = |gateway: &Gateway| {
+            gateway.address == flow.peer || (gateway.address.ip() == flow.ip() && !flow.ip().is_loopback())
+        };
+        match &self.address.gateway {
+            TrunkGateway::At(gateway) => same(gateway),
+            TrunkGateway::Named(_) => self.health.keys().any(same),
+        }
     }
 
     fn is_silent(&self, gateway: Gateway) -> bool {
@@ -58,8 +76,25 @@ impl Probe {
         self.health.get(&gateway).and_then(|health| health.skipped_until).is_some_and(|until| until > now)
     }
 
-    /// Its state, given where its name leads.
-    fn state(&self, located: Option<Result<Arc<Targets>, TrunkDown>>, now: Mono) -> TrunkState {
+    /// Its state, given where its name leads and why it is not registered. Why it cannot be reached comes first.
+    fn state(
+        &self,
+        located: Option<Result<Arc<Targets>, TrunkDown>>,
+        unregistered: Option<TrunkDown>,
+        now: Mono,
+    ) -> TrunkState {
+        let reached = self.reached(located, now);
+        match reached.down {
+            None | Some(TrunkDown::Silent) => {
+                let refused = unregistered.or(self.rests.map(|(down, _)| down));
+                refused.map_or(reached, TrunkState::down)
+            }
+            Some(_) => reached,
+        }
+    }
+
+    /// Where it can be reached, given where its name leads.
+    fn reached(&self, located: Option<Result<Arc<Targets>, TrunkDown>>, now: Mono) -> TrunkState {
         let refused = self.health.values().find_map(|health| health.refused);
         let silent = TrunkState::down(refused.unwrap_or(TrunkDown::Silent));
         let targets = match located {
@@ -83,16 +118,23 @@ impl Probe {
 #[derive(Default)]
 pub(super) struct Probes(BTreeMap<TrunkId, Probe>);
 
+impl Probes {
+    /// How we show a trunk's carrier who we are.
+    pub(super) fn login(&self, trunk: TrunkId) -> Option<Arc<TrunkLogin>> {
+        self.0.get(&trunk)?.address.login.clone()
+    }
+}
+
 impl Core {
     pub(super) fn is_trunk(&self, flow: Flow) -> bool {
-        // A carrier sends from any port. On loopback carriers and phones share an address.
-        let same = |gateway: &Gateway| {
-            gateway.address == flow.peer || (gateway.address.ip() == flow.ip() && !flow.ip().is_loopback())
-        };
-        self.probes.0.values().any(|probe| match &probe.address.gateway {
-            TrunkGateway::At(gateway) => same(gateway),
-            TrunkGateway::Named(_) => probe.health.keys().any(same),
-        })
+        self.probes.0.values().any(|probe| probe.is_at(flow))
+    }
+
+    /// The trunk that is there, when there is one only.
+    pub(super) fn trunk_at(&self, flow: Flow) -> Option<TrunkId> {
+        let mut there = self.probes.0.iter().filter(|(_, probe)| probe.is_at(flow));
+        let (trunk, _) = there.next()?;
+        there.next().is_none().then_some(*trunk)
     }
 
     /// Whether a trunk is found under this name.
@@ -106,22 +148,71 @@ impl Core {
     pub(super) fn set_trunks(&mut self, trunks: Vec<TrunkAddress>, now: Now) {
         let mut before = std::mem::take(&mut self.probes.0);
         for address in trunks {
-            let kept = before.remove(&address.trunk).filter(|probe| probe.address == address);
-            let (trunk, is_new) = (address.trunk, kept.is_none());
+            let trunk = address.trunk;
             let name = match &address.gateway {
                 TrunkGateway::Named(name) => Some(name.clone()),
                 TrunkGateway::At(_) => None,
             };
-            self.probes.0.insert(trunk, kept.unwrap_or_else(|| Probe::new(address, now.mono)));
+            let (probe, is_new) = match before.remove(&trunk) {
+                Some(kept) if kept.address == address => (kept, false),
+                changed => (self.begin_trunk(address, changed, now), true),
+            };
+            self.probes.0.insert(trunk, probe);
             match name {
                 Some(name) => {
                     self.want_name(&name, now);
                     self.trunk_located(trunk, now);
                 }
-                None if is_new => self.timers.set(now.mono, Timer::Probe(trunk)),
+                None if is_new => {
+                    self.timers.set(now.mono, Timer::Probe(trunk));
+                    self.tell_change(trunk, now);
+                }
                 None => {}
             }
         }
+        for gone in before.into_values() {
+            self.leave(Some(gone), now);
+        }
+    }
+
+    /// A trunk that is new, or not as it was.
+    fn begin_trunk(&mut self, address: TrunkAddress, changed: Option<Probe>, now: Now) -> Probe {
+        // Whoever was told of another gateway knows nothing of this one.
+        let same = changed.as_ref().filter(|before| before.address.gateway == address.gateway);
+        let told = same.and_then(|before| before.told.clone());
+        self.leave(changed, now);
+        let registration = self.begin_registering(&address, now);
+        Probe::new(address, registration, told, now.mono)
+    }
+
+    fn leave(&mut self, gone: Option<Probe>, now: Now) {
+        if let Some(number) = gone.and_then(|probe| probe.registration) {
+            self.leave_registrar(number, now);
+        }
+    }
+
+    /// Its carrier does not take our calls as they are: others are tried first for a while.
+    pub(super) fn trunk_refuses(&mut self, trunk: TrunkId, down: TrunkDown, now: Now) {
+        if let Some(probe) = self.probes.0.get_mut(&trunk) {
+            probe.rests = Some((down, now.mono + REST));
+            self.tell_trunk(trunk, now);
+        }
+    }
+
+    /// Its carrier may have forgotten that we are registered.
+    pub(super) fn doubt_trunk(&mut self, trunk: TrunkId, now: Now) {
+        if let Some(number) = self.probes.0.get(&trunk).and_then(|probe| probe.registration) {
+            self.doubt_registration(number, now);
+        }
+    }
+
+    /// Where a trunk's name leads, in the order to be tried; those that do not answer only when all are so.
+    pub(super) fn answering_targets(&mut self, trunk: TrunkId, name: &GatewayName) -> Vec<Gateway> {
+        let Ok(found) = self.names.find(name) else { return Vec::new() };
+        let probe = self.probes.0.get(&trunk);
+        let answering = found.only(|gateway| !probe.is_some_and(|probe| probe.is_silent(gateway)));
+        let usable = if answering.is_empty() { &*found } else { &answering };
+        usable.ordered(&mut self.entropy)
     }
 
     /// The addresses of a trunk.
@@ -154,17 +245,30 @@ impl Core {
         for gateway in gateways {
             probe.health.entry(gateway).or_default();
         }
+        let registration = probe.registration;
         self.tell_trunk(trunk, now);
+        if let Some(number) = registration {
+            self.registrar_located(number, now);
+        }
+    }
+
+    /// Tells the state of a trunk of which something is known.
+    pub(super) fn tell_change(&mut self, trunk: TrunkId, now: Now) {
+        if self.probes.0.get(&trunk).is_some_and(|probe| probe.told.is_some() || probe.registration.is_some()) {
+            self.tell_trunk(trunk, now);
+        }
     }
 
     /// Tells a trunk's state, when it is another one than before.
-    fn tell_trunk(&mut self, trunk: TrunkId, now: Now) {
-        let Some(probe) = self.probes.0.get(&trunk) else { return };
+    pub(super) fn tell_trunk(&mut self, trunk: TrunkId, now: Now) {
+        let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
+        probe.rests.take_if(|(_, until)| *until <= now.mono);
+        let unregistered = probe.registration.and_then(|number| self.registrations.down(number));
         let located = match &probe.address.gateway {
             TrunkGateway::At(_) => None,
             TrunkGateway::Named(name) => Some(self.names.find(name)),
         };
-        let state = probe.state(located, now.mono);
+        let state = probe.state(located, unregistered, now.mono);
         if let Some(probe) = self.probes.0.get_mut(&trunk)
             && probe.told.as_ref() != Some(&state)
         {
@@ -185,10 +289,8 @@ impl Core {
                 let _ = self.send_probe(trunk, &address, gateway, now);
             }
         }
-        // Whoever was skipped may be chosen again.
-        if self.probes.0.get(&trunk).is_some_and(|probe| probe.told.is_some()) {
-            self.tell_trunk(trunk, now);
-        }
+        // Whoever was skipped, or rested, may be chosen again.
+        self.tell_change(trunk, now);
     }
 
     fn send_probe(
@@ -217,7 +319,11 @@ impl Core {
     pub(super) fn on_probe_answer(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
         if let Some(probe) = self.probes.0.get_mut(&trunk) {
             let health = probe.health.entry(gateway).or_default();
+            let was_away = health.misses >= MISSES;
             (health.misses, health.refused) = (0, None);
+            if was_away {
+                self.doubt_trunk(trunk, now);
+            }
             self.tell_trunk(trunk, now);
         }
     }
@@ -262,7 +368,7 @@ impl Core {
 }
 
 /// The name that a trunk's certificate has to be for: its own, not that of the SRV target (RFC 5922 §4).
-const fn host_of(address: &TrunkGateway) -> Option<&HostName> {
+pub(super) const fn host_of(address: &TrunkGateway) -> Option<&HostName> {
     match address {
         TrunkGateway::At(_) => None,
         TrunkGateway::Named(name) => Some(&name.host),

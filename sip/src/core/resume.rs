@@ -101,6 +101,9 @@ impl Core {
             let offer = Stored::read(&checkpoint).ok().and_then(|stored| stored.remote_sdp);
             let id = invite.leg;
             self.invite(Invite { offer: offer.map(|sdp| Sdp::new(sdp.into())), ..*invite }, now);
+            if let Some(Stage::Outgoing(outgoing)) = self.legs.get_mut(&id).map(|leg| &mut leg.stage) {
+                outgoing.is_repeated = true;
+            }
             self.withdraw(id, HangupCause::ServiceFailure, now);
         }
         if self.refuse_again(&checkpoint, retry_after_s, now).is_err() {

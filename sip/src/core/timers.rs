@@ -21,6 +21,7 @@ pub(super) enum Timer {
     Sweep,
     Probe(TrunkId),
     Name(GatewayName),
+    Register(u64),
     Ended,
     Bye(CallId),
 }

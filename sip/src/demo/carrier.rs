@@ -13,14 +13,21 @@
 //! | 95–99 | 603 Decline |
 //!
 //! A number that does not end in two digits is answered 484. A 183 is reliable where the caller takes that (RFC 3262): it is
-//! repeated until its PRACK, which the 200 waits for.
+//! repeated until its PRACK, which the 200 waits for. It may be made to ask for credentials, and to take calls of whoever is
+//! registered only.
 
 mod behaviour;
+mod gate;
 
 pub use behaviour::{BEHAVIOURS, Behaviour};
+pub use gate::CarrierLogin;
+
+use gate::{Gate, Registered};
 
 use super::{Actions, Endpoint, LINGER, Repeat, Timers, address_in};
-use crate::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
+use crate::message::{
+    HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via,
+};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -45,6 +52,8 @@ pub struct CarrierCounts {
     pub shed: u64,
     /// 200s never acknowledged, and BYEs never answered.
     pub lost: u64,
+    /// Requests that were asked for credentials.
+    pub challenged: u64,
 }
 
 /// What the carrier reports.
@@ -57,11 +66,24 @@ pub enum CarrierEvent {
         /// Who.
         by_carrier: bool,
     },
+    /// A call was cancelled before its answer.
+    Cancelled,
+    /// Somebody registered or refreshed.
+    Registered,
+    /// Somebody is not registered any more.
+    Unregistered,
+    /// A request was asked for credentials.
+    Challenged,
 }
 
-/// What the carrier can be told: nothing. Its channel being closed ends it.
+/// What the carrier can be told. Its channel being closed ends it.
 #[derive(Debug)]
-pub enum CarrierCommand {}
+pub enum CarrierCommand {
+    /// Who is registered is forgotten, as in a restart without its storage.
+    ForgetRegistration,
+    /// The nonces given out so far are too old.
+    AgeNonces,
+}
 
 /// Where a call stands.
 ///
@@ -109,6 +131,7 @@ pub struct Carrier {
     next_call: u64,
     timers: Timers<u64>,
     counts: CarrierCounts,
+    gate: Option<Gate>,
 }
 
 type Out = Actions<CarrierEvent>;
@@ -153,7 +176,17 @@ impl Carrier {
             next_call: 0,
             timers: Timers::new(),
             counts: CarrierCounts::default(),
+            gate: None,
         }
+    }
+
+    /// As this one, but it asks for credentials.
+    ///
+    /// # Errors
+    /// The realm cannot be one, or no algorithm is given.
+    pub fn asking(mut self, login: &CarrierLogin) -> Result<Self, Malformed> {
+        self.gate = Some(Gate::new(login, &mut self.entropy)?);
+        Ok(self)
     }
 
     /// Counters since the start.
@@ -179,7 +212,34 @@ impl Carrier {
         }
     }
 
-    fn on_request(&mut self, request: &Message, now: Mono, out: &mut Out) {
+    /// Whether a request is let in; one that is not is answered.
+    fn is_let_in(&mut self, request: &Message, source: SocketAddr, now: Mono, out: &mut Out) -> bool {
+        let is_open = matches!(request.method(), Method::Ack | Method::Cancel)
+            || (*request.method() == Method::Options && request.to_tag().is_none());
+        let Some(gate) = self.gate.as_mut().filter(|_| !is_open) else { return true };
+        let tag = self.entropy.hex::<8>();
+        let Some(refusal) = gate.refusal(request, source, &tag, now, &mut self.entropy) else { return true };
+        self.counts.challenged += 1;
+        out.events.push(CarrierEvent::Challenged);
+        refusal.build().into_iter().for_each(|response| reply(request, response, out));
+        false
+    }
+
+    fn on_register(&mut self, request: &Message, now: Mono, out: &mut Out) {
+        let tag = self.entropy.hex::<8>();
+        let Some(gate) = &mut self.gate else { return refuse(request, 405, &tag, out) };
+        let (response, changed) = gate.register(request, &tag, now);
+        response.build().into_iter().for_each(|response| reply(request, response, out));
+        out.events.extend(changed.map(|changed| match changed {
+            Registered::Until => CarrierEvent::Registered,
+            Registered::Left => CarrierEvent::Unregistered,
+        }));
+    }
+
+    fn on_request(&mut self, request: &Message, source: SocketAddr, now: Mono, out: &mut Out) {
+        if !self.is_let_in(request, source, now, out) {
+            return;
+        }
         let known = self.keys.get(&key_of(request)).copied();
         match (request.method(), known) {
             (Method::Invite, None) if request.to_tag().is_none() => self.on_new_call(request, now, out),
@@ -190,6 +250,7 @@ impl Carrier {
             (Method::Bye, Some(number)) => self.on_bye(number, request, now, out),
             (Method::Prack, Some(number)) => self.on_prack(number, request, now, out),
             (Method::Options, None) if request.to_tag().is_none() => self.on_probe(request, out),
+            (Method::Register, None) => self.on_register(request, now, out),
             (Method::Options | Method::Info | Method::Update | Method::Notify, Some(number)) => {
                 let Some(call) = self.calls.get(&number) else { return };
                 // A probe in the dialog of a call that is over (RFC 3261 §12.2.2).
@@ -370,6 +431,7 @@ impl Carrier {
         refuse(cancel, 200, &tag, out);
         if ringing {
             self.counts.cancelled += 1;
+            out.events.push(CarrierEvent::Cancelled);
             self.finish(number, 487, now, out);
         }
     }
@@ -488,12 +550,16 @@ impl Endpoint for Carrier {
     type Event = CarrierEvent;
 
     fn on_command(&mut self, command: CarrierCommand, _now: Mono, _actions: &mut Out) {
-        match command {}
+        let Some(gate) = &mut self.gate else { return };
+        match command {
+            CarrierCommand::ForgetRegistration => gate.forget(),
+            CarrierCommand::AgeNonces => gate.rotate(&mut self.entropy),
+        }
     }
 
     fn on_datagram(&mut self, datagram: &Bytes, source: SocketAddr, now: Mono, actions: &mut Out) {
         match Message::parse_datagram(datagram) {
-            Ok(message) if message.is_request() => self.on_request(&message.with_source(source), now, actions),
+            Ok(message) if message.is_request() => self.on_request(&message.with_source(source), source, now, actions),
             Ok(message) => self.on_response(&message, now, actions),
             Err(error) => {
                 let tag = self.entropy.hex::<8>();

@@ -24,14 +24,40 @@ impl Challenge {
     /// The best challenge of a 401 or 407: SHA-256 before MD5 (RFC 8760 §2.4). `None` when there is none we can answer.
     #[must_use]
     pub fn best_of(response: &Message) -> Option<Self> {
-        let scheme = match response.status()? {
-            401 => Scheme::Www,
-            407 => Scheme::Proxy,
-            _ => return None,
+        Self::strongest(Self::all_of(response))
+    }
+
+    /// All challenges of a 401 or 407 that we can answer, as they stand there.
+    pub fn all_of(response: &Message) -> impl Iterator<Item = Self> {
+        let scheme = match response.status() {
+            Some(401) => Some(Scheme::Www),
+            Some(407) => Some(Scheme::Proxy),
+            _ => None,
         };
-        let all = response.texts(scheme.challenge_header()).filter_map(|text| Self::parse(scheme, text).ok()?);
-        // The first of the strongest: `max_by_key` would take the last.
-        all.reduce(|best, next| if next.algorithm > best.algorithm { next } else { best })
+        scheme.into_iter().flat_map(|scheme| {
+            response.texts(scheme.challenge_header()).filter_map(move |text| Self::parse(scheme, text).ok()?)
+        })
+    }
+
+    /// The first of the strongest.
+    pub fn strongest(challenges: impl Iterator<Item = Self>) -> Option<Self> {
+        // `max_by_key` would take the last.
+        challenges.reduce(|best, next| if next.algorithm > best.algorithm { next } else { best })
+    }
+
+    /// The nonce with which this request of ours has answered for this realm already.
+    #[must_use]
+    pub fn nonce_answered_in(&self, request: &Message) -> Option<String> {
+        let mut all =
+            request.texts(self.scheme.credentials_header()).filter_map(|text| DigestParams::parse(text).ok()?);
+        let ours = all.find(|params| params.value("realm").as_deref() == Some(&*self.realm))?;
+        ours.value("nonce")
+    }
+
+    /// Whether it asks with this nonce.
+    #[must_use]
+    pub fn has_nonce(&self, nonce: &str) -> bool {
+        *self.nonce == *nonce
     }
 
     fn parse(scheme: Scheme, text: &str) -> Result<Option<Self>, Malformed> {

@@ -4,6 +4,7 @@ use super::limits::MAX_STREAM_MESSAGE;
 use super::scan::{is_call_id, is_clean};
 use super::{HeaderName, Message, Method, NameAddr, Uri, Via};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Why a message cannot be written.
@@ -29,7 +30,7 @@ pub(super) struct Writer {
     text: String,
     error: Option<BuildError>,
     extra: Vec<(HeaderName, String)>,
-    body: Option<(&'static str, Bytes)>,
+    body: Option<(Cow<'static, str>, Bytes)>,
 }
 
 impl Writer {
@@ -78,7 +79,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn body(&mut self, content_type: &'static str, body: Bytes) {
+    pub(super) fn body(&mut self, content_type: Cow<'static, str>, body: Bytes) {
         self.body = Some((content_type, body));
     }
 
@@ -113,6 +114,24 @@ fn is_writable(line: &str) -> bool {
         0..=31 | 127 => at > 0 && bytes[at - 1] == b'\\',
         _ => true,
     })
+}
+
+/// What a repetition of a request does not copy as it is.
+const fn is_rewritten(name: HeaderName) -> bool {
+    matches!(
+        name,
+        HeaderName::Via
+            | HeaderName::From
+            | HeaderName::To
+            | HeaderName::CallId
+            | HeaderName::CSeq
+            | HeaderName::MaxForwards
+            | HeaderName::Route
+            | HeaderName::Authorization
+            | HeaderName::ProxyAuthorization
+            | HeaderName::ContentLength
+            | HeaderName::ContentType
+    )
 }
 
 /// Writes a request; every value is typed or checked, so that no value can add a header line.
@@ -176,6 +195,32 @@ impl RequestBuilder {
             cseq: Some(invite.cseq().0),
             ..Self::new(method, uri)
         }
+    }
+
+    /// A request of ours once more, in a new transaction: all of it but Via, CSeq and credentials. Its Via is still to be given.
+    #[must_use]
+    pub fn again(request: &Message, cseq: u32) -> Self {
+        let mut again = Self::same_hop(request.method().clone(), request).cseq(cseq);
+        again.vias.clear();
+        for field in &request.head.fields {
+            if !is_rewritten(field.name) {
+                again.writer.extra(field.name, request.head.value(field).to_owned());
+            }
+        }
+        if let Some(content_type) = request.content_type() {
+            again.writer.body(Cow::Owned(content_type.to_owned()), request.body().clone());
+        }
+        again
+    }
+
+    /// Its method.
+    pub(crate) const fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its Request-URI.
+    pub(crate) const fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// Adds a Via below those given before.
@@ -250,7 +295,7 @@ impl RequestBuilder {
     /// The body. Content-Type is a constant of ours, Content-Length is counted.
     #[must_use]
     pub fn body(mut self, content_type: &'static str, body: Bytes) -> Self {
-        self.writer.body(content_type, body);
+        self.writer.body(Cow::Borrowed(content_type), body);
         self
     }
 

@@ -160,7 +160,7 @@ impl ResponseBuilder {
     /// The body. Content-Type is a constant of ours, Content-Length is counted.
     #[must_use]
     pub fn body(mut self, content_type: &'static str, body: Bytes) -> Self {
-        self.writer.body(content_type, body);
+        self.writer.body(std::borrow::Cow::Borrowed(content_type), body);
         self
     }
 

@@ -12,7 +12,7 @@ use crate::session::{DeviceToken, Session, TokenHash};
 use crate::tariff::Deck;
 use schema::account::{AccountFigures, AccountProfile, CallbackPhone, CallerId, SipCredential};
 use schema::call::{AttemptRecord, Cdr, LegSide, LiveCall};
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkLogin};
 use schema::edge::Binding;
 use schema::event::EventCursor;
 use schema::id::{
@@ -38,6 +38,7 @@ pub(crate) struct Tables {
     pub(crate) device_tokens: BTreeMap<TokenHash, DeviceToken>,
     pub(crate) decks: BTreeMap<DeckId, Deck>,
     pub(crate) trunks: BTreeMap<TrunkId, Trunk>,
+    pub(crate) trunk_logins: BTreeMap<TrunkId, TrunkLogin>,
     pub(crate) bindings: BTreeMap<(CredentialId, String), Binding>,
     pub(crate) registered: BTreeMap<CredentialId, Timestamp>,
     pub(crate) destroyed: BTreeSet<(Subject, Class)>,
@@ -281,7 +282,10 @@ impl Tables {
                 self.emails.retain(|_, id| *id != user);
                 self.device_tokens.retain(|_, d| d.user != user);
             }
-            (Subject::Account(_), Class::Billing) | (Subject::User(_), _) => {}
+            (Subject::Trunk(trunk), Class::Identity) => {
+                self.trunk_logins.remove(&trunk);
+            }
+            (Subject::Account(_), Class::Billing) | (Subject::User(_) | Subject::Trunk(_), _) => {}
         }
         Ok(())
     }

@@ -3,13 +3,19 @@
 use super::account::count;
 use super::{Row, SqlStore, values};
 use crate::error::StoreError;
+use crate::keyring::{Class, Subject};
 use crate::tariff::{Deck, Rate};
 use ring::digest::{SHA256, digest};
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkLogin};
 use schema::id::{DeckId, DeckVersionId, TrunkId};
 use schema::money::{Currency, Micros, NanosPerMinute};
+use schema::pii::Pii;
 use schema::rate::RateTerms;
 use schema::time::Timestamp;
+use std::collections::BTreeMap;
+
+/// Where a trunk's password is sealed for.
+const PASSWORD: &str = "trunk_logins.password";
 
 const INSERT_RATE: &str = "rates (version, line, prefix, destination, per_minute, connect_fee, minimum_s, increment_s, grace_s, \
      effective_from, effective_until)";
@@ -152,5 +158,38 @@ impl SqlStore {
             trunk.trusted,
         ];
         self.db.execute(text, values).await.map(drop).map_err(|e| e.named("trunk name", "deck"))
+    }
+
+    pub(crate) async fn trunk_logins(&self) -> Result<BTreeMap<TrunkId, TrunkLogin>, StoreError> {
+        let text = "select trunk, username, password, realm, register_s from trunk_logins";
+        let mut logins = BTreeMap::new();
+        for mut row in self.db.fetch(text, values![]).await? {
+            let trunk = TrunkId(row.id()?);
+            let (username, sealed, realm) = (row.text()?, row.bytes()?, row.opt_text()?);
+            let bad = |_| StoreError::unreadable("trunk_logins", "a number out of range");
+            let register_s = row.opt_int()?.map(|seconds| u32::try_from(seconds).map_err(bad)).transpose()?;
+            let subject = Subject::Trunk(trunk);
+            self.keys.load(&[subject]).await?;
+            if let Some(password) = self.keys.unseal_text(subject, Class::Identity, PASSWORD, &sealed)? {
+                logins.insert(trunk, TrunkLogin { username, password: Pii::new(password), realm, register_s });
+            }
+        }
+        Ok(logins)
+    }
+
+    pub(crate) async fn put_trunk_login(&self, trunk: TrunkId, login: Option<&TrunkLogin>) -> Result<(), StoreError> {
+        let Some(login) = login else {
+            let text = "delete from trunk_logins where trunk = $1";
+            return self.db.execute(text, values![trunk.0]).await.map(drop);
+        };
+        let subject = Subject::Trunk(trunk);
+        self.keys.create(&[subject]).await?;
+        let sealed = self.keys.seal_text(subject, Class::Identity, PASSWORD, login.password.expose())?;
+        let text = "insert into trunk_logins (trunk, username, password, realm, register_s) values ($1, $2, $3, $4, $5) \
+                    on conflict (trunk) do update set username = excluded.username, password = excluded.password, \
+                    realm = excluded.realm, register_s = excluded.register_s";
+        let register_s = login.register_s.map(i64::from);
+        let values = values![trunk.0, login.username.as_str(), sealed, login.realm.as_deref(), register_s];
+        self.db.execute(text, values).await.map(drop).map_err(|e| e.named("trunk", "trunk"))
     }
 }

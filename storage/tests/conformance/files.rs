@@ -1,6 +1,7 @@
 //! SQLite files: reopened, refused when newer, append-only, without a readable word of anybody.
 
 use crate::samples::*;
+use schema::carrier::{Trunk, TrunkLogin};
 use schema::edge::Binding;
 use schema::id::*;
 use schema::journal::Rejection;
@@ -52,6 +53,27 @@ async fn populate(store: &Store) -> AccountKey {
         expires_at: Timestamp(i64::MAX),
     };
     store.write_bindings(&[BindingWrite::Put(binding)], START).await.expect("written");
+    let deck = store.decks().await.expect("readable").first().expect("a deck").id;
+    let trunk = TrunkId::generate(&mut world.entropy, START);
+    let (name, max) = ("carrier".to_owned(), 10);
+    let row = Trunk {
+        id: trunk,
+        name,
+        gateway: gateway().into(),
+        large_over_tcp: false,
+        currency: eur(),
+        deck,
+        max_channels: max,
+        max_cps: max,
+        priority: 0,
+        trusted: false,
+    };
+    store.put_trunk(&row).await.expect("stored");
+    for password in ["canary-trunk-before", "canary-trunk-password"] {
+        let password = Pii::new(password.to_owned());
+        let login = TrunkLogin { username: "us".to_owned(), password, realm: None, register_s: None };
+        store.put_trunk_login(trunk, Some(&login)).await.expect("stored");
+    }
     key
 }
 

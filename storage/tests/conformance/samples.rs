@@ -19,7 +19,7 @@ use storage::*;
 pub const START: Timestamp = Timestamp(1_800_000_000_000_000);
 
 /// Words that must never be found in a database file.
-pub const CANARIES: [&str; 11] = [
+pub const CANARIES: [&str; 12] = [
     "447700900123",
     "447700900999",
     "447700900777",
@@ -31,6 +31,7 @@ pub const CANARIES: [&str; 11] = [
     "canary-instance",
     "canary-hash",
     "canary-device",
+    "canary-trunk",
 ];
 
 pub fn number(text: &str) -> E164 {

@@ -3,7 +3,7 @@
 use crate::samples::*;
 use schema::account::*;
 use schema::call::*;
-use schema::carrier::Trunk;
+use schema::carrier::{Trunk, TrunkLogin};
 use schema::edge::Binding;
 use schema::event::{EventBody, EventCursor};
 use schema::id::*;
@@ -459,6 +459,19 @@ pub async fn decks_have_versions_and_trunks_change(store: Store) {
     assert_eq!(store.trunks().await.expect("readable"), std::slice::from_ref(&trunk));
     let clash = Trunk { id: TrunkId(uuid(5)), ..trunk };
     assert!(matches!(store.put_trunk(&clash).await, Err(StoreError::Taken("trunk name"))));
+    let id = trunk.id;
+    assert!(store.trunk_logins().await.expect("readable").is_empty());
+    for (password, realm, register_s) in [("one", None, Some(3_600)), ("two", Some("carrier.example".to_owned()), None)]
+    {
+        let password = Pii::new(password.to_owned());
+        let login = TrunkLogin { username: "us".to_owned(), password, realm, register_s };
+        store.put_trunk_login(id, Some(&login)).await.expect("stored");
+        assert_eq!(store.trunk_logins().await.expect("readable"), [(id, login.clone())].into());
+        let stranger = store.put_trunk_login(TrunkId(uuid(77)), Some(&login)).await;
+        assert!(matches!(stranger, Err(StoreError::NotFound("trunk"))));
+    }
+    store.put_trunk_login(id, None).await.expect("removed");
+    assert!(store.trunk_logins().await.expect("readable").is_empty());
 }
 
 fn user(world: &mut World, email: &str) -> User {

@@ -539,7 +539,7 @@ impl<'a> Life<'a> {
         if actors.live_calls + actors.journal_depth > 0 {
             checker.broken(format!("the actors are not at rest: {actors:?}"));
         }
-        if channels.iter().any(|(used, up)| *used > 0 || !up) || channels.len() != 2 {
+        if channels.iter().any(|(used, down)| *used > 0 || down.is_some()) || channels.len() != 2 {
             checker.broken(format!("channels of trunks in use, and whether they are up: {channels:?}"));
         }
         let (phones, carriers) = world.live_calls();

@@ -208,8 +208,8 @@ impl Fuzzed {
             Act::Trunks(any) => {
                 let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
                 let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
-                let trunks =
-                    if *any { vec![TrunkAddress { trunk, gateway, large_over_tcp: false }] } else { Vec::new() };
+                let address = TrunkAddress { trunk, gateway, large_over_tcp: false, login: None };
+                let trunks = if *any { vec![address] } else { Vec::new() };
                 self.handle(Input::Edge(EdgeCommand::Trunks(trunks)));
             }
             Act::Wait(ms) => {

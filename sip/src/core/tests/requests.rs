@@ -80,10 +80,8 @@ fn a_trunk_that_does_not_answer_is_down_and_up_again_when_it_does() {
     let mut world = World::new("secret", |_| &[]);
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
     let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
-    world.core.handle(
-        Input::Edge(EdgeCommand::Trunks(vec![TrunkAddress { trunk, gateway, large_over_tcp: false }])),
-        world.now,
-    );
+    let address = TrunkAddress { trunk, gateway, large_over_tcp: false, login: None };
+    world.core.handle(Input::Edge(EdgeCommand::Trunks(vec![address])), world.now);
     let mut told = Vec::new();
     let watch = |world: &mut World, seconds: u64, told: &mut Vec<bool>| {
         for _ in 0..seconds {

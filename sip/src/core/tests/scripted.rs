@@ -1,6 +1,7 @@
 //! Hand-written messages to the core, one at a time, where the test phone and the test carrier are too well-behaved.
 
 mod calls;
+mod carriers;
 mod edge;
 mod liveness;
 mod names;
@@ -8,6 +9,7 @@ mod offerless;
 mod offers;
 mod overload;
 mod reconnect;
+mod registering;
 mod reliable;
 mod restart;
 mod rules;
@@ -18,8 +20,8 @@ mod take_back;
 use super::*;
 use crate::digest::Challenge;
 use crate::flow::{ConnectionId, Protocol, Unreached};
-use crate::message::{NameAddr, ResponseBuilder};
-use schema::carrier::TrunkState;
+use crate::message::{HeaderName, Method, NameAddr, ResponseBuilder};
+use schema::carrier::{TrunkDown, TrunkLogin, TrunkState};
 use schema::edge::Ticket;
 use schema::leg::Invited;
 use schema::target::GatewayName;
@@ -46,9 +48,10 @@ struct Desk {
     sent: Vec<(SocketAddr, String)>,
     legs: Vec<LegEvent>,
     wanted: Vec<Ticket>,
-    probed: usize,
     /// What was told of trunks.
     states: Vec<TrunkState>,
+    /// Whether and why they are down.
+    probed: Vec<Option<TrunkDown>>,
     /// Names to be looked up.
     names: Vec<GatewayName>,
     /// Whether questions for credentials are answered at once.
@@ -78,8 +81,8 @@ impl Desk {
             sent: Vec::new(),
             legs: Vec::new(),
             wanted: Vec::new(),
-            probed: 0,
             states: Vec::new(),
+            probed: Vec::new(),
             names: Vec::new(),
             answers: true,
             serial: 0,
@@ -103,7 +106,7 @@ impl Desk {
                     }
                 }
                 Output::Edge(EdgeEvent::TrunkProbed { state, .. }) => {
-                    self.probed += 1;
+                    self.probed.push(state.down);
                     self.states.push(state);
                 }
                 Output::Edge(EdgeEvent::NameWanted(name)) => self.names.push(name),
@@ -250,6 +253,15 @@ impl Desk {
         self.take(Flow::udp(CARRIER.into()), &text);
     }
 
+    /// The carrier asks who we are, as its last challenge says.
+    fn challenge(&mut self, request: &Message, status: u16, challenges: &[&str]) {
+        let name = if status == 401 { HeaderName::WwwAuthenticate } else { HeaderName::ProxyAuthenticate };
+        let response = ResponseBuilder::to_request(request, status, Some("asks"));
+        let response = challenges.iter().fold(response, |response, value| response.header(name, value));
+        let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+        self.take(Flow::udp(CARRIER.into()), &text);
+    }
+
     /// A phone, or whoever is there, answers a request of ours.
     fn phone(&mut self, flow: Flow, request: &Message, status: u16) {
         let response = ResponseBuilder::to_request(request, status, None).build().expect("complete");
@@ -274,11 +286,48 @@ impl Desk {
 
 fn trunk() -> TrunkAddress {
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
-    TrunkAddress { trunk, gateway: gateway().into(), large_over_tcp: false }
+    TrunkAddress { trunk, gateway: gateway().into(), large_over_tcp: false, login: None }
 }
 
 fn gateway() -> Gateway {
     Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }
+}
+
+/// The trunk, whose carrier does not know our address.
+fn with_login(realm: Option<&str>, register_s: Option<u32>) -> TrunkAddress {
+    let (username, password) = ("us".to_owned(), Pii::new("carrier-secret".to_owned()));
+    let login = TrunkLogin { username, password, realm: realm.map(str::to_owned), register_s };
+    TrunkAddress { login: Some(std::sync::Arc::new(login)), ..trunk() }
+}
+
+/// What a challenge is answered with: parameters of the credentials for this realm.
+fn answer_in(request: &Message, name: HeaderName) -> BTreeMap<String, String> {
+    let text = request.text(name).expect("credentials");
+    let list = text.strip_prefix("Digest ").expect("a digest");
+    let one = |pair: &str| {
+        let (name, value) = pair.split_once('=').expect("a parameter");
+        (name.trim().to_owned(), value.trim_matches('"').to_owned())
+    };
+    list.split(", ").map(one).collect()
+}
+
+/// Whether an answer is right, computed here from the password (RFC 7616 §3.4.1).
+fn is_right(request: &Message, name: HeaderName, password: &str) -> bool {
+    let answer = answer_in(request, name);
+    let hash = |text: String| match answer["algorithm"].as_str() {
+        "MD5" => hex_of(&<md5::Md5 as md5::Digest>::digest(text.as_bytes())),
+        "SHA-256" => hex_of(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()),
+        other => panic!("{other} was not offered"),
+    };
+    let a1 = hash(format!("{}:{}:{password}", answer["username"], answer["realm"]));
+    let a2 = hash(format!("{}:{}", request.method(), answer["uri"]));
+    let tail = format!("{}:{}:{}:{}:{a2}", answer["nonce"], answer["nc"], answer["cnonce"], answer["qop"]);
+    let uri_is_its = request.request_uri().is_some_and(|uri| uri.as_str() == answer["uri"]);
+    uri_is_its && answer["response"] == hash(format!("{a1}:{tail}"))
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn outgoing(leg: LegId) -> Invite {

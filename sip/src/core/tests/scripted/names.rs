@@ -217,6 +217,7 @@ fn a_tls_carrier_with_a_wrong_certificate_is_down_with_that_reason() {
         trunk: schema::id::TrunkId::generate(&mut Entropy::from_number(id), Timestamp(0)),
         gateway: text.parse().expect("a name"),
         large_over_tcp: false,
+        login: None,
     };
     desk.trunks(vec![named("tls:a.example.com", 1), named("tls:b.example.com", 2)]);
     let found =

@@ -199,7 +199,8 @@ fn shortly_after_an_answer_both_sides_are_told_again() {
     // The carrier repeats its 200: it is acknowledged, not ended.
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
     let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
-    desk.handle(Input::Edge(EdgeCommand::Trunks(vec![TrunkAddress { trunk, gateway, large_over_tcp: false }])));
+    let address = TrunkAddress { trunk, gateway, large_over_tcp: false, login: None };
+    desk.handle(Input::Edge(EdgeCommand::Trunks(vec![address])));
     desk.take_sent();
     desk.carrier(&invite, 200, "x", ANSWER);
     assert_eq!(desk.kinds(), ["ACK"]);

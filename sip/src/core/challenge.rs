@@ -1,0 +1,324 @@
+//! A carrier asks who we are (RFC 3261 §22, RFC 7616, RFC 8760): the same request leaves once more with credentials, in a new
+//! transaction of the same dialog. Only carriers are answered, each for its own trunk: a customer's leg has none, so a phone
+//! that challenges us gets nothing.
+//!
+//! The branch of an answer follows from the request before it. So a call that rang when the process ended can be withdrawn: its
+//! INVITE is repeated byte for byte, the challenge is answered again, and the carrier finds the transaction that rings.
+
+use super::Core;
+use super::exchange::{ClientKey, Owner, Way};
+use super::leg::{Leg, Stage};
+use super::offer::Change;
+use crate::digest::Challenge;
+use crate::message::{HeaderName, Message, Method, RequestBuilder};
+use ring::digest::{Context, SHA256};
+use schema::carrier::{TrunkDown, TrunkLogin};
+use schema::id::TrunkId;
+use schema::leg::LegId;
+use schema::time::Now;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Most answers to one request: a proxy's challenge, that of the server behind it, and one more for a nonce that was too old.
+const ANSWERS_MAX: u8 = 3;
+
+/// The carrier at the far end of a leg, and what it has asked for in this dialog.
+#[derive(Debug, Clone)]
+pub(super) struct Carrier {
+    pub(super) trunk: TrunkId,
+    pub(super) answers: Answers,
+}
+
+impl Carrier {
+    pub(super) const fn of(trunk: TrunkId) -> Self {
+        Self { trunk, answers: Answers::NONE }
+    }
+}
+
+/// What was asked for under one Call-ID: later requests answer it without being asked (RFC 3261 §22.3).
+#[derive(Debug, Clone)]
+pub(super) struct Answers {
+    /// The newest challenge of each header pair, with the uses of its nonce.
+    heard: Vec<(Challenge, u32)>,
+    /// The credentials of the last INVITE: its ACK has the same (§22.1).
+    invite: Vec<(HeaderName, Box<str>)>,
+}
+
+/// How often a request was answered for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    answers: u8,
+    /// A nonce that was too old was answered already.
+    stale: bool,
+}
+
+impl Asked {
+    /// Whether `challenge` may be answered after `request` met it. The same credentials are not sent twice: only a nonce that
+    /// was too old, or was not of this request's own challenge, is replaced, once.
+    fn once_more(self, challenge: &Challenge, request: &Message) -> Option<Self> {
+        let is_stale = challenge.is_stale();
+        let is_new = match challenge.nonce_answered_in(request) {
+            None => true,
+            Some(_) if is_stale => !self.stale,
+            Some(nonce) => self.answers == 0 && !challenge.has_nonce(&nonce),
+        };
+        let again = Self { answers: self.answers + 1, stale: self.stale || is_stale };
+        (is_new && self.answers < ANSWERS_MAX).then_some(again)
+    }
+}
+
+impl Answers {
+    pub(super) const NONE: Self = Self { heard: Vec::new(), invite: Vec::new() };
+
+    fn hear(&mut self, challenge: Challenge) {
+        self.heard.retain(|(known, _)| known.scheme() != challenge.scheme());
+        self.heard.push((challenge, 0));
+    }
+
+    /// Adds the credentials that were asked for so far.
+    pub(super) fn sign(&mut self, login: &TrunkLogin, cnonce: &str, mut request: RequestBuilder) -> RequestBuilder {
+        let mut all = Vec::with_capacity(self.heard.len());
+        for (challenge, count) in &mut self.heard {
+            *count += 1;
+            let (method, uri) = (request.method().as_str(), request.uri().as_str());
+            let value = challenge.answer(&login.username, login.password.expose(), method, uri, cnonce, *count);
+            request = request.header(challenge.scheme().credentials_header(), &value);
+            all.push((challenge.scheme().credentials_header(), value.into_boxed_str()));
+        }
+        if *request.method() == Method::Invite {
+            self.invite = all;
+        }
+        request
+    }
+
+    /// Adds the credentials of the INVITE to its ACK.
+    pub(super) fn in_ack(&self, ack: RequestBuilder) -> RequestBuilder {
+        self.invite.iter().fold(ack, |ack, (name, value)| ack.header(*name, value))
+    }
+}
+
+/// What to do about a challenge.
+///
+/// # Errors
+/// Why it is not answered.
+fn decide(
+    login: &TrunkLogin,
+    asked: Asked,
+    request: &Message,
+    response: &Message,
+) -> Result<(Challenge, Asked), TrunkDown> {
+    let is_wanted = |challenge: &Challenge| login.realm.as_deref().is_none_or(|realm| realm == challenge.realm());
+    if Challenge::all_of(response).next().is_none() {
+        return Err(TrunkDown::NotAnswerable);
+    }
+    let challenge = Challenge::strongest(Challenge::all_of(response).filter(is_wanted)).ok_or(TrunkDown::OtherRealm)?;
+    let asked = asked.once_more(&challenge, request).ok_or(TrunkDown::CredentialsRefused)?;
+    Ok((challenge, asked))
+}
+
+/// Branch of the transaction that answers a challenge of this request.
+fn branch_after(request: &Message) -> String {
+    let mut hash = Context::new(&SHA256);
+    for part in [request.call_id(), request.from_tag().unwrap_or_default(), request.branch().unwrap_or_default()] {
+        hash.update(part.as_bytes());
+        hash.update(b"\0");
+    }
+    let hash = hash.finish();
+    hash.as_ref().iter().take(12).fold(String::from("z9hG4bK"), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl Core {
+    /// A 401 or 407 to `request`: answers it when it is a carrier's. True when the request has left again; then its answer is
+    /// still to come.
+    pub(super) fn answer_challenge(
+        &mut self,
+        key: &ClientKey,
+        request: &Message,
+        response: &Message,
+        now: Now,
+    ) -> bool {
+        let Some(exchange) = self.clients.get_mut(key) else { return false };
+        let (owner, way, asked, own) = (exchange.owner, exchange.way, exchange.asked, exchange.carrier.take());
+        let carrier = own.map(|own| *own).or_else(|| self.carrier_of(owner).cloned());
+        let Some(mut carrier) = carrier.filter(|_| self.is_wanted_still(owner)) else { return false };
+        let login = self.login_for(owner, carrier.trunk);
+        let decided = match &login {
+            Some(login) => decide(login, asked, request, response).map(|decided| (login, decided)),
+            None => Err(TrunkDown::NotAnswerable),
+        };
+        match decided {
+            Ok((login, (challenge, asked))) => {
+                carrier.answers.hear(challenge);
+                self.send_again(owner, way, asked, login, carrier, request, now)
+            }
+            Err(down) => {
+                self.not_answered(owner, carrier.trunk, down, now);
+                false
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the transaction before it")]
+    fn send_again(
+        &mut self,
+        owner: Owner,
+        way: Way,
+        asked: Asked,
+        login: &TrunkLogin,
+        mut carrier: Carrier,
+        request: &Message,
+        now: Now,
+    ) -> bool {
+        let (branch, method) = (branch_after(request), request.method());
+        let cseq = self.next_cseq(owner).unwrap_or(request.cseq().0 + 1);
+        let cnonce = self.entropy.hex::<16>();
+        let bare = RequestBuilder::again(request, cseq);
+        let again = carrier.answers.sign(login, &cnonce, bare.clone());
+        let way = self.grown(owner, way, &branch, bare, &again);
+        let Some(via) = self.via(way, Some(&branch)) else { return false };
+        let again = again.via(&via);
+        let has_left = if *method == Method::Invite {
+            let invite = self.begin_invite(way, &branch, again, owner, asked, now);
+            let has_left = invite.is_some();
+            if let Some(invite) = invite {
+                self.invite_left_again(owner, &branch, invite);
+            }
+            has_left
+        } else {
+            self.update_left_again(owner, cseq);
+            self.begin(way, &branch, method.clone(), again, owner, asked, now)
+        };
+        match self.carrier_of(owner) {
+            Some(place) => *place = carrier,
+            None => self.accompany(&branch, method, Some(carrier)),
+        }
+        has_left
+    }
+
+    /// Where an INVITE goes that is `again` with credentials, `bare` without: over TCP when it is large for UDP now, as
+    /// [`Core::way_of_size`] says.
+    fn grown(&mut self, owner: Owner, way: Way, branch: &str, bare: RequestBuilder, again: &RequestBuilder) -> Way {
+        let Owner::Leg(id) = owner else { return way };
+        let Some(Leg { stage: Stage::Outgoing(outgoing), way: usual, .. }) = self.legs.get(&id) else { return way };
+        let (trunk, usual, is_udp_only) = (outgoing.trunk, *usual, outgoing.is_udp_only);
+        let over = if is_udp_only { usual } else { self.way_of_size(trunk, usual, branch, again).unwrap_or(usual) };
+        if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) {
+            outgoing.over = over;
+            outgoing.smaller = (over != usual).then(|| Box::new(bare));
+        }
+        over
+    }
+
+    /// The carrier on whose leg, or at which, something is asked.
+    fn carrier_of(&mut self, owner: Owner) -> Option<&mut Carrier> {
+        match owner {
+            Owner::Leg(leg)
+            | Owner::Offer(leg)
+            | Owner::Prack(leg)
+            | Owner::Refresh(leg)
+            | Owner::Pulse(leg)
+            | Owner::Key(leg) => self.legs.get_mut(&leg)?.carrier.as_mut(),
+            Owner::Register(number) => self.registrations.carrier(number),
+            // Their leg is gone: the carrier goes with the transaction.
+            Owner::Bye(_) | Owner::Nobody => None,
+            // Any answer will do.
+            Owner::Probe(..) => None,
+        }
+    }
+
+    fn login_for(&self, owner: Owner, trunk: TrunkId) -> Option<Arc<TrunkLogin>> {
+        match owner {
+            Owner::Register(number) => self.registrations.login(number),
+            _ => self.probes.login(trunk),
+        }
+    }
+
+    /// CSeq of the next request; `None` when the dialog is not known any more.
+    fn next_cseq(&mut self, owner: Owner) -> Option<u32> {
+        let cseq = match owner {
+            Owner::Leg(leg)
+            | Owner::Offer(leg)
+            | Owner::Prack(leg)
+            | Owner::Refresh(leg)
+            | Owner::Pulse(leg)
+            | Owner::Key(leg) => &mut self.legs.get_mut(&leg)?.dialog.local_cseq,
+            Owner::Register(number) => self.registrations.cseq(number)?,
+            Owner::Bye(_) | Owner::Nobody | Owner::Probe(..) => return None,
+        };
+        *cseq += 1;
+        Some(*cseq)
+    }
+
+    /// Whether anybody still wants what was asked. A call that is withdrawn after a restart may ring at the carrier.
+    fn is_wanted_still(&self, owner: Owner) -> bool {
+        let stage_of = |leg: LegId| self.legs.get(&leg).map(|leg| (&leg.stage, &leg.change));
+        match owner {
+            Owner::Leg(leg) => match stage_of(leg) {
+                Some((Stage::Outgoing(outgoing), _)) => outgoing.unwanted.is_none() || outgoing.is_repeated,
+                _ => false,
+            },
+            Owner::Offer(leg) => stage_of(leg).and_then(|(_, change)| change.as_ref()).is_some_and(Change::is_wanted),
+            _ => true,
+        }
+    }
+
+    /// The INVITE is another one now: to it a CANCEL belongs.
+    fn invite_left_again(&mut self, owner: Owner, branch: &str, invite: Message) {
+        match owner {
+            Owner::Leg(leg) => {
+                if let Some(Stage::Outgoing(outgoing)) = self.legs.get_mut(&leg).map(|leg| &mut leg.stage) {
+                    (outgoing.branch, outgoing.invite) = (branch.into(), invite);
+                    (outgoing.provisional, outgoing.cancelled) = (false, false);
+                }
+            }
+            Owner::Offer(leg) => {
+                if let Some(change) = self.legs.get_mut(&leg).and_then(|leg| leg.change.as_mut()) {
+                    change.left_again(invite);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An early UPDATE has another CSeq now.
+    fn update_left_again(&mut self, owner: Owner, cseq: u32) {
+        if let Owner::Offer(leg) = owner
+            && let Some(change) = self.legs.get_mut(&leg).and_then(|leg| leg.change.as_mut())
+        {
+            change.update_left_again(cseq);
+        }
+    }
+
+    fn not_answered(&mut self, owner: Owner, trunk: TrunkId, down: TrunkDown, now: Now) {
+        match owner {
+            Owner::Leg(_) => self.trunk_refuses(trunk, down, now),
+            Owner::Register(number) => self.registrations.refused(number, down),
+            _ => {}
+        }
+    }
+
+    /// With the credentials that were asked for in its dialog before.
+    pub(super) fn signed(&mut self, owner: Owner, request: RequestBuilder) -> RequestBuilder {
+        let Some(carrier) = self.carrier_of(owner).filter(|carrier| !carrier.answers.heard.is_empty()) else {
+            return request;
+        };
+        let mut carrier = carrier.clone();
+        let request = self.signed_by(&mut carrier, owner, request);
+        if let Some(place) = self.carrier_of(owner) {
+            *place = carrier;
+        }
+        request
+    }
+
+    /// As [`Core::signed`], for a request whose leg is gone.
+    pub(super) fn signed_by(&mut self, carrier: &mut Carrier, owner: Owner, request: RequestBuilder) -> RequestBuilder {
+        let cnonce = self.entropy.hex::<16>();
+        match self.login_for(owner, carrier.trunk) {
+            Some(login) => carrier.answers.sign(&login, &cnonce, request),
+            None => request,
+        }
+    }
+}
