@@ -472,7 +472,7 @@ mod tests {
             ("auth_username = \"\"\nauth_password = \"unseen\"", "carrier.auth_username of c: must have 1 to 64"),
             ("auth_username = \"us\"\nauth_password = \"unseen\\u0007\"", "carrier.auth_password of c: (hidden) must"),
         ] {
-            let error = login(keys).err().expect(keys).to_string();
+            let error = login(keys).expect_err(keys).to_string();
             assert!(error.starts_with(why) && !error.contains("unseen"), "{keys:?} gave {error:?}");
         }
     }

@@ -112,6 +112,12 @@ pub struct Binding {
     pub contact: Pii<String>,
     /// `+sip.instance`, if given.
     pub instance: Option<Pii<String>>,
+    /// Which of the phone's flows it is (`reg-id` of RFC 5626); `None`: its only one.
+    #[serde(default)]
+    pub reg_id: Option<u32>,
+    /// Proxies between us and the phone, the nearest first (RFC 3327), as written in a Route.
+    #[serde(default)]
+    pub path: Vec<Pii<String>>,
     /// Where its REGISTER came from: transport, address and port.
     pub source: Pii<String>,
     /// When it ends.

@@ -13,6 +13,7 @@ mod dispatch;
 mod early;
 mod ending;
 mod exchange;
+mod flows;
 mod in_dialog;
 mod incoming;
 mod keys;

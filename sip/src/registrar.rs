@@ -1,7 +1,7 @@
 //! Registrar (RFC 3261 §10.3, RFC 5626): which phones are where. Pure; durable rows are kept by whoever hears the changes.
 
 use crate::flow::{ConnectionId, Flow};
-use crate::message::NameAddr;
+use crate::message::{Malformed, NameAddr};
 use schema::edge::{Binding, BindingChange};
 use schema::id::{AccountKey, CredentialId};
 use schema::pii::Pii;
@@ -29,6 +29,10 @@ pub(crate) struct Registration<'a> {
     /// are spread, so that they do not come at once again.
     pub(crate) shorter_permille: u32,
     pub(crate) asks: Ask,
+    /// Several flows of one phone are kept apart by their `reg-id` (RFC 5626 §6); else that is ignored.
+    pub(crate) outbound: bool,
+    /// Proxies between us and the phone, the nearest first (RFC 3327).
+    pub(crate) path: Vec<NameAddr>,
 }
 
 /// What it asks for.
@@ -89,7 +93,8 @@ impl Registrar {
         let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return };
         let credential = binding.credential;
         let mut entries = self.take(credential);
-        entries.retain(|entry| !is_same(entry, &contact));
+        let (instance, flow) = (binding.instance.as_ref().map(|instance| instance.expose().as_str()), binding.reg_id);
+        entries.retain(|entry| !is_same(entry, &contact, instance, flow));
         if entries.len() < CONTACTS_MAX {
             entries.push(Entry { binding, contact, flow: None, call_id: "".into(), cseq: 0 });
         }
@@ -138,6 +143,34 @@ impl Registrar {
             None => entries.len() == 1,
         };
         entries.iter().rev().filter(is_it).find_map(|entry| entry.flow)
+    }
+
+    /// Another way to the phone than this one, the newest first, and the proxies on it.
+    pub(crate) fn flow_besides(
+        &self,
+        credential: CredentialId,
+        instance: Option<&str>,
+        failed: Flow,
+    ) -> Option<(Flow, &[Pii<String>])> {
+        let of_phone = self.entries.get(&credential)?.iter().rev().filter(|entry| instance_of(entry) == instance);
+        let mut ways = of_phone.filter_map(|entry| Some((entry.flow?, &entry.binding.path[..])));
+        ways.find(|(flow, _)| instance.is_some() && *flow != failed)
+    }
+
+    /// A proxy on the way says that the phone is not behind it any more (430, RFC 5626 §11.5): what was registered over this
+    /// flow ends.
+    pub(crate) fn flow_failed(
+        &mut self,
+        credential: CredentialId,
+        instance: Option<&str>,
+        failed: Flow,
+        at: Timestamp,
+    ) -> Vec<BindingChange> {
+        let is_it = |entry: &Entry| entry.flow == Some(failed) && instance_of(entry) == instance;
+        let (gone, kept): (Vec<_>, Vec<_>) = self.take(credential).into_iter().partition(is_it);
+        let bindings = count_of(&kept);
+        self.put(credential, kept);
+        gone.into_iter().map(|entry| left(entry.binding, bindings, at)).collect()
     }
 
     /// The instance of the phone that registered over this flow.
@@ -206,24 +239,37 @@ fn update(
     if contacts.len() > CONTACTS_MAX {
         return Decision::Refused(403);
     }
-    for (contact, asked) in contacts {
+    let Ok(flows) =
+        contacts.iter().map(|(contact, _)| flow_number(registration, contact)).collect::<Result<Vec<_>, _>>()
+    else {
+        return Decision::Refused(400);
+    };
+    // One REGISTER is one flow.
+    let wanted = contacts.iter().zip(&flows).filter(|((_, asked), flow)| flow.is_some() && seconds(asked) > 0);
+    if wanted.count() > 1 {
+        return Decision::Refused(400);
+    }
+    let is_it = |entry: &Entry, contact: &NameAddr, flow: Option<u32>| {
+        is_same(entry, contact, contact.params.unquoted("+sip.instance").as_deref(), flow)
+    };
+    for ((contact, asked), flow) in contacts.iter().zip(&flows) {
         if (1..EXPIRES_MIN_S).contains(&seconds(asked)) {
             return Decision::Refused(423);
         }
-        if entries.iter().any(|entry| is_same(entry, contact) && is_stale(entry, registration)) {
+        if entries.iter().any(|entry| is_it(entry, contact, *flow) && is_stale(entry, registration)) {
             return Decision::Refused(500);
         }
     }
     let mut changed = Vec::new();
-    for (contact, asked) in contacts {
-        let before = entries.iter().position(|entry| is_same(entry, contact)).map(|at| entries.remove(at));
+    for ((contact, asked), flow) in contacts.iter().zip(&flows) {
+        let before = entries.iter().position(|entry| is_it(entry, contact, *flow)).map(|at| entries.remove(at));
         if seconds(asked) == 0 {
             changed.extend(before.map(|entry| Binding { expires_at: at, ..entry.binding }));
             continue;
         }
         let asked_s = seconds(asked);
         let granted_s = (asked_s - asked_s * registration.shorter_permille.min(1_000) / 1_000).max(EXPIRES_MIN_S);
-        let entry = entry(registration, contact, at + Duration::from_secs(u64::from(granted_s)));
+        let entry = entry(registration, contact, *flow, at + Duration::from_secs(u64::from(granted_s)));
         changed.push(entry.binding.clone());
         entries.push(entry);
     }
@@ -236,7 +282,7 @@ fn update(
     Decision::Registered { contacts, changes }
 }
 
-fn entry(registration: &Registration<'_>, contact: &NameAddr, expires_at: Timestamp) -> Entry {
+fn entry(registration: &Registration<'_>, contact: &NameAddr, reg_id: Option<u32>, expires_at: Timestamp) -> Entry {
     let instance = contact.params.unquoted("+sip.instance");
     let flow = registration.flow;
     Entry {
@@ -245,6 +291,8 @@ fn entry(registration: &Registration<'_>, contact: &NameAddr, expires_at: Timest
             account: registration.account,
             contact: Pii::new(contact.to_string()),
             instance: instance.map(Pii::new),
+            reg_id,
+            path: registration.path.iter().map(|hop| Pii::new(hop.to_string())).collect(),
             source: Pii::new(format!("{} {}", flow.protocol.via().as_str(), flow.peer)),
             expires_at,
         },
@@ -255,14 +303,24 @@ fn entry(registration: &Registration<'_>, contact: &NameAddr, expires_at: Timest
     }
 }
 
-/// The same phone: its instance (RFC 5626 §6), else an equivalent Contact.
-fn is_same(entry: &Entry, contact: &NameAddr) -> bool {
-    match (instance_of(entry), contact.params.unquoted("+sip.instance")) {
-        (Some(known), Some(instance)) => {
-            known == instance && entry.contact.params.value("reg-id") == contact.params.value("reg-id")
-        }
+/// The same phone and flow of it (RFC 5626 §6); without an instance, an equivalent Contact.
+fn is_same(entry: &Entry, contact: &NameAddr, instance: Option<&str>, flow: Option<u32>) -> bool {
+    match (instance_of(entry), instance) {
+        (Some(known), Some(instance)) => known == instance && entry.binding.reg_id == flow,
         _ => entry.contact.uri.is_equivalent(&contact.uri),
     }
+}
+
+/// Which flow of its phone a Contact is: its `reg-id`, 1 to 2³¹ - 1, which means nothing without an instance.
+///
+/// # Errors
+/// It is no such number.
+fn flow_number(registration: &Registration<'_>, contact: &NameAddr) -> Result<Option<u32>, Malformed> {
+    let has_instance = contact.params.value("+sip.instance").is_some();
+    let text = contact.params.value("reg-id").filter(|_| registration.outbound && has_instance);
+    let Some(text) = text else { return Ok(None) };
+    let number = text.parse().map_err(|_| Malformed)?;
+    if (1..1 << 31).contains(&number) { Ok(Some(number)) } else { Err(Malformed) }
 }
 
 /// A REGISTER that was overtaken by a later one (RFC 3261 §10.3 step 7).
@@ -275,6 +333,9 @@ fn with_expires(entry: &Entry, at: Timestamp) -> Option<NameAddr> {
     let mut contact = NameAddr::new(entry.contact.uri.clone());
     if let Some(instance) = entry.contact.params.value("+sip.instance") {
         contact = contact.with_param("+sip.instance", Some(instance)).ok()?;
+    }
+    if let Some(flow) = entry.binding.reg_id {
+        contact = contact.with_param("reg-id", Some(&flow.to_string())).ok()?;
     }
     contact.with_param("expires", Some(&seconds.to_string())).ok()
 }
@@ -306,6 +367,8 @@ mod tests {
             default_s: 300,
             shorter_permille: 0,
             asks,
+            outbound: true,
+            path: Vec::new(),
         };
         registrar.register(&registration, NOW)
     }
@@ -351,6 +414,8 @@ mod tests {
                 default_s: 300,
                 shorter_permille,
                 asks,
+                outbound: true,
+                path: Vec::new(),
             };
             let Decision::Registered { contacts, .. } = registrar.register(&registration, NOW) else { panic!() };
             assert_eq!(contacts[0].expires_s(), Some(granted_s));
@@ -405,6 +470,8 @@ mod tests {
                 default_s: 300,
                 shorter_permille: 0,
                 asks,
+                outbound: true,
+                path: Vec::new(),
             };
             registrar.register(&registration, NOW)
         };
@@ -427,6 +494,8 @@ mod tests {
             default_s: 300,
             shorter_permille: 0,
             asks,
+            outbound: true,
+            path: Vec::new(),
         };
         registrar.register(&again, NOW);
         assert_eq!(registrar.flow_of(credential, one), Some(over(3, 3)));
@@ -453,5 +522,65 @@ mod tests {
         one(&mut registrar, 1, "<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\"", None);
         one(&mut registrar, 2, "<sip:a@10.0.0.9>;+sip.instance=\"<urn:uuid:1>\"", None);
         assert_eq!(registrar.len(), 1);
+    }
+
+    #[test]
+    fn each_flow_of_a_phone_is_a_binding_of_its_own_and_they_are_tried_in_turn() {
+        let mut registrar = Registrar::default();
+        let over = |number: u64| Flow {
+            protocol: crate::flow::Protocol::Tls,
+            peer: std::net::SocketAddr::from(([10, 0, 0, 1], 1)),
+            connection: Some(ConnectionId(number)),
+        };
+        let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
+        let register = |registrar: &mut Registrar, number, text: &str, outbound| {
+            let asks = Ask::Contacts(text.split(' ').map(|text| (contact(text), None)).collect());
+            let (account, path) = (AccountKey(1), vec![contact("<sip:edge@10.9.9.9;lr;ob>")]);
+            let (flow, cseq) = (over(number), u32::try_from(number).expect("small"));
+            let default_s = 300;
+            let registration = Registration {
+                credential,
+                account,
+                flow,
+                call_id: "c",
+                cseq,
+                default_s,
+                shorter_permille: 0,
+                asks,
+                outbound,
+                path,
+            };
+            registrar.register(&registration, NOW)
+        };
+        let phone = |flow: &str| format!("<sip:a@10.0.0.1;ob>;+sip.instance=\"<urn:uuid:1>\"{flow}");
+        register(&mut registrar, 1, &phone(";reg-id=1"), true);
+        register(&mut registrar, 2, &phone(";reg-id=2"), true);
+        let Decision::Registered { contacts, changes } = register(&mut registrar, 3, &phone(";reg-id=1"), true) else {
+            panic!()
+        };
+        let flows: Vec<_> = contacts.iter().map(|c| c.params.value("reg-id").map(str::to_owned)).collect();
+        assert_eq!(flows, [Some("2".to_owned()), Some("1".to_owned())], "the refreshed one is the newest");
+        assert_eq!((changes[0].binding.reg_id, changes[0].bindings, registrar.len()), (Some(1), 2, 2));
+        assert_eq!(changes[0].binding.path.len(), 1);
+        let it = Some("<urn:uuid:1>");
+        assert_eq!(registrar.flow_of(credential, it), Some(over(3)));
+        assert_eq!(
+            registrar.flow_besides(credential, it, over(3)).map(|(flow, path)| (flow, path.len())),
+            Some((over(2), 1))
+        );
+        assert_eq!(registrar.flow_besides(credential, None, over(3)), None, "another phone is another phone");
+        let ended = registrar.flow_failed(credential, it, over(3), NOW);
+        assert_eq!((ended.len(), ended[0].binding.reg_id, ended[0].bindings), (1, Some(1), 1));
+        assert_eq!(registrar.flow_of(credential, it), Some(over(2)));
+        // Two flows in one REGISTER, and numbers that are none.
+        let two = format!("{} {}", phone(";reg-id=3"), phone(";reg-id=4"));
+        assert!(is_refused(&register(&mut registrar, 5, &two, true), 400));
+        for wrong in [";reg-id=0", ";reg-id=2147483648", ";reg-id=x"] {
+            assert!(is_refused(&register(&mut registrar, 6, &phone(wrong), true), 400), "{wrong}");
+        }
+        // Not asked for, or without an instance: the number is ignored.
+        register(&mut registrar, 7, &phone(";reg-id=8"), false);
+        register(&mut registrar, 8, "<sip:b@10.0.0.2>;reg-id=9", true);
+        assert_eq!(registrar.len(), 3);
     }
 }

@@ -26,9 +26,13 @@ pub struct Registration {
     pub last_registered_at: Option<Timestamp>,
 }
 
-/// What makes two bindings of a credential the same phone: its instance (RFC 5626 §6), else its contact.
-pub(crate) fn identity(binding: &Binding) -> &str {
-    binding.instance.as_ref().unwrap_or(&binding.contact).expose()
+/// What makes two bindings of a credential the same: the phone's instance and flow (RFC 5626 §6), else its contact.
+pub(crate) fn identity(binding: &Binding) -> String {
+    let of_phone = binding.instance.as_ref().unwrap_or(&binding.contact).expose();
+    match binding.reg_id {
+        Some(flow) => format!("{of_phone};reg-id={flow}"),
+        None => of_phone.clone(),
+    }
 }
 
 impl Store {

@@ -6,7 +6,7 @@
 //! INVITE is repeated byte for byte, the challenge is answered again, and the carrier finds the transaction that rings.
 
 use super::Core;
-use super::exchange::{ClientKey, Owner, Way};
+use super::exchange::{ClientKey, Owner, Way, client_key};
 use super::leg::{Leg, Stage};
 use super::offer::Change;
 use crate::digest::Challenge;
@@ -215,17 +215,9 @@ impl Core {
     /// The carrier on whose leg, or at which, something is asked.
     fn carrier_of(&mut self, owner: Owner) -> Option<&mut Carrier> {
         match owner {
-            Owner::Leg(leg)
-            | Owner::Offer(leg)
-            | Owner::Prack(leg)
-            | Owner::Refresh(leg)
-            | Owner::Pulse(leg)
-            | Owner::Key(leg) => self.legs.get_mut(&leg)?.carrier.as_mut(),
             Owner::Register(number) => self.registrations.carrier(number),
-            // Their leg is gone: the carrier goes with the transaction.
-            Owner::Bye(_) | Owner::Nobody => None,
-            // Any answer will do.
-            Owner::Probe(..) => None,
+            // With a BYE, whose leg is gone, the carrier goes; of a probe any answer will do.
+            _ => self.legs.get_mut(&owner.leg()?)?.carrier.as_mut(),
         }
     }
 
@@ -239,14 +231,8 @@ impl Core {
     /// CSeq of the next request; `None` when the dialog is not known any more.
     fn next_cseq(&mut self, owner: Owner) -> Option<u32> {
         let cseq = match owner {
-            Owner::Leg(leg)
-            | Owner::Offer(leg)
-            | Owner::Prack(leg)
-            | Owner::Refresh(leg)
-            | Owner::Pulse(leg)
-            | Owner::Key(leg) => &mut self.legs.get_mut(&leg)?.dialog.local_cseq,
             Owner::Register(number) => self.registrations.cseq(number)?,
-            Owner::Bye(_) | Owner::Nobody | Owner::Probe(..) => return None,
+            _ => &mut self.legs.get_mut(&owner.leg()?)?.dialog.local_cseq,
         };
         *cseq += 1;
         Some(*cseq)
@@ -266,7 +252,7 @@ impl Core {
     }
 
     /// The INVITE is another one now: to it a CANCEL belongs.
-    fn invite_left_again(&mut self, owner: Owner, branch: &str, invite: Message) {
+    pub(super) fn invite_left_again(&mut self, owner: Owner, branch: &str, invite: Message) {
         match owner {
             Owner::Leg(leg) => {
                 if let Some(Stage::Outgoing(outgoing)) = self.legs.get_mut(&leg).map(|leg| &mut leg.stage) {
@@ -297,6 +283,41 @@ impl Core {
             Owner::Leg(_) => self.trunk_refuses(trunk, down, now),
             Owner::Register(number) => self.registrations.refused(number, down),
             _ => {}
+        }
+    }
+
+    /// Sends a request other than INVITE and begins its client transaction. `branch` is the one in its Via. Where the table
+    /// is full it is sent once, and false is given: its outcome will not be told.
+    pub(super) fn request(
+        &mut self,
+        way: Way,
+        branch: &str,
+        method: Method,
+        request: RequestBuilder,
+        owner: Owner,
+        now: Now,
+    ) -> bool {
+        let request = self.signed(owner, request);
+        self.begin(way, branch, method, request, owner, Asked::default(), now)
+    }
+
+    /// Sends an INVITE and begins its client transaction. `None`: nothing was sent, the table is full or it cannot be written.
+    pub(super) fn request_invite(
+        &mut self,
+        way: Way,
+        branch: &str,
+        request: RequestBuilder,
+        owner: Owner,
+        now: Now,
+    ) -> Option<Message> {
+        let request = self.signed(owner, request);
+        self.begin_invite(way, branch, request, owner, Asked::default(), now)
+    }
+
+    /// Notes for which carrier a request is whose leg is gone.
+    pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Carrier>) {
+        if let Some(exchange) = self.clients.get_mut(&client_key(branch, method)) {
+            exchange.carrier = carrier.map(Box::new);
         }
     }
 

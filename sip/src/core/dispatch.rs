@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::matching::ServerKey;
+use super::register::{OUTBOUND, PATH};
 use super::reliable::RELIABLE;
 use super::session_timer::TIMER;
 use crate::flow::{Flow, Protocol};
@@ -112,9 +113,12 @@ impl Core {
 
     /// The 420 with what is not supported, when something of that is required (RFC 3261 §8.2.2.3).
     pub(super) fn unsupported_extensions(&self, request: &Message) -> Option<ResponseBuilder> {
-        let is_invite = *request.method() == Method::Invite;
-        let known =
-            |tag: &&str| !(tag.eq_ignore_ascii_case(TIMER) || (is_invite && tag.eq_ignore_ascii_case(RELIABLE)));
+        let of_method: &[&str] = match request.method() {
+            Method::Invite => &[RELIABLE],
+            Method::Register => &[PATH, OUTBOUND],
+            _ => &[],
+        };
+        let known = |tag: &&str| ![TIMER].iter().chain(of_method).any(|known| tag.eq_ignore_ascii_case(known));
         let required: Vec<_> = request.require().filter(known).chain(request.proxy_require()).collect();
         (!required.is_empty())
             .then(|| self.response(request, 420).header(HeaderName::Unsupported, &required.join(", ")))

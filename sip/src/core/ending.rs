@@ -91,6 +91,7 @@ impl Core {
         let owner = if leg.pulse.in_doubt { Owner::Bye(id) } else { Owner::Nobody };
         let is_kept = self.request(leg.way, branch, Method::Bye, bye, owner, now);
         self.accompany(branch, &Method::Bye, leg.carrier);
+        self.follow(branch, &Method::Bye, leg.phone.map(|phone| (phone.credential, phone.instance)));
         if leg.pulse.in_doubt && !is_kept {
             self.on_bye_outcome(id, None, now);
         }

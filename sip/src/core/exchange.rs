@@ -1,6 +1,7 @@
 //! Transactions in use: which machine belongs to which message, and the bytes it repeats.
 
 use super::challenge::{Asked, Carrier};
+use super::flows::WhichPhone;
 use super::matching::{MergeKey, ServerKey, merge_key};
 use super::timers::Timer;
 use super::{Core, Output};
@@ -108,12 +109,14 @@ pub(super) struct ClientExchange {
     pub(super) asked: Asked,
     /// Of a BYE, whose leg is gone: the carrier that it is for.
     pub(super) carrier: Option<Box<Carrier>>,
+    /// Of a BYE, whose leg is gone: the phone that it is for.
+    pub(super) phone: Option<Box<WhichPhone>>,
     armed: Option<Mono>,
 }
 
 impl ClientExchange {
     /// The request as sent, while it is here.
-    fn request(&self) -> Option<Message> {
+    pub(super) fn request(&self) -> Option<Message> {
         self.invite.clone().or_else(|| Message::parse_datagram(&self.bytes).ok())
     }
 
@@ -132,7 +135,9 @@ impl ClientExchange {
                 self.invite = None;
                 self.bytes = Bytes::new();
             }
-            ClientMachine::Other(OtherClient::Completed { .. }) => (self.bytes, self.carrier) = (Bytes::new(), None),
+            ClientMachine::Other(OtherClient::Completed { .. }) => {
+                (self.bytes, self.carrier, self.phone) = (Bytes::new(), None, None);
+            }
             _ => {}
         }
     }
@@ -315,21 +320,6 @@ impl Core {
         }
     }
 
-    /// Sends a request other than INVITE and begins its client transaction. `branch` is the one in its Via. Where the table
-    /// is full it is sent once, and false is given: its outcome will not be told.
-    pub(super) fn request(
-        &mut self,
-        way: Way,
-        branch: &str,
-        method: Method,
-        request: RequestBuilder,
-        owner: Owner,
-        now: Now,
-    ) -> bool {
-        let request = self.signed(owner, request);
-        self.begin(way, branch, method, request, owner, Asked::default(), now)
-    }
-
     /// As [`Core::request`], for a request whose credentials are in it.
     #[expect(clippy::too_many_arguments, reason = "each is a part of the transaction")]
     pub(super) fn begin(
@@ -354,26 +344,22 @@ impl Core {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
             let key = client_key(branch, &method);
             let bytes = bytes.clone();
-            let exchange =
-                ClientExchange { machine, way, bytes, invite: None, owner, asked, carrier: None, armed: None };
+            let exchange = ClientExchange {
+                machine,
+                way,
+                bytes,
+                invite: None,
+                owner,
+                asked,
+                carrier: None,
+                phone: None,
+                armed: None,
+            };
             self.clients.insert(key.clone(), exchange);
             self.after_client(&key, &[], None, now);
         }
         self.send(way, bytes);
         is_kept
-    }
-
-    /// Sends an INVITE and begins its client transaction. `None`: nothing was sent, the table is full or it cannot be written.
-    pub(super) fn request_invite(
-        &mut self,
-        way: Way,
-        branch: &str,
-        request: RequestBuilder,
-        owner: Owner,
-        now: Now,
-    ) -> Option<Message> {
-        let request = self.signed(owner, request);
-        self.begin_invite(way, branch, request, owner, Asked::default(), now)
     }
 
     /// As [`Core::request_invite`], for an INVITE whose credentials are in it.
@@ -406,6 +392,7 @@ impl Core {
             owner,
             asked,
             carrier: None,
+            phone: None,
             armed: None,
         };
         let key = client_key(branch, &Method::Invite);
@@ -440,9 +427,9 @@ impl Core {
 
     fn after_client(&mut self, key: &ClientKey, steps: &'static [Step], response: Option<(Flow, &Message)>, now: Now) {
         // Read before its ACK takes its place.
-        let is_challenge = |message: &Message| matches!(message.status(), Some(401 | 407));
-        let challenge = response.map(|(_, response)| response).filter(|response| is_challenge(response));
-        let challenged = challenge.and_then(|challenge| Some((self.clients.get(key)?.request()?, challenge)));
+        let may_leave_again = |message: &Message| matches!(message.status(), Some(401 | 407 | 430));
+        let refused = response.map(|(_, response)| response).filter(|response| may_leave_again(response));
+        let refused = refused.and_then(|response| Some((self.clients.get(key)?.request()?, response)));
         for step in steps {
             let Some(exchange) = self.clients.get_mut(key) else { return };
             let (way, owner) = (exchange.way, exchange.owner);
@@ -456,11 +443,15 @@ impl Core {
                     self.send(way, ack);
                 }
                 Step::Deliver => {
-                    let is_answered = challenged
-                        .as_ref()
-                        .is_some_and(|(request, challenge)| self.answer_challenge(key, request, challenge, now));
-                    if let Some((flow, response)) = response.filter(|_| !is_answered) {
-                        self.on_answer(flow, owner, response, now);
+                    let has_left = match &refused {
+                        Some((request, refusal)) => self.leaves_again(key, request, refusal, now),
+                        None => false,
+                    };
+                    match response.filter(|_| !has_left) {
+                        // Whoever is behind the proxy did not hear of it.
+                        Some((_, response)) if response.status() == Some(430) => self.on_no_answer(owner, 503, now),
+                        Some((flow, response)) => self.on_answer(flow, owner, response, now),
+                        None => {}
                     }
                 }
                 Step::TimedOut => self.on_no_answer(owner, 408, now),
@@ -494,41 +485,6 @@ impl Core {
             }
             self.on_no_answer(owner, 503, now);
         }
-    }
-
-    /// What was under way over this connection will not be answered.
-    pub(super) fn fail_flow(&mut self, flow: Flow, now: Now) {
-        let failed = self.clients.extract_if(.., |_, exchange| exchange.way == Way::Flow(flow));
-        let failed: Vec<Owner> = failed.map(|(_, exchange)| exchange.owner).collect();
-        for owner in failed {
-            match owner {
-                // The phone is asked again when it comes back.
-                Owner::Pulse(leg) => self.pulse_lost_its_way(leg, now),
-                Owner::Offer(leg) => self.on_offer_unanswered(leg, 480, now),
-                Owner::Prack(leg) => self.on_prack_outcome(leg),
-                Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
-                Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
-                Owner::Register(number) => self.on_register_unanswered(number, now),
-                Owner::Leg(_) | Owner::Probe(..) | Owner::Key(_) | Owner::Nobody => {}
-            }
-        }
-    }
-
-    /// Notes for which carrier a request is whose leg is gone.
-    pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Carrier>) {
-        if let Some(exchange) = self.clients.get_mut(&client_key(branch, method)) {
-            exchange.carrier = carrier.map(Box::new);
-        }
-    }
-
-    /// Whether a request of ours with this branch and method is under way.
-    pub(super) fn is_asking(&self, branch: &str, method: &Method) -> bool {
-        self.clients.contains_key(&client_key(branch, method))
-    }
-
-    /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).
-    pub(super) fn drop_client(&mut self, branch: &str) {
-        self.clients.remove(&client_key(branch, &Method::Invite));
     }
 
     /// Nobody wants the answer to this INVITE any more: it is waited for no longer than 64·T1.
@@ -576,7 +532,7 @@ impl Core {
 }
 
 /// A CANCEL has its INVITE's branch: the method tells them apart.
-fn client_key(branch: &str, method: &Method) -> ClientKey {
+pub(super) fn client_key(branch: &str, method: &Method) -> ClientKey {
     format!("{branch} {method}").into()
 }
 

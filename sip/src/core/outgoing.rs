@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::challenge::Carrier;
-use super::exchange::{Owner, Way};
+use super::exchange::{Owner, Way, client_key};
 use super::incoming::text_of;
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
@@ -430,6 +430,16 @@ impl Core {
         let ack = leg.carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build().ok()?;
         self.send(way, ack.clone());
         Some(ack)
+    }
+
+    /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).
+    fn drop_client(&mut self, branch: &str) {
+        self.clients.remove(&client_key(branch, &Method::Invite));
+    }
+
+    /// Whether a request of ours with this branch and method is under way.
+    pub(super) fn is_asking(&self, branch: &str, method: &Method) -> bool {
+        self.clients.contains_key(&client_key(branch, method))
     }
 
     /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).

@@ -5,7 +5,7 @@ use super::matching::ServerKey;
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol};
-use crate::message::{HeaderName, Message};
+use crate::message::{HeaderName, Malformed, Message, NameAddr};
 use crate::registrar::{Ask, Decision, Registration};
 use schema::account::SipCredential;
 use schema::edge::{BindingChange, EdgeEvent};
@@ -33,6 +33,17 @@ impl Registering {
     }
 }
 
+/// Option tag of RFC 3327.
+pub(super) const PATH: &str = "path";
+/// Option tag of RFC 5626.
+pub(super) const OUTBOUND: &str = "outbound";
+/// How often a phone shows that its flow is there, seconds; a connection is closed after 120 s of silence.
+const FLOW_TIMER_S: u32 = 100;
+/// Most proxies between us and a phone.
+const HOPS_MAX: usize = 8;
+/// Bytes of them all.
+const HOPS_BYTES_MAX: usize = 2_048;
+
 impl Core {
     pub(super) fn on_register(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
         if self.is_barred(flow) {
@@ -47,6 +58,18 @@ impl Core {
         }
         if let Some(response) = self.unsupported_extensions(&request) {
             return self.reply(flow, &request, response);
+        }
+        match path_of(&request) {
+            Err(Malformed) => return self.refuse(flow, &request, 400),
+            // Whoever does not know of it would be told of a path that it cannot judge (RFC 3327 §5.3).
+            Ok(path) if !path.is_empty() && !supports(&request, PATH) => {
+                let response = self.response(&request, 420).header(HeaderName::Unsupported, &PATH);
+                return self.reply(flow, &request, response);
+            }
+            Ok(path) if wants_outbound(&request) && !reaches_first_hop(&request, &path) => {
+                return self.refuse(flow, &request, 439);
+            }
+            Ok(_) => {}
         }
         self.authenticate(flow, request, key, now);
     }
@@ -67,6 +90,9 @@ impl Core {
             default_s: if flow.protocol == Protocol::Udp { 300 } else { 3_600 },
             shorter_permille,
             asks: asks(request),
+            // Keep-alives of flows over UDP are STUN's, which we do not speak: there a phone has one flow.
+            outbound: flow.protocol.is_reliable() && wants_outbound(request),
+            path: path_of(request).unwrap_or_default(),
         };
         match self.registrar.register(&registration, now.wall) {
             Decision::Refused(status) => {
@@ -77,7 +103,14 @@ impl Core {
                 self.answer(flow, request, response, now);
             }
             Decision::Registered { contacts, changes } => {
-                let response = self.response(request, 200);
+                let mut response = self.response(request, 200);
+                for hop in &registration.path {
+                    response = response.header(HeaderName::Path, hop);
+                }
+                if registration.outbound {
+                    response =
+                        response.header(HeaderName::Require, &OUTBOUND).header(HeaderName::FlowTimer, &FLOW_TIMER_S);
+                }
                 let response =
                     contacts.iter().fold(response, |response, contact| response.header(HeaderName::Contact, contact));
                 self.answer(flow, request, response, now);
@@ -110,6 +143,35 @@ impl Core {
         let next = self.registrar.next_expiry().map(|at| now.mono + at.since(now.wall));
         self.timers.arm(&mut self.bindings_armed, next, || Timer::Bindings);
     }
+}
+
+/// Proxies that the phone is behind, the nearest first (RFC 3327).
+///
+/// # Errors
+/// One of them cannot be read, or there are too many.
+fn path_of(request: &Message) -> Result<Vec<NameAddr>, Malformed> {
+    let hops: Vec<_> = request.values(HeaderName::Path).take(HOPS_MAX + 1).collect();
+    let size: usize = hops.iter().flatten().map(|hop| hop.len()).sum();
+    if hops.len() > HOPS_MAX || size > HOPS_BYTES_MAX {
+        return Err(Malformed);
+    }
+    hops.into_iter().map(|hop| NameAddr::parse(hop?)).collect()
+}
+
+fn supports(request: &Message, tag: &str) -> bool {
+    request.supported().chain(request.require()).any(|known| known.eq_ignore_ascii_case(tag))
+}
+
+/// Whether several flows are asked for (RFC 5626 §6).
+fn wants_outbound(request: &Message) -> bool {
+    let contacts = request.contacts();
+    let has = |name: &str| contacts.iter().any(|contact| contact.params.value(name).is_some());
+    supports(request, OUTBOUND) && has("reg-id") && has("+sip.instance")
+}
+
+/// Whether the phone's first hop keeps its flow: we are that, or the proxy next to the phone says so.
+fn reaches_first_hop(request: &Message, path: &[NameAddr]) -> bool {
+    request.vias().len() == 1 || path.last().is_some_and(|edge| edge.uri.param("ob").is_some())
 }
 
 /// What the Contacts ask for.

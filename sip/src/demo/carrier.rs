@@ -13,8 +13,7 @@
 //! | 95–99 | 603 Decline |
 //!
 //! A number that does not end in two digits is answered 484. A 183 is reliable where the caller takes that (RFC 3262): it is
-//! repeated until its PRACK, which the 200 waits for. It may be made to ask for credentials, and to take calls of whoever is
-//! registered only.
+//! repeated until its PRACK, which the 200 waits for. It may be made to ask for credentials (`gate.rs`).
 
 mod behaviour;
 mod gate;
@@ -22,12 +21,8 @@ mod gate;
 pub use behaviour::{BEHAVIOURS, Behaviour};
 pub use gate::CarrierLogin;
 
-use gate::{Gate, Registered};
-
 use super::{Actions, Endpoint, LINGER, Repeat, Timers, address_in};
-use crate::message::{
-    HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via,
-};
+use crate::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -131,7 +126,7 @@ pub struct Carrier {
     next_call: u64,
     timers: Timers<u64>,
     counts: CarrierCounts,
-    gate: Option<Gate>,
+    gate: Option<gate::Gate>,
 }
 
 type Out = Actions<CarrierEvent>;
@@ -180,15 +175,6 @@ impl Carrier {
         }
     }
 
-    /// As this one, but it asks for credentials.
-    ///
-    /// # Errors
-    /// The realm cannot be one, or no algorithm is given.
-    pub fn asking(mut self, login: &CarrierLogin) -> Result<Self, Malformed> {
-        self.gate = Some(Gate::new(login, &mut self.entropy)?);
-        Ok(self)
-    }
-
     /// Counters since the start.
     #[must_use]
     pub const fn counts(&self) -> CarrierCounts {
@@ -210,30 +196,6 @@ impl Carrier {
             call.due = Some(at);
             self.timers.set(at, number);
         }
-    }
-
-    /// Whether a request is let in; one that is not is answered.
-    fn is_let_in(&mut self, request: &Message, source: SocketAddr, now: Mono, out: &mut Out) -> bool {
-        let is_open = matches!(request.method(), Method::Ack | Method::Cancel)
-            || (*request.method() == Method::Options && request.to_tag().is_none());
-        let Some(gate) = self.gate.as_mut().filter(|_| !is_open) else { return true };
-        let tag = self.entropy.hex::<8>();
-        let Some(refusal) = gate.refusal(request, source, &tag, now, &mut self.entropy) else { return true };
-        self.counts.challenged += 1;
-        out.events.push(CarrierEvent::Challenged);
-        refusal.build().into_iter().for_each(|response| reply(request, response, out));
-        false
-    }
-
-    fn on_register(&mut self, request: &Message, now: Mono, out: &mut Out) {
-        let tag = self.entropy.hex::<8>();
-        let Some(gate) = &mut self.gate else { return refuse(request, 405, &tag, out) };
-        let (response, changed) = gate.register(request, &tag, now);
-        response.build().into_iter().for_each(|response| reply(request, response, out));
-        out.events.extend(changed.map(|changed| match changed {
-            Registered::Until => CarrierEvent::Registered,
-            Registered::Left => CarrierEvent::Unregistered,
-        }));
     }
 
     fn on_request(&mut self, request: &Message, source: SocketAddr, now: Mono, out: &mut Out) {

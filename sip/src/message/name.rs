@@ -51,6 +51,7 @@ header_names! {
     Date = "Date", "date";
     Event = "Event", "event" | "o";
     Expires = "Expires", "expires";
+    FlowTimer = "Flow-Timer", "flow-timer";
     From = "From", "from" | "f";
     Identity = "Identity", "identity" | "y";
     MaxForwards = "Max-Forwards", "max-forwards";

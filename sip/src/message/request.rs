@@ -213,6 +213,12 @@ impl RequestBuilder {
         again
     }
 
+    /// Through these proxies, the nearest first, instead of those given before.
+    pub(crate) fn through(mut self, path: &[NameAddr]) -> Self {
+        self.routes = path.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// Its method.
     pub(crate) const fn method(&self) -> &Method {
         &self.method

@@ -1,3 +1,5 @@
+//! Registrations with carriers, by hand and at random.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -230,7 +230,7 @@ impl Tables {
         if !self.credentials.values().any(|c| c.id == binding.credential) {
             return;
         }
-        let key = (binding.credential, identity(binding).to_owned());
+        let key = (binding.credential, identity(binding));
         match write {
             BindingWrite::Put(binding) => {
                 self.bindings.insert(key, binding.clone());

@@ -21,7 +21,7 @@ impl SqlStore {
         let mut tx = self.db.write().await?;
         for write in writes {
             let (BindingWrite::Put(binding) | BindingWrite::Remove(binding)) = write;
-            let index = self.keys.blind_index("bindings.identity", identity(binding));
+            let index = self.keys.blind_index("bindings.identity", &identity(binding));
             let BindingWrite::Put(_) = write else {
                 let text = "delete from bindings where credential = $1 and identity_index = $2";
                 tx.execute(text, values![binding.credential.0, index]).await?;

@@ -49,6 +49,8 @@ async fn populate(store: &Store) -> AccountKey {
         account: key,
         contact: Pii::new("sip:ann@192.0.2.77".to_owned()),
         instance: Some(Pii::new("canary-instance".to_owned())),
+        reg_id: None,
+        path: vec![Pii::new("<sip:edge@192.0.2.77;lr>".to_owned())],
         source: Pii::new("tls 192.0.2.77:40000".to_owned()),
         expires_at: Timestamp(i64::MAX),
     };

@@ -572,18 +572,22 @@ pub async fn bindings_survive_and_end(store: Store) {
         account: key,
         contact: Pii::new("sip:ann@192.0.2.77:5060".to_owned()),
         instance: Some(Pii::new("canary-instance".to_owned())),
+        reg_id: None,
+        path: vec![Pii::new("<sip:edge@192.0.2.77;lr>".to_owned())],
         source: Pii::new("udp 192.0.2.77:5060".to_owned()),
         expires_at: Timestamp(START.0 + 100),
     };
     let moved = Binding { contact: Pii::new("sip:ann@192.0.2.78".to_owned()), ..binding.clone() };
     let second = Binding { instance: None, expires_at: Timestamp(START.0 + 50), ..binding.clone() };
+    let other_flow = Binding { reg_id: Some(2), expires_at: Timestamp(START.0 + 200), ..binding.clone() };
     let stray = Binding { credential: CredentialId(uuid(1)), ..binding.clone() };
     let put = |b: &Binding| BindingWrite::Put(b.clone());
-    let writes = [put(&binding), put(&second), put(&moved), put(&stray)];
+    let writes = [put(&binding), put(&second), put(&moved), put(&stray), put(&other_flow)];
     store.write_bindings(&writes, START).await.expect("written");
     let mut found = store.bindings(START).await.expect("readable");
     found.sort_by_key(|b| b.expires_at);
-    assert_eq!(found, [second.clone(), moved.clone()], "one for each phone");
+    assert_eq!(found, [second.clone(), moved.clone(), other_flow.clone()], "one for each phone, and each of its flows");
+    store.write_bindings(&[BindingWrite::Remove(other_flow)], START).await.expect("written");
     let registrations = store.registrations(key, Timestamp(START.0 + 60)).await.expect("readable");
     assert_eq!(registrations, [Registration { credential, bindings: 1, last_registered_at: Some(START) }]);
     store.write_bindings(&[BindingWrite::Remove(moved)], START).await.expect("written");

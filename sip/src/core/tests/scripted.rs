@@ -3,6 +3,7 @@
 mod calls;
 mod carriers;
 mod edge;
+mod flows;
 mod liveness;
 mod names;
 mod offerless;

@@ -1,5 +1,6 @@
 //! A test carrier that does not know its customers by their address: it asks for credentials, and may want to be registered with.
 
+use super::{Carrier, CarrierEvent, Out, refuse, reply};
 use crate::digest::{Algorithm, Challenger, Origin, Scheme, ha1};
 use crate::message::{HeaderName, Malformed, Message, Method, ResponseBuilder};
 use schema::account::Ha1;
@@ -145,5 +146,40 @@ impl Gate {
         self.registered = Some(until);
         let response = respond(200).contact(contact).header(HeaderName::Expires, &granted_s.min(asked_s));
         (response, Some(Registered::Until))
+    }
+}
+
+impl Carrier {
+    /// As this one, but it asks for credentials.
+    ///
+    /// # Errors
+    /// The realm cannot be one, or no algorithm is given.
+    pub fn asking(mut self, login: &CarrierLogin) -> Result<Self, Malformed> {
+        self.gate = Some(Gate::new(login, &mut self.entropy)?);
+        Ok(self)
+    }
+
+    /// Whether a request is let in; one that is not is answered.
+    pub(super) fn is_let_in(&mut self, request: &Message, source: SocketAddr, now: Mono, out: &mut Out) -> bool {
+        let is_open = matches!(request.method(), Method::Ack | Method::Cancel)
+            || (*request.method() == Method::Options && request.to_tag().is_none());
+        let Some(gate) = self.gate.as_mut().filter(|_| !is_open) else { return true };
+        let tag = self.entropy.hex::<8>();
+        let Some(refusal) = gate.refusal(request, source, &tag, now, &mut self.entropy) else { return true };
+        self.counts.challenged += 1;
+        out.events.push(CarrierEvent::Challenged);
+        refusal.build().into_iter().for_each(|response| reply(request, response, out));
+        false
+    }
+
+    pub(super) fn on_register(&mut self, request: &Message, now: Mono, out: &mut Out) {
+        let tag = self.entropy.hex::<8>();
+        let Some(gate) = &mut self.gate else { return refuse(request, 405, &tag, out) };
+        let (response, changed) = gate.register(request, &tag, now);
+        response.build().into_iter().for_each(|response| reply(request, response, out));
+        out.events.extend(changed.map(|changed| match changed {
+            Registered::Until => CarrierEvent::Registered,
+            Registered::Left => CarrierEvent::Unregistered,
+        }));
     }
 }

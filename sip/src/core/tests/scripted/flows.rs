@@ -1,0 +1,170 @@
+//! Phones that register by several flows, and behind proxies.
+
+use super::*;
+
+const BOTH: &str = "Supported: path, outbound\r\n";
+
+/// A REGISTER with this behind its Contact's address, challenged and sent again; the answer to it.
+fn registers(desk: &mut Desk, flow: Flow, contact: &str, more: &str) -> Message {
+    let send = |desk: &mut Desk, more: &str| {
+        let cseq = desk.serial + 1;
+        let text = desk.text("REGISTER", flow, "r", "", cseq, more, "");
+        let text = text.replace(TARGET, "sip:localhost").replace("To: <sip:localhost>", "To: <sip:demo@localhost>");
+        let peer = flow.peer;
+        let text =
+            text.replace(&format!("Contact: <sip:demo@{peer}>"), &format!("Contact: <sip:demo@{peer};ob>{contact}"));
+        desk.take(flow, &text);
+    };
+    send(desk, more);
+    if desk.last_sent().status() == Some(401) {
+        let credentials = desk.credentials("REGISTER");
+        send(desk, &format!("{more}{credentials}"));
+    }
+    let answer = desk.last_sent();
+    desk.take_sent();
+    answer
+}
+
+fn flow_number(number: u32) -> String {
+    format!(";+sip.instance=\"<urn:uuid:1>\";reg-id={number}")
+}
+
+/// A phone with two flows, and a call over the first.
+fn with_two_flows(path: &str) -> (Desk, Talk) {
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::from_secs(30), ..config() }, 3);
+    for number in [1, 2] {
+        let more = if number == 2 { format!("{BOTH}{path}") } else { BOTH.to_owned() };
+        let answer = registers(&mut desk, tls(number.into(), 1), &flow_number(number), &more);
+        assert_eq!(answer.status(), Some(200));
+        assert_eq!(answer.contacts().len(), usize::try_from(number).expect("small"), "each flow is a binding");
+        assert_eq!(
+            (answer.require().collect::<Vec<_>>(), answer.text(HeaderName::FlowTimer)),
+            (vec!["outbound"], Some("100"))
+        );
+    }
+    let talk = desk.talk(tls(1, 1), "c");
+    (desk, talk)
+}
+
+/// Flow and message of what was sent last.
+fn last(desk: &Desk) -> (SocketAddr, Message) {
+    (desk.sent.last().expect("sent").0, desk.last_sent())
+}
+
+#[test]
+fn a_request_leaves_by_the_next_flow_when_its_own_has_failed() {
+    let (mut desk, talk) = with_two_flows("");
+    // By a 430, which ends that binding.
+    desk.leg(LegCommand::Probe { leg: talk.leg });
+    desk.handle(Input::Timeout);
+    let first = desk.last_sent();
+    desk.phone(tls(1, 1), &first, 430);
+    let again = desk.last_sent();
+    assert_eq!((again.method(), again.cseq().0), (&Method::Options, first.cseq().0));
+    assert_ne!(again.branch(), first.branch());
+    assert_eq!(desk.core.counts().registrations, 1);
+    desk.phone(tls(2, 1), &again, 200);
+    assert!(desk.take_legs().iter().all(|event| matches!(event, LegEvent::Alive { .. })), "the call goes on");
+    // A 430 of the last one is no sign of life.
+    desk.leg(LegCommand::Probe { leg: talk.leg });
+    desk.handle(Input::Timeout);
+    let third = desk.last_sent();
+    desk.take_sent();
+    desk.phone(tls(2, 1), &third, 430);
+    assert!(desk.take_legs().is_empty() && desk.take_sent().is_empty());
+    assert_eq!(desk.core.counts().registrations, 0);
+}
+
+#[test]
+fn what_is_under_way_over_a_connection_that_ends_leaves_by_another_one() {
+    let (mut desk, talk) = with_two_flows("");
+    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) });
+    let first = desk.last_sent();
+    desk.take_sent();
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    let again = desk.last_sent();
+    assert_eq!((again.method(), again.body(), again.cseq().0), (&Method::Invite, first.body(), first.cseq().0));
+    desk.phone(tls(2, 1), &again, 488);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(488), .. }]));
+    // The next request knows the way.
+    desk.take_sent();
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::OtherLeg });
+    let bye = desk.last_sent();
+    assert_eq!(*bye.method(), Method::Bye);
+    // The phone comes back by its first flow, then the second ends: the BYE, whose leg is gone, follows it.
+    registers(&mut desk, tls(3, 1), &flow_number(1), BOTH);
+    desk.handle(Input::FlowClosed(tls(2, 1)));
+    assert_eq!(desk.kinds(), ["BYE"]);
+    desk.assert_empty();
+}
+
+#[test]
+fn a_path_is_kept_returned_and_followed() {
+    let path = "Path: <sip:near@10.0.0.1;lr>, <sip:edge@10.0.0.2;lr;ob>\r\nRequire: path\r\n";
+    let (mut desk, talk) = with_two_flows(path);
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    desk.leg(LegCommand::Probe { leg: talk.leg });
+    desk.handle(Input::Timeout);
+    desk.take_sent();
+    // By its own flow the request goes as the dialog says; by the other one through the proxies that this one passed.
+    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) });
+    let answer = registers(&mut desk, tls(2, 1), &flow_number(2), &format!("{BOTH}{path}"));
+    let hops: Vec<_> = answer.values(HeaderName::Path).flatten().collect();
+    assert_eq!(hops, ["<sip:near@10.0.0.1;lr>", "<sip:edge@10.0.0.2;lr;ob>"]);
+    let (mut desk, talk) = with_two_flows(path);
+    desk.leg(LegCommand::Probe { leg: talk.leg });
+    desk.handle(Input::Timeout);
+    let first = desk.last_sent();
+    assert!(first.routes().is_empty());
+    desk.phone(tls(1, 1), &first, 430);
+    let (_, again) = last(&desk);
+    let routes: Vec<_> = again.routes().iter().map(ToString::to_string).collect();
+    assert_eq!(routes, ["<sip:near@10.0.0.1;lr>", "<sip:edge@10.0.0.2;lr;ob>"]);
+    assert_eq!(again.request_uri(), first.request_uri());
+}
+
+#[test]
+fn a_path_that_cannot_be_used_is_refused_by_name() {
+    let hops = |count: usize| format!("Path: {}\r\n", vec!["<sip:p@10.0.0.1;lr>"; count].join(", "));
+    let long = format!(
+        "Path: <sip:{}@10.0.0.1;lr>, <sip:{}@10.0.0.1;lr>, <sip:{}@10.0.0.1;lr>\r\n",
+        "a".repeat(700),
+        "b".repeat(700),
+        "c".repeat(700)
+    );
+    for (more, status) in [
+        (format!("{BOTH}{}", hops(8)), 200),
+        (format!("{BOTH}{}", hops(9)), 400),
+        (format!("{BOTH}{long}"), 400),
+        (format!("{BOTH}Path: nonsense\r\n"), 400),
+        (hops(1), 420),
+        (format!("{}Require: path, other\r\n", hops(1)), 420),
+        (format!("{BOTH}Require: path, outbound\r\n"), 200),
+    ] {
+        let mut desk = Desk::new();
+        let answer = registers(&mut desk, tls(1, 1), "", &more);
+        assert_eq!(answer.status(), Some(status), "{more}");
+        if more == hops(1) {
+            assert_eq!(answer.text(HeaderName::Unsupported), Some("path"));
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_does_not_keep_flows_is_a_439() {
+    let via = "Via: SIP/2.0/TLS 10.0.0.9;branch=z9hG4bKinner\r\n";
+    for (path, status) in [
+        ("", 439),
+        ("Path: <sip:edge@10.0.0.2;lr>\r\n", 439),
+        ("Path: <sip:edge@10.0.0.2;lr;ob>, <sip:inner@10.0.0.3;lr>\r\n", 439),
+        ("Path: <sip:near@10.0.0.2;lr>, <sip:edge@10.0.0.3;lr;ob>\r\n", 200),
+    ] {
+        let mut desk = Desk::new();
+        let answer = registers(&mut desk, tls(1, 1), &flow_number(1), &format!("{via}{BOTH}{path}"));
+        assert_eq!(answer.status(), Some(status), "{path}");
+    }
+    // Over UDP there is one flow: nothing is promised, so nothing is refused for lack of it but by a proxy.
+    let mut desk = Desk::new();
+    let answer = registers(&mut desk, udp(), &flow_number(1), BOTH);
+    assert_eq!((answer.status(), answer.require().count(), answer.text(HeaderName::FlowTimer)), (Some(200), 0, None));
+}
