@@ -87,7 +87,7 @@ fn without_another_route_the_last_answer_counts() {
 #[test]
 fn what_the_callee_decided_is_never_tried_elsewhere() {
     for (status, told) in
-        [(486, 486), (600, 600), (603, 603), (607, 607), (608, 608), (404, 404), (302, 502), (401, 502)]
+        [(486, 486), (600, 600), (603, 603), (607, 607), (608, 608), (404, 404), (302, 502), (403, 502)]
     {
         let mut phone = start();
         phone.granted(1).failed(1, status).settled();
