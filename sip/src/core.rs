@@ -5,8 +5,10 @@
 //! INVITE (`authenticate.rs`, `incoming.rs`), REGISTER (`register.rs`) or OPTIONS. Outgoing legs are in `outgoing.rs`, reliable
 //! provisional responses of both kinds in `reliable.rs`, changes of a session in `offer.rs`.
 
+mod acknowledging;
 mod authenticate;
 mod challenge;
+mod change;
 mod config;
 mod dialled;
 mod dispatch;
@@ -22,6 +24,7 @@ mod liveness;
 mod matching;
 mod names;
 mod offer;
+mod outcome;
 mod outgoing;
 mod probe;
 mod register;

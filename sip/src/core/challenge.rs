@@ -6,9 +6,9 @@
 //! INVITE is repeated byte for byte, the challenge is answered again, and the carrier finds the transaction that rings.
 
 use super::Core;
+use super::change::Change;
 use super::exchange::{ClientKey, Owner, Way, client_key};
 use super::leg::{Leg, Stage};
-use super::offer::Change;
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use ring::digest::{Context, SHA256};

@@ -5,7 +5,7 @@ use super::flows::WhichPhone;
 use super::matching::{MergeKey, ServerKey, merge_key};
 use super::timers::Timer;
 use super::{Core, Output};
-use crate::flow::{Destination, Flow, Protocol, Unreached};
+use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
@@ -471,22 +471,6 @@ impl Core {
         self.timers.arm(&mut exchange.armed, next, || Timer::Client(key.clone()));
     }
 
-    /// Every request under way to this destination has failed.
-    pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
-        let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
-        let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner)).collect();
-        for (key, owner) in failed {
-            self.clients.remove(&key);
-            if matches!(owner, Owner::Leg(leg) if self.send_over_udp(leg, now)) {
-                continue;
-            }
-            if let Owner::Probe(trunk, gateway) = owner {
-                self.on_probe_unreached(trunk, gateway, why);
-            }
-            self.on_no_answer(owner, 503, now);
-        }
-    }
-
     /// Nobody wants the answer to this INVITE any more: it is waited for no longer than 64·T1.
     pub(super) fn limit_client(&mut self, branch: &str, now: Now) {
         let key = client_key(branch, &Method::Invite);
@@ -495,38 +479,6 @@ impl Core {
         {
             machine.limit(now.mono);
             self.after_client(&key, &[], None, now);
-        }
-    }
-
-    fn on_answer(&mut self, flow: Flow, owner: Owner, response: &Message, now: Now) {
-        match owner {
-            Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
-            Owner::Probe(trunk, gateway) => self.on_probe_answer(trunk, gateway, now),
-            Owner::Register(number) => self.on_register_answer(number, response, now),
-            Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
-            Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
-            Owner::Prack(leg) => {
-                if response.status().unwrap_or(0) >= 200 {
-                    self.on_prack_outcome(leg);
-                }
-            }
-            Owner::Refresh(leg) => self.on_refresh_outcome(leg, Some(response), now),
-            Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
-            Owner::Key(_) | Owner::Nobody => {}
-        }
-    }
-
-    fn on_no_answer(&mut self, owner: Owner, status: u16, now: Now) {
-        match owner {
-            Owner::Leg(leg) => self.on_invite_unanswered(leg, status, now),
-            Owner::Probe(trunk, gateway) => self.on_probe_unanswered(trunk, gateway, now),
-            Owner::Register(number) => self.on_register_unanswered(number, now),
-            Owner::Pulse(leg) => self.on_pulse_unanswered(leg, status, now),
-            Owner::Offer(leg) => self.on_offer_unanswered(leg, status, now),
-            Owner::Prack(leg) => self.on_prack_outcome(leg),
-            Owner::Refresh(leg) => self.on_refresh_outcome(leg, None, now),
-            Owner::Bye(leg) => self.on_bye_outcome(leg, None, now),
-            Owner::Key(_) | Owner::Nobody => {}
         }
     }
 }

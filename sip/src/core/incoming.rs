@@ -1,10 +1,11 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
+use super::change::{Change, Pace};
 use super::exchange::{Way, reply_flow};
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
 use super::matching::{ServerKey, merge_key};
-use super::offer::{Change, Pace, usable_sdp};
+use super::offer::usable_sdp;
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::Timer;

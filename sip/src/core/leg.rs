@@ -1,11 +1,12 @@
 //! One call leg: its dialog, where it stands, and what it repeats.
 
 use super::challenge::Carrier;
+use super::change::{Change, Pace};
 use super::exchange::Way;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::names::Search;
-use super::offer::{ANSWER_WITHIN, Change, Pace};
+use super::offer::ANSWER_WITHIN;
 use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};

@@ -3,6 +3,7 @@
 //! dialog (RFC 3264 §4); a second one is refused by 491, and one of ours that is refused so is tried again (RFC 3261 §14.1).
 //! Before the call is answered both are UPDATEs, once the first offer was answered reliably (`reliable.rs`).
 
+use super::change::{Change, Ours, Purpose};
 use super::exchange::{Owner, Way, reply_flow};
 use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
@@ -12,7 +13,7 @@ use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
-use crate::sdp::{self, Description, Origin, Placement};
+use crate::sdp::{self, Description, Placement};
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
 use schema::leg::{LegEvent, LegId, Sdp};
@@ -23,96 +24,6 @@ use std::time::Duration;
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Whoever offers is answered within this, whatever happens: sooner than it gives up an UPDATE by itself (64·T1).
 const DECIDE_WITHIN: Duration = Duration::from_secs(25);
-/// Changes of one leg that are passed on in [`PACE_TIME`]: each is written to storage, twice.
-const PACE_MAX: u8 = 10;
-const PACE_TIME: Duration = Duration::from_secs(10);
-
-/// An offer under way in the dialog of a leg.
-pub(super) enum Change {
-    /// The far end's; the other leg is asked.
-    Theirs { key: ServerKey, request: Message, flow: Flow, until: Mono },
-    /// Ours, in a re-INVITE or an early UPDATE.
-    Ours(Box<Ours>),
-    /// Ours, after it crossed one of theirs.
-    Waiting { offer: Sdp, purpose: Purpose, at: Mono, until: Mono },
-}
-
-/// Our re-INVITE or UPDATE under way.
-pub(super) struct Ours {
-    cseq: u32,
-    /// The re-INVITE.
-    invite: Option<Message>,
-    offer: Sdp,
-    /// What was made of it for this leg, not agreed yet.
-    sdp: Bytes,
-    origin: Origin,
-    purpose: Purpose,
-    /// A provisional response came: it may be cancelled.
-    provisional: bool,
-    until: Option<Mono>,
-}
-
-/// Why we offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// The other leg waits for the answer.
-    Asked,
-    /// It did, but not any longer.
-    GivenUp,
-    /// An answer came too late: the far end is brought back to the session that the other leg has.
-    Restoring,
-    /// Nothing changes: the session timer wants it.
-    Refreshing,
-}
-
-/// How many changes the far end has wanted of late.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    since: Option<Mono>,
-    count: u8,
-}
-
-impl Pace {
-    /// Counts one; false when it is one too many.
-    fn admits(&mut self, now: Mono) -> bool {
-        if self.since.is_none_or(|since| now.since(since) >= PACE_TIME) {
-            *self = Self { since: Some(now), count: 0 };
-        }
-        self.count = self.count.saturating_add(1);
-        self.count <= PACE_MAX
-    }
-}
-
-impl Change {
-    /// Whether anybody waits for what our offer leads to.
-    pub(super) fn is_wanted(&self) -> bool {
-        matches!(self, Self::Ours(ours) if ours.purpose != Purpose::GivenUp)
-    }
-
-    /// Our re-INVITE has left once more, with credentials.
-    pub(super) fn left_again(&mut self, invite: Message) {
-        if let Self::Ours(ours) = self {
-            ours.cseq = invite.cseq().0;
-            (ours.invite, ours.provisional) = (Some(invite), false);
-        }
-    }
-
-    /// Our early UPDATE has left once more, with this CSeq.
-    pub(super) fn update_left_again(&mut self, cseq: u32) {
-        if let Self::Ours(ours) = self {
-            ours.cseq = cseq;
-        }
-    }
-
-    pub(super) fn next_time(&self) -> Option<Mono> {
-        match self {
-            Self::Theirs { until, .. } => Some(*until),
-            Self::Ours(ours) => ours.until,
-            Self::Waiting { at, .. } => Some(*at),
-        }
-    }
-}
-
 /// Whether an offer may be made now.
 enum Welcome {
     Now,

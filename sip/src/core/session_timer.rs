@@ -3,9 +3,9 @@
 //! probes of `liveness.rs` tell.
 
 use super::Core;
+use super::change::Purpose;
 use super::exchange::{Owner, Way};
 use super::leg::Leg;
-use super::offer::Purpose;
 use crate::dialog::StoredTimer;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
 use schema::leg::{LegId, Sdp};

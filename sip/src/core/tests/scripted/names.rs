@@ -356,3 +356,83 @@ fn an_invite_over_1300_bytes_goes_over_tcp_where_the_trunk_has_that_and_over_udp
     desk.leg(LegCommand::Confirm { leg, answer: None });
     assert_eq!(over(&desk.take_sent()[0]), "UDP", "the dialog is spoken to as it asks");
 }
+
+const ASKS: &str = "Digest realm=\"carrier.example\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256";
+
+#[test]
+fn an_invite_that_grows_by_its_credentials_goes_over_tcp_and_over_udp_when_that_is_refused() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..with_login(None, None) }]);
+    let leg = some_call();
+    let mut trial = Desk::new();
+    trial.dial(leg);
+    let room = 1_270 - trial.take_sent().pop().expect("an INVITE").len();
+    let offer = format!("{OFFER}a=fmtp:0 {}\r\n", "x".repeat(room));
+    desk.leg(LegCommand::Invite(Box::new(Invite { offer: Some(Pii::new(offer.into())), ..outgoing(leg) })));
+    let over = |desk: &Desk| {
+        desk.sent.last().map(|(_, text)| text[text.find("SIP/2.0/").expect("a Via") + 8..][..3].to_owned())
+    };
+    let first = desk.last_sent();
+    assert_eq!(over(&desk).as_deref(), Some("UDP"));
+    desk.challenge(&first, 407, &[ASKS]);
+    let large = desk.last_sent();
+    assert_eq!((over(&desk).as_deref(), large.cseq().0), (Some("TCP"), first.cseq().0 + 1));
+    assert!(desk.sent.last().is_some_and(|(_, text)| text.len() > 1_300));
+    desk.handle(Input::Unreachable(Destination::new(Protocol::Tcp, CARRIER.into()), Unreached::NoConnection));
+    let small = desk.last_sent();
+    assert_eq!((over(&desk).as_deref(), small.cseq().0, small.body()), (Some("UDP"), large.cseq().0, large.body()));
+    assert!(small.branch() != large.branch() && desk.take_legs().is_empty());
+    assert!(is_right(&small, HeaderName::ProxyAuthorization, "carrier-secret"), "what was asked for is known");
+    // Its nonce has aged: TCP is not tried again.
+    desk.challenge(&small, 407, &[&ASKS.replace("n1", "n2").replace("SHA-256", "SHA-256, stale=true")]);
+    let last = desk.last_sent();
+    assert_eq!((over(&desk).as_deref(), last.cseq().0), (Some("UDP"), small.cseq().0 + 1));
+    desk.carrier(&last, 200, "x", ANSWER);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Answered { .. }]));
+}
+
+/// The REGISTERs sent since the last look, with where they went.
+fn registers(desk: &mut Desk) -> Vec<(SocketAddr, Message)> {
+    let sent = std::mem::take(&mut desk.sent).into_iter().filter(|(_, text)| text.starts_with("REGISTER "));
+    let mut sent: Vec<(SocketAddr, String)> = sent.collect();
+    // Repetitions are the same.
+    sent.dedup();
+    sent.into_iter().map(|(to, text)| (to, Message::parse_datagram(&Bytes::from(text)).expect("readable"))).collect()
+}
+
+#[test]
+fn a_trunk_by_name_registers_with_its_first_target_and_with_the_next_when_that_fails() {
+    let mut desk = Desk::new();
+    let trunk = TrunkAddress { gateway: NAME.parse().expect("a name"), ..with_login(None, Some(600)) };
+    desk.trunks(vec![trunk]);
+    desk.wait(Duration::from_secs(10));
+    assert_eq!((registers(&mut desk).len(), desk.state().0), (0, Some(TrunkDown::Searching)));
+    desk.located(NAME, Ok(&[1, 2]), 3_000);
+    assert_eq!(desk.state(), (Some(TrunkDown::Unregistered), vec![]), "its name is not enough");
+    let [(to, first)] = &registers(&mut desk)[..] else { panic!("not one REGISTER") };
+    assert_eq!(*to, target(1).address);
+    assert_eq!(first.request_uri().map(ToString::to_string).as_deref(), Some("sip:sip.example.com"));
+    assert_eq!(first.to().uri.to_string(), "sip:us@sip.example.com");
+    desk.answers(1, first, 503, "<sip:c@192.0.2.1>");
+    assert_eq!(desk.state().0, Some(TrunkDown::RegistrationRefused));
+    desk.sent.clear();
+    desk.wait(Duration::from_secs(31));
+    let [(to, second)] = &registers(&mut desk)[..] else { panic!("not one REGISTER") };
+    assert_eq!(*to, target(2).address, "the next one");
+    desk.challenge(second, 401, &[ASKS]);
+    let [(to, again)] = &registers(&mut desk)[..] else { panic!("not one REGISTER") };
+    assert!(*to == target(2).address && is_right(again, HeaderName::Authorization, "carrier-secret"));
+    desk.answers(2, again, 200, "<sip:us@127.0.0.1:5060>;expires=100");
+    assert_eq!(desk.state(), (None, vec![1, 2]), "registered, and found");
+    // It is refreshed where it was made, and left there though its name leads elsewhere now.
+    desk.sent.clear();
+    desk.wait(Duration::from_secs(86));
+    let [(to, refresh)] = &registers(&mut desk)[..] else { panic!("not one REGISTER") };
+    assert_eq!(*to, target(2).address);
+    desk.answers(2, refresh, 200, "<sip:us@127.0.0.1:5060>;expires=100");
+    desk.located(NAME, Ok(&[3]), 3_000);
+    desk.sent.clear();
+    desk.trunks(Vec::new());
+    let [(to, left)] = &registers(&mut desk)[..] else { panic!("not one REGISTER") };
+    assert_eq!((*to, left.expires()), (target(2).address, Some(0)));
+}

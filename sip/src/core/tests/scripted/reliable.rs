@@ -481,3 +481,36 @@ fn an_early_update_that_comes_too_soon_or_crosses_another_is_refused() {
     assert_eq!(call.desk.kinds(), ["487", "487"]);
     call.end();
 }
+
+/// The carrier knows us by our credentials only, and asks for each kind of request anew.
+#[test]
+fn early_requests_are_answered_for_by_digest_too() {
+    const ASKS: &str = "Digest realm=\"carrier.example\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256";
+    const PROXY: HeaderName = HeaderName::ProxyAuthorization;
+    let nonce = |number: u8| ASKS.replace("n1", &format!("n{number}")).replace("SHA-256", "SHA-256, stale=true");
+    let mut call = Ringing::new(SUPPORTED);
+    call.desk.trunks(vec![with_login(None, None)]);
+    call.desk.challenge(&call.invite, 407, &[ASKS]);
+    call.invite = call.desk.last_sent();
+    let prack = call.reliable(183, "x", 1, ANSWER).pop().expect("a PRACK");
+    assert!(is_right(&prack, PROXY, "carrier-secret"), "without being asked again");
+    call.desk.challenge(&prack, 407, &[&nonce(2)]);
+    let again = call.desk.last_sent();
+    let rack = |message: &Message| message.text(HeaderName::RAck).map(str::to_owned);
+    assert_eq!((again.method(), again.cseq().0, rack(&again)), (&Method::Prack, prack.cseq().0 + 1, rack(&prack)));
+    assert_eq!(rack(&again), Some(format!("1 {} INVITE", call.invite.cseq().0)));
+    assert!(is_right(&again, PROXY, "carrier-secret"));
+    // No offer overtakes it.
+    call.desk.take_legs();
+    call.desk.leg(LegCommand::Offer { leg: call.b, offer: sdp(&held(OFFER)) });
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(491), .. }]));
+    call.desk.carrier(&again, 200, "x", "");
+    let update = call.offer(call.b, &held(OFFER));
+    assert_eq!(*update.method(), Method::Update);
+    call.desk.challenge(&update, 407, &[&nonce(3)]);
+    let again = call.desk.last_sent();
+    assert_eq!((again.method(), again.cseq().0, again.body()), (&Method::Update, update.cseq().0 + 1, update.body()));
+    assert!(is_right(&again, PROXY, "carrier-secret") && call.desk.take_legs().is_empty());
+    call.desk.carrier(&again, 200, "x", &held(ANSWER));
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Ok(_), .. }]));
+}

@@ -1,0 +1,157 @@
+//! The ACKs of 200s to our INVITEs: of the call that is taken, after its commit, and of those that nobody wants (RFC 3261 §13.2.2.4).
+
+use super::Core;
+use super::challenge::Carrier;
+use super::exchange::{Owner, Way, client_key};
+use super::leg::{Leg, Stage};
+use super::names::next_way;
+use crate::dialog::Dialog;
+use crate::flow::Flow;
+use crate::message::{Message, Method, RequestBuilder};
+use crate::sdp::{self, Origin};
+use bytes::Bytes;
+use schema::leg::{HangupCause, LegId, Sdp};
+use schema::time::Now;
+
+impl Core {
+    /// The commit is done, and the caller has answered if it had to: acknowledge the 200.
+    pub(super) fn confirm(&mut self, id: LegId, answer: Option<&Sdp>, now: Now) {
+        let Some(Leg { stage: Stage::Answered { cseq, .. }, offerless, pulse, .. }) = self.legs.get(&id) else {
+            return;
+        };
+        let (cseq, offerless, in_doubt) = (*cseq, *offerless, pulse.in_doubt);
+        let body = self.describe(id, answer.filter(|_| offerless));
+        if offerless && body.is_none() {
+            return self.hang_up(id, HangupCause::ServiceFailure, now);
+        }
+        self.acknowledge(id, cseq, body);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.stage = Stage::Up;
+            leg.is_unsaved |= offerless;
+        }
+        self.save_early_changes(id, now);
+        if in_doubt {
+            self.probe_leg(id, now);
+        }
+        self.arm_leg(id);
+    }
+
+    pub(super) fn acknowledge(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) {
+        if let Some(search) = self.legs.get_mut(&id).and_then(|leg| leg.search.as_mut()) {
+            search.ack = Some((cseq, answer));
+            return;
+        }
+        let ack = self.send_ack(id, cseq, answer);
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.ack = ack;
+        }
+    }
+
+    /// Acknowledges the 200 of a leg that is to end before anybody talks.
+    pub(super) fn acknowledge_unwanted(&mut self, id: LegId, cseq: u32) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let offer = leg.remote_sdp.as_ref().filter(|_| leg.offerless);
+        let answer = offer.and_then(|offer| sdp::refuse(offer, leg.origin, self.config.sdp_address));
+        self.acknowledge(id, cseq, answer.map(Bytes::from));
+    }
+
+    /// Acknowledges the 200 to our INVITE of this CSeq; with the answer when the 200 holds an offer.
+    pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
+        let way = self.legs.get(&id)?.way;
+        let via = self.via(way, None)?;
+        let leg = self.legs.get(&id)?;
+        let ack = with_body(leg.dialog.ack(cseq, &via), answer);
+        let ack = leg.carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build().ok()?;
+        self.send(way, ack.clone());
+        Some(ack)
+    }
+
+    /// Whether a request of ours with this branch and method is under way.
+    pub(super) fn is_asking(&self, branch: &str, method: &Method) -> bool {
+        self.clients.contains_key(&client_key(branch, method))
+    }
+
+    /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
+    pub(super) fn end_answered(
+        &mut self,
+        mut dialog: Dialog,
+        way: Way,
+        mut carrier: Option<Carrier>,
+        offerless: bool,
+        response: &Message,
+        now: Now,
+    ) {
+        let way = next_way(&dialog, way);
+        // When the 200 is repeated, its BYE has the branch it had before.
+        let branch = format!("z9hG4bK{}", self.tag_of(response));
+        let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch))) else {
+            return;
+        };
+        // An offer must be answered, also where nobody wants it (RFC 3261 §13.2.2.4).
+        let offer = Some(response.body()).filter(|_| offerless && response.has_sdp());
+        let answer = offer.and_then(|offer| {
+            sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
+        });
+        let ack = with_body(dialog.ack(response.cseq().0, &ack_via), answer);
+        if let Ok(ack) = carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build() {
+            self.send(way, ack);
+        }
+        if !self.is_asking(&branch, &Method::Bye) {
+            let mut bye = dialog.request(Method::Bye, &bye_via);
+            if let Some(carrier) = &mut carrier {
+                bye = self.signed_by(carrier, Owner::Nobody, bye);
+            }
+            let _ = self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
+            self.accompany(&branch, &Method::Bye, carrier);
+        }
+    }
+
+    /// A 200 of a transaction that is gone: it crossed our giving up, or answers an INVITE from before a restart. Only a
+    /// configured trunk is believed to have sent one: whoever else did would make us send to others.
+    pub(super) fn on_orphan(&mut self, flow: Flow, response: &Message, now: Now) {
+        let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
+        let is_ours = self
+            .config
+            .advertised(flow.protocol, flow.ip().is_ipv6())
+            .is_some_and(|own| *own.host == *response.sent_by().0);
+        if !is_answer || !is_ours || !self.is_trunk(flow) {
+            return;
+        }
+        // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.
+        let key = (response.call_id().into(), response.from_tag().unwrap_or_default().into());
+        match self.dialogs.get(&key).copied() {
+            Some(id) => self.on_success(flow, id, response, now),
+            // It comes again.
+            None if self.is_recovering() => {}
+            None => self.end_stray(Way::Flow(flow), response, now),
+        }
+    }
+
+    /// ACK and BYE for a 200 whose leg is gone.
+    pub(super) fn end_stray(&mut self, way: Way, response: &Message, now: Now) {
+        let Some(contact) = response.contacts().into_iter().next() else { return };
+        let mut routes = response.record_routes();
+        routes.reverse();
+        let dialog = Dialog {
+            call_id: response.call_id().into(),
+            local: response.from(),
+            remote: response.to(),
+            local_cseq: response.cseq().0,
+            remote_cseq: None,
+            target: contact.uri,
+            routes,
+        };
+        let carrier = match way {
+            Way::Flow(flow) => self.trunk_at(flow).map(Carrier::of),
+            Way::To(_) | Way::Gone(_) => None,
+        };
+        self.end_answered(dialog, way, carrier, false, response, now);
+    }
+}
+
+fn with_body(request: RequestBuilder, sdp: Option<Bytes>) -> RequestBuilder {
+    match sdp {
+        Some(sdp) => request.body(sdp::CONTENT_TYPE, sdp),
+        None => request,
+    }
+}

@@ -1,0 +1,100 @@
+//! An offer under way in the dialog of a leg (`offer.rs`), and how many of them there may be.
+
+use super::matching::ServerKey;
+use crate::flow::Flow;
+use crate::message::Message;
+use crate::sdp::Origin;
+use bytes::Bytes;
+use schema::leg::Sdp;
+use schema::time::Mono;
+use std::time::Duration;
+
+/// Changes of one leg that are passed on in [`PACE_TIME`]: each is written to storage, twice.
+const PACE_MAX: u8 = 10;
+const PACE_TIME: Duration = Duration::from_secs(10);
+
+/// An offer under way in the dialog of a leg.
+pub(super) enum Change {
+    /// The far end's; the other leg is asked.
+    Theirs { key: ServerKey, request: Message, flow: Flow, until: Mono },
+    /// Ours, in a re-INVITE or an early UPDATE.
+    Ours(Box<Ours>),
+    /// Ours, after it crossed one of theirs.
+    Waiting { offer: Sdp, purpose: Purpose, at: Mono, until: Mono },
+}
+
+/// Our re-INVITE or UPDATE under way.
+pub(super) struct Ours {
+    pub(super) cseq: u32,
+    /// The re-INVITE.
+    pub(super) invite: Option<Message>,
+    pub(super) offer: Sdp,
+    /// What was made of it for this leg, not agreed yet.
+    pub(super) sdp: Bytes,
+    pub(super) origin: Origin,
+    pub(super) purpose: Purpose,
+    /// A provisional response came: it may be cancelled.
+    pub(super) provisional: bool,
+    pub(super) until: Option<Mono>,
+}
+
+/// Why we offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The other leg waits for the answer.
+    Asked,
+    /// It did, but not any longer.
+    GivenUp,
+    /// An answer came too late: the far end is brought back to the session that the other leg has.
+    Restoring,
+    /// Nothing changes: the session timer wants it.
+    Refreshing,
+}
+
+/// How many changes the far end has wanted of late.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    since: Option<Mono>,
+    count: u8,
+}
+
+impl Pace {
+    /// Counts one; false when it is one too many.
+    pub(super) fn admits(&mut self, now: Mono) -> bool {
+        if self.since.is_none_or(|since| now.since(since) >= PACE_TIME) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= PACE_MAX
+    }
+}
+
+impl Change {
+    /// Whether anybody waits for what our offer leads to.
+    pub(super) fn is_wanted(&self) -> bool {
+        matches!(self, Self::Ours(ours) if ours.purpose != Purpose::GivenUp)
+    }
+
+    /// Our re-INVITE has left once more, with credentials.
+    pub(super) fn left_again(&mut self, invite: Message) {
+        if let Self::Ours(ours) = self {
+            ours.cseq = invite.cseq().0;
+            (ours.invite, ours.provisional) = (Some(invite), false);
+        }
+    }
+
+    /// Our early UPDATE has left once more, with this CSeq.
+    pub(super) fn update_left_again(&mut self, cseq: u32) {
+        if let Self::Ours(ours) = self {
+            ours.cseq = cseq;
+        }
+    }
+
+    pub(super) fn next_time(&self) -> Option<Mono> {
+        match self {
+            Self::Theirs { until, .. } => Some(*until),
+            Self::Ours(ours) => ours.until,
+            Self::Waiting { at, .. } => Some(*at),
+        }
+    }
+}
