@@ -17,14 +17,18 @@
 
 mod behaviour;
 mod gate;
+mod hanging_up;
+mod reliable;
 
 pub use behaviour::{BEHAVIOURS, Behaviour};
 pub use gate::CarrierLogin;
 
-use super::{Actions, Endpoint, LINGER, Repeat, Timers, address_in};
-use crate::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
+use super::{Actions, Endpoint, LINGER, Repeat, Timers};
+use crate::message::{HeaderName, Message, Method, NameAddr, ResponseBuilder, Uri};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
+use hanging_up::target_of;
+use reliable::{RELIABLE, RSEQ, takes_reliable};
 use schema::entropy::Entropy;
 use schema::time::Mono;
 use std::collections::BTreeMap;
@@ -130,15 +134,6 @@ pub struct Carrier {
 }
 
 type Out = Actions<CarrierEvent>;
-
-/// The option tag of reliable responses.
-const RELIABLE: &str = "100rel";
-/// RSeq of the one that a call has.
-const RSEQ: u32 = 1;
-
-fn takes_reliable(invite: &Message) -> bool {
-    invite.supported().any(|tag| tag.eq_ignore_ascii_case(RELIABLE))
-}
 
 /// Call-ID and From-tag: what a caller makes unique.
 fn key_of(message: &Message) -> Box<str> {
@@ -271,38 +266,6 @@ impl Carrier {
         }
     }
 
-    /// Waits for whatever comes first: the time to answer, or to repeat a 183 that is not acknowledged.
-    fn ring_on(&mut self, number: u64, now: Mono, out: &mut Out) {
-        let Some(call) = self.calls.get_mut(&number) else { return };
-        let State::Ringing { answer_at } = call.state else { return };
-        let Some((again_at, repeat)) = &mut call.early else {
-            return if answer_at <= now { self.decide(number, now, out) } else { self.wait(number, answer_at) };
-        };
-        if now >= repeat.give_up {
-            return self.finish(number, 504, now, out);
-        }
-        if *again_at <= now {
-            *again_at = repeat.next(now);
-            reply(&call.invite, call.last.clone(), out);
-        }
-        let at = *again_at;
-        self.wait(number, at);
-    }
-
-    fn on_prack(&mut self, number: u64, prack: &Message, now: Mono, out: &mut Out) {
-        let Some(call) = self.calls.get_mut(&number) else { return };
-        let is_its = prack.rack().is_some_and(|rack| rack.rseq == RSEQ && rack.cseq == call.cseq);
-        // Repeated: it is not known any more, unless by its transaction.
-        let status = if is_its && (prack.branch() == call.prack.as_deref() || call.early.take().is_some()) {
-            call.prack = prack.branch().map(Box::from);
-            200
-        } else {
-            481
-        };
-        refuse(prack, status, &call.to_tag.clone(), out);
-        self.ring_on(number, now, out);
-    }
-
     /// Sends a response to the call's INVITE and keeps it for repetitions.
     fn respond(&mut self, number: u64, status: u16, out: &mut Out) -> Bytes {
         let contact = self.contact();
@@ -424,30 +387,6 @@ impl Carrier {
         }
     }
 
-    fn hang_up(&mut self, number: u64, now: Mono, out: &mut Out) {
-        let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
-        let Some(call) = self.calls.get_mut(&number) else { return };
-        let Some((to, bye)) = bye_of(call, self.address, &branch) else { return };
-        let mut repeat = Repeat::up_to_t2(now);
-        let at = repeat.next(now);
-        out.datagrams.push((to, bye.clone()));
-        call.state = State::HangingUp { bye, repeat };
-        self.wait(number, at);
-    }
-
-    fn on_response(&mut self, response: &Message, now: Mono, out: &mut Out) {
-        // Our only requests are BYEs: From and To are swapped against the INVITE.
-        let key = format!("{} {}", response.call_id(), response.to_tag().unwrap_or("")).into_boxed_str();
-        let Some(&number) = self.keys.get(&key) else { return };
-        let is_final = response.status().is_some_and(|status| status >= 200);
-        let hanging_up = self.calls.get(&number).is_some_and(|call| matches!(call.state, State::HangingUp { .. }));
-        if is_final && hanging_up {
-            self.counts.ended += 1;
-            out.events.push(CarrierEvent::Ended { by_carrier: true });
-            self.over(number, now);
-        }
-    }
-
     fn on_due(&mut self, number: u64, now: Mono, out: &mut Out) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         if call.due.is_none_or(|due| due > now) {
@@ -479,32 +418,6 @@ impl Carrier {
 /// A port for the SDP; no media flow.
 fn media_port(number: u64) -> u16 {
     20_000 + 2 * u16::try_from(number % 10_000).unwrap_or(0)
-}
-
-/// Where requests of the dialog go: the first route, else the caller's Contact; and that Contact.
-fn target_of(call: &Call) -> Option<(SocketAddr, Uri)> {
-    let contact = call.invite.contacts().into_iter().next()?.uri;
-    let hop = call.invite.record_routes().into_iter().next().map_or_else(|| contact.clone(), |route| route.uri);
-    // A name: the INVITE's source has to do.
-    Some((address_in(&hop).or(call.invite.source())?, contact))
-}
-
-fn bye_of(call: &Call, own: SocketAddr, branch: &str) -> Option<(SocketAddr, Bytes)> {
-    let (to, contact) = target_of(call)?;
-    let host = Uri::of_address(None, own);
-    let via = Via::new(Transport::Udp, host.host(), Some(own.port()), branch).ok()?;
-    let from = call.invite.to().with_tag(&call.to_tag).ok()?;
-    let mut builder = RequestBuilder::new(Method::Bye, contact)
-        .via(&via)
-        .from(&from)
-        .to(&call.invite.from())
-        .call_id(call.invite.call_id())
-        .cseq(1)
-        .header(HeaderName::Reason, &crate::message::Reason::q850(16, "Normal call clearing"));
-    for route in call.invite.record_routes() {
-        builder = builder.route(&route);
-    }
-    Some((to, builder.build().ok()?))
 }
 
 impl Endpoint for Carrier {
