@@ -146,6 +146,7 @@ pub struct Core {
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
     ended: BTreeMap<DialogKey, CallId>,
     ended_order: VecDeque<(Mono, DialogKey)>,
+    ended_armed: Option<Mono>,
     /// Answers to BYEs that wait until the end of their call is durable.
     byes: BTreeMap<CallId, Vec<(ServerKey, Bytes)>>,
     /// INVITEs not answered finally: the same request by another way is a loop (RFC 3261 §8.2.2.2).
@@ -194,6 +195,7 @@ impl Core {
             dialogs: BTreeMap::new(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),
+            ended_armed: None,
             byes: BTreeMap::new(),
             invites: BTreeSet::new(),
             lookups: Lookups::default(),

@@ -8,6 +8,7 @@ use schema::pii::Pii;
 use schema::target::HostName;
 use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of [`Dialog::checkpoint`]'s encoding.
@@ -40,7 +41,15 @@ pub(crate) struct Dialog {
 }
 
 /// What identifies a dialog among ours: Call-ID and our tag.
-pub(crate) type DialogKey = (Box<str>, Box<str>);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DialogKey(Arc<str>);
+
+impl DialogKey {
+    /// A Call-ID has no space in it.
+    pub(crate) fn new(call_id: &str, our_tag: &str) -> Self {
+        Self(format!("{call_id} {our_tag}").into())
+    }
+}
 
 impl Dialog {
     /// The dialog that a 2xx to this INVITE would make at its server (RFC 3261 §12.1.1).
@@ -71,7 +80,7 @@ impl Dialog {
     }
 
     pub(crate) fn key(&self) -> DialogKey {
-        (self.call_id.clone(), self.local.tag().unwrap_or_default().into())
+        DialogKey::new(&self.call_id, self.local.tag().unwrap_or_default())
     }
 
     /// Whether a request with our tag is of this dialog: it has their tag, too.

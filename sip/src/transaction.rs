@@ -69,15 +69,16 @@ pub(crate) enum Step {
 /// Repetition at growing intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Repetition {
-    interval: Duration,
-    most: Duration,
+    // Milliseconds: thousands of these are kept.
+    interval_ms: u16,
+    most_ms: u16,
     at: Mono,
 }
 
 impl Repetition {
     /// First after T1, then doubling up to `most`.
     pub(crate) fn from(now: Mono, most: Duration) -> Self {
-        Self { interval: T1, most, at: now + T1 }
+        Self { interval_ms: ms(T1), most_ms: ms(most), at: now + T1 }
     }
 
     /// The next moment.
@@ -90,8 +91,8 @@ impl Repetition {
         if self.at > now {
             return false;
         }
-        self.interval = (self.interval * 2).min(self.most);
-        self.at = now + self.interval;
+        self.interval_ms = self.interval_ms.saturating_mul(2).min(self.most_ms);
+        self.at = now + Duration::from_millis(self.interval_ms.into());
         true
     }
 
@@ -102,9 +103,14 @@ impl Repetition {
 
     /// From now on at the longest interval (a provisional response came).
     pub(crate) fn slow_down(&mut self, now: Mono) {
-        self.interval = self.most;
-        self.at = now + self.most;
+        self.interval_ms = self.most_ms;
+        self.at = now + Duration::from_millis(self.most_ms.into());
     }
+}
+
+/// Up to 65 s; the longest interval is [`GIVE_UP`].
+fn ms(interval: Duration) -> u16 {
+    u16::try_from(interval.as_millis()).unwrap_or(u16::MAX)
 }
 
 /// The earlier of two moments.

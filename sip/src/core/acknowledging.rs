@@ -5,7 +5,7 @@ use super::challenge::Carrier;
 use super::exchange::{Owner, Way, client_key};
 use super::leg::{Leg, Stage};
 use super::names::next_way;
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, DialogKey};
 use crate::flow::Flow;
 use crate::message::{Message, Method, RequestBuilder};
 use crate::sdp::{self, Origin};
@@ -118,7 +118,7 @@ impl Core {
             return;
         }
         // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.
-        let key = (response.call_id().into(), response.from_tag().unwrap_or_default().into());
+        let key = DialogKey::new(response.call_id(), response.from_tag().unwrap_or_default());
         match self.dialogs.get(&key).copied() {
             Some(id) => self.on_success(flow, id, response, now),
             // It comes again.

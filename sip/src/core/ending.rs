@@ -150,17 +150,25 @@ impl Core {
             let until = now.mono + GIVE_UP;
             self.ended.insert(key.clone(), id.call);
             self.ended_order.push_back((until, key));
-            self.timers.set(until, Timer::Ended);
+            self.arm_ended();
         }
         Some(leg)
     }
 
+    /// One timer for all of them: the first one ends first.
+    fn arm_ended(&mut self) {
+        let first = self.ended_order.front().map(|(until, _)| *until);
+        self.timers.arm(&mut self.ended_armed, first, || Timer::Ended);
+    }
+
     pub(super) fn ended_time(&mut self, now: Now) {
+        self.ended_armed = None;
         while self.ended_order.front().is_some_and(|(until, _)| *until <= now.mono) {
             if let Some((_, key)) = self.ended_order.pop_front() {
                 self.ended.remove(&key);
             }
         }
+        self.arm_ended();
     }
 
     /// A connection is over. Whoever was ringing us over it has given up; a call that is up goes on, and the phone is found by

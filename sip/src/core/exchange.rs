@@ -34,7 +34,7 @@ pub(super) struct ServerExchange {
     /// The leg an INVITE outside a dialog belongs to.
     pub(super) leg: Option<LegId>,
     /// Until an INVITE is answered finally.
-    merged: Option<MergeKey>,
+    merged: Option<Box<MergeKey>>,
 }
 
 enum ClientMachine {
@@ -103,7 +103,7 @@ pub(super) struct ClientExchange {
     /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
     /// The INVITE as sent, for its ACK.
-    invite: Option<Message>,
+    invite: Option<Box<Message>>,
     pub(super) owner: Owner,
     /// How often it was answered for, until this transaction.
     pub(super) asked: Asked,
@@ -117,7 +117,7 @@ pub(super) struct ClientExchange {
 impl ClientExchange {
     /// The request as sent, while it is here.
     pub(super) fn request(&self) -> Option<Message> {
-        self.invite.clone().or_else(|| Message::parse_datagram(&self.bytes).ok())
+        self.invite.as_deref().cloned().or_else(|| Message::parse_datagram(&self.bytes).ok())
     }
 
     /// The ACK of this failure of an INVITE; for a repetition the same again.
@@ -217,8 +217,8 @@ impl Core {
             ServerMachine::Other(OtherServer::new(now.mono))
         };
         let open = (!is_invite).then(|| Box::new(request.clone()));
-        let merged = (is_invite && request.to_tag().is_none()).then(|| merge_key(request));
-        self.invites.extend(merged.clone());
+        let merged = (is_invite && request.to_tag().is_none()).then(|| Box::new(merge_key(request)));
+        self.invites.extend(merged.as_deref().cloned());
         let reply = reply_flow(flow, request);
         let exchange = ServerExchange { machine, reply, last: Bytes::new(), open, armed: None, leg: None, merged };
         self.servers.insert(key.clone(), exchange);
@@ -242,7 +242,7 @@ impl Core {
         }
         let is_final = status >= 200;
         if let Some(merged) = exchange.merged.take_if(|_| is_final) {
-            self.invites.remove(&merged);
+            self.invites.remove(&*merged);
         }
         if is_final {
             exchange.open = None;
@@ -274,6 +274,8 @@ impl Core {
             return false;
         }
         let steps = machine.on_ack(reliable, now.mono);
+        // It is not repeated any more.
+        exchange.last = Bytes::new();
         self.after_server(key, steps, now);
         true
     }
@@ -316,7 +318,7 @@ impl Core {
     /// Forgets a server transaction whose peer cannot be answered any more.
     pub(super) fn close_server(&mut self, key: &ServerKey) {
         if let Some(merged) = self.servers.remove(key).and_then(|gone| gone.merged) {
-            self.invites.remove(&merged);
+            self.invites.remove(&*merged);
         }
     }
 
@@ -388,7 +390,7 @@ impl Core {
             machine: ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable())),
             way,
             bytes: bytes.clone(),
-            invite: Some(message.clone()),
+            invite: Some(Box::new(message.clone())),
             owner,
             asked,
             carrier: None,

@@ -189,5 +189,5 @@ impl Core {
 
 /// Call-ID and our tag, as a peer's request names them.
 fn key_of(request: &Message) -> DialogKey {
-    (request.call_id().into(), request.to_tag().unwrap_or_default().into())
+    DialogKey::new(request.call_id(), request.to_tag().unwrap_or_default())
 }

@@ -118,7 +118,7 @@ impl Core {
         let Some(known) = self.names.known.get_mut(name) else { return };
         known.is_asked = true;
         known.until = now.mono + UNANSWERED;
-        self.timers.set(known.until, Timer::Name(name.clone()));
+        self.timers.set(known.until, Timer::Name(Box::new(name.clone())));
         self.output.push_back(Output::Edge(EdgeEvent::NameWanted(name.clone())));
     }
 
@@ -143,7 +143,7 @@ impl Core {
             }
         }
         let waiting = std::mem::take(&mut known.waiting);
-        self.timers.set(known.until, Timer::Name(name.clone()));
+        self.timers.set(known.until, Timer::Name(Box::new(name.clone())));
         for leg in waiting.into_keys() {
             self.way_found(leg, name);
         }
@@ -186,7 +186,7 @@ impl Core {
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.search = Some(Search::default());
             }
-            self.timers.set(now.mono + WAIT, Timer::Name(name));
+            self.timers.set(now.mono + WAIT, Timer::Name(Box::new(name)));
         } else {
             self.way_found(id, &name);
         }

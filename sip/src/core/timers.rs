@@ -20,7 +20,8 @@ pub(super) enum Timer {
     Bindings,
     Sweep,
     Probe(TrunkId),
-    Name(GatewayName),
+    // Rare, and twice as large as the others.
+    Name(Box<GatewayName>),
     Register(u64),
     Ended,
     Bye(CallId),

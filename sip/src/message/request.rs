@@ -99,7 +99,9 @@ impl Writer {
         if self.text.len() + body.len() > MAX_STREAM_MESSAGE {
             return Err(BuildError::TooLarge);
         }
-        let mut bytes = self.text.into_bytes();
+        // As large as it is: a transaction may keep it for 32 s.
+        let mut bytes = Vec::with_capacity(self.text.len() + body.len());
+        bytes.extend_from_slice(self.text.as_bytes());
         bytes.extend_from_slice(&body);
         Ok(Bytes::from(bytes))
     }

@@ -1,0 +1,45 @@
+//! What a whole call costs in the SIP core alone: a challenged INVITE, 180, 200, ACK and BYE on both legs, at a steady rate in
+//! virtual time, so that the tables are as full as they would be. By hand, without sockets or other threads:
+//! `cargo bench -p sip --bench core -- [CALLS PER SECOND] [SECONDS]`. Only the time within the core and its reader is counted.
+
+#![expect(clippy::float_arithmetic, reason = "times that were measured; no money")]
+
+mod world;
+
+use std::time::Duration;
+use world::World;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn argument(place: usize, default: u64) -> u64 {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    words.get(place).map_or(default, |word| word.parse().expect("a whole number"))
+}
+
+fn main() {
+    let (rate, seconds) = (argument(0, 4_000).max(1), argument(1, 45).max(1));
+    let mut world = World::new();
+    let pause = Duration::from_secs(1) / u32::try_from(rate).expect("a rate below four thousand million");
+    println!(
+        "{rate} calls/s of virtual time\n  second  us/call  messages/call  server transactions  client transactions"
+    );
+    for second in 1..=seconds {
+        (world.spent, world.messages, world.ended) = (Duration::ZERO, 0, 0);
+        for number in 0..rate {
+            world.call(second * rate + number, pause);
+        }
+        assert_eq!(world.ended, 2 * rate, "both legs of each call end once");
+        if second % 5 == 0 || second == seconds {
+            let per_call = |count: f64| count / rate as f64;
+            let counts = world.core.counts();
+            println!(
+                "{second:8}  {:7.1}  {:13.1}  {:19}  {:19}",
+                per_call(world.spent.as_secs_f64() * 1e6),
+                per_call(world.messages as f64),
+                counts.server_transactions,
+                counts.client_transactions,
+            );
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! How much memory a finished transaction keeps: an allocator that counts stands in for the usual one, so this test has a program
+//! of its own.
+
+#[path = "../benches/core/world.rs"]
+mod world;
+
+use std::time::Duration;
+use world::World;
+
+#[global_allocator]
+static COUNTING: dhat::Alloc = dhat::Alloc;
+
+const CALLS: usize = 400;
+
+/// Calls that are over leave the transactions that absorb repetitions, their timers, and dialogs that still answer a BYE.
+#[test]
+fn a_finished_transaction_keeps_at_most_700_bytes() {
+    let profiler = dhat::Profiler::builder().testing().build();
+    let mut world = World::new();
+    let used = || dhat::HeapStats::get().curr_bytes;
+    let before = used();
+    for number in 0..CALLS {
+        world.call(number as u64, Duration::ZERO);
+    }
+    // Timers of what was answered have run out.
+    world.pass(Duration::from_secs(1));
+    world.forget_the_far_ends();
+    let kept = used() - before;
+    let counts = world.core.counts();
+    let transactions = counts.server_transactions + counts.client_transactions;
+    assert_eq!(counts.legs, 0, "every call is over");
+    assert!(transactions >= 4 * CALLS, "{transactions} transactions stand for {CALLS} calls");
+    assert!(kept <= 700 * transactions, "{} bytes for each of {transactions}", kept / transactions);
+    drop(profiler);
+}
