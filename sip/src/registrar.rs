@@ -355,11 +355,17 @@ mod tests {
         NameAddr::parse(text).expect("valid")
     }
 
+    fn credential() -> CredentialId {
+        CredentialId::generate(&mut Entropy::from_number(1), NOW)
+    }
+
     fn ask(registrar: &mut Registrar, cseq: u32, asks: Ask) -> Decision {
-        let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
-        let flow = Flow::udp(std::net::SocketAddr::from(([127, 0, 0, 1], 5100)));
+        ask_over(registrar, Flow::udp(std::net::SocketAddr::from(([127, 0, 0, 1], 5100))), cseq, asks)
+    }
+
+    fn ask_over(registrar: &mut Registrar, flow: Flow, cseq: u32, asks: Ask) -> Decision {
         let registration = Registration {
-            credential,
+            credential: credential(),
             account: AccountKey(1),
             flow,
             call_id: "c",
@@ -458,23 +464,9 @@ mod tests {
             peer: std::net::SocketAddr::from(([10, 0, 0, 1], port)),
             connection: Some(ConnectionId(number)),
         };
-        let credential = CredentialId::generate(&mut Entropy::from_number(1), NOW);
-        let mut register = |cseq, flow, text: &str| {
-            let asks = Ask::Contacts(vec![(contact(text), None)]);
-            let registration = Registration {
-                credential,
-                account: AccountKey(1),
-                flow,
-                call_id: "c",
-                cseq,
-                default_s: 300,
-                shorter_permille: 0,
-                asks,
-                outbound: true,
-                path: Vec::new(),
-            };
-            registrar.register(&registration, NOW)
-        };
+        let credential = credential();
+        let instance = |text: &str| Ask::Contacts(vec![(contact(text), None)]);
+        let mut register = |cseq, flow, text: &str| ask_over(&mut registrar, flow, cseq, instance(text));
         register(1, over(1, 1), "<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\"");
         register(2, over(2, 2), "<sip:a@10.0.0.2>;+sip.instance=\"<urn:uuid:2>\"");
         let one = Some("<urn:uuid:1>");
@@ -483,21 +475,8 @@ mod tests {
         assert_eq!(registrar.instance_at(credential, over(2, 2)), Some("<urn:uuid:2>"));
         registrar.connection_closed(ConnectionId(1));
         assert_eq!((registrar.flow_of(credential, one), registrar.len()), (None, 2));
-        let asks = Ask::Contacts(vec![(contact("<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\""), None)]);
         let flow = over(3, 3);
-        let again = Registration {
-            credential,
-            account: AccountKey(1),
-            flow,
-            call_id: "c",
-            cseq: 3,
-            default_s: 300,
-            shorter_permille: 0,
-            asks,
-            outbound: true,
-            path: Vec::new(),
-        };
-        registrar.register(&again, NOW);
+        ask_over(&mut registrar, flow, 3, instance("<sip:a@10.0.0.1>;+sip.instance=\"<urn:uuid:1>\""));
         assert_eq!(registrar.flow_of(credential, one), Some(over(3, 3)));
         registrar.revoke(credential, NOW);
         assert_eq!((registrar.len(), registrar.connections.len(), registrar.expiries.len()), (0, 0, 0));

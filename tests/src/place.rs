@@ -87,6 +87,20 @@ impl Place {
         Program::start(&mut command, self.folder.path(), &format!("run{run}"))
     }
 
+    /// Starts the program again with the SIP listeners that its screen showed, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When the screen shows none.
+    pub async fn start_again(&self, screen: &str) -> Program {
+        let mut command = self.command(&[]);
+        for (transport, variable) in [("UDP", LISTENERS[2].0), ("TCP", LISTENERS[3].0), ("TLS", LISTENERS[4].0)] {
+            command.env(variable, listener(screen, transport).to_string());
+        }
+        let mut server = self.start(command);
+        server.until("ready", |said| said.contains("To begin anew")).await;
+        server
+    }
+
     /// Runs the program with these arguments to its end.
     pub async fn run(&self, arguments: &[&str]) -> Outcome {
         self.start(self.command(arguments)).ended(PATIENCE).await

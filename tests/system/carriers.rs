@@ -11,8 +11,7 @@ use std::time::Duration;
 use tests::carrier::TestCarrier;
 use tests::logs::Logs;
 use tests::phone::TestPhone;
-use tests::place::{LISTENERS, Place, listener};
-use tests::program::Program;
+use tests::place::{Place, listener};
 use tests::server::TestServer;
 
 const PASSWORD: &str = "canary-carrier-password";
@@ -246,16 +245,6 @@ fn world(carrier: SocketAddr) -> String {
     )
 }
 
-async fn started_again(place: &Place, screen: &str) -> Program {
-    let mut command = place.command(&[]);
-    for (transport, variable) in [("UDP", LISTENERS[2].0), ("TCP", LISTENERS[3].0), ("TLS", LISTENERS[4].0)] {
-        command.env(variable, listener(screen, transport).to_string());
-    }
-    let mut server = place.start(command);
-    server.until("ready", |said| said.contains("To begin anew")).await;
-    server
-}
-
 /// The program is killed while one call rings behind a challenge, and while another one is up behind it.
 #[tokio::test(flavor = "multi_thread")]
 async fn c1_calls_behind_a_challenge_are_withdrawn_or_go_on_after_a_kill() {
@@ -275,7 +264,7 @@ async fn c1_calls_behind_a_challenge_are_withdrawn_or_go_on_after_a_kill() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(server);
 
-    let server = started_again(&place, &screen).await;
+    let server = place.start_again(&screen).await;
     // The carrier is asked in the transaction that rings, and only once.
     carrier.until(CarrierEvent::Cancelled).await;
     assert_eq!(phone.outcome(rings).await, Err(503));

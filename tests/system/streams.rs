@@ -6,8 +6,7 @@ use sip::demo::carrier::CarrierEvent;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tests::carrier::TestCarrier;
-use tests::place::{LISTENERS, Place, listener};
-use tests::program::Program;
+use tests::place::{Place, listener};
 use tests::softphone::{Baresip, Line};
 
 const DECK: &str = "\
@@ -53,17 +52,6 @@ fn world(carrier: SocketAddr) -> String {
     )
 }
 
-/// Starts the program again where it was.
-async fn started_again(place: &Place, screen: &str) -> Program {
-    let mut command = place.command(&[]);
-    for (transport, variable) in [("UDP", LISTENERS[2].0), ("TCP", LISTENERS[3].0), ("TLS", LISTENERS[4].0)] {
-        command.env(variable, listener(screen, transport).to_string());
-    }
-    let mut server = place.start(command);
-    server.until("ready", |said| said.contains("To begin anew")).await;
-    server
-}
-
 /// Calls of the account that are over: how long each was, what it cost, and how it ended.
 fn records(place: &Place) -> Vec<(i64, i64)> {
     let database = place.database();
@@ -94,7 +82,7 @@ async fn survives(transport: &'static str) {
     // It is killed: nothing is said to anybody.
     drop(server);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let server = started_again(&place, &screen).await;
+    let server = place.start_again(&screen).await;
     assert!(server.stdout().contains("1 live calls"), "{}", server.stdout());
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(records(&place).is_empty(), "the call goes on");

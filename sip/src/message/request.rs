@@ -7,6 +7,10 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+/// A message up to this length takes no more memory than it has bytes, since a transaction may keep it for 32 s. Of a longer one the
+/// rest of its buffer is small, and it is not held twice while it is copied.
+const EXACT_MAX: usize = 1_024;
+
 /// Why a message cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
@@ -99,9 +103,14 @@ impl Writer {
         if self.text.len() + body.len() > MAX_STREAM_MESSAGE {
             return Err(BuildError::TooLarge);
         }
-        // As large as it is: a transaction may keep it for 32 s.
-        let mut bytes = Vec::with_capacity(self.text.len() + body.len());
-        bytes.extend_from_slice(self.text.as_bytes());
+        let length = self.text.len() + body.len();
+        let mut bytes = if length <= EXACT_MAX {
+            let mut exact = Vec::with_capacity(length);
+            exact.extend_from_slice(self.text.as_bytes());
+            exact
+        } else {
+            self.text.into_bytes()
+        };
         bytes.extend_from_slice(&body);
         Ok(Bytes::from(bytes))
     }
