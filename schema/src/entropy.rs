@@ -47,13 +47,7 @@ impl Entropy {
 
     /// `N` random bytes in lower-case hexadecimal (2·N characters): SIP tags, branches and Call-IDs.
     pub fn hex<const N: usize>(&mut self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut out = String::with_capacity(2 * N);
-        for byte in self.bytes::<N>() {
-            out.push(DIGITS[usize::from(byte >> 4)] as char);
-            out.push(DIGITS[usize::from(byte & 15)] as char);
-        }
-        out
+        hex(&self.bytes::<N>())
     }
 
     /// A random word of `length` characters of `[A-Za-z0-9]` (5.95 bits each): passwords and tokens shown once.
@@ -80,4 +74,16 @@ impl std::fmt::Debug for Entropy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Entropy")
     }
+}
+
+/// Bytes in lower-case hexadecimal, two characters each.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)] as char);
+        out.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+    out
 }

@@ -21,6 +21,17 @@ pub const LISTENERS: [(&str, &str); 6] = [
     ("RINGFENCE_TEST_CARRIER", "test_carrier"),
 ];
 
+/// A rate deck of 0.60 a minute for the numbers of fiction.
+pub const SHOP_DECK: &str = "\
+prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
+1555,Fiction US,0.60,0,0,1,0,,
+";
+/// What a carrier charges for them; cheaper than the built-in one, which would end with the program.
+pub const COST_DECK: &str = "\
+prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
+1555,Fiction US,0.0001,0,0,1,0,,
+";
+
 /// A folder in which the program is run: its data lies in `data`, its listeners are on free ports.
 pub struct Place {
     /// Goes when the test ends.

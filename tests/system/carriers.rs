@@ -11,7 +11,7 @@ use std::time::Duration;
 use tests::carrier::TestCarrier;
 use tests::logs::Logs;
 use tests::phone::TestPhone;
-use tests::place::{Place, listener};
+use tests::place::{COST_DECK, Place, SHOP_DECK, listener};
 use tests::server::TestServer;
 
 const PASSWORD: &str = "canary-carrier-password";
@@ -208,16 +208,6 @@ async fn a_trunk_is_registered_refreshed_registered_again_and_left() {
     carrier.until(CarrierEvent::Unregistered).await;
 }
 
-const DECK: &str = "\
-prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
-1555,Fiction US,0.60,0,0,1,0,,
-";
-/// Cheaper than the built-in carrier, which would end with the program.
-const COST: &str = "\
-prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
-1555,Fiction US,0.0001,0,0,1,0,,
-";
-
 fn world(carrier: SocketAddr) -> String {
     let carrier = asks(carrier, PASSWORD, "");
     format!(
@@ -250,8 +240,8 @@ fn world(carrier: SocketAddr) -> String {
 async fn c1_calls_behind_a_challenge_are_withdrawn_or_go_on_after_a_kill() {
     let place = Place::default();
     let mut carrier = TestCarrier::asking(&login(None)).await;
-    place.write("shop.csv", DECK);
-    place.write("cost.csv", COST);
+    place.write("shop.csv", SHOP_DECK);
+    place.write("cost.csv", COST_DECK);
     place.write("world.toml", &world(carrier.address));
     place.succeed(&["provision", "world.toml"]).await;
     let server = place.serve().await;

@@ -6,18 +6,9 @@ use sip::demo::carrier::CarrierEvent;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tests::carrier::TestCarrier;
-use tests::place::{Place, listener};
+use tests::place::{COST_DECK, Place, SHOP_DECK, listener};
 use tests::softphone::{Baresip, Line};
 
-const DECK: &str = "\
-prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
-1555,Fiction US,0.60,0,0,1,0,,
-";
-/// What the carrier charges; cheaper than the built-in one, which would end with the program.
-const COST: &str = "\
-prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until
-1555,Fiction US,0.0001,0,0,1,0,,
-";
 const NUMBER: &str = "+15550000000";
 
 fn world(carrier: SocketAddr) -> String {
@@ -63,8 +54,8 @@ fn records(place: &Place) -> Vec<(i64, i64)> {
 async fn survives(transport: &'static str) {
     let place = Place::default();
     let mut carrier = TestCarrier::start().await;
-    place.write("shop.csv", DECK);
-    place.write("cost.csv", COST);
+    place.write("shop.csv", SHOP_DECK);
+    place.write("cost.csv", COST_DECK);
     place.write("world.toml", &world(carrier.address));
     place.succeed(&["provision", "world.toml"]).await;
     let server = place.serve().await;

@@ -13,10 +13,10 @@ use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use ring::digest::{Context, SHA256};
 use schema::carrier::{TrunkDown, TrunkLogin};
+use schema::entropy::hex;
 use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::Now;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Most answers to one request: a proxy's challenge, that of the server behind it, and one more for a nonce that was too old.
@@ -123,11 +123,7 @@ fn branch_after(request: &Message) -> String {
         hash.update(part.as_bytes());
         hash.update(b"\0");
     }
-    let hash = hash.finish();
-    hash.as_ref().iter().take(12).fold(String::from("z9hG4bK"), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("z9hG4bK{}", hex(&hash.finish().as_ref()[..12]))
 }
 
 impl Core {

@@ -10,9 +10,9 @@ use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use crate::overload::Reason;
 use ring::hmac;
+use schema::entropy::hex;
 use schema::time::Now;
 use schema::wrong::{self, Wrong};
-use std::fmt::Write as _;
 
 /// What we do, for Allow.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO";
@@ -145,10 +145,6 @@ impl Core {
             context.update(part.as_bytes());
             context.update(b"\0");
         }
-        let tag = context.sign();
-        tag.as_ref().iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&context.sign().as_ref()[..8])
     }
 }

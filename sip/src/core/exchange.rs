@@ -115,6 +115,11 @@ pub(super) struct ClientExchange {
 }
 
 impl ClientExchange {
+    /// A request that is about to be sent.
+    const fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
+        Self { machine, way, bytes, invite: None, owner, asked, carrier: None, phone: None, armed: None }
+    }
+
     /// The request as sent, while it is here.
     pub(super) fn request(&self) -> Option<Message> {
         self.invite.as_deref().cloned().or_else(|| Message::parse_datagram(&self.bytes).ok())
@@ -334,29 +339,12 @@ impl Core {
         asked: Asked,
         now: Now,
     ) -> bool {
-        let bytes = match request.build() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::warn!(%error, "a request could not be written");
-                return false;
-            }
-        };
+        let Some(bytes) = written(request) else { return false };
         let is_kept = self.clients.len() < self.config.transactions_max;
         if is_kept {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
             let key = client_key(branch, &method);
-            let bytes = bytes.clone();
-            let exchange = ClientExchange {
-                machine,
-                way,
-                bytes,
-                invite: None,
-                owner,
-                asked,
-                carrier: None,
-                phone: None,
-                armed: None,
-            };
+            let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
             self.clients.insert(key.clone(), exchange);
             self.after_client(&key, &[], None, now);
         }
@@ -377,25 +365,13 @@ impl Core {
         if self.clients.len() >= self.config.transactions_max {
             return None;
         }
-        let bytes = match request.build() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::warn!(%error, "a request could not be written");
-                return None;
-            }
-        };
+        let bytes = written(request)?;
         // What we wrote is what its ACK and CANCEL are made from, so it is read like any other message.
         let message = Message::parse_datagram(&bytes).ok()?;
+        let machine = ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable()));
         let exchange = ClientExchange {
-            machine: ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable())),
-            way,
-            bytes: bytes.clone(),
             invite: Some(Box::new(message.clone())),
-            owner,
-            asked,
-            carrier: None,
-            phone: None,
-            armed: None,
+            ..ClientExchange::new(machine, way, bytes.clone(), owner, asked)
         };
         let key = client_key(branch, &Method::Invite);
         self.clients.insert(key.clone(), exchange);
@@ -483,6 +459,10 @@ impl Core {
             self.after_client(&key, &[], None, now);
         }
     }
+}
+
+fn written(request: RequestBuilder) -> Option<Bytes> {
+    request.build().inspect_err(|error| tracing::warn!(%error, "a request could not be written")).ok()
 }
 
 /// A CANCEL has its INVITE's branch: the method tells them apart.

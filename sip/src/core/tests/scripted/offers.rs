@@ -1,6 +1,6 @@
 //! Changes of a session: hold and codecs pass from leg to leg, and what happens when they cross, are refused or meet silence.
 
-use super::restart::{bye_of_carrier, connected, restarted};
+use super::restart::{connected, request_of_carrier, restarted};
 use super::*;
 use crate::message::Method;
 
@@ -50,15 +50,7 @@ impl Call {
         if method != "ACK" {
             self.cseq += 1;
         }
-        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-        let text = bye_of_carrier(&self.invite)
-            .replace("BYE", method)
-            .replace("CSeq: 1 ", &format!("CSeq: {} ", self.cseq))
-            .replace("z9hG4bKc", &format!("z9hG4bKc{method}{}", self.cseq))
-            .replace(
-                "Content-Length: 0\r\n\r\n",
-                &format!("Contact: <sip:c@127.0.0.1:5090>\r\n{kind}Content-Length: {}\r\n\r\n{body}", body.len()),
-            );
+        let text = request_of_carrier(&self.invite, method, self.cseq, body);
         self.desk.take(Flow::udp(CARRIER.into()), &text);
     }
 

@@ -1,6 +1,6 @@
 //! Reliable provisional responses (RFC 3262) and early UPDATEs (RFC 3311) on both legs.
 
-use super::restart::bye_of_carrier;
+use super::restart::{bye_of_carrier, request_of_carrier};
 use super::*;
 use crate::message::{HeaderName, Method};
 
@@ -120,15 +120,7 @@ impl Ringing {
     /// The carrier's request in its early dialog.
     fn carrier(&mut self, method: &str, body: &str) {
         self.cseq += 1;
-        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-        let text = bye_of_carrier(&self.invite)
-            .replace("BYE", method)
-            .replace("CSeq: 1 ", &format!("CSeq: {} ", self.cseq))
-            .replace("z9hG4bKc", &format!("z9hG4bKc{method}{}", self.cseq))
-            .replace(
-                "Content-Length: 0\r\n\r\n",
-                &format!("Contact: <sip:c@127.0.0.1:5090>\r\n{kind}Content-Length: {}\r\n\r\n{body}", body.len()),
-            );
+        let text = request_of_carrier(&self.invite, method, self.cseq, body);
         self.desk.take_sent();
         self.desk.take(Flow::udp(CARRIER.into()), &text);
     }

@@ -42,6 +42,19 @@ pub(super) fn bye_of_carrier(invite: &Message) -> String {
     )
 }
 
+/// Another request of the carrier in the dialog of our INVITE, with its session description.
+pub(super) fn request_of_carrier(invite: &Message, method: &str, cseq: u32, body: &str) -> String {
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    bye_of_carrier(invite)
+        .replace("BYE", method)
+        .replace("CSeq: 1 ", &format!("CSeq: {cseq} "))
+        .replace("z9hG4bKc", &format!("z9hG4bKc{method}{cseq}"))
+        .replace(
+            "Content-Length: 0\r\n\r\n",
+            &format!("Contact: <sip:c@127.0.0.1:5090>\r\n{kind}Content-Length: {}\r\n\r\n{body}", body.len()),
+        )
+}
+
 #[test]
 fn after_a_restart_both_sides_may_hang_up_and_refresh() {
     let mut before = Desk::new();
