@@ -22,6 +22,10 @@ use std::time::Duration;
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1_024;
 
+/// Bytes of datagrams that wait in the kernel: some 2,000 messages, so that none is lost (and sent again after 500 ms) while the
+/// SIP thread is busy for a tenth of a second. The kernel gives at most `net.core.rmem_max`.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 /// Limits of the transports (`security.md` §4.1).
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
@@ -191,6 +195,16 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 
 fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    // Linux counts its own overhead in, and says twice what it was asked for.
+    let given = socket.recv_buffer_size()? / 2;
+    if given < RECEIVE_BUFFER {
+        tracing::warn!(
+            given,
+            wanted = RECEIVE_BUFFER,
+            "datagrams may be lost in bursts: net.core.rmem_max is too small"
+        );
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -476,3 +476,21 @@ async fn hundreds_of_silent_half_open_and_slow_peers_disturb_nobody() {
 async fn thousands_of_silent_half_open_and_slow_peers_disturb_nobody() {
     flood(2_500, Duration::from_secs(20)).await;
 }
+
+/// What the phones of a busy hour send in a tenth of a second waits in the kernel while the SIP thread is busy.
+#[test]
+fn a_burst_of_datagrams_that_nobody_reads_yet_is_kept() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").expect("Linux says so");
+    let most: usize = most.trim().parse().expect("a number");
+    let config = TransportConfig { udp: Some(any_port()), ..TransportConfig::default() };
+    let bound = Bound::open(config).expect("it listens");
+    let (to, socket) = (bound.udp_address().expect("bound"), bound.udp.first.expect("bound"));
+    // The kernel counts 1.3 to 2.3 KB for one.
+    let burst = 1_500 * most.min(RECEIVE_BUFFER) / RECEIVE_BUFFER;
+    let from = UdpSocket::bind(any_port()).expect("a port");
+    for _ in 0..burst {
+        assert_eq!(from.send_to(&[b'x'; 700], to).expect("sent"), 700);
+    }
+    let kept = std::iter::repeat_with(|| socket.recv(&mut [0; 1_500])).take_while(Result::is_ok).count();
+    assert_eq!(kept, burst);
+}
