@@ -3,11 +3,13 @@
 
 mod address;
 mod error;
+mod essentials;
 mod framer;
 mod headers;
 mod lexer;
 pub mod limits;
 mod name;
+mod params;
 mod rack;
 mod reason;
 mod request;
@@ -21,11 +23,11 @@ pub use address::NameAddr;
 pub use error::{Malformed, ParseError, Problem};
 pub use framer::{Frame, Framer};
 pub use name::{HeaderName, Method};
+pub use params::Params;
 pub use rack::RAck;
 pub use reason::Reason;
 pub use request::{BuildError, RequestBuilder};
 pub use response::{ResponseBuilder, reason_phrase};
-pub use scan::Params;
 pub use uri::{Scheme, Uri};
 pub use via::{Transport, Via};
 

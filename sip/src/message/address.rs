@@ -1,7 +1,8 @@
 //! Name-addr values: From, To, Contact, Route, Record-Route, P-Asserted-Identity (RFC 3261 §20.10, §25.1).
 
-use super::scan::{self, Cursor, Params};
-use super::{Malformed, Uri};
+use super::params::ParamList;
+use super::scan::{self, Cursor};
+use super::{Malformed, Params, Uri};
 use std::fmt;
 
 /// A URI with an optional display name and header parameters.
@@ -19,7 +20,7 @@ pub struct NameAddr {
 pub(crate) struct AddressParts<'a> {
     display: &'a str,
     pub(crate) uri: &'a str,
-    pub(crate) params: Vec<(&'a str, Option<&'a str>)>,
+    pub(crate) params: ParamList<'a>,
 }
 
 impl<'a> AddressParts<'a> {
@@ -31,7 +32,7 @@ impl<'a> AddressParts<'a> {
             if !cursor.eat(b'>') {
                 return Err(Malformed);
             }
-            return Ok(Self { display, uri, params: cursor.params()? });
+            return Ok(Self { display, uri, params: ParamList::read(&mut cursor)? });
         }
         // addr-spec form: without brackets the first `;` starts header parameters; `?` and `,` are not allowed.
         let mut cursor = Cursor::new(text);
@@ -39,11 +40,7 @@ impl<'a> AddressParts<'a> {
         if uri.contains(['?', ',']) {
             return Err(Malformed);
         }
-        Ok(Self { display: "", uri, params: cursor.params()? })
-    }
-
-    pub(crate) fn param(&self, name: &str) -> Option<&'a str> {
-        self.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.unwrap_or(""))
+        Ok(Self { display: "", uri, params: ParamList::read(&mut cursor)? })
     }
 }
 
@@ -74,7 +71,7 @@ impl NameAddr {
         Ok(Self {
             display: (!display.is_empty()).then(|| display.into_boxed_str()),
             uri: Uri::parse(parts.uri)?,
-            params: Params::from_list(&parts.params),
+            params: Params::of(parts.params),
         })
     }
 

@@ -1,6 +1,5 @@
 //! Typed reading of a message's start line and header fields.
 
-use super::address::AddressParts;
 use super::lexer::Start;
 use super::scan::{self, split_list};
 use super::validate::media_type;
@@ -63,14 +62,6 @@ impl Message {
         self.head.texts(name).filter(|text| !text.is_empty()).flat_map(split_list)
     }
 
-    fn top_via_text(&self) -> Option<&str> {
-        self.values(HeaderName::Via).next()?.ok()
-    }
-
-    fn top_via_parts(&self) -> Option<ViaParts<'_>> {
-        ViaParts::parse(self.top_via_text()?).ok()
-    }
-
     /// Top Via, with `received` and `rport` filled in when the source is known.
     #[must_use]
     pub fn top_via(&self) -> Via {
@@ -78,24 +69,23 @@ impl Message {
     }
 
     fn stamped_via(&self) -> Option<Via> {
-        let via = Via::parse(self.top_via_text()?).ok()?;
-        Some(match self.source {
-            Some(source) => via.stamped(source),
-            None => via,
-        })
+        Some(self.head.top_via()?.seen_from(self.source))
+    }
+
+    fn vias_below(&self) -> impl Iterator<Item = ViaParts<'_>> {
+        self.values(HeaderName::Via).skip(1).filter_map(|value| ViaParts::parse(value.ok()?).ok())
     }
 
     /// All Vias, the top one as [`Message::top_via`].
     #[must_use]
     pub fn vias(&self) -> Vec<Via> {
-        let below = self.values(HeaderName::Via).skip(1).filter_map(|value| Via::parse(value.ok()?).ok());
-        self.stamped_via().into_iter().chain(below).collect()
+        self.stamped_via().into_iter().chain(self.vias_below().map(|via| via.seen_from(None))).collect()
     }
 
     /// Sent-by host and branch of each Via that has a branch, the top one first.
     pub fn hops(&self) -> impl Iterator<Item = (&str, &str)> {
-        let vias = self.values(HeaderName::Via).filter_map(|value| ViaParts::parse(value.ok()?).ok());
-        vias.filter_map(|via| Some((via.host, via.param("branch")?)))
+        let top = self.head.top_via().and_then(|via| Some((via.host, self.branch()?)));
+        top.into_iter().chain(self.vias_below().filter_map(|via| Some((via.host, via.params.value("branch")?))))
     }
 
     /// Texts of the Vias as a response carries them: copied as they came when the top one cannot be read (RFC 3261 §8.2.6.2),
@@ -112,29 +102,26 @@ impl Message {
     /// §4). `None` when the source was not noted and sent-by is a name. `maddr` is not followed.
     #[must_use]
     pub fn response_address(&self) -> Option<std::net::SocketAddr> {
-        let via = self.stamped_via()?;
-        let ip = via.received().or_else(|| via.host.trim_matches(['[', ']']).parse().ok())?;
-        let port = via.rport().flatten().or(via.port).unwrap_or(5060);
-        Some((ip, port).into())
+        self.head.top_via()?.response_address(self.source)
     }
 
     /// `branch` of the top Via.
     #[must_use]
     pub fn branch(&self) -> Option<&str> {
-        self.top_via_parts()?.param("branch")
+        self.head.branch()
     }
 
     /// Sent-by of the top Via: host as written (IPv6 in brackets) and port if written.
     #[must_use]
     pub fn sent_by(&self) -> (&str, Option<u16>) {
-        let via = self.top_via_parts().expect(CHECKED);
+        let via = self.head.top_via().expect(CHECKED);
         (via.host, via.port)
     }
 
     /// Transport named by the top Via.
     #[must_use]
     pub fn via_transport(&self) -> super::Transport {
-        self.top_via_parts().expect(CHECKED).transport
+        self.head.top_via().expect(CHECKED).transport
     }
 
     fn single_address(&self, name: HeaderName) -> Option<NameAddr> {
@@ -156,19 +143,19 @@ impl Message {
     /// From's tag.
     #[must_use]
     pub fn from_tag(&self) -> Option<&str> {
-        AddressParts::parse(self.text(HeaderName::From)?).ok()?.param("tag")
+        self.head.tags().0
     }
 
     /// To's tag.
     #[must_use]
     pub fn to_tag(&self) -> Option<&str> {
-        AddressParts::parse(self.text(HeaderName::To)?).ok()?.param("tag")
+        self.head.tags().1
     }
 
     /// Call-ID.
     #[must_use]
     pub fn call_id(&self) -> &str {
-        self.text(HeaderName::CallId).expect(CHECKED)
+        self.head.call_id().expect(CHECKED)
     }
 
     /// CSeq: number below 2³¹ and method (of a request the same as its own).
@@ -287,7 +274,6 @@ impl Message {
 
     /// Whether a tag can be put behind To.
     pub(super) fn takes_to_tag(&self) -> bool {
-        let parts = self.text(HeaderName::To).map(AddressParts::parse);
-        parts.is_some_and(|parts| parts.is_ok_and(|parts| parts.param("tag").is_none()))
+        self.head.takes_to_tag()
     }
 }

@@ -1,14 +1,21 @@
 //! The lexer: one pass over the head finds its lines, unfolds them and names each field.
 
+use super::essentials::Essentials;
 use super::limits::{MAX_HEADER_LINE, MAX_HEADERS, MAX_START_LINE};
 use super::scan::{self, is_lws};
 use super::{HeaderName, Method, Problem, Uri};
 
-/// One header field: its name and where its value stands in the head's text.
-pub(super) struct Field {
-    pub(super) name: HeaderName,
+/// Where something stands in the head's text.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
     start: u32,
     end: u32,
+}
+
+/// One header field: its name and where its value stands.
+pub(super) struct Field {
+    pub(super) name: HeaderName,
+    at: Span,
 }
 
 /// What the start line says.
@@ -30,6 +37,7 @@ pub(super) struct Head {
     pub(super) method: Method,
     /// From CSeq, after the check.
     pub(super) cseq: u32,
+    pub(super) essentials: Essentials,
     pub(super) fields: Vec<Field>,
 }
 
@@ -41,7 +49,19 @@ impl Head {
 
     /// Value of a field, without white space around it.
     pub(super) fn value(&self, field: &Field) -> &str {
-        &self.text[field.start as usize..field.end as usize]
+        self.at(field.at)
+    }
+
+    /// What stands there.
+    pub(super) fn at(&self, span: Span) -> &str {
+        &self.text[span.start as usize..span.end as usize]
+    }
+
+    /// Where a part of the text stands. `None` for any other text.
+    pub(super) fn place(&self, part: &str) -> Option<Span> {
+        let start = part.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
+        let end = start.checked_add(part.len()).filter(|end| *end <= self.text.len())?;
+        Some(Span { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
     }
 
     /// Values of all fields of this name, not split at commas.
@@ -114,7 +134,9 @@ pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
         }
         line_start = line_end + 2;
     }
-    Ok((Head { text, start, method, cseq: 0, fields }, problem))
+    let mut head = Head { text, start, method, cseq: 0, essentials: Essentials::default(), fields };
+    head.essentials = Essentials::of(&head);
+    Ok((head, problem))
 }
 
 /// Finds the ends of the lines, up to one header more than the limit; a folded line's CRLF becomes two spaces (RFC 3261 §7.3.1).
@@ -219,7 +241,6 @@ fn header_line(text: &str, start: usize, end: usize) -> Option<Field> {
     let value_end = value_start + value.trim_end_matches([' ', '\t']).len();
     Some(Field {
         name: HeaderName::parse(name),
-        start: u32::try_from(value_start).ok()?,
-        end: u32::try_from(value_end).ok()?,
+        at: Span { start: u32::try_from(value_start).ok()?, end: u32::try_from(value_end).ok()? },
     })
 }

@@ -1,7 +1,8 @@
 //! The Reason header (RFC 3326).
 
-use super::Malformed;
-use super::scan::{self, Cursor, Params};
+use super::params::ParamList;
+use super::scan::{self, Cursor};
+use super::{Malformed, Params};
 use std::fmt;
 
 /// Why a request was sent: a protocol, its cause code and a text.
@@ -35,7 +36,7 @@ impl Reason {
     pub fn parse(value: &str) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(value);
         let protocol = cursor.token()?.into();
-        let params = Params::from_list(&cursor.params()?);
+        let params = Params::of(ParamList::read(&mut cursor)?);
         let cause = params.value("cause").map(scan::decimal).transpose()?;
         Ok(Self {
             protocol,

@@ -1,11 +1,49 @@
-//! The lexer's smallest parts: character classes, a cursor, parameter lists (RFC 3261 §25.1).
+//! The lexer's smallest parts: character classes, a cursor, lists (RFC 3261 §25.1).
 
 use super::Malformed;
-use super::limits::MAX_PARAMS;
+
+/// Kinds of characters, a bit each; a character may be of several.
+mod kind {
+    /// RFC 3261 `token`.
+    pub(super) const TOKEN: u8 = 1;
+    /// Of an unquoted parameter value: `token` and what hosts and addresses need.
+    pub(super) const VALUE: u8 = 2;
+    /// `word` of a Call-ID, without `@`.
+    pub(super) const WORD: u8 = 4;
+    /// Of a host name or IPv4 address.
+    pub(super) const HOST: u8 = 8;
+
+    pub(super) const TABLE: [u8; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0_u8;
+        loop {
+            table[byte as usize] = of(byte);
+            if byte == u8::MAX {
+                break table;
+            }
+            byte += 1;
+        }
+    };
+
+    const fn of(byte: u8) -> u8 {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => TOKEN | VALUE | WORD | HOST,
+            b'!' | b'%' | b'*' | b'+' | b'`' | b'\'' | b'~' => TOKEN | VALUE | WORD,
+            b'[' | b']' | b':' | b'/' | b'(' | b')' => VALUE | WORD,
+            b'@' | b'&' | b'$' => VALUE,
+            b'<' | b'>' | b'\\' | b'"' | b'?' | b'{' | b'}' => WORD,
+            _ => 0,
+        }
+    }
+}
+
+const fn is_of(byte: u8, kinds: u8) -> bool {
+    kind::TABLE[byte as usize] & kinds != 0
+}
 
 /// RFC 3261 `token` characters.
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+    is_of(byte, kind::TOKEN)
 }
 
 pub(crate) fn is_token(text: &str) -> bool {
@@ -16,23 +54,16 @@ pub(crate) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Characters of an unquoted parameter value: `token` and what hosts and addresses need.
-const fn is_value_byte(byte: u8) -> bool {
-    is_token_byte(byte) || matches!(byte, b'[' | b']' | b':' | b'/' | b'@' | b'&' | b'$' | b'(' | b')')
+/// Characters of an unquoted parameter value.
+pub(super) const fn is_value_byte(byte: u8) -> bool {
+    is_of(byte, kind::VALUE)
 }
 
-/// `word` characters of a Call-ID, `@` included.
+/// `word` characters of a Call-ID, one `@` included.
 pub(crate) fn is_call_id(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 256
-        && text.bytes().filter(|b| *b == b'@').count() <= 1
-        && text.bytes().all(|b| {
-            is_token_byte(b)
-                || matches!(
-                    b,
-                    b'(' | b')' | b'<' | b'>' | b':' | b'\\' | b'"' | b'/' | b'[' | b']' | b'?' | b'{' | b'}' | b'@'
-                )
-        })
+    let (word, host) = text.split_once('@').unwrap_or((text, ""));
+    let is_word = |text: &str| text.bytes().all(|byte| is_of(byte, kind::WORD));
+    !text.is_empty() && text.len() <= 256 && is_word(word) && is_word(host)
 }
 
 /// Digits only, at most 10 of them, fitting `u32`; leading zeros allowed.
@@ -58,7 +89,7 @@ pub(crate) fn is_host(text: &str) -> bool {
     }
     !text.is_empty()
         && text.len() <= 255
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        && text.bytes().all(|byte| is_of(byte, kind::HOST))
         && !text.starts_with(['-', '.'])
         && !text.contains("..")
 }
@@ -179,21 +210,9 @@ impl<'a> Cursor<'a> {
         if value.is_empty() { Err(Malformed) } else { Ok((name, Some(value))) }
     }
 
-    /// `*(SEMI param)` up to the end of the value.
-    pub(crate) fn params(&mut self) -> Result<Vec<(&'a str, Option<&'a str>)>, Malformed> {
-        let mut params = Vec::new();
-        while self.eat(b';') {
-            if params.len() == MAX_PARAMS {
-                return Err(Malformed);
-            }
-            let param = self.param()?;
-            if params.iter().any(|(name, _): &(&str, _)| name.eq_ignore_ascii_case(param.0)) {
-                return Err(Malformed);
-            }
-            params.push(param);
-        }
-        self.skip_lws();
-        if self.is_end() { Ok(params) } else { Err(Malformed) }
+    /// What is not taken yet.
+    pub(super) fn rest(&self) -> &'a str {
+        &self.text[self.at..]
     }
 }
 
@@ -269,91 +288,4 @@ pub(crate) fn quote(text: &str) -> String {
 /// No CR, LF, NUL or other control character.
 pub(crate) fn is_clean(text: &str) -> bool {
     !text.chars().any(char::is_control)
-}
-
-/// Parameters of a header value, in order, names unique, values as written (quotes kept).
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Params {
-    // `;name=value;flag`, normalised: no white space outside quotes.
-    text: Box<str>,
-}
-
-impl Params {
-    pub(crate) fn from_list(list: &[(&str, Option<&str>)]) -> Self {
-        let mut text = String::with_capacity(list.iter().map(|(n, v)| n.len() + v.map_or(0, str::len) + 2).sum());
-        for (name, value) in list {
-            text.push(';');
-            text.push_str(name);
-            if let Some(value) = value {
-                text.push('=');
-                text.push_str(value);
-            }
-        }
-        Self { text: text.into_boxed_str() }
-    }
-
-    /// All parameters in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let mut cursor = Cursor::new(&self.text);
-        std::iter::from_fn(move || if cursor.eat(b';') { cursor.param().ok() } else { None })
-    }
-
-    /// Value of `name` (case-insensitive); `Some("")` for a flag without value.
-    #[must_use]
-    pub fn value(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.unwrap_or(""))
-    }
-
-    /// Value of `name` without quotes and escapes.
-    #[must_use]
-    pub fn unquoted(&self, name: &str) -> Option<String> {
-        self.value(name).map(unquote)
-    }
-
-    /// True when there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-
-    /// Sets `name`; a value that is not a token or host is quoted. `None` sets a flag.
-    ///
-    /// # Errors
-    /// A name that is no token, a control character in the value, or an empty value.
-    pub fn with(self, name: &str, value: Option<&str>) -> Result<Self, Malformed> {
-        if !is_token(name) || value.is_some_and(|v| v.is_empty() || !is_clean(v)) {
-            return Err(Malformed);
-        }
-        let quoted = value.map(|v| {
-            let plain = v.bytes().all(is_value_byte);
-            let already = v.starts_with('"') && Cursor::new(v).quoted().is_ok_and(|q| q.len() == v.len());
-            if plain || already { v.to_owned() } else { quote(v) }
-        });
-        let mut list: Vec<(&str, Option<&str>)> = self.iter().filter(|(n, _)| !n.eq_ignore_ascii_case(name)).collect();
-        if list.len() == MAX_PARAMS {
-            return Err(Malformed);
-        }
-        list.push((name, quoted.as_deref()));
-        Ok(Self::from_list(&list))
-    }
-
-    /// Without `name`.
-    #[must_use]
-    pub fn without(self, name: &str) -> Self {
-        let list: Vec<_> = self.iter().filter(|(n, _)| !n.eq_ignore_ascii_case(name)).collect();
-        Self::from_list(&list)
-    }
-}
-
-impl std::fmt::Display for Params {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Only the names: values may be personal.
-impl std::fmt::Debug for Params {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
-    }
 }

@@ -22,10 +22,9 @@ pub enum Scheme {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span(u16, u16);
 
-/// A URI: its text, checked, and where its parts are. One allocation.
-#[derive(Clone)]
-pub struct Uri {
-    text: Box<str>,
+/// Where the parts of a URI are in its text.
+#[derive(Clone, Copy)]
+struct Layout {
     scheme: Scheme,
     user: Option<Span>,
     password: Option<Span>,
@@ -33,6 +32,13 @@ pub struct Uri {
     port: Option<u16>,
     params: Span,
     headers: Option<Span>,
+}
+
+/// A URI: its text, checked, and where its parts are. One allocation.
+#[derive(Clone)]
+pub struct Uri {
+    text: Box<str>,
+    at: Layout,
 }
 
 const fn is_unreserved(byte: u8) -> bool {
@@ -105,12 +111,8 @@ fn comparable(text: &str, fold_case: bool) -> Vec<u8> {
     out
 }
 
-impl Uri {
-    /// Reads a URI that is the whole text (no angle brackets, no white space).
-    ///
-    /// # Errors
-    /// When the text is not a URI or longer than [`MAX_URI`].
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
+impl Layout {
+    fn read(text: &str) -> Result<Self, Malformed> {
         if text.len() > MAX_URI || !text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"')) {
             return Err(Malformed);
         }
@@ -160,8 +162,7 @@ impl Uri {
         let params_at = text[host_at..headers_at].find(';').map_or(headers_at, |at| host_at + at);
         let host_text = &text[host_at..params_at];
         let (host, port) = scan::host_port(host_text)?;
-        let uri = Self {
-            text: text.into(),
+        let layout = Self {
             scheme,
             user,
             password,
@@ -170,16 +171,16 @@ impl Uri {
             params: span(params_at, headers_at),
             headers: (headers_at < text.len()).then(|| span(headers_at + 1, text.len())),
         };
-        uri.check_params(is_param_byte)?;
-        if let Some(headers) = uri.headers {
-            for header in uri.slice(headers).split('&') {
+        check_params(layout.params.of(text))?;
+        if let Some(headers) = layout.headers {
+            for header in headers.of(text).split('&') {
                 let (name, value) = header.split_once('=').ok_or(Malformed)?;
                 if name.is_empty() || !is_escaped(name, is_header_byte) || !is_escaped(value, is_header_byte) {
                     return Err(Malformed);
                 }
             }
         }
-        Ok(uri)
+        Ok(layout)
     }
 
     fn parse_tel(text: &str, start: usize) -> Result<Self, Malformed> {
@@ -190,8 +191,7 @@ impl Uri {
         if digits.is_empty() || !digits.bytes().all(allowed) {
             return Err(Malformed);
         }
-        let uri = Self {
-            text: text.into(),
+        let layout = Self {
             scheme: Scheme::Tel,
             user: Some(span(start, params_at)),
             password: None,
@@ -200,8 +200,8 @@ impl Uri {
             params: span(params_at, text.len()),
             headers: None,
         };
-        uri.check_params(is_param_byte)?;
-        Ok(uri)
+        check_params(layout.params.of(text))?;
+        Ok(layout)
     }
 
     fn parse_other(text: &str, start: usize) -> Result<Self, Malformed> {
@@ -210,36 +210,47 @@ impl Uri {
         }
         let end = span(text.len(), text.len());
         let scheme = Scheme::Other;
-        Ok(Self {
-            text: text.into(),
-            scheme,
-            user: None,
-            password: None,
-            host: end,
-            port: None,
-            params: end,
-            headers: None,
-        })
+        Ok(Self { scheme, user: None, password: None, host: end, port: None, params: end, headers: None })
+    }
+}
+
+impl Span {
+    fn of(self, text: &str) -> &str {
+        &text[usize::from(self.0)..usize::from(self.1)]
+    }
+}
+
+fn check_params(params: &str) -> Result<(), Malformed> {
+    let Some(list) = params.strip_prefix(';') else { return Ok(()) };
+    let mut seen = [""; MAX_PARAMS];
+    for (count, param) in list.split(';').enumerate() {
+        let (name, value) = param.split_once('=').map_or((param, None), |(n, v)| (n, Some(v)));
+        let place = seen.get_mut(count).ok_or(Malformed)?;
+        *place = name;
+        let is_repeated = seen[..count].iter().any(|known| known.eq_ignore_ascii_case(name));
+        if name.is_empty()
+            || is_repeated
+            || !is_escaped(name, is_param_byte)
+            || value.is_some_and(|v| v.is_empty() || !is_escaped(v, is_param_byte))
+        {
+            return Err(Malformed);
+        }
+    }
+    Ok(())
+}
+
+impl Uri {
+    /// Reads a URI that is the whole text (no angle brackets, no white space).
+    ///
+    /// # Errors
+    /// When the text is not a URI or longer than [`MAX_URI`].
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        Layout::read(text).map(|at| Self { text: text.into(), at })
     }
 
-    fn check_params(&self, class: fn(u8) -> bool) -> Result<(), Malformed> {
-        let params = self.slice(self.params);
-        let Some(list) = params.strip_prefix(';') else { return Ok(()) };
-        let mut seen: Vec<&str> = Vec::new();
-        for param in list.split(';') {
-            let (name, value) = param.split_once('=').map_or((param, None), |(n, v)| (n, Some(v)));
-            let repeated = seen.iter().any(|s| s.eq_ignore_ascii_case(name));
-            if name.is_empty()
-                || repeated
-                || seen.len() == MAX_PARAMS
-                || !is_escaped(name, class)
-                || value.is_some_and(|v| v.is_empty() || !is_escaped(v, class))
-            {
-                return Err(Malformed);
-            }
-            seen.push(name);
-        }
-        Ok(())
+    /// Whether [`Uri::parse`] would read it.
+    pub(super) fn check(text: &str) -> Result<(), Malformed> {
+        Layout::read(text).map(drop)
     }
 
     /// `sip:[user@]host[:port]`; the user is escaped as needed.
@@ -285,34 +296,34 @@ impl Uri {
     /// # Errors
     /// When the name is empty or the result longer than [`MAX_URI`].
     pub fn with_param(&self, name: &str, value: Option<&str>) -> Result<Self, Malformed> {
-        if self.scheme == Scheme::Other || name.is_empty() || value.is_some_and(str::is_empty) {
+        if self.at.scheme == Scheme::Other || name.is_empty() || value.is_some_and(str::is_empty) {
             return Err(Malformed);
         }
-        let head = &self.text[..usize::from(self.params.0)];
+        let head = &self.text[..usize::from(self.at.params.0)];
         let mut text = head.to_owned();
         for (n, v) in self.params().filter(|(n, _)| !n.eq_ignore_ascii_case(name)) {
             push_param(&mut text, n, v);
         }
         let escaped = value.map(|v| escape(v, is_param_byte));
         push_param(&mut text, &escape(name, is_param_byte), escaped.as_deref());
-        text.push_str(&self.text[usize::from(self.params.1)..]);
+        text.push_str(&self.text[usize::from(self.at.params.1)..]);
         Self::parse(&text)
     }
 
     fn slice(&self, span: Span) -> &str {
-        &self.text[usize::from(span.0)..usize::from(span.1)]
+        span.of(&self.text)
     }
 
     /// The scheme.
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
-        self.scheme
+        self.at.scheme
     }
 
     /// User part as written (escaped); for `tel:` the number.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
-        self.user.map(|s| self.slice(s))
+        self.at.user.map(|s| self.slice(s))
     }
 
     /// User part with escapes decoded; `None` if absent or not UTF-8.
@@ -341,24 +352,24 @@ impl Uri {
     /// Password as written; deprecated by RFC 3261 and never used by us.
     #[must_use]
     pub fn password(&self) -> Option<&str> {
-        self.password.map(|s| self.slice(s))
+        self.at.password.map(|s| self.slice(s))
     }
 
     /// Host name or address (IPv6 in brackets); empty for `tel:` and other schemes.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.slice(self.host)
+        self.slice(self.at.host)
     }
 
     /// Port, if written.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
-        self.port
+        self.at.port
     }
 
     /// URI parameters in order, as written.
     pub fn params(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let list = self.slice(self.params).strip_prefix(';');
+        let list = self.slice(self.at.params).strip_prefix(';');
         list.into_iter().flat_map(|l| l.split(';')).map(|p| p.split_once('=').map_or((p, None), |(n, v)| (n, Some(v))))
     }
 
@@ -370,14 +381,14 @@ impl Uri {
 
     /// URI headers (`?name=value&…`) as written.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        let list = self.headers.map(|s| self.slice(s));
+        let list = self.at.headers.map(|s| self.slice(s));
         list.into_iter().flat_map(|l| l.split('&')).filter_map(|h| h.split_once('='))
     }
 
     /// True when the URI carries headers; such a Request-URI is refused.
     #[must_use]
     pub const fn has_headers(&self) -> bool {
-        self.headers.is_some()
+        self.at.headers.is_some()
     }
 
     /// The text as written.
@@ -390,16 +401,16 @@ impl Uri {
     /// written, `user` `ttl` `method` `maddr` `transport` never defaulted, headers never ignored.
     #[must_use]
     pub fn is_equivalent(&self, other: &Self) -> bool {
-        if self.scheme != other.scheme {
+        if self.at.scheme != other.at.scheme {
             return false;
         }
-        if self.scheme == Scheme::Other {
+        if self.at.scheme == Scheme::Other {
             return self.text == other.text;
         }
         let exact = |part: Option<&str>| part.map(|p| comparable(p, false));
         if exact(self.user()) != exact(other.user())
             || exact(self.password()) != exact(other.password())
-            || self.port != other.port
+            || self.at.port != other.at.port
             || !self.host().eq_ignore_ascii_case(other.host())
         {
             return false;
@@ -456,7 +467,7 @@ impl fmt::Display for Uri {
 /// The scheme only: user and host may be personal.
 impl fmt::Debug for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Uri({:?}, …)", self.scheme)
+        write!(f, "Uri({:?}, …)", self.at.scheme)
     }
 }
 

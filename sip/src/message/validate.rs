@@ -10,8 +10,7 @@ use super::{HeaderName, Malformed, Method, Problem, Uri};
 /// Checks the whole head and fills in what CSeq says.
 pub(super) fn check(head: &mut Head, has_body: bool) -> Result<(), Problem> {
     check_singles(head)?;
-    list(head, HeaderName::Via, MAX_VIAS, |via| ViaParts::parse(via).map(drop))?;
-    required(head, HeaderName::Via)?;
+    check_vias(head)?;
     for name in [HeaderName::From, HeaderName::To] {
         address(required(head, name)?).map_err(|_| Problem::Malformed(name))?;
     }
@@ -42,16 +41,27 @@ fn check_singles(head: &Head) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The top one was read with the head.
+fn check_vias(head: &Head) -> Result<(), Problem> {
+    let is_top_read = head.top_via().is_some();
+    let mut count = 0;
+    list(head, HeaderName::Via, MAX_VIAS, |via| {
+        count += 1;
+        if count == 1 && is_top_read { Ok(()) } else { ViaParts::parse(via).map(drop) }
+    })?;
+    required(head, HeaderName::Via).map(drop)
+}
+
 fn required(head: &Head, name: HeaderName) -> Result<&str, Problem> {
     head.texts(name).next().ok_or(Problem::Missing(name))
 }
 
 fn address(text: &str) -> Result<(), Malformed> {
     let parts = AddressParts::parse(text)?;
-    if parts.param("tag").is_some_and(|tag| !scan::is_token(tag)) {
+    if parts.params.value("tag").is_some_and(|tag| !scan::is_token(tag)) {
         return Err(Malformed);
     }
-    Uri::parse(parts.uri).map(drop)
+    Uri::check(parts.uri)
 }
 
 /// A route stands in angle brackets always (RFC 3261 §25.1).
@@ -66,7 +76,7 @@ fn list(
     head: &Head,
     name: HeaderName,
     most: usize,
-    check: impl Fn(&str) -> Result<(), Malformed>,
+    mut check: impl FnMut(&str) -> Result<(), Malformed>,
 ) -> Result<usize, Problem> {
     let mut count = 0;
     for value in head.texts(name).flat_map(split_list) {
@@ -74,7 +84,7 @@ fn list(
         if count > most {
             return Err(Problem::TooMany(name));
         }
-        value.and_then(&check).map_err(|_| Problem::Malformed(name))?;
+        value.and_then(&mut check).map_err(|_| Problem::Malformed(name))?;
     }
     Ok(count)
 }

@@ -1,9 +1,10 @@
 //! Via (RFC 3261 §20.42, RFC 3581).
 
 use super::limits::MAX_PARAMS;
-use super::scan::{Cursor, Params, host_port};
-use super::{Malformed, scan};
-use std::fmt;
+use super::params::{self, ParamList};
+use super::scan::{Cursor, host_port};
+use super::{Malformed, Params, scan};
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 /// The transport named by a Via.
@@ -60,12 +61,13 @@ pub struct Via {
     pub params: Params,
 }
 
-/// The parts of a Via, borrowed; what transaction matching needs.
+/// The parts of a Via where they stand in the text.
+#[derive(Clone, Copy)]
 pub(crate) struct ViaParts<'a> {
     pub(crate) transport: Transport,
     pub(crate) host: &'a str,
     pub(crate) port: Option<u16>,
-    pub(crate) params: Vec<(&'a str, Option<&'a str>)>,
+    pub(crate) params: ParamList<'a>,
 }
 
 impl<'a> ViaParts<'a> {
@@ -83,12 +85,71 @@ impl<'a> ViaParts<'a> {
         cursor.skip_lws();
         let sent_by = cursor.take_while(|b| !matches!(b, b';' | b','));
         let (host, port) = host_port(sent_by.trim_matches([' ', '\t']))?;
-        Ok(Self { transport, host, port, params: cursor.params()? })
+        Ok(Self { transport, host, port, params: ParamList::read(&mut cursor)? })
     }
 
-    pub(crate) fn param(&self, name: &str) -> Option<&'a str> {
-        self.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.unwrap_or(""))
+    /// As it reads for a server that saw the message come from `source`.
+    pub(super) fn seen_from(self, source: Option<SocketAddr>) -> Via {
+        let params = match source {
+            Some(source) => stamped(self.host, self.params, source),
+            None => Params::of(self.params),
+        };
+        Via { transport: self.transport, host: self.host.into(), port: self.port, params }
     }
+
+    /// Where the response goes (RFC 3261 §18.2.2, RFC 3581 §4): `received` and `rport` as [`Self::seen_from`] has them, else sent-by.
+    pub(super) fn response_address(self, source: Option<SocketAddr>) -> Option<SocketAddr> {
+        let stamp = source.map(|source| (Stamp::of(self.host, self.params, source), source));
+        let written = |name| self.params.value(name);
+        let (received, rport) = match stamp {
+            Some((stamp, source)) => (stamp.received.then(|| source.ip()), stamp.rport.then(|| source.port())),
+            None => (written("received").and_then(address), written("rport").and_then(|port| scan::port(port).ok())),
+        };
+        Some((received.or_else(|| address(self.host))?, rport.or(self.port).unwrap_or(5060)).into())
+    }
+}
+
+/// An IP address, IPv6 with or without brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    text.trim_matches(['[', ']']).parse().ok()
+}
+
+/// What a server adds to a Via (RFC 3261 §18.2.1, RFC 3581 §4).
+struct Stamp {
+    rport: bool,
+    received: bool,
+}
+
+impl Stamp {
+    fn of(host: &str, params: ParamList<'_>, source: SocketAddr) -> Self {
+        let (mut rport, mut others) = (false, 0);
+        for (name, _) in params.iter() {
+            let is_rport = name.eq_ignore_ascii_case("rport");
+            rport |= is_rport;
+            others += usize::from(!is_rport && !name.eq_ignore_ascii_case("received"));
+        }
+        // A sender that leaves no room does without: what is written can be read again. The response takes the request's way.
+        let has_room = others + usize::from(rport) < MAX_PARAMS;
+        Self { rport, received: has_room && (rport || address(host) != Some(source.ip())) }
+    }
+}
+
+/// Parameters with `received` and, if asked for, `rport` filled in.
+fn stamped(host: &str, list: ParamList<'_>, source: SocketAddr) -> Params {
+    let stamp = Stamp::of(host, list, source);
+    let mut text = String::with_capacity(list.as_str().len() + 40);
+    for (name, value) in list.iter() {
+        if !name.eq_ignore_ascii_case("received") && !name.eq_ignore_ascii_case("rport") {
+            params::push(&mut text, name, value);
+        }
+    }
+    if stamp.rport {
+        let _ = write!(text, ";rport={}", source.port());
+    }
+    if stamp.received {
+        let _ = write!(text, ";received={}", source.ip());
+    }
+    Params::written(text)
 }
 
 impl Via {
@@ -97,13 +158,7 @@ impl Via {
     /// # Errors
     /// When the text does not follow the grammar.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let parts = ViaParts::parse(text)?;
-        Ok(Self {
-            transport: parts.transport,
-            host: parts.host.into(),
-            port: parts.port,
-            params: Params::from_list(&parts.params),
-        })
+        Ok(ViaParts::parse(text)?.seen_from(None))
     }
 
     /// A Via of our own: `branch` starts with `z9hG4bK`, `rport` is asked for (RFC 3581).
@@ -114,7 +169,7 @@ impl Via {
         if !scan::is_host(host) || !scan::is_token(branch) || port == Some(0) {
             return Err(Malformed);
         }
-        let params = Params::from_list(&[("rport", None), ("branch", Some(branch))]);
+        let params = Params::written(format!(";rport;branch={branch}"));
         Ok(Self { transport, host: host.into(), port, params })
     }
 
@@ -127,7 +182,7 @@ impl Via {
     /// `received`: the source address a server saw.
     #[must_use]
     pub fn received(&self) -> Option<IpAddr> {
-        self.params.value("received").and_then(|v| v.trim_matches(['[', ']']).parse().ok())
+        self.params.value("received").and_then(address)
     }
 
     /// `rport`: `None` absent, `Some(None)` asked for, `Some(Some(port))` filled in.
@@ -139,21 +194,7 @@ impl Via {
     /// With `received` and, if asked for, `rport` filled in from the source (RFC 3261 §18.2.1, RFC 3581 §4).
     #[must_use]
     pub fn stamped(self, source: SocketAddr) -> Self {
-        let ip = source.ip();
-        let host_is_source = self.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|host| host == ip);
-        let asked = self.rport().is_some();
-        let mut params = self.params.without("received").without("rport");
-        if asked {
-            params = Params::from_list(
-                &params.iter().chain([("rport", Some(source.port().to_string().as_str()))]).collect::<Vec<_>>(),
-            );
-        }
-        // A sender that leaves no room does without: what is written can be read again. The response takes the request's way.
-        if (asked || !host_is_source) && params.iter().count() < MAX_PARAMS {
-            params = Params::from_list(
-                &params.iter().chain([("received", Some(ip.to_string().as_str()))]).collect::<Vec<_>>(),
-            );
-        }
+        let params = stamped(&self.host, self.params.list(), source);
         Self { params, ..self }
     }
 }
