@@ -88,6 +88,7 @@ const PURE: &[&str] = &[
     "sip/src/dialog",
     "sip/src/registrar",
     "sip/src/core",
+    "sip/src/key",
     "sip/src/locate",
     "sip/src/overload",
     "actors/src/account/",

@@ -48,9 +48,9 @@ use authenticate::Lookups;
 use bytes::Bytes;
 use early::Early;
 use ending::Parked;
-use exchange::{ClientExchange, ClientKey, ServerExchange};
-use leg::Leg;
-use matching::{MergeKey, ServerKey};
+use exchange::{ClientExchange, ServerExchange};
+use leg::Legs;
+use matching::{ClientKey, MergeKey, ServerKey};
 use names::Names;
 use probe::Probes;
 use register::Registering;
@@ -139,9 +139,9 @@ pub struct Core {
     challenger: Challenger,
     output: VecDeque<Output>,
     timers: Timers,
-    servers: BTreeMap<ServerKey, ServerExchange>,
-    clients: BTreeMap<ClientKey, ClientExchange>,
-    legs: BTreeMap<LegId, Leg>,
+    servers: BTreeMap<ServerKey, Box<ServerExchange>>,
+    clients: BTreeMap<ClientKey, Box<ClientExchange>>,
+    legs: Legs,
     dialogs: BTreeMap<DialogKey, LegId>,
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
     ended: BTreeMap<DialogKey, CallId>,
@@ -191,7 +191,7 @@ impl Core {
             timers: Timers::default(),
             servers: BTreeMap::new(),
             clients: BTreeMap::new(),
-            legs: BTreeMap::new(),
+            legs: Legs::default(),
             dialogs: BTreeMap::new(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),

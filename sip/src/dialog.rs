@@ -1,5 +1,6 @@
 //! Dialogs (RFC 3261 §12): what both ends have agreed on, and how it survives a restart.
 
+use crate::key::Key;
 use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via};
 use crate::sdp::Origin;
 use schema::id::{CredentialId, TrunkId};
@@ -8,7 +9,6 @@ use schema::pii::Pii;
 use schema::target::HostName;
 use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of [`Dialog::checkpoint`]'s encoding.
@@ -42,12 +42,11 @@ pub(crate) struct Dialog {
 
 /// What identifies a dialog among ours: Call-ID and our tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DialogKey(Arc<str>);
+pub(crate) struct DialogKey(Key);
 
 impl DialogKey {
-    /// A Call-ID has no space in it.
     pub(crate) fn new(call_id: &str, our_tag: &str) -> Self {
-        Self(format!("{call_id} {our_tag}").into())
+        Self(Key::of(our_tag, &[call_id.as_bytes(), our_tag.as_bytes()]))
     }
 }
 

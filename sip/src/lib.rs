@@ -6,6 +6,7 @@ mod dialog;
 pub mod digest;
 pub mod flow;
 pub mod guard;
+mod key;
 pub mod locate;
 pub mod message;
 pub mod overload;

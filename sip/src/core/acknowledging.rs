@@ -2,8 +2,9 @@
 
 use super::Core;
 use super::challenge::Carrier;
-use super::exchange::{Owner, Way, client_key};
+use super::exchange::{Owner, Way};
 use super::leg::{Leg, Stage};
+use super::matching::ClientKey;
 use super::names::next_way;
 use crate::dialog::{Dialog, DialogKey};
 use crate::flow::Flow;
@@ -68,7 +69,7 @@ impl Core {
 
     /// Whether a request of ours with this branch and method is under way.
     pub(super) fn is_asking(&self, branch: &str, method: &Method) -> bool {
-        self.clients.contains_key(&client_key(branch, method))
+        self.clients.contains_key(&ClientKey::of(branch, method))
     }
 
     /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).

@@ -7,8 +7,9 @@
 
 use super::Core;
 use super::change::Change;
-use super::exchange::{ClientKey, Owner, Way, client_key};
+use super::exchange::{Owner, Way};
 use super::leg::{Leg, Stage};
+use super::matching::ClientKey;
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use ring::digest::{Context, SHA256};
@@ -312,7 +313,7 @@ impl Core {
 
     /// Notes for which carrier a request is whose leg is gone.
     pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Carrier>) {
-        if let Some(exchange) = self.clients.get_mut(&client_key(branch, method)) {
+        if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, method)) {
             exchange.carrier = carrier.map(Box::new);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::challenge::{Asked, Carrier};
 use super::flows::WhichPhone;
-use super::matching::{MergeKey, ServerKey, merge_key};
+use super::matching::{ClientKey, MergeKey, ServerKey};
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Destination, Flow, Protocol};
@@ -13,15 +13,11 @@ use schema::carrier::Gateway;
 use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::{Mono, Now};
-use std::sync::Arc;
 
 enum ServerMachine {
     Invite(InviteServer),
     Other(OtherServer),
 }
-
-/// What identifies a client transaction (RFC 3261 §17.1.3): branch and method.
-pub(super) type ClientKey = Arc<str>;
 
 /// A request under way from a peer. After its final response it keeps the key and what it repeats only.
 pub(super) struct ServerExchange {
@@ -34,7 +30,7 @@ pub(super) struct ServerExchange {
     /// The leg an INVITE outside a dialog belongs to.
     pub(super) leg: Option<LegId>,
     /// Until an INVITE is answered finally.
-    merged: Option<Box<MergeKey>>,
+    merged: Option<MergeKey>,
 }
 
 enum ClientMachine {
@@ -222,11 +218,11 @@ impl Core {
             ServerMachine::Other(OtherServer::new(now.mono))
         };
         let open = (!is_invite).then(|| Box::new(request.clone()));
-        let merged = (is_invite && request.to_tag().is_none()).then(|| Box::new(merge_key(request)));
-        self.invites.extend(merged.as_deref().cloned());
+        let merged = (is_invite && request.to_tag().is_none()).then(|| MergeKey::of(request));
+        self.invites.extend(merged.clone());
         let reply = reply_flow(flow, request);
         let exchange = ServerExchange { machine, reply, last: Bytes::new(), open, armed: None, leg: None, merged };
-        self.servers.insert(key.clone(), exchange);
+        self.servers.insert(key.clone(), Box::new(exchange));
     }
 
     /// Sends a response within its transaction; nothing when that is gone.
@@ -247,7 +243,7 @@ impl Core {
         }
         let is_final = status >= 200;
         if let Some(merged) = exchange.merged.take_if(|_| is_final) {
-            self.invites.remove(&*merged);
+            self.invites.remove(&merged);
         }
         if is_final {
             exchange.open = None;
@@ -323,7 +319,7 @@ impl Core {
     /// Forgets a server transaction whose peer cannot be answered any more.
     pub(super) fn close_server(&mut self, key: &ServerKey) {
         if let Some(merged) = self.servers.remove(key).and_then(|gone| gone.merged) {
-            self.invites.remove(&*merged);
+            self.invites.remove(&merged);
         }
     }
 
@@ -343,9 +339,9 @@ impl Core {
         let is_kept = self.clients.len() < self.config.transactions_max;
         if is_kept {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
-            let key = client_key(branch, &method);
+            let key = ClientKey::of(branch, &method);
             let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
-            self.clients.insert(key.clone(), exchange);
+            self.clients.insert(key.clone(), Box::new(exchange));
             self.after_client(&key, &[], None, now);
         }
         self.send(way, bytes);
@@ -373,8 +369,8 @@ impl Core {
             invite: Some(Box::new(message.clone())),
             ..ClientExchange::new(machine, way, bytes.clone(), owner, asked)
         };
-        let key = client_key(branch, &Method::Invite);
-        self.clients.insert(key.clone(), exchange);
+        let key = ClientKey::of(branch, &Method::Invite);
+        self.clients.insert(key.clone(), Box::new(exchange));
         self.send(way, bytes);
         self.after_client(&key, &[], None, now);
         Some(message)
@@ -382,7 +378,7 @@ impl Core {
 
     pub(super) fn on_response(&mut self, flow: Flow, response: &Message, now: Now) {
         let Some(branch) = response.branch() else { return };
-        let key = client_key(branch, response.method());
+        let key = ClientKey::of(branch, response.method());
         let Some(exchange) = self.clients.get_mut(&key) else { return self.on_orphan(flow, response, now) };
         let reliable = exchange.way.protocol().is_reliable();
         let status = response.status().unwrap_or(0);
@@ -451,7 +447,7 @@ impl Core {
 
     /// Nobody wants the answer to this INVITE any more: it is waited for no longer than 64·T1.
     pub(super) fn limit_client(&mut self, branch: &str, now: Now) {
-        let key = client_key(branch, &Method::Invite);
+        let key = ClientKey::of(branch, &Method::Invite);
         if let Some(exchange) = self.clients.get_mut(&key)
             && let ClientMachine::Invite(machine) = &mut exchange.machine
         {
@@ -463,11 +459,6 @@ impl Core {
 
 fn written(request: RequestBuilder) -> Option<Bytes> {
     request.build().inspect_err(|error| tracing::warn!(%error, "a request could not be written")).ok()
-}
-
-/// A CANCEL has its INVITE's branch: the method tells them apart.
-pub(super) fn client_key(branch: &str, method: &Method) -> ClientKey {
-    format!("{branch} {method}").into()
 }
 
 /// The status of a response we wrote.

@@ -2,7 +2,8 @@
 //! first, through the proxies of that one's Path (RFC 3327).
 
 use super::Core;
-use super::exchange::{ClientKey, Owner, Way, client_key};
+use super::exchange::{Owner, Way};
+use super::matching::ClientKey;
 use crate::flow::Flow;
 use crate::message::{Message, Method, NameAddr, RequestBuilder};
 use schema::id::CredentialId;
@@ -30,7 +31,7 @@ impl Owner {
 impl Core {
     /// Notes for which phone a request is whose leg is gone.
     pub(super) fn follow(&mut self, branch: &str, method: &Method, phone: Option<WhichPhone>) {
-        if let Some(exchange) = self.clients.get_mut(&client_key(branch, method)) {
+        if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, method)) {
             exchange.phone = phone.map(Box::new);
         }
     }

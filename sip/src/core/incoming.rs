@@ -4,7 +4,7 @@ use super::change::{Change, Pace};
 use super::exchange::{Way, reply_flow};
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::liveness::Pulse;
-use super::matching::{ServerKey, merge_key};
+use super::matching::{MergeKey, ServerKey};
 use super::offer::usable_sdp;
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
@@ -52,7 +52,7 @@ impl Core {
         if !accepts_sdp(&request) {
             return self.refuse(flow, &request, 406);
         }
-        if self.invites.contains(&merge_key(&request)) {
+        if self.invites.contains(&MergeKey::of(&request)) {
             return self.refuse(flow, &request, 482);
         }
         if self.legs.len() >= self.config.legs_max {

@@ -17,10 +17,12 @@ use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
 use schema::carrier::Gateway;
 use schema::id::{CredentialId, TrunkId};
-use schema::leg::{Checkpoint, HangupCause};
+use schema::leg::{Checkpoint, HangupCause, LegId};
 use schema::target::HostName;
 use schema::time::{Mono, Timestamp};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeBounds;
 
 /// Where a leg stands.
 ///
@@ -153,6 +155,48 @@ pub(super) struct Leg {
     /// To be hung up as soon as the ACK of our 200 has come.
     pub(super) hang_up: Option<HangupCause>,
     pub(super) armed: Option<Mono>,
+}
+
+/// All legs. A leg is large: it stays where it is while others come and go.
+#[derive(Default)]
+pub(super) struct Legs(BTreeMap<LegId, Box<Leg>>);
+
+impl Legs {
+    pub(super) fn get(&self, id: &LegId) -> Option<&Leg> {
+        self.0.get(id).map(|leg| &**leg)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &LegId) -> Option<&mut Leg> {
+        self.0.get_mut(id).map(|leg| &mut **leg)
+    }
+
+    pub(super) fn insert(&mut self, id: LegId, leg: Leg) {
+        self.0.insert(id, Box::new(leg));
+    }
+
+    pub(super) fn remove(&mut self, id: &LegId) -> Option<Leg> {
+        self.0.remove(id).map(|leg| *leg)
+    }
+
+    pub(super) fn contains_key(&self, id: &LegId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&LegId, &Leg)> {
+        self.0.iter().map(|(id, leg)| (id, &**leg))
+    }
+
+    pub(super) fn range(&self, ids: impl RangeBounds<LegId>) -> impl Iterator<Item = (&LegId, &Leg)> {
+        self.0.range(ids).map(|(id, leg)| (id, &**leg))
+    }
 }
 
 impl Leg {

@@ -1,33 +1,61 @@
-//! What belongs together: a request and its repetitions, its CANCEL and its ACK; and one request that came by two ways.
+//! What belongs together: a request and its repetitions, its CANCEL and its ACK; a response and its request; and one request that
+//! came by two ways.
 
+use crate::key::Key;
 use crate::message::{Message, Method, Uri};
-use std::sync::Arc;
+
+/// With this a branch begins that is unique (RFC 3261 §8.1.1.7).
+const COOKIE: &str = "z9hG4bK";
 
 /// What identifies a server transaction (RFC 3261 §17.2.3): branch, sent-by and method, ACK counting as INVITE. Without the branch's
 /// magic cookie it is what RFC 2543 has: Request-URI, Call-ID, From-tag, CSeq and the top Via.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ServerKey(Arc<str>);
+pub(super) struct ServerKey(Key);
 
 impl ServerKey {
     /// Of a request; `as_method` other than its own for ACK and CANCEL.
     pub(super) fn of(request: &Message, as_method: &Method) -> Self {
         let (host, port) = request.sent_by();
-        let (host, port) = (host.to_ascii_lowercase(), port.unwrap_or(0));
+        let (lower, port) = (host.to_ascii_lowercase(), port.unwrap_or(0).to_be_bytes());
         let branch = request.branch().unwrap_or_default();
-        let key = if branch.len() > 7 && branch.starts_with("z9hG4bK") {
-            format!("{branch} {host}:{port} {as_method}")
-        } else {
-            let uri = request.request_uri().map(Uri::as_str).unwrap_or_default();
-            let (call_id, tag, cseq) = (request.call_id(), request.from_tag().unwrap_or_default(), request.cseq().0);
-            format!("2543 {uri} {call_id} {tag} {cseq} {branch} {host}:{port} {as_method}")
-        };
-        Self(key.into())
+        let of_via: [&[u8]; 4] = [branch.as_bytes(), lower.as_bytes(), as_method.as_str().as_bytes(), &port];
+        Self(match branch.strip_prefix(COOKIE) {
+            Some(unique) if !unique.is_empty() => Key::of(unique, &of_via),
+            _ => {
+                let uri = request.request_uri().map(Uri::as_str).unwrap_or_default();
+                let (call_id, tag) = (request.call_id(), request.from_tag().unwrap_or_default());
+                let cseq = request.cseq().0.to_be_bytes();
+                let of_request: [&[u8]; 5] = [b"2543", uri.as_bytes(), call_id.as_bytes(), tag.as_bytes(), &cseq];
+                Key::of(of_call(call_id), &[of_request.as_slice(), of_via.as_slice()].concat())
+            }
+        })
+    }
+}
+
+/// What identifies a client transaction (RFC 3261 §17.1.3): branch and method.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClientKey(Key);
+
+impl ClientKey {
+    /// A CANCEL has its INVITE's branch: the method tells them apart.
+    pub(super) fn of(branch: &str, method: &Method) -> Self {
+        let unique = branch.strip_prefix(COOKIE).unwrap_or(branch);
+        Self(Key::of(unique, &[branch.as_bytes(), method.as_str().as_bytes()]))
     }
 }
 
 /// Call-ID, From-tag and CSeq: the same request by two ways has the same (RFC 3261 §8.2.2.2).
-pub(super) type MergeKey = (Box<str>, Box<str>, u32);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MergeKey(Key);
 
-pub(super) fn merge_key(request: &Message) -> MergeKey {
-    (request.call_id().into(), request.from_tag().unwrap_or_default().into(), request.cseq().0)
+impl MergeKey {
+    pub(super) fn of(request: &Message) -> Self {
+        let (call_id, tag) = (request.call_id(), request.from_tag().unwrap_or_default());
+        Self(Key::of(of_call(call_id), &[call_id.as_bytes(), tag.as_bytes(), &request.cseq().0.to_be_bytes()]))
+    }
+}
+
+/// What a Call-ID has before its host, which many share.
+fn of_call(call_id: &str) -> &str {
+    call_id.split_once('@').map_or(call_id, |(word, _)| word)
 }

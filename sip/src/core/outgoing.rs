@@ -3,10 +3,11 @@
 use super::Core;
 use super::challenge::Carrier;
 use super::change::Pace;
-use super::exchange::{Owner, Way, client_key};
+use super::exchange::{Owner, Way};
 use super::incoming::text_of;
 use super::leg::{Leg, Outgoing, Stage};
 use super::liveness::Pulse;
+use super::matching::ClientKey;
 use super::offer::usable_sdp;
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
@@ -382,7 +383,7 @@ impl Core {
 
     /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).
     fn drop_client(&mut self, branch: &str) {
-        self.clients.remove(&client_key(branch, &Method::Invite));
+        self.clients.remove(&ClientKey::of(branch, &Method::Invite));
     }
 }
 

@@ -1,7 +1,6 @@
 //! One heap for all timers. Entries are never taken out early: their owner ignores what it no longer waits for.
 
-use super::exchange::ClientKey;
-use super::matching::ServerKey;
+use super::matching::{ClientKey, ServerKey};
 use schema::edge::Ticket;
 use schema::id::{CallId, TrunkId};
 use schema::leg::LegId;

@@ -247,7 +247,7 @@ fn an_offer_about_which_nobody_says_anything_is_answered_in_time() {
     call.desk.take_legs();
     call.desk.wait(Duration::from_secs(33));
     assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(504), .. }]));
-    assert!(call.desk.core.legs[&call.b].change.is_none());
+    assert!(call.desk.core.legs.get(&call.b).expect("the leg").change.is_none());
     call.end();
 }
 

@@ -1,0 +1,42 @@
+//! Names under which transactions and dialogs are found in their tables.
+
+use std::sync::Arc;
+
+/// A name in an ordered map. What differs most between two of them stands beside the pointer to all of it: going down the map compares
+/// numbers, and follows a pointer only where it has found its place. The order is that of bytes, the same in every process: there is
+/// no hash whose order somebody would see, or whose collisions somebody could choose.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    lead: u64,
+    text: Arc<[u8]>,
+}
+
+impl Key {
+    /// Made of these parts, none of which holds the space that stands behind each. `lead` is one of them; its last eight bytes count,
+    /// since some write a number that grows.
+    pub(crate) fn of(lead: &str, parts: &[&[u8]]) -> Self {
+        let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+        for part in parts {
+            text.extend_from_slice(part);
+            text.push(b' ');
+        }
+        let lead = lead.as_bytes().rchunks(8).next().unwrap_or_default();
+        Self { lead: lead.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), text: text.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_by_all_of_their_bytes() {
+        let lead = "01234567";
+        let key = |lead: &str, text: &str| Key::of(lead, &[text.as_bytes()]);
+        assert!(key(lead, "a") < key(lead, "b"), "behind the lead the text decides");
+        assert!(key("b", "a") > key("a", "b") && key("", "z") < key("a", "a"), "the lead decides first");
+        assert_eq!(key("A01234567", "x"), key("B01234567", "x"), "a lead has 8 bytes");
+        assert_eq!(key(lead, "a"), key(lead, "a"));
+        assert!(Key::of(lead, &[b"ab", b"c"]) != Key::of(lead, &[b"a", b"bc"]), "parts do not run together");
+    }
+}
