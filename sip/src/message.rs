@@ -18,6 +18,7 @@ pub(crate) mod scan;
 mod uri;
 mod validate;
 mod via;
+mod writer;
 
 pub use address::NameAddr;
 pub use error::{Malformed, ParseError, Problem};
@@ -26,10 +27,11 @@ pub use name::{HeaderName, Method};
 pub use params::Params;
 pub use rack::RAck;
 pub use reason::Reason;
-pub use request::{BuildError, RequestBuilder};
+pub use request::RequestBuilder;
 pub use response::{ResponseBuilder, reason_phrase};
 pub use uri::{Scheme, Uri};
 pub use via::{Transport, Via};
+pub use writer::BuildError;
 
 use bytes::Bytes;
 use lexer::Head;

@@ -143,8 +143,7 @@ impl Core {
     ) -> Result<Way, Malformed> {
         let Way::To(destination @ Destination { protocol: Protocol::Udp, .. }) = way else { return Ok(way) };
         let via = self.via(way, Some(branch)).ok_or(Malformed)?;
-        let bytes = request.clone().via(&via).build().map_err(|_| Malformed)?;
-        let is_large = self.is_too_large(trunk, bytes.len());
+        let is_large = self.is_too_large(trunk, request.length_with(&via));
         Ok(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
     }
 

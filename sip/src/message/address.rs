@@ -124,9 +124,13 @@ impl NameAddr {
 impl fmt::Display for NameAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(display) = &self.display {
-            write!(f, "{} ", scan::quote(display))?;
+            f.write_str(&scan::quote(display))?;
+            f.write_str(" ")?;
         }
-        write!(f, "<{}>{}", self.uri, self.params)
+        for part in ["<", self.uri.as_str(), ">", self.params.list().as_str()] {
+            f.write_str(part)?;
+        }
+        Ok(())
     }
 }
 

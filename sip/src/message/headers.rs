@@ -4,8 +4,8 @@ use super::lexer::Start;
 use super::scan::{self, split_list};
 use super::validate::media_type;
 use super::via::ViaParts;
+use super::writer::Writer;
 use super::{HeaderName, Malformed, Message, Method, NameAddr, Reason, Uri, Via};
-use std::borrow::Cow;
 
 const CHECKED: &str = "checked when the message was read";
 
@@ -88,14 +88,16 @@ impl Message {
         top.into_iter().chain(self.vias_below().filter_map(|via| Some((via.host, via.params.value("branch")?))))
     }
 
-    /// Texts of the Vias as a response carries them: copied as they came when the top one cannot be read (RFC 3261 §8.2.6.2),
-    /// which only a refusal meets.
-    pub(super) fn response_vias(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        let top = self.stamped_via().map(|via| Cow::Owned(via.to_string()));
-        let is_readable = top.is_some();
-        let below = self.values(HeaderName::Via).filter_map(Result::ok).skip(1).filter(move |_| is_readable);
-        let as_they_came = self.texts(HeaderName::Via).filter(move |_| !is_readable);
-        top.into_iter().chain(below.chain(as_they_came).map(Cow::Borrowed))
+    /// Writes the Vias as a response carries them: copied as they came when the top one cannot be read (RFC 3261 §8.2.6.2), which
+    /// only a refusal meets.
+    pub(super) fn write_vias(&self, writer: &mut Writer) {
+        let Some(top) = self.head.top_via() else {
+            return self.texts(HeaderName::Via).for_each(|via| writer.line(HeaderName::Via, &[via]));
+        };
+        writer.line_with(HeaderName::Via, |text| top.write_seen_from(self.source, text));
+        for below in self.values(HeaderName::Via).filter_map(Result::ok).skip(1) {
+            writer.line(HeaderName::Via, &[below]);
+        }
     }
 
     /// Where a response goes over UDP: `received` and `rport` of the top Via, else its sent-by (RFC 3261 §18.2.2, RFC 3581

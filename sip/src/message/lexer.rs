@@ -2,7 +2,7 @@
 
 use super::essentials::Essentials;
 use super::limits::{MAX_HEADER_LINE, MAX_HEADERS, MAX_START_LINE};
-use super::scan::{self, is_lws};
+use super::scan::{self, is_lws, next_control};
 use super::{HeaderName, Method, Problem, Uri};
 
 /// Where something stands in the head's text.
@@ -165,22 +165,6 @@ fn unfold(bytes: &mut [u8]) -> Result<Vec<usize>, Problem> {
         at = next_control(bytes, at + 1);
     }
     Ok(ends)
-}
-
-const fn is_control(byte: u8) -> bool {
-    byte < b' ' || byte == 127
-}
-
-/// Place of the first control character from `from` on, the length when there is none. Sixteen bytes at a time.
-fn next_control(bytes: &[u8], from: usize) -> usize {
-    let mut at = from.min(bytes.len());
-    for chunk in bytes[at..].chunks_exact(16) {
-        if chunk.iter().fold(false, |found, byte| found | is_control(*byte)) {
-            break;
-        }
-        at += 16;
-    }
-    at + bytes[at..].iter().position(|byte| is_control(*byte)).unwrap_or(bytes.len() - at)
 }
 
 fn start_line(line: &str, note: &mut impl FnMut(Problem)) -> Result<(Start, Method), Problem> {

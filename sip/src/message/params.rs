@@ -3,6 +3,7 @@
 use super::Malformed;
 use super::limits::MAX_PARAMS;
 use super::scan::{Cursor, is_clean, is_lws, is_token, is_value_byte, quote, unquote};
+use std::fmt;
 
 /// Parameters as they stand in a header's text, checked: names unique, at most [`MAX_PARAMS`].
 #[derive(Clone, Copy, Default)]
@@ -48,12 +49,12 @@ impl<'a> ParamList<'a> {
 }
 
 /// Writes one parameter in the normal form.
-pub(super) fn push(text: &mut String, name: &str, value: Option<&str>) {
-    text.push(';');
-    text.push_str(name);
-    if let Some(value) = value {
-        text.push('=');
-        text.push_str(value);
+pub(super) fn write(out: &mut impl fmt::Write, name: &str, value: Option<&str>) -> fmt::Result {
+    out.write_char(';')?;
+    out.write_str(name)?;
+    match value {
+        Some(value) => out.write_char('=').and_then(|()| out.write_str(value)),
+        None => Ok(()),
     }
 }
 
@@ -71,7 +72,7 @@ impl Params {
             return Self { text: list.0.into() };
         }
         let mut text = String::with_capacity(list.0.len());
-        list.iter().for_each(|(name, value)| push(&mut text, name, value));
+        let _ = list.iter().try_for_each(|(name, value)| write(&mut text, name, value));
         Self::written(text)
     }
 
@@ -123,26 +124,26 @@ impl Params {
         let mut text = String::with_capacity(self.text.len() + name.len() + quoted.as_ref().map_or(0, String::len) + 2);
         let mut count = 0;
         for (n, v) in self.iter().filter(|(n, _)| !n.eq_ignore_ascii_case(name)) {
-            push(&mut text, n, v);
+            let _ = write(&mut text, n, v);
             count += 1;
         }
         if count == MAX_PARAMS {
             return Err(Malformed);
         }
-        push(&mut text, name, quoted.as_deref());
+        let _ = write(&mut text, name, quoted.as_deref());
         Ok(Self::written(text))
     }
 }
 
-impl std::fmt::Display for Params {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
 /// Only the names: values may be personal.
-impl std::fmt::Debug for Params {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }

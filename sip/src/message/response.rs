@@ -1,9 +1,12 @@
 //! Builds responses from the request they answer.
 
-use super::request::{BuildError, Writer};
 use super::scan::is_token;
+use super::writer::{BuildError, Writer};
 use super::{HeaderName, Message, NameAddr};
 use bytes::Bytes;
+
+/// Room for the lines of a usual response.
+const USUAL: usize = 640;
 
 /// Standard phrase of a status code (RFC 3261 §21 and the IANA registry); that of its class for unknown codes.
 #[must_use]
@@ -91,7 +94,7 @@ pub const fn reason_phrase(status: u16) -> &'static str {
 /// Writes a response; what belongs to the request is copied from it (RFC 3261 §8.2.6).
 pub struct ResponseBuilder {
     writer: Writer,
-    record_routes: Vec<String>,
+    request: Message,
 }
 
 impl ResponseBuilder {
@@ -100,13 +103,12 @@ impl ResponseBuilder {
     #[must_use]
     pub fn to_request(request: &Message, status: u16, to_tag: Option<&str>) -> Self {
         let mut writer = Writer::new();
-        writer.start_line(512, format_args!("SIP/2.0 {status} {}", reason_phrase(status)));
+        writer.reserve(USUAL);
+        writer.start_line(&["SIP/2.0 ", &status.to_string(), " ", reason_phrase(status)]);
         if !(100..=699).contains(&status) {
             writer.fail(BuildError::Illegal(HeaderName::CSeq));
         }
-        for via in request.response_vias() {
-            writer.line(HeaderName::Via, &via);
-        }
+        request.write_vias(&mut writer);
         for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
             match (request.text(name), to_tag) {
                 (None, _) => writer.fail(BuildError::Missing(name)),
@@ -114,25 +116,24 @@ impl ResponseBuilder {
                     if !is_token(tag) {
                         writer.fail(BuildError::Illegal(name));
                     }
-                    writer.line(name, &format_args!("{to};tag={tag}"));
+                    writer.line(name, &[to, ";tag=", tag]);
                 }
-                (Some(text), _) => writer.line(name, &text),
+                (Some(text), _) => writer.line(name, &[text]),
             }
         }
         if status == 100
             && let Some(timestamp) = request.text(HeaderName::Timestamp)
         {
-            writer.line(HeaderName::Timestamp, &timestamp);
+            writer.line(HeaderName::Timestamp, &[timestamp]);
         }
-        let record_routes = request.texts(HeaderName::RecordRoute).map(str::to_owned).collect();
-        Self { writer, record_routes }
+        Self { writer, request: request.clone() }
     }
 
     /// Copies the request's Record-Route: for responses that make a dialog (RFC 3261 §12.1.1).
     #[must_use]
     pub fn record_route(mut self) -> Self {
-        for route in std::mem::take(&mut self.record_routes) {
-            self.writer.line(HeaderName::RecordRoute, &route);
+        for route in self.request.texts(HeaderName::RecordRoute) {
+            self.writer.line(HeaderName::RecordRoute, &[route]);
         }
         self
     }
@@ -153,7 +154,7 @@ impl ResponseBuilder {
     /// has a setter makes [`ResponseBuilder::build`] fail.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: &dyn std::fmt::Display) -> Self {
-        self.writer.extra(name, value.to_string());
+        self.writer.extra(name, value);
         self
     }
 

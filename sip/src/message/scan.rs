@@ -285,7 +285,25 @@ pub(crate) fn quote(text: &str) -> String {
     out
 }
 
+const fn is_control(byte: u8) -> bool {
+    byte < b' ' || byte == 127
+}
+
+/// Place of the first ASCII control character from `from` on, the length when there is none. Sixteen bytes at a time.
+pub(super) fn next_control(bytes: &[u8], from: usize) -> usize {
+    let mut at = from.min(bytes.len());
+    for chunk in bytes[at..].chunks_exact(16) {
+        if chunk.iter().fold(false, |found, byte| found | is_control(*byte)) {
+            break;
+        }
+        at += 16;
+    }
+    at + bytes[at..].iter().position(|byte| is_control(*byte)).unwrap_or(bytes.len() - at)
+}
+
 /// No CR, LF, NUL or other control character.
 pub(crate) fn is_clean(text: &str) -> bool {
-    !text.chars().any(char::is_control)
+    let bytes = text.as_bytes();
+    let is_plain = bytes.is_ascii() && next_control(bytes, 0) == bytes.len();
+    is_plain || !text.chars().any(char::is_control)
 }

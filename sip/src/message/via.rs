@@ -4,7 +4,7 @@ use super::limits::MAX_PARAMS;
 use super::params::{self, ParamList};
 use super::scan::{Cursor, host_port};
 use super::{Malformed, Params, scan};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The transport named by a Via.
@@ -97,6 +97,25 @@ impl<'a> ViaParts<'a> {
         Via { transport: self.transport, host: self.host.into(), port: self.port, params }
     }
 
+    /// Writes [`Self::seen_from`].
+    pub(super) fn write_seen_from(self, source: Option<SocketAddr>, out: &mut impl fmt::Write) -> fmt::Result {
+        self.write_sent_by(out)?;
+        match source {
+            Some(source) => write_stamped(self.host, self.params, source, out),
+            None => out.write_str(Params::of(self.params).list().as_str()),
+        }
+    }
+
+    fn write_sent_by(self, out: &mut impl fmt::Write) -> fmt::Result {
+        for part in ["SIP/2.0/", self.transport.as_str(), " ", self.host] {
+            out.write_str(part)?;
+        }
+        match self.port {
+            Some(port) => write!(out, ":{port}"),
+            None => Ok(()),
+        }
+    }
+
     /// Where the response goes (RFC 3261 §18.2.2, RFC 3581 §4): `received` and `rport` as [`Self::seen_from`] has them, else sent-by.
     pub(super) fn response_address(self, source: Option<SocketAddr>) -> Option<SocketAddr> {
         let stamp = source.map(|source| (Stamp::of(self.host, self.params, source), source));
@@ -136,20 +155,25 @@ impl Stamp {
 
 /// Parameters with `received` and, if asked for, `rport` filled in.
 fn stamped(host: &str, list: ParamList<'_>, source: SocketAddr) -> Params {
-    let stamp = Stamp::of(host, list, source);
     let mut text = String::with_capacity(list.as_str().len() + 40);
+    let _ = write_stamped(host, list, source, &mut text);
+    Params::written(text)
+}
+
+fn write_stamped(host: &str, list: ParamList<'_>, source: SocketAddr, out: &mut impl fmt::Write) -> fmt::Result {
+    let stamp = Stamp::of(host, list, source);
     for (name, value) in list.iter() {
         if !name.eq_ignore_ascii_case("received") && !name.eq_ignore_ascii_case("rport") {
-            params::push(&mut text, name, value);
+            params::write(out, name, value)?;
         }
     }
     if stamp.rport {
-        let _ = write!(text, ";rport={}", source.port());
+        write!(out, ";rport={}", source.port())?;
     }
     if stamp.received {
-        let _ = write!(text, ";received={}", source.ip());
+        write!(out, ";received={}", source.ip())?;
     }
-    Params::written(text)
+    Ok(())
 }
 
 impl Via {
@@ -201,11 +225,10 @@ impl Via {
 
 impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SIP/2.0/{} {}", self.transport.as_str(), self.host)?;
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
-        }
-        self.params.fmt(f)
+        let parts =
+            ViaParts { transport: self.transport, host: &self.host, port: self.port, params: self.params.list() };
+        parts.write_sent_by(f)?;
+        f.write_str(parts.params.as_str())
     }
 }
 

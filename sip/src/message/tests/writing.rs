@@ -75,6 +75,20 @@ fn no_value_can_add_a_line_to_what_we_write() {
     assert!(ResponseBuilder::to_request(&request, 200, Some("a\r\nb")).build().is_err());
 }
 
+#[test]
+fn the_length_of_a_request_is_known_before_it_is_written() {
+    let via = Via::new(Transport::Tcp, "192.0.2.7", Some(5060), "z9hG4bKlast").expect("a Via");
+    let requests = [0, 9, 10, 70, 255].map(|hops| complete_request().max_forwards(hops).cseq(u32::from(hops) * 1_000));
+    let with_body = [1, 9, 10, 1_100, 60_000].map(|length| {
+        let body = Bytes::from(vec![b'x'; length]);
+        complete_request().header(HeaderName::Subject, &"s").body("text/plain", body)
+    });
+    for request in requests.into_iter().chain(with_body) {
+        let expected = request.length_with(&via);
+        assert_eq!(request.via(&via).build().expect("complete").len(), expected);
+    }
+}
+
 /// Messages as we write them: each kind of header once.
 fn written() -> Vec<Bytes> {
     use schema::entropy::Entropy;
