@@ -99,10 +99,14 @@ impl Message {
         self.source
     }
 
-    /// The same, to be kept for a while: its body stands alone, so that it does not keep all that was read together with it.
+    /// The same, to be kept for a while.
     pub(crate) fn kept(self) -> Self {
-        let body = if self.body.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&self.body) };
-        Self { body, ..self }
+        Self { body: self.body_alone(), ..self }
+    }
+
+    /// The body, to be kept: it stands alone and does not keep all that was read together with it.
+    pub(crate) fn body_alone(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.body)
     }
 
     /// Bytes of memory that it takes when it is kept.

@@ -1,9 +1,10 @@
-//! How much memory a finished transaction keeps: an allocator that counts stands in for the usual one, so this test has a program
+//! How much memory a live call and a finished transaction keep: an allocator that counts stands in for the usual one, so this test has a program
 //! of its own.
 
 #[path = "../benches/core/world.rs"]
 mod world;
 
+use std::sync::Mutex;
 use std::time::Duration;
 use world::World;
 
@@ -12,9 +13,37 @@ static COUNTING: dhat::Alloc = dhat::Alloc;
 
 const CALLS: usize = 400;
 
+/// Tests of one program run side by side, and the allocator counts for all of them.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A call that is up, its transactions gone: two legs with their dialogs, session descriptions and timers.
+#[test]
+fn a_live_call_keeps_at_most_4096_bytes() {
+    let _alone = ALONE.lock();
+    let profiler = dhat::Profiler::builder().testing().build();
+    let mut world = World::new();
+    world.hangs_up = false;
+    let used = || dhat::HeapStats::get().curr_bytes;
+    let before = used();
+    for number in 0..CALLS {
+        world.call(number as u64, Duration::ZERO);
+    }
+    // The transactions of the INVITEs are over, the first probes answered and absorbed.
+    for _ in 0..40 {
+        world.pass(Duration::from_secs(1));
+    }
+    world.forget_the_far_ends();
+    let kept = used() - before;
+    let counts = world.core.counts();
+    assert_eq!((counts.legs, counts.server_transactions, counts.client_transactions), (2 * CALLS, 0, 0));
+    assert!(kept <= 4_096 * CALLS, "{} bytes for each call", kept / CALLS);
+    drop(profiler);
+}
+
 /// Calls that are over leave the transactions that absorb repetitions, their timers, and dialogs that still answer a BYE.
 #[test]
 fn a_finished_transaction_keeps_at_most_700_bytes() {
+    let _alone = ALONE.lock();
     let profiler = dhat::Profiler::builder().testing().build();
     let mut world = World::new();
     let used = || dhat::HeapStats::get().curr_bytes;

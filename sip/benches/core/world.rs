@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) messages: u64,
     /// Legs that ended behind their answer.
     pub(crate) ended: u64,
+    /// Whether the phone hangs up as soon as it is answered.
+    pub(crate) hangs_up: bool,
 }
 
 fn phone() -> Phone {
@@ -103,6 +105,7 @@ impl World {
             spent: Duration::ZERO,
             messages: 0,
             ended: 0,
+            hangs_up: true,
         }
     }
 
@@ -228,7 +231,7 @@ impl World {
         self.on_the_way.extend(carrier.datagrams.into_iter().map(|(to, bytes)| (CARRIER.into(), to, bytes)));
         for event in phone.events {
             match event {
-                PhoneEvent::Answered { call } => self.command(PhoneCommand::HangUp { call }),
+                PhoneEvent::Answered { call } if self.hangs_up => self.command(PhoneCommand::HangUp { call }),
                 PhoneEvent::Failed { status, .. } => panic!("a call failed with {status}"),
                 _ => {}
             }
@@ -245,9 +248,10 @@ impl World {
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now = self.now.after(time);
         self.give(|| Some(Input::Timeout));
+        self.settle();
     }
 
-    /// A call that is answered and hung up at once, so long after the one before.
+    /// A call that is answered and, as a rule, hung up at once, so long after the one before.
     pub(crate) fn call(&mut self, number: u64, pause: Duration) {
         self.pass(pause);
         let (mut phone, mut carrier) = (Actions::default(), Actions::default());

@@ -16,11 +16,19 @@ const PACE_TIME: Duration = Duration::from_secs(10);
 /// An offer under way in the dialog of a leg.
 pub(super) enum Change {
     /// The far end's; the other leg is asked.
-    Theirs { key: ServerKey, request: Message, flow: Flow, until: Mono },
+    Theirs(Box<Theirs>),
     /// Ours, in a re-INVITE or an early UPDATE.
     Ours(Box<Ours>),
     /// Ours, after it crossed one of theirs.
     Waiting { offer: Sdp, purpose: Purpose, at: Mono, until: Mono },
+}
+
+/// Their re-INVITE or UPDATE under way.
+pub(super) struct Theirs {
+    pub(super) key: ServerKey,
+    pub(super) request: Message,
+    pub(super) flow: Flow,
+    pub(super) until: Mono,
 }
 
 /// Our re-INVITE or UPDATE under way.
@@ -92,7 +100,7 @@ impl Change {
 
     pub(super) fn next_time(&self) -> Option<Mono> {
         match self {
-            Self::Theirs { until, .. } => Some(*until),
+            Self::Theirs(theirs) => Some(theirs.until),
             Self::Ours(ours) => ours.until,
             Self::Waiting { at, .. } => Some(*at),
         }

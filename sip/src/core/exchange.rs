@@ -432,7 +432,8 @@ impl Core {
                 // A server's.
                 Step::Try => {}
                 Step::Terminate => {
-                    self.clients.remove(key);
+                    let gone = self.clients.remove(key);
+                    self.forget_ack(gone.as_deref());
                 }
             }
         }
@@ -443,6 +444,16 @@ impl Core {
             ClientMachine::Other(machine) => machine.next_time(),
         };
         self.timers.arm(&mut exchange.armed, next, || Timer::Client(key.clone()));
+    }
+
+    /// Behind this a 200 that is repeated is acknowledged anew: it comes late, if ever.
+    fn forget_ack(&mut self, gone: Option<&ClientExchange>) {
+        if let Some(ClientExchange { machine: ClientMachine::Invite(InviteClient::Accepted { .. }), owner, .. }) = gone
+            && let Owner::Leg(id) = *owner
+            && let Some(leg) = self.legs.get_mut(&id)
+        {
+            leg.ack = None;
+        }
     }
 
     /// Nobody wants the answer to this INVITE any more: it is waited for no longer than 64·T1.

@@ -128,16 +128,16 @@ impl Core {
         let reply = reply_flow(flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
         Ok(Leg {
-            stage: Stage::Incoming { key: key.clone(), invite: invite.clone(), since: now.mono },
+            stage: Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono },
             dialog,
             contact,
             way: Way::Flow(reply),
-            phone: Some(Phone { credential, instance, ip: flow.ip() }),
+            phone: Some(Box::new(Phone { credential, instance, ip: flow.ip() })),
             carrier: None,
             offerless,
             origin: Origin::fresh(&mut self.entropy),
             local_sdp: None,
-            remote_sdp: (!offerless).then(|| invite.body().clone()),
+            remote_sdp: (!offerless).then(|| invite.body_alone()),
             reliable: Reliable::wanted_by(invite, self.first_rseq()),
             ok: None,
             change: None,
@@ -234,7 +234,7 @@ impl Core {
         let (key, cseq) = (key.clone(), invite.cseq().0);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let Way::Flow(flow) = leg.way else { return };
-        leg.ok = Some(Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono));
+        leg.ok = Some(Box::new(Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono)));
         leg.stage = Stage::Up;
         if let Some(timer) = &mut leg.timer {
             timer.restart(now.mono);
@@ -317,7 +317,7 @@ impl Core {
     fn confirmed(&mut self, id: LegId, ack: &Message, answer: Option<Sdp>, now: Now) {
         let is_answered = answer.is_some();
         if let Some(leg) = self.legs.get_mut(&id).filter(|_| is_answered) {
-            leg.remote_sdp = Some(ack.body().clone());
+            leg.remote_sdp = Some(ack.body_alone());
             leg.is_unsaved = true;
         }
         self.tell(LegEvent::Confirmed { leg: id, answer }, now);

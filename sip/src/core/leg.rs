@@ -34,9 +34,9 @@ use std::ops::RangeBounds;
 /// ```
 pub(super) enum Stage {
     /// An INVITE to us, not answered finally.
-    Incoming { key: ServerKey, invite: Message, since: Mono },
+    Incoming { key: ServerKey, invite: Box<Message>, since: Mono },
     /// Our INVITE, not answered finally.
-    Outgoing(Outgoing),
+    Outgoing(Box<Outgoing>),
     /// Our INVITE was answered; the ACK waits for the commit, and for the caller's answer when the 200 holds an offer.
     Answered { cseq: u32, since: Mono },
     /// Both ends have the session.
@@ -124,7 +124,7 @@ pub(super) struct Leg {
     /// Where its requests go.
     pub(super) way: Way,
     /// The phone of a customer's leg; none of a carrier's.
-    pub(super) phone: Option<Phone>,
+    pub(super) phone: Option<Box<Phone>>,
     /// The carrier of a carrier's leg; none of a customer's, whose challenges are not answered.
     pub(super) carrier: Option<Carrier>,
     /// The INVITE that began it has no offer: its 200 has one, and the ACK of that the answer.
@@ -135,7 +135,7 @@ pub(super) struct Leg {
     pub(super) remote_sdp: Option<Bytes>,
     /// Of a caller that takes reliable provisional responses.
     pub(super) reliable: Option<Box<Reliable>>,
-    pub(super) ok: Option<Pending200>,
+    pub(super) ok: Option<Box<Pending200>>,
     /// The change of the session that is under way.
     pub(super) change: Option<Change>,
     pub(super) pace: Pace,
@@ -143,11 +143,11 @@ pub(super) struct Leg {
     /// The name under which its peer was found: over TLS its certificate has to be for it.
     pub(super) server: Option<HostName>,
     /// The name of its next hop is being looked up.
-    pub(super) search: Option<Search>,
-    /// The ACK of their 200, for its repetitions.
+    pub(super) search: Option<Box<Search>>,
+    /// The ACK of their 200, for its repetitions as long as its transaction takes them.
     pub(super) ack: Option<Bytes>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
-    pub(super) unconfirmed: Option<StoredInvite>,
+    pub(super) unconfirmed: Option<Box<StoredInvite>>,
     /// Whether the far end is known to be there.
     pub(super) pulse: Pulse,
     /// Something of it changed before the call was up: it is stored as soon as that is.
@@ -301,11 +301,9 @@ impl Leg {
             way,
             local_sdp: sdp(&stored.local_sdp),
             remote_sdp: sdp(&stored.remote_sdp),
-            phone: stored.phone.map(|phone| Phone {
-                credential: phone.credential,
-                instance: phone.instance,
-                ip: address.ip(),
-            }),
+            phone: stored
+                .phone
+                .map(|StoredPhone { credential, instance }| Box::new(Phone { credential, instance, ip: address.ip() })),
             carrier: stored.trunk.map(Carrier::of),
             origin: stored.origin,
             ok: None,
@@ -317,7 +315,7 @@ impl Leg {
             ack: None,
             is_unsaved: false,
             hang_up: None,
-            unconfirmed: stored.invite,
+            unconfirmed: stored.invite.map(Box::new),
             pulse: Pulse::default(),
             armed: None,
         })

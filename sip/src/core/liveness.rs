@@ -35,7 +35,7 @@ pub(super) struct Pulse {
     /// Until when its phone is waited for, which is not connected.
     waits_until: Option<Mono>,
     /// A 200 that waits for it, with its CSeq.
-    unsent: Option<(Bytes, u32)>,
+    unsent: Option<Box<(Bytes, u32)>>,
 }
 
 impl Pulse {
@@ -167,7 +167,7 @@ impl Core {
     /// Sends the 200 of a leg when its phone comes back.
     pub(super) fn hold_answer(&mut self, id: LegId, bytes: Bytes, cseq: u32, now: Now) {
         if let Some(leg) = self.legs.get_mut(&id) {
-            leg.pulse.unsent = Some((bytes, cseq));
+            leg.pulse.unsent = Some(Box::new((bytes, cseq)));
             self.wait_for_phone(id, now);
         }
     }
@@ -209,11 +209,11 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.way = way;
         leg.pulse.waits_until = None;
-        let unsent = leg.pulse.unsent.take();
+        let unsent = leg.pulse.unsent.take().map(|unsent| *unsent);
         match unsent {
             Some((bytes, cseq)) => {
                 let first = Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono);
-                leg.ok = Some(Pending200 { kind: Answer::Again, ..first });
+                leg.ok = Some(Box::new(Pending200 { kind: Answer::Again, ..first }));
                 self.send(way, bytes);
             }
             None => {

@@ -184,7 +184,7 @@ impl Core {
         if known.is_asked && known.targets.is_empty() {
             known.waiting.insert(id, now.mono + WAIT);
             if let Some(leg) = self.legs.get_mut(&id) {
-                leg.search = Some(Search::default());
+                leg.search = Some(Box::default());
             }
             self.timers.set(now.mono + WAIT, Timer::Name(Box::new(name)));
         } else {

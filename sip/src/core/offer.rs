@@ -3,7 +3,7 @@
 //! dialog (RFC 3264 §4); a second one is refused by 491, and one of ours that is refused so is tried again (RFC 3261 §14.1).
 //! Before the call is answered both are UPDATEs, once the first offer was answered reliably (`reliable.rs`).
 
-use super::change::{Change, Ours, Purpose};
+use super::change::{Change, Ours, Purpose, Theirs};
 use super::exchange::{Owner, Way, reply_flow};
 use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
@@ -62,7 +62,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match leg.change {
             // Both are the far end's: this one came too soon (RFC 3261 §14.2, RFC 3311 §5.2).
-            Some(Change::Theirs { .. }) => return self.answer_later(flow, request, now),
+            Some(Change::Theirs(_)) => return self.answer_later(flow, request, now),
             Some(_) => return self.answer_in_dialog(flow, request, 491, now),
             None => {}
         }
@@ -98,7 +98,8 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let key = ServerKey::of(request, request.method());
         let (until, reply) = (now.mono + DECIDE_WITHIN, reply_flow(flow, request));
-        leg.change = Some(Change::Theirs { key: key.clone(), request: request.clone(), flow: reply, until });
+        let theirs = Theirs { key: key.clone(), request: request.clone(), flow: reply, until };
+        leg.change = Some(Change::Theirs(Box::new(theirs)));
         self.open_server(&key, flow, request, now);
         if *request.method() == Method::Invite {
             self.respond(&key, ResponseBuilder::to_request(request, 100, None), now);
@@ -141,7 +142,7 @@ impl Core {
         let Ok(bytes) = with_sdp(response, body).build() else { return false };
         let has_moved = leg.dialog.refresh_target(request) || leg.timer.as_ref().map(SessionTimer::terms) != terms;
         if *request.method() == Method::Invite {
-            leg.ok = Some(Pending200 {
+            leg.ok = Some(Box::new(Pending200 {
                 bytes: bytes.clone(),
                 flow,
                 cseq: request.cseq().0,
@@ -149,7 +150,7 @@ impl Core {
                 offers: request.body().is_empty(),
                 repeat: Repetition::from(now.mono, T2),
                 give_up: now.mono + GIVE_UP,
-            });
+            }));
         }
         self.respond_bytes(key, bytes, now);
         self.arm_leg(id);
@@ -175,13 +176,14 @@ impl Core {
     /// The other leg's word on what the far end of this one offered.
     pub(super) fn answer_offer(&mut self, id: LegId, answer: Result<Sdp, u16>, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let theirs = leg.change.take_if(|change| matches!(change, Change::Theirs { .. }));
-        let Some(Change::Theirs { key, request, flow, .. }) = theirs else { return };
+        let theirs = leg.change.take_if(|change| matches!(change, Change::Theirs(_)));
+        let Some(Change::Theirs(theirs)) = theirs else { return };
+        let Theirs { key, request, flow, .. } = *theirs;
         let description = answer.and_then(|sdp| Description::parse(sdp.expose().as_bytes()).map_err(|_| 500));
         match description {
             Ok(description) => {
                 leg.origin = leg.origin.next();
-                leg.remote_sdp = Some(request.body().clone());
+                leg.remote_sdp = Some(request.body_alone());
                 let body = self.write_session(id, &description);
                 self.agree(id, &key, &request, flow, body, now);
                 self.tell_checkpoint(id, now);
@@ -204,7 +206,7 @@ impl Core {
         if is_unchanged || !leg.pace.admits(now.mono) {
             return;
         }
-        leg.remote_sdp = Some(ack.body().clone());
+        leg.remote_sdp = Some(ack.body_alone());
         self.tell(LegEvent::Offered { leg: id, offer }, now);
         self.tell_checkpoint(id, now);
     }
@@ -368,7 +370,7 @@ impl Core {
     pub(super) fn change_time(&mut self, id: LegId, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match leg.change.take() {
-            Some(Change::Theirs { key, request, .. }) => self.refuse_offer(&key, &request, 504, now),
+            Some(Change::Theirs(theirs)) => self.refuse_offer(&theirs.key, &theirs.request, 504, now),
             Some(Change::Waiting { offer, purpose, until, .. }) => self.offer_for(id, &offer, purpose, until, now),
             Some(Change::Ours(mut ours)) => {
                 let told = std::mem::replace(&mut ours.purpose, Purpose::GivenUp);
@@ -398,7 +400,7 @@ impl Core {
     /// needed to acknowledge it.
     pub(super) fn drop_change(&mut self, change: Change, now: Now) {
         match change {
-            Change::Theirs { key, request, .. } => self.refuse_offer(&key, &request, 487, now),
+            Change::Theirs(theirs) => self.refuse_offer(&theirs.key, &theirs.request, 487, now),
             Change::Ours(ours) => {
                 if let Some(branch) = ours.invite.as_ref().and_then(Message::branch) {
                     self.limit_client(branch, now);

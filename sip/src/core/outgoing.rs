@@ -102,7 +102,7 @@ impl Core {
             until: now.mono + Duration::from_secs(u64::from(invite.ring_timeout_s)),
         };
         let leg = Leg {
-            stage: Stage::Outgoing(outgoing),
+            stage: Stage::Outgoing(Box::new(outgoing)),
             dialog,
             contact,
             way,
@@ -231,7 +231,7 @@ impl Core {
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
         if sdp.is_some() {
-            *remote_sdp = Some(response.body().clone());
+            *remote_sdp = Some(response.body_alone());
         }
         self.tell(LegEvent::Progress { leg: id, status, sdp }, now);
     }
@@ -285,7 +285,7 @@ impl Core {
         leg.dialog = leg.dialog.confirmed_by(response);
         leg.stage = Stage::Answered { cseq: response.cseq().0, since: now.mono };
         if response.has_sdp() && !is_told {
-            leg.remote_sdp = Some(response.body().clone());
+            leg.remote_sdp = Some(response.body_alone());
         }
         leg.timer = SessionTimer::agreed(response, None, now.mono);
         self.find_way(id, now);

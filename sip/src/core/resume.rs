@@ -85,10 +85,8 @@ impl Core {
         let cseq = invite.cseq().0;
         let Way::Flow(flow) = way else { return self.hold_answer(id, bytes, cseq, now) };
         leg.way = way;
-        leg.ok = Some(Pending200 {
-            kind: Answer::Again,
-            ..Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono)
-        });
+        let first = Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono);
+        leg.ok = Some(Box::new(Pending200 { kind: Answer::Again, ..first }));
         self.send(way, bytes);
         self.arm_leg(id);
     }
