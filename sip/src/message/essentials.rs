@@ -24,8 +24,9 @@ struct TopVia {
     branch: Option<Span>,
 }
 
-/// From or To, well-formed but for its URI.
+/// From or To, its URI not checked.
 struct Party {
+    uri: Span,
     tag: Option<Span>,
 }
 
@@ -56,8 +57,8 @@ impl TopVia {
 
 impl Party {
     fn read(head: &Head, text: &str) -> Option<Self> {
-        let tag = AddressParts::parse(text).ok()?.params.value("tag");
-        Some(Self { tag: tag.and_then(|tag| head.place(tag)) })
+        let parts = AddressParts::parse(text).ok()?;
+        Some(Self { uri: head.place(parts.uri)?, tag: parts.params.value("tag").and_then(|tag| head.place(tag)) })
     }
 }
 
@@ -78,6 +79,13 @@ impl Head {
     pub(super) fn tags(&self) -> (Option<&str>, Option<&str>) {
         let tag = |party: &Option<Party>| party.as_ref()?.tag.map(|tag| self.at(tag));
         (tag(&self.essentials.from), tag(&self.essentials.to))
+    }
+
+    /// URI and tag of From or To, where that is well-formed.
+    pub(super) fn party(&self, name: HeaderName) -> Option<(&str, Option<&str>)> {
+        let is_from = name == HeaderName::From;
+        let party = if is_from { &self.essentials.from } else { &self.essentials.to }.as_ref()?;
+        Some((self.at(party.uri), party.tag.map(|tag| self.at(tag))))
     }
 
     /// Whether To is well-formed and has no tag.

@@ -2,7 +2,7 @@
 
 use super::essentials::Essentials;
 use super::limits::{MAX_HEADER_LINE, MAX_HEADERS, MAX_START_LINE};
-use super::scan::{self, is_lws, next_control};
+use super::scan::{self, Cursor, is_lws, next_control};
 use super::{HeaderName, Method, Problem, Uri};
 
 /// Where something stands in the head's text.
@@ -38,6 +38,8 @@ pub(super) struct Head {
     /// From CSeq, after the check.
     pub(super) cseq: u32,
     pub(super) essentials: Essentials,
+    /// Those that the fields have, a bit each.
+    names: u64,
     pub(super) fields: Vec<Field>,
 }
 
@@ -57,8 +59,11 @@ impl Head {
         &self.text[span.start as usize..span.end as usize]
     }
 
-    /// Where a part of the text stands. `None` for any other text.
+    /// Where a part of the text stands, an empty one at its beginning. `None` for any other text.
     pub(super) fn place(&self, part: &str) -> Option<Span> {
+        if part.is_empty() {
+            return Some(Span { start: 0, end: 0 });
+        }
         let start = part.as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
         let end = start.checked_add(part.len()).filter(|end| *end <= self.text.len())?;
         Some(Span { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
@@ -66,7 +71,8 @@ impl Head {
 
     /// Values of all fields of this name, not split at commas.
     pub(super) fn texts(&self, name: HeaderName) -> impl Iterator<Item = &str> {
-        self.fields.iter().filter(move |field| field.name == name).map(|field| self.value(field))
+        let fields = if self.names & name.bit() == 0 { &[][..] } else { &self.fields };
+        fields.iter().filter(move |field| field.name == name).map(|field| self.value(field))
     }
 
     /// Content-Length, which must stand at most once and be digits only.
@@ -134,7 +140,8 @@ pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
         }
         line_start = line_end + 2;
     }
-    let mut head = Head { text, start, method, cseq: 0, essentials: Essentials::default(), fields };
+    let names = fields.iter().fold(0, |names, field: &Field| names | field.name.bit());
+    let mut head = Head { text, start, method, cseq: 0, essentials: Essentials::default(), names, fields };
     head.essentials = Essentials::of(&head);
     Ok((head, problem))
 }
@@ -213,13 +220,14 @@ fn status_line(line: &str) -> Result<u16, Problem> {
 
 fn header_line(text: &str, start: usize, end: usize) -> Option<Field> {
     let line = &text[start..end];
-    let colon = line.find(':')?;
+    let mut cursor = Cursor::new(line);
+    let name = cursor.token().ok()?;
     // White space before the colon is allowed (RFC 3261 §7.3.1), before the name it would be a folded line.
-    let name = line[..colon].trim_end_matches([' ', '\t']);
-    if !scan::is_token(name) {
+    cursor.skip_lws();
+    if !cursor.take(b':') {
         return None;
     }
-    let tail = &line[colon + 1..];
+    let tail = cursor.rest();
     let value = tail.trim_start_matches([' ', '\t']);
     let value_start = end - value.len();
     let value_end = value_start + value.trim_end_matches([' ', '\t']).len();

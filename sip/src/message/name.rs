@@ -20,9 +20,8 @@ macro_rules! header_names {
             }
 
             fn from_lower(lower: &[u8]) -> Self {
-                // `concat!` cannot make byte strings, so compare through str.
-                match std::str::from_utf8(lower) {
-                    $( Ok($lower $(| $compact)?) => Self::$variant, )*
+                match lower {
+                    $( $lower $(| $compact)? => Self::$variant, )*
                     _ => Self::Other,
                 }
             }
@@ -34,60 +33,60 @@ macro_rules! header_names {
 }
 
 header_names! {
-    Accept = "Accept", "accept";
-    AcceptEncoding = "Accept-Encoding", "accept-encoding";
-    AcceptLanguage = "Accept-Language", "accept-language";
-    Allow = "Allow", "allow";
-    AllowEvents = "Allow-Events", "allow-events" | "u";
-    AuthenticationInfo = "Authentication-Info", "authentication-info";
-    Authorization = "Authorization", "authorization";
-    CallId = "Call-ID", "call-id" | "i";
-    Contact = "Contact", "contact" | "m";
-    ContentDisposition = "Content-Disposition", "content-disposition";
-    ContentEncoding = "Content-Encoding", "content-encoding" | "e";
-    ContentLength = "Content-Length", "content-length" | "l";
-    ContentType = "Content-Type", "content-type" | "c";
-    CSeq = "CSeq", "cseq";
-    Date = "Date", "date";
-    Event = "Event", "event" | "o";
-    Expires = "Expires", "expires";
-    FlowTimer = "Flow-Timer", "flow-timer";
-    From = "From", "from" | "f";
-    Identity = "Identity", "identity" | "y";
-    MaxForwards = "Max-Forwards", "max-forwards";
-    MinExpires = "Min-Expires", "min-expires";
-    MinSe = "Min-SE", "min-se";
-    PAssertedIdentity = "P-Asserted-Identity", "p-asserted-identity";
-    Path = "Path", "path";
-    PPreferredIdentity = "P-Preferred-Identity", "p-preferred-identity";
-    Privacy = "Privacy", "privacy";
-    ProxyAuthenticate = "Proxy-Authenticate", "proxy-authenticate";
-    ProxyAuthorization = "Proxy-Authorization", "proxy-authorization";
-    ProxyRequire = "Proxy-Require", "proxy-require";
-    RAck = "RAck", "rack";
-    Reason = "Reason", "reason";
-    RecordRoute = "Record-Route", "record-route";
-    ReferTo = "Refer-To", "refer-to" | "r";
-    ReferredBy = "Referred-By", "referred-by" | "b";
-    Replaces = "Replaces", "replaces";
-    Require = "Require", "require";
-    RetryAfter = "Retry-After", "retry-after";
-    Route = "Route", "route";
-    RSeq = "RSeq", "rseq";
-    Server = "Server", "server";
-    ServiceRoute = "Service-Route", "service-route";
-    SessionExpires = "Session-Expires", "session-expires" | "x";
-    SessionId = "Session-ID", "session-id";
-    Subject = "Subject", "subject" | "s";
-    SubscriptionState = "Subscription-State", "subscription-state";
-    Supported = "Supported", "supported" | "k";
-    Timestamp = "Timestamp", "timestamp";
-    To = "To", "to" | "t";
-    Unsupported = "Unsupported", "unsupported";
-    UserAgent = "User-Agent", "user-agent";
-    Via = "Via", "via" | "v";
-    Warning = "Warning", "warning";
-    WwwAuthenticate = "WWW-Authenticate", "www-authenticate";
+    Accept = "Accept", b"accept";
+    AcceptEncoding = "Accept-Encoding", b"accept-encoding";
+    AcceptLanguage = "Accept-Language", b"accept-language";
+    Allow = "Allow", b"allow";
+    AllowEvents = "Allow-Events", b"allow-events" | b"u";
+    AuthenticationInfo = "Authentication-Info", b"authentication-info";
+    Authorization = "Authorization", b"authorization";
+    CallId = "Call-ID", b"call-id" | b"i";
+    Contact = "Contact", b"contact" | b"m";
+    ContentDisposition = "Content-Disposition", b"content-disposition";
+    ContentEncoding = "Content-Encoding", b"content-encoding" | b"e";
+    ContentLength = "Content-Length", b"content-length" | b"l";
+    ContentType = "Content-Type", b"content-type" | b"c";
+    CSeq = "CSeq", b"cseq";
+    Date = "Date", b"date";
+    Event = "Event", b"event" | b"o";
+    Expires = "Expires", b"expires";
+    FlowTimer = "Flow-Timer", b"flow-timer";
+    From = "From", b"from" | b"f";
+    Identity = "Identity", b"identity" | b"y";
+    MaxForwards = "Max-Forwards", b"max-forwards";
+    MinExpires = "Min-Expires", b"min-expires";
+    MinSe = "Min-SE", b"min-se";
+    PAssertedIdentity = "P-Asserted-Identity", b"p-asserted-identity";
+    Path = "Path", b"path";
+    PPreferredIdentity = "P-Preferred-Identity", b"p-preferred-identity";
+    Privacy = "Privacy", b"privacy";
+    ProxyAuthenticate = "Proxy-Authenticate", b"proxy-authenticate";
+    ProxyAuthorization = "Proxy-Authorization", b"proxy-authorization";
+    ProxyRequire = "Proxy-Require", b"proxy-require";
+    RAck = "RAck", b"rack";
+    Reason = "Reason", b"reason";
+    RecordRoute = "Record-Route", b"record-route";
+    ReferTo = "Refer-To", b"refer-to" | b"r";
+    ReferredBy = "Referred-By", b"referred-by" | b"b";
+    Replaces = "Replaces", b"replaces";
+    Require = "Require", b"require";
+    RetryAfter = "Retry-After", b"retry-after";
+    Route = "Route", b"route";
+    RSeq = "RSeq", b"rseq";
+    Server = "Server", b"server";
+    ServiceRoute = "Service-Route", b"service-route";
+    SessionExpires = "Session-Expires", b"session-expires" | b"x";
+    SessionId = "Session-ID", b"session-id";
+    Subject = "Subject", b"subject" | b"s";
+    SubscriptionState = "Subscription-State", b"subscription-state";
+    Supported = "Supported", b"supported" | b"k";
+    Timestamp = "Timestamp", b"timestamp";
+    To = "To", b"to" | b"t";
+    Unsupported = "Unsupported", b"unsupported";
+    UserAgent = "User-Agent", b"user-agent";
+    Via = "Via", b"via" | b"v";
+    Warning = "Warning", b"warning";
+    WwwAuthenticate = "WWW-Authenticate", b"www-authenticate";
 }
 
 impl HeaderName {
@@ -99,6 +98,11 @@ impl HeaderName {
         target.copy_from_slice(name.as_bytes());
         target.make_ascii_lowercase();
         Self::from_lower(target)
+    }
+
+    /// A bit for each name.
+    pub(super) const fn bit(self) -> u64 {
+        1 << (self as u8)
     }
 
     /// Headers that may stand only once (RFC 3261 §7.3.1); a second one is refused.
@@ -139,6 +143,8 @@ impl fmt::Display for HeaderName {
         f.write_str(self.as_str())
     }
 }
+
+const _: () = assert!(HeaderName::ALL.len() < u64::BITS as usize, "Other has a bit, too");
 
 /// A request method; case-sensitive (RFC 3261 §7.1).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

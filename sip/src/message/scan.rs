@@ -163,11 +163,10 @@ impl<'a> Cursor<'a> {
     }
 
     pub(crate) fn take_while(&mut self, keep: impl Fn(u8) -> bool) -> &'a str {
-        let start = self.at;
-        while self.peek().is_some_and(&keep) {
-            self.at += 1;
-        }
-        &self.text[start..self.at]
+        let rest = self.rest();
+        let length = rest.bytes().position(|byte| !keep(byte)).unwrap_or(rest.len());
+        self.at += length;
+        &rest[..length]
     }
 
     pub(crate) fn token(&mut self) -> Result<&'a str, Malformed> {
@@ -240,6 +239,10 @@ pub(crate) fn split_list(value: &str) -> impl Iterator<Item = Result<&str, Malfo
 }
 
 fn list_entry_end(text: &str) -> Result<usize, Malformed> {
+    // Most values are no list and have nothing that could hide a comma.
+    if !text.bytes().fold(false, |found, byte| found | matches!(byte, b',' | b'"' | b'<' | b'>')) {
+        return Ok(text.len());
+    }
     let (mut in_quotes, mut in_angle, mut skip) = (false, false, false);
     for (at, byte) in text.bytes().enumerate() {
         match byte {

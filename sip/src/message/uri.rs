@@ -62,7 +62,7 @@ const fn is_header_byte(byte: u8) -> bool {
 }
 
 /// Every byte of the class, or a `%` and two hexadecimal digits.
-fn is_escaped(text: &str, class: fn(u8) -> bool) -> bool {
+fn is_escaped(text: &str, class: impl Fn(u8) -> bool) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         let good = match byte {
@@ -138,7 +138,7 @@ impl Layout {
 
     fn parse_sip(text: &str, scheme: Scheme, start: usize) -> Result<Self, Malformed> {
         let rest = &text[start..];
-        let (user, password, host_at) = match rest.find('@') {
+        let (user, password, host_at) = match place_of(rest, b'@') {
             None => (None, None, start),
             Some(at) => {
                 let info = &rest[..at];
@@ -158,8 +158,8 @@ impl Layout {
             }
         };
         let tail = &text[host_at..];
-        let headers_at = tail.find('?').map_or(text.len(), |at| host_at + at);
-        let params_at = text[host_at..headers_at].find(';').map_or(headers_at, |at| host_at + at);
+        let headers_at = place_of(tail, b'?').map_or(text.len(), |at| host_at + at);
+        let params_at = place_of(&text[host_at..headers_at], b';').map_or(headers_at, |at| host_at + at);
         let host_text = &text[host_at..params_at];
         let (host, port) = scan::host_port(host_text)?;
         let layout = Self {
@@ -184,7 +184,7 @@ impl Layout {
     }
 
     fn parse_tel(text: &str, start: usize) -> Result<Self, Malformed> {
-        let params_at = text[start..].find(';').map_or(text.len(), |at| start + at);
+        let params_at = place_of(&text[start..], b';').map_or(text.len(), |at| start + at);
         let number = &text[start..params_at];
         let digits = number.strip_prefix('+').unwrap_or(number);
         let allowed = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'*' | b'#' | b'-' | b'.' | b'(' | b')');
@@ -218,6 +218,10 @@ impl Span {
     fn of(self, text: &str) -> &str {
         &text[usize::from(self.0)..usize::from(self.1)]
     }
+}
+
+fn place_of(text: &str, byte: u8) -> Option<usize> {
+    text.bytes().position(|other| other == byte)
 }
 
 fn check_params(params: &str) -> Result<(), Malformed> {

@@ -12,7 +12,8 @@ pub(super) fn check(head: &mut Head, has_body: bool) -> Result<(), Problem> {
     check_singles(head)?;
     check_vias(head)?;
     for name in [HeaderName::From, HeaderName::To] {
-        address(required(head, name)?).map_err(|_| Problem::Malformed(name))?;
+        required(head, name)?;
+        party(head, name).map_err(|_| Problem::Malformed(name))?;
     }
     if !scan::is_call_id(required(head, HeaderName::CallId)?) {
         return Err(Problem::Malformed(HeaderName::CallId));
@@ -32,7 +33,7 @@ pub(super) fn check(head: &mut Head, has_body: bool) -> Result<(), Problem> {
 fn check_singles(head: &Head) -> Result<(), Problem> {
     let mut seen = 0_u64;
     for field in head.fields.iter().filter(|field| field.name.is_single()) {
-        let bit = 1_u64 << (field.name as u8);
+        let bit = field.name.bit();
         if seen & bit != 0 {
             return Err(Problem::Duplicate(field.name));
         }
@@ -54,6 +55,15 @@ fn check_vias(head: &Head) -> Result<(), Problem> {
 
 fn required(head: &Head, name: HeaderName) -> Result<&str, Problem> {
     head.texts(name).next().ok_or(Problem::Missing(name))
+}
+
+/// From or To, which was read with the head.
+fn party(head: &Head, name: HeaderName) -> Result<(), Malformed> {
+    let (uri, tag) = head.party(name).ok_or(Malformed)?;
+    if tag.is_some_and(|tag| !scan::is_token(tag)) {
+        return Err(Malformed);
+    }
+    Uri::check(uri)
 }
 
 fn address(text: &str) -> Result<(), Malformed> {

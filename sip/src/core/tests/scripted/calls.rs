@@ -189,6 +189,23 @@ fn forked_and_repeated_200s_are_acknowledged_and_the_forks_hung_up_once() {
 }
 
 #[test]
+fn a_200_repeated_behind_its_transaction_is_acknowledged_anew() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![trunk()]);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    desk.carrier(&invite, 200, "one", ANSWER);
+    desk.leg(LegCommand::Confirm { leg, answer: None });
+    let has_ack = |desk: &Desk| desk.core.legs.get(&leg).expect("up").ack.is_some();
+    assert!(has_ack(&desk));
+    desk.wait(Duration::from_secs(33));
+    assert!(!has_ack(&desk), "it is not kept for the whole call");
+    desk.take_sent();
+    desk.carrier(&invite, 200, "one", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK"]);
+}
+
+#[test]
 fn a_cancel_waits_for_a_provisional_response_and_a_200_that_crosses_it_is_ended() {
     let mut desk = Desk::new();
     let leg = some_call();
