@@ -121,7 +121,14 @@ impl Core {
         // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.
         let key = DialogKey::new(response.call_id(), response.from_tag().unwrap_or_default());
         match self.dialogs.get(&key).copied() {
-            Some(id) => self.on_success(flow, id, response, now),
+            Some(id) => {
+                // Of a transaction that is under way it is not: that is not answered any more.
+                if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) {
+                    let branch = outgoing.branch.clone();
+                    self.limit_client(&branch, now);
+                }
+                self.on_success(flow, id, response, now);
+            }
             // It comes again.
             None if self.is_recovering() => {}
             None => self.end_stray(Way::Flow(flow), response, now),

@@ -327,6 +327,24 @@ fn outgoing(leg: LegId) -> Invite {
     }
 }
 
+#[test]
+fn an_invite_whose_200_names_another_branch_is_not_waited_for_for_ever() {
+    let mut fuzzed = Fuzzed::new();
+    for act in [
+        Act::Trunks(true),
+        Act::Command { kind: 7, leg: 0 },
+        Act::Response { flow: 0, status: 100, method: 0, leg: 3, to: 0, body: false },
+        Act::Response { flow: 1, status: 200, method: 0, leg: 1, to: 0, body: false },
+        Act::Trunks(false),
+    ] {
+        fuzzed.act(&act);
+    }
+    for _ in 0..300 {
+        fuzzed.act(&Act::Wait(1_000));
+    }
+    assert_eq!(fuzzed.core.counts(), Counts::default());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
