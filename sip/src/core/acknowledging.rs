@@ -157,7 +157,7 @@ impl Core {
     }
 }
 
-fn with_body(request: RequestBuilder, sdp: Option<Bytes>) -> RequestBuilder {
+pub(super) fn with_body(request: RequestBuilder, sdp: Option<Bytes>) -> RequestBuilder {
     match sdp {
         Some(sdp) => request.body(sdp::CONTENT_TYPE, sdp),
         None => request,

@@ -1,9 +1,8 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
-use super::change::{Change, Pace};
+use super::change::Change;
 use super::exchange::{Way, reply_flow};
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
-use super::liveness::Pulse;
 use super::matching::{MergeKey, ServerKey};
 use super::offer::usable_sdp;
 use super::reliable::{Reliable, requires_reliable};
@@ -127,30 +126,15 @@ impl Core {
         let contact = self.contact(Way::Flow(flow), &user).ok_or(500_u16)?;
         let reply = reply_flow(flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
+        let stage = Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono };
+        let origin = Origin::fresh(&mut self.entropy);
         Ok(Leg {
-            stage: Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono },
-            dialog,
-            contact,
-            way: Way::Flow(reply),
             phone: Some(Box::new(Phone { credential, instance, ip: flow.ip() })),
-            carrier: None,
             offerless,
-            origin: Origin::fresh(&mut self.entropy),
-            local_sdp: None,
             remote_sdp: (!offerless).then(|| invite.body_alone()),
             reliable: Reliable::wanted_by(invite, self.first_rseq()),
-            ok: None,
-            change: None,
-            pace: Pace::default(),
             timer: SessionTimer::asked(invite, None, now.mono),
-            server: None,
-            search: None,
-            ack: None,
-            is_unsaved: false,
-            hang_up: None,
-            unconfirmed: None,
-            pulse: Pulse::default(),
-            armed: None,
+            ..Leg::new(stage, dialog, contact, Way::Flow(reply), origin)
         })
     }
 

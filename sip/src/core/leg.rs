@@ -200,6 +200,35 @@ impl Legs {
 }
 
 impl Leg {
+    /// A leg of which only this is known.
+    pub(super) fn new(stage: Stage, dialog: Dialog, contact: NameAddr, way: Way, origin: Origin) -> Self {
+        Self {
+            stage,
+            dialog,
+            contact,
+            way,
+            phone: None,
+            carrier: None,
+            offerless: false,
+            origin,
+            local_sdp: None,
+            remote_sdp: None,
+            reliable: None,
+            ok: None,
+            change: None,
+            pace: Pace::default(),
+            timer: None,
+            server: None,
+            search: None,
+            ack: None,
+            unconfirmed: None,
+            pulse: Pulse::default(),
+            is_unsaved: false,
+            hang_up: None,
+            armed: None,
+        }
+    }
+
     pub(super) fn next_time(&self) -> Option<Mono> {
         let ok = self.ok.as_ref().map(|ok| ok.repeat.at().min(ok.give_up));
         let change = self.change.as_ref().and_then(Change::next_time);
@@ -292,32 +321,19 @@ impl Leg {
         let sdp = |text: &Option<String>| text.as_ref().map(|text| Bytes::from(text.clone()));
         // Without an offer of ours the carrier waits for more than the ACK of its 200.
         let stage = stored.unanswered.map_or(Stage::Up, |cseq| Stage::Answered { cseq, since: Mono::default() });
+        let (dialog, contact) = (stored.dialog(now)?, NameAddr::parse(&stored.contact)?);
         Ok(Self {
-            stage,
             offerless: stored.offerless,
-            reliable: None,
-            dialog: stored.dialog(now)?,
-            contact: NameAddr::parse(&stored.contact)?,
-            way,
             local_sdp: sdp(&stored.local_sdp),
             remote_sdp: sdp(&stored.remote_sdp),
             phone: stored
                 .phone
                 .map(|StoredPhone { credential, instance }| Box::new(Phone { credential, instance, ip: address.ip() })),
             carrier: stored.trunk.map(Carrier::of),
-            origin: stored.origin,
-            ok: None,
-            change: None,
-            pace: Pace::default(),
             timer: stored.timer.map(SessionTimer::stored),
             server: stored.server,
-            search: None,
-            ack: None,
-            is_unsaved: false,
-            hang_up: None,
             unconfirmed: stored.invite.map(Box::new),
-            pulse: Pulse::default(),
-            armed: None,
+            ..Self::new(stage, dialog, contact, way, stored.origin)
         })
     }
 }

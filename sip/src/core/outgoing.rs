@@ -1,12 +1,11 @@
 //! B-legs: our INVITE, built from typed fields only, from the first message to the ACK of its 200.
 
 use super::Core;
+use super::acknowledging::with_body;
 use super::challenge::Carrier;
-use super::change::Pace;
 use super::exchange::{Owner, Way};
 use super::incoming::text_of;
 use super::leg::{Leg, Outgoing, Stage};
-use super::liveness::Pulse;
 use super::matching::ClientKey;
 use super::offer::usable_sdp;
 use super::probe::target_uri;
@@ -33,6 +32,15 @@ const UNRESPONSIVE: Duration = Duration::from_secs(4);
 /// What we do within a dialog that we began, for Allow.
 pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
 
+/// An INVITE about to be sent, and what its leg keeps of it.
+struct Draft {
+    request: RequestBuilder,
+    dialog: Dialog,
+    contact: NameAddr,
+    origin: Origin,
+    sdp: Option<Bytes>,
+}
+
 impl Core {
     /// Begins an outgoing leg.
     pub(super) fn invite(&mut self, invite: Invite, now: Now) {
@@ -50,6 +58,24 @@ impl Core {
     fn try_invite(&mut self, invite: &Invite, now: Now) -> Result<(), Malformed> {
         let host = invite.name.as_ref().map(|name| &name.host);
         let way = Way::To(self.destination(invite.gateway, host));
+        let draft = self.draft(invite, way)?;
+        let outgoing = self.send_draft(invite, way, draft.request, now)?;
+        let leg = Leg {
+            carrier: Some(Carrier::of(invite.trunk)),
+            offerless: invite.offer.is_none(),
+            local_sdp: draft.sdp,
+            server: host.cloned(),
+            ..Leg::new(Stage::Outgoing(Box::new(outgoing)), draft.dialog, draft.contact, way, draft.origin)
+        };
+        self.dialogs.insert(leg.dialog.key(), invite.leg);
+        self.legs.insert(invite.leg, leg);
+        self.arm_leg(invite.leg);
+        self.arm_sweep(now);
+        Ok(())
+    }
+
+    /// The INVITE without its Via, and the dialog that it begins.
+    fn draft(&self, invite: &Invite, way: Way) -> Result<Draft, Malformed> {
         let mut entropy = entropy_of(&invite.ids);
         let contact = self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?;
         let (local, remote, target) = self.addresses(invite)?;
@@ -63,7 +89,7 @@ impl Core {
             routes: Vec::new(),
         };
         let origin = Origin::fresh(&mut entropy);
-        let mut request = RequestBuilder::new(Method::Invite, target)
+        let request = RequestBuilder::new(Method::Invite, target)
             .from(&dialog.local)
             .to(&dialog.remote)
             .call_id(&dialog.call_id)
@@ -71,19 +97,31 @@ impl Core {
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
             .header(HeaderName::Supported, &supported(invite.offer.is_some()));
-        request = self.with_privacy(request, invite)?;
-        let mut local_sdp = None;
-        if let Some(offer) = &invite.offer {
-            let description = Description::parse(offer.expose().as_bytes()).map_err(|_| Malformed)?;
-            let ours = description.rewrite(origin, self.config.sdp_address, |_, _| sdp::Placement::AsGiven);
-            local_sdp = Some(Bytes::from(ours));
-            request = request.body(sdp::CONTENT_TYPE, local_sdp.clone().unwrap_or_default());
-        }
+        let sdp = self.offered(invite, origin)?;
+        let request = with_body(self.with_privacy(request, invite)?, sdp.clone());
+        Ok(Draft { request, dialog, contact, origin, sdp })
+    }
+
+    /// The session description of the INVITE, made of what the caller offers.
+    fn offered(&self, invite: &Invite, origin: Origin) -> Result<Option<Bytes>, Malformed> {
+        let Some(offer) = &invite.offer else { return Ok(None) };
+        let description = Description::parse(offer.expose().as_bytes()).map_err(|_| Malformed)?;
+        let ours = description.rewrite(origin, self.config.sdp_address, |_, _| sdp::Placement::AsGiven);
+        Ok(Some(Bytes::from(ours)))
+    }
+
+    fn send_draft(
+        &mut self,
+        invite: &Invite,
+        way: Way,
+        request: RequestBuilder,
+        now: Now,
+    ) -> Result<Outgoing, Malformed> {
         let branch = invite.ids.branch.clone();
         let over = self.way_of_size(invite.trunk, way, &branch, &request)?;
         let smaller = (over != way).then(|| Box::new(request.clone()));
         let sent = self.send_invite(invite.leg, over, &branch, request, now).ok_or(Malformed)?;
-        let outgoing = Outgoing {
+        Ok(Outgoing {
             branch,
             invite: sent,
             over,
@@ -100,37 +138,7 @@ impl Core {
             gateway: invite.gateway,
             since: now.mono,
             until: now.mono + Duration::from_secs(u64::from(invite.ring_timeout_s)),
-        };
-        let leg = Leg {
-            stage: Stage::Outgoing(Box::new(outgoing)),
-            dialog,
-            contact,
-            way,
-            phone: None,
-            carrier: Some(Carrier::of(invite.trunk)),
-            offerless: invite.offer.is_none(),
-            origin,
-            local_sdp,
-            remote_sdp: None,
-            reliable: None,
-            ok: None,
-            change: None,
-            pace: Pace::default(),
-            timer: None,
-            server: host.cloned(),
-            search: None,
-            ack: None,
-            is_unsaved: false,
-            hang_up: None,
-            unconfirmed: None,
-            pulse: Pulse::default(),
-            armed: None,
-        };
-        self.dialogs.insert(leg.dialog.key(), invite.leg);
-        self.legs.insert(invite.leg, leg);
-        self.arm_leg(invite.leg);
-        self.arm_sweep(now);
-        Ok(())
+        })
     }
 
     /// Over which transport an INVITE leaves: one that is large for UDP over TCP, where the trunk has that.
