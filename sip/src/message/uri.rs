@@ -2,7 +2,7 @@
 
 use super::Malformed;
 use super::limits::{MAX_PARAMS, MAX_URI};
-use super::scan;
+use super::scan::{self, place_of, split_at};
 use std::fmt;
 
 /// A URI's scheme.
@@ -116,7 +116,7 @@ impl Layout {
         if text.len() > MAX_URI || !text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"')) {
             return Err(Malformed);
         }
-        let (scheme_text, _) = text.split_once(':').ok_or(Malformed)?;
+        let (scheme_text, _) = split_at(text, b':').ok_or(Malformed)?;
         let scheme = match scheme_text {
             s if s.eq_ignore_ascii_case("sip") => Scheme::Sip,
             s if s.eq_ignore_ascii_case("sips") => Scheme::Sips,
@@ -142,7 +142,7 @@ impl Layout {
             None => (None, None, start),
             Some(at) => {
                 let info = &rest[..at];
-                let (user, password) = match info.split_once(':') {
+                let (user, password) = match split_at(info, b':') {
                     None => (info, None),
                     Some((user, password)) => (user, Some(password)),
                 };
@@ -218,10 +218,6 @@ impl Span {
     fn of(self, text: &str) -> &str {
         &text[usize::from(self.0)..usize::from(self.1)]
     }
-}
-
-fn place_of(text: &str, byte: u8) -> Option<usize> {
-    text.bytes().position(|other| other == byte)
 }
 
 fn check_params(params: &str) -> Result<(), Malformed> {

@@ -1,7 +1,7 @@
 //! Reads a description line by line (RFC 8866 §5, §9).
 
 use super::{Attribute, Description, MAX_ATTRIBUTES, MAX_FORMATS, MAX_LINE, MAX_MEDIA, MAX_SDP, Media, SdpError};
-use crate::message::scan::is_token;
+use crate::message::scan::{is_clean, is_token};
 use std::net::IpAddr;
 
 /// Lines of the session part in the order of RFC 8866 §5; `r` repeats with `t`.
@@ -19,7 +19,7 @@ struct Place {
 impl Place {
     /// Whether a line of this type may follow.
     fn accept(&mut self, kind: char) -> bool {
-        let Some(mut rank) = self.order.find(kind) else { return false };
+        let Some(mut rank) = self.order.chars().position(|known| known == kind) else { return false };
         if kind == 't' && self.last == 'r' {
             rank = self.rank;
         }
@@ -51,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Description, SdpError> {
         if !place.accept(kind) {
             return Err(SdpError::Order { line, kind });
         }
-        if let Some(required) = "vost".find(kind) {
+        if let Some(required) = "vost".chars().position(|known| known == kind) {
             seen[required] = true;
         }
         read(&mut session, kind, value).map_err(|fault| match fault {
@@ -71,7 +71,7 @@ fn check_required(seen: [bool; 4]) -> Result<(), SdpError> {
 }
 
 fn split(line: &str, number: usize) -> Result<(char, &str), SdpError> {
-    if line.chars().any(|c| c.is_control() && c != '\t') {
+    if !is_clean(line) && line.chars().any(|c| c.is_control() && c != '\t') {
         return Err(SdpError::IllegalCharacter);
     }
     let mut chars = line.chars();
