@@ -1,8 +1,11 @@
-//! Are the 49 messages of RFC 4475 answered in the class the RFC asks for, by datagram and by stream?
+//! Are the 49 messages of RFC 4475 answered in the class the RFC asks for, by datagram and by stream, in the core and over
+//! sockets?
 //!
 //! `torture/NAME.sip` holds each message byte for byte as the RFC gives it: `<allOneLine>` joined, `<repeat>` written out, `<hex>` as
 //! those bytes, lines ended by CRLF. We are a registrar, a user agent server and the caller's side of a B2BUA that challenges every
 //! INVITE and REGISTER, for the domains of the messages.
+
+mod over_sockets;
 
 use bytes::Bytes;
 use schema::account::SipCredential;
@@ -109,10 +112,10 @@ fn credential(username: &str) -> SipCredential {
 
 const NOW: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) };
 
-fn core() -> Core {
+fn config() -> CoreConfig {
     let ours = |port| Some(Advertised { host: "192.0.2.200".into(), port });
     let hosts = ["example.net", "example.org", "company.com", "chair-dnrc.example.com", "registrar.example.com"];
-    let config = CoreConfig {
+    CoreConfig {
         domain: "example.com".into(),
         other_hosts: hosts.map(Into::into).to_vec(),
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
@@ -128,8 +131,7 @@ fn core() -> Core {
         transactions_max: 10,
         lookups_max: 10,
         guard: GuardLimits::default(),
-    };
-    Core::new(config, Entropy::from_number(1)).expect("a realm")
+    }
 }
 
 /// An edge of one connection, and what it sent.
@@ -144,7 +146,7 @@ impl Edge {
     fn new(protocol: Protocol) -> Self {
         let connection = protocol.is_reliable().then_some(ConnectionId(1));
         Self {
-            core: core(),
+            core: Core::new(config(), Entropy::from_number(1)).expect("a realm"),
             flow: Flow { protocol, peer: source(), connection },
             sent: Vec::new(),
             dialled: Vec::new(),
