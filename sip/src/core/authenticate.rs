@@ -22,6 +22,9 @@ const REMEMBER: Duration = Duration::from_secs(30);
 const REMEMBERED_MAX: usize = 10_000;
 /// A look-up takes no longer; then 503.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
+/// A refusal leaves so long after its request came, however soon it was certain: a credential that is found takes longer to read
+/// than one that is not. Longer than a look-up takes, shorter than T1.
+pub(super) const REFUSAL: Duration = Duration::from_millis(100);
 
 /// A request whose credential is being looked up.
 struct Waiting {
@@ -29,6 +32,9 @@ struct Waiting {
     key: ServerKey,
     request: Message,
     claim: Claim,
+    since: Mono,
+    /// It is known that the answer is a refusal, which is not due yet.
+    is_refused: bool,
     /// False when a credential was revoked since the question: the answer may be older than that.
     may_remember: bool,
 }
@@ -136,7 +142,8 @@ impl Core {
         let ticket = Ticket(self.lookups.last);
         self.output.push_back(Output::Edge(EdgeEvent::CredentialWanted { ticket, username: claim.username().into() }));
         self.timers.set(now.mono + LOOKUP_LIMIT, Timer::Lookup(ticket));
-        self.lookups.waiting.insert(ticket, Waiting { flow, key, request, claim, may_remember: true });
+        let waiting = Waiting { flow, key, request, claim, since: now.mono, is_refused: false, may_remember: true };
+        self.lookups.waiting.insert(ticket, waiting);
     }
 
     /// From here on the request has a transaction: an INVITE is told that we try.
@@ -175,29 +182,32 @@ impl Core {
 
     pub(super) fn on_credential(&mut self, ticket: Ticket, found: CredentialLookup, now: Now) {
         let Some(waiting) = self.lookups.waiting.remove(&ticket) else { return };
-        let Waiting { flow, key, request, claim, may_remember } = waiting;
         let credential = match found {
             CredentialLookup::Found(credential) => Some(Arc::new(*credential)),
             CredentialLookup::Unknown => None,
-            CredentialLookup::Unavailable => return self.unavailable(&key, &request, now),
+            CredentialLookup::Unavailable => return self.unavailable(&waiting.key, &waiting.request, now),
         };
         let secret = credential.as_ref().map(|credential| credential.secret.expose());
-        match (self.challenger.verify(&claim, secret, now.mono), &credential) {
+        match (self.challenger.verify(&waiting.claim, secret, now.mono), &credential) {
             (Ok(()), Some(credential)) => {
+                let Waiting { flow, key, request, may_remember, .. } = waiting;
                 if may_remember {
                     self.lookups.remember(credential.clone(), now.mono);
                 }
                 self.authenticated(flow, request, &key, credential, now);
             }
-            (refusal, _) => {
-                if refusal == Err(Refusal::Wrong) {
-                    self.guard.failed(flow.ip(), claim.username(), now.mono);
-                }
-                let stale = refusal.is_err_and(Refusal::is_stale);
-                let response = self.challenged(flow, &request, stale, now.mono);
-                self.respond(&key, response, now);
+            (Err(Refusal::Wrong), _) => {
+                self.guard.failed(waiting.flow.ip(), waiting.claim.username(), now.mono);
+                self.timers.set(waiting.since + REFUSAL, Timer::Lookup(ticket));
+                self.lookups.waiting.insert(ticket, Waiting { is_refused: true, ..waiting });
             }
+            (refusal, _) => self.challenge_again(&waiting, refusal.is_err_and(Refusal::is_stale), now),
         }
+    }
+
+    fn challenge_again(&mut self, waiting: &Waiting, stale: bool, now: Now) {
+        let response = self.challenged(waiting.flow, &waiting.request, stale, now.mono);
+        self.respond(&waiting.key, response, now);
     }
 
     /// The caller takes an INVITE back whose credential is still being looked up; true when there was one.
@@ -209,8 +219,10 @@ impl Core {
     }
 
     pub(super) fn lookup_time(&mut self, ticket: Ticket, now: Now) {
-        if let Some(waiting) = self.lookups.waiting.remove(&ticket) {
-            self.unavailable(&waiting.key, &waiting.request, now);
+        match self.lookups.waiting.remove(&ticket) {
+            Some(waiting) if waiting.is_refused => self.challenge_again(&waiting, false, now),
+            Some(waiting) => self.unavailable(&waiting.key, &waiting.request, now),
+            None => {}
         }
     }
 

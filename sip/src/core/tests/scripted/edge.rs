@@ -43,6 +43,7 @@ fn a_wrong_secret_is_looked_up_like_an_unknown_name_and_a_replay_is_stale() {
     desk.take_sent();
     let text = desk.text("INVITE", udp(), "e", "", 2, &wrong, OFFER);
     desk.take(udp(), &text);
+    desk.wait(crate::core::authenticate::REFUSAL);
     assert_eq!((desk.kinds(), desk.wanted.len()), (vec!["100".into(), "407".into()], 2));
     let text = desk.text("INVITE", udp(), "e", "", 3, &right, OFFER);
     desk.take(udp(), &text);

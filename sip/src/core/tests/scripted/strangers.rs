@@ -1,6 +1,7 @@
 //! Floods, guesses and scanners from elsewhere, while an owner's phone goes on.
 
 use super::*;
+use crate::core::authenticate::REFUSAL;
 
 /// Not of a network that the test's configuration exempts.
 fn at(last: u8) -> Flow {
@@ -22,8 +23,12 @@ impl Desk {
         self.take_sent();
         let text = self.text("INVITE", flow, "guess", "", 2, &wrong, OFFER);
         self.take(flow, &text);
-        self.handle(Input::Timeout);
-        self.kinds()
+        self.wait(REFUSAL);
+        // Refusals of earlier guesses, which are not acknowledged, are repeated.
+        self.sent.retain(|(to, _)| *to == flow.peer);
+        let mut kinds = self.kinds();
+        kinds.dedup();
+        kinds
     }
 }
 
@@ -100,52 +105,55 @@ fn a_name_guessed_at_from_many_places_is_slow_for_strangers_only() {
     assert_eq!(desk.core.figures().guard.accounts_slowed, 1);
 }
 
-/// The answer to a REGISTER of `name` with a wrong secret, without its nonces.
-fn answer_to(core: &mut Core, name: &str, serial: u32) -> String {
+/// The answer to a REGISTER of `name` with a wrong secret, without its nonces, and how long after the request it leaves when the
+/// look-up takes so long.
+fn answer_to(name: &str, look_up: Duration) -> (String, Duration) {
+    let mut core = Core::new(config(), Entropy::from_number(3)).expect("a realm");
     let begin = Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) };
-    let now = begin.after(Duration::from_millis(u64::from(serial) * 100));
-    let (flow, mut sent) = (udp(), Vec::new());
-    let text = |cseq: u32, more: &str| {
-        let via = format!("SIP/2.0/UDP {PHONE};branch=z9hG4bK{serial:08}{cseq}", PHONE = flow.peer);
-        format!(
-            "REGISTER sip:localhost SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\nFrom: <sip:a@localhost>;tag=a\r\nTo: <sip:a@localhost>\r\nCall-ID: {serial:08}\r\nCSeq: {cseq} REGISTER\r\n{more}Content-Length: 0\r\n\r\n"
-        )
+    let flow = udp();
+    let mut take = |input: Input, now: Now| {
+        core.handle(input, now);
+        let outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
+        (outputs, core.next_timeout())
     };
-    let mut take = |text: String, sent: &mut Vec<Bytes>| {
+    let mut ask = |cseq: u32, more: &str| {
+        let via = format!("SIP/2.0/UDP {PHONE};branch=z9hG4bK{cseq}", PHONE = flow.peer);
+        let text = format!(
+            "REGISTER sip:localhost SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\nFrom: <sip:a@localhost>;tag=a\r\nTo: <sip:a@localhost>\r\nCall-ID: c\r\nCSeq: {cseq} REGISTER\r\n{more}Content-Length: 0\r\n\r\n"
+        );
         let message = Message::parse_datagram(&Bytes::from(text)).expect("well-formed").with_source(flow.peer);
-        let found =
-            if name == "demo" { CredentialLookup::Found(Box::new(credential())) } else { CredentialLookup::Unknown };
-        let mut found = Some(found);
-        core.handle(Input::Message(flow, message), now);
-        while let Some(output) = core.poll_output() {
-            match output {
-                Output::Send(_, bytes) => sent.push(bytes),
-                Output::Edge(EdgeEvent::CredentialWanted { ticket, .. }) => {
-                    let found = found.take().expect("asked once");
-                    core.handle(Input::Edge(EdgeCommand::Credential { ticket, found }), now);
-                }
-                other => panic!("nothing else: {other:?}"),
-            }
-        }
+        take(Input::Message(flow, message), begin).0
     };
-    take(text(1, ""), &mut sent);
-    let first = Message::parse_datagram(&sent.pop().expect("a challenge")).expect("readable");
-    let challenge = Challenge::best_of(&first).expect("a challenge");
+    let Some(Output::Send(_, challenge)) = ask(1, "").pop() else { panic!("no challenge") };
+    let challenge = Challenge::best_of(&Message::parse_datagram(&challenge).expect("readable")).expect("a challenge");
     let answer = challenge.answer(name, "wrong", "REGISTER", "sip:localhost", "c", 1);
-    take(text(2, &format!("Authorization: {answer}\r\n")), &mut sent);
-    let last = String::from_utf8(sent.pop().expect("an answer").to_vec()).expect("text");
+    let wanted = ask(2, &format!("Authorization: {answer}\r\n")).pop();
+    let Some(Output::Edge(EdgeEvent::CredentialWanted { ticket, .. })) = wanted else { panic!("{wanted:?}") };
+    let found =
+        if name == "demo" { CredentialLookup::Found(Box::new(credential())) } else { CredentialLookup::Unknown };
+    let found_at = begin.after(look_up);
+    let (mut sent, mut next) = take(Input::Edge(EdgeCommand::Credential { ticket, found }), found_at);
+    assert_eq!(sent.is_empty(), look_up < REFUSAL, "{sent:?}");
+    let mut now = found_at;
+    while sent.is_empty() {
+        now = now.after(next.expect("an answer is due").since(now.mono));
+        (sent, next) = take(Input::Timeout, now);
+    }
+    let Some(Output::Send(_, last)) = sent.pop() else { panic!("{sent:?}") };
+    let last = String::from_utf8(last.to_vec()).expect("text");
     let mut parts = last.split("nonce=\"");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |shown, part| shown + part.split_once('"').map_or("", |(_, rest)| rest))
+    let text = parts.fold(first, |shown, part| shown + part.split_once('"').map_or("", |(_, rest)| rest));
+    (text, now.mono.since(begin.mono))
 }
 
 #[test]
-fn an_unknown_name_and_a_wrong_secret_are_answered_with_the_same_bytes() {
-    let answer = |name| {
-        let mut core = Core::new(config(), Entropy::from_number(3)).expect("a realm");
-        answer_to(&mut core, name, 1)
-    };
-    let (unknown, wrong) = (answer("nemo"), answer("demo"));
+fn an_unknown_name_and_a_wrong_secret_are_answered_with_the_same_bytes_at_the_same_time() {
+    let (wrong, at) = answer_to("demo", Duration::from_millis(30));
     assert!(wrong.starts_with("SIP/2.0 401 ") && wrong.contains("WWW-Authenticate"), "{wrong}");
-    assert_eq!(unknown, wrong);
+    assert_eq!(at, REFUSAL);
+    assert_eq!(answer_to("nemo", Duration::from_micros(100)), (wrong, at));
+    // One that takes longer than that is answered as soon as it is done.
+    let late = REFUSAL + Duration::from_millis(1);
+    assert_eq!(answer_to("nemo", late).1, late);
 }
