@@ -36,7 +36,7 @@ async fn a_call_goes_all_the_way_within_its_budget() {
     let messages = after.account_messages + after.call_messages - before.account_messages - before.call_messages;
     assert!(messages <= 6, "{messages} mailbox messages");
     assert_eq!(world.journal.written().1 - written, 3, "journal entries");
-    assert_eq!(world.row_writes().await, 12);
+    assert_eq!(world.row_writes().await, 10);
     assert_eq!(after.live_calls, 0);
     let cdr = world.cdr(1).await;
     assert_eq!((cdr.call.state, cdr.charged, cdr.call.billed_seconds), (CallState::Ended, Micros(300_000), 30));

@@ -220,7 +220,7 @@ pub struct AccountProfile {
     pub limits: Limits,
 }
 
-/// The figures of an account after its journal entry `seq`; one row, written with each entry.
+/// The figures of an account after its journal entry `seq`, in whose row they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountFigures {
     /// The last committed entry.

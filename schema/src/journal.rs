@@ -8,7 +8,7 @@ use crate::id::{AccountKey, Seq, TransferId};
 use crate::ledger::{Hold, Transfer};
 use crate::time::Timestamp;
 
-/// One durable change of one account. The store writes it only when the stored `seq` is `figures.seq - 1`.
+/// One durable change of one account. The store writes it only when the account's newest entry is `figures.seq - 1`.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Whose.
@@ -19,7 +19,7 @@ pub struct Entry {
     pub figures: AccountFigures,
     /// What else changes.
     pub changes: Vec<Change>,
-    /// What subscribers are told: one row, at most 16 events.
+    /// What subscribers are told: at most 16 events, in one row.
     pub events: Vec<EventBody>,
 }
 
@@ -28,6 +28,19 @@ impl Entry {
     #[must_use]
     pub const fn seq(&self) -> Seq {
         self.figures.seq
+    }
+
+    /// Rows written by it: its own, one for each hold and transfer and at least one; that of its events; those of its calls and
+    /// caller IDs.
+    #[must_use]
+    pub fn row_writes(&self) -> usize {
+        let moved = self.changes.iter().filter(|c| matches!(c, Change::HoldPlaced(_) | Change::Posted(_))).count();
+        let others = self.changes.iter().map(|change| match change {
+            Change::HoldPlaced(_) | Change::Posted(_) => 0,
+            Change::CallEnded(_) | Change::CallerIdChanged(_) => 2,
+            _ => 1,
+        });
+        moved.max(1) + usize::from(!self.events.is_empty()) + others.sum::<usize>()
     }
 }
 
@@ -50,17 +63,6 @@ pub enum Change {
     Posted(Box<Transfer>),
     /// A caller ID was added or changed.
     CallerIdChanged(Box<CallerId>),
-}
-
-impl Change {
-    /// Rows written by it.
-    #[must_use]
-    pub const fn row_writes(&self) -> u32 {
-        match self {
-            Self::CallEnded(_) => 2,
-            _ => 1,
-        }
-    }
 }
 
 /// Why an entry was not written. The account's later entries are not written either; its actor reloads.

@@ -121,6 +121,11 @@ impl NewAccount {
         }
     }
 
+    /// The journal entry 0, with which it is created.
+    pub(crate) const fn first_entry(&self, key: AccountKey) -> Entry {
+        Entry { account: key, at: self.created_at, figures: self.figures(), changes: Vec::new(), events: Vec::new() }
+    }
+
     /// The journal entry 1 that posts its first money.
     pub(crate) fn opening_entry(&self, key: AccountKey) -> Option<Entry> {
         let opening = self.opening.clone()?;

@@ -2,10 +2,11 @@
 //! of accounts in bounded memory, each range in one short snapshot, so it can run beside a server that writes.
 
 use crate::error::StoreError;
-use crate::memory::Tables;
+use crate::ledger::LedgerCursor;
+use crate::memory::{self, StoredEntry, Tables};
 use crate::sql::{Row, SqlStore, Tx, values};
 use crate::store::{Backend, Store};
-use check::{CallRow, Cost, RangeCheck, TransferRow};
+use check::{CallRow, Cost, EntryRow, Moved, RangeCheck, TransferRow};
 use schema::account::AccountFigures;
 use schema::id::{AccountKey, CallNo, Seq};
 use schema::ledger::{LedgerKind, Transfer};
@@ -18,6 +19,9 @@ mod check;
 
 /// Most accounts in one snapshot.
 const RANGE_MAX: i64 = 2_000;
+
+/// Most events in one snapshot, when those without an entry are looked for.
+const EVENTS_MAX: i64 = 20_000;
 
 /// How long a snapshot is to last: so many accounts are in it. While one is open, a server on SQLite cannot begin its
 /// write-ahead log anew; its checkpointer waits a little longer than this.
@@ -39,15 +43,15 @@ pub enum Invariant {
     L4,
     /// Each answered call has one CDR and one charge.
     C3,
-    /// `total` is the sum of the account's transfers.
+    /// `total` follows from the entry before by the transfers of the entry.
     Total,
-    /// `receivable` is what left the account's receivable and did not come back.
+    /// `receivable` follows by what left the account's receivable and came back to it.
     Receivable,
-    /// `held` is the sum of the holds of live calls.
+    /// `held` follows by the holds that the entry places and the calls that it ends; it is the sum of the holds of live calls.
     Held,
-    /// `balance_after` follows from row to row.
+    /// `balance_after` follows from transfer to transfer.
     Chain,
-    /// Events follow without a gap.
+    /// An account's entries, and the events of those that keep them, follow without a gap.
     Events,
     /// A row whose owner does not exist, or whose number its owner never reached.
     Orphan,
@@ -179,7 +183,7 @@ async fn audit_sql(
         let last = read_range(&mut tx, above, range, &mut check).await?;
         drop(tx);
         check.finish();
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else { return stray_events(sql, report).await };
         above = last;
         let took = begun.elapsed();
         if took > SNAPSHOT {
@@ -199,23 +203,19 @@ async fn read_range(
     range: i64,
     check: &mut RangeCheck<'_>,
 ) -> Result<Option<i64>, StoreError> {
-    let text = "select key, seq, total, held, receivable, last_call from accounts where key > $1 order by key limit $2";
+    let text = "select key, events_from from accounts where key > $1 order by key limit $2";
     let mut last = None;
     let accounts = tx.fetch(text, values![above, range]).await?;
     let more = i64::try_from(accounts.len()) == Ok(range);
     for mut row in accounts {
         let key = row.int()?;
         last = Some(key);
-        check.account(AccountKey(key), read_figures(&mut row)?);
+        check.account(AccountKey(key), Seq(row.int()?));
     }
     let last = last.filter(|_| more);
     let keys = || values![above, last.unwrap_or(i64::MAX)];
-    let text = "select account_key, seq, position, kind, debit, credit, amount, call_no, loss, balance_after, \
-                coalesce(cost_micros, 0), (cost_trunk is null) = (cost_micros is null) and \
-                (cost_trunk is null) = (cost_currency is null) from transfers \
-                where account_key > $1 and account_key <= $2 order by account_key, seq, position";
-    tx.each(text, keys(), |mut row| {
-        check.transfer(&read_transfer(&mut row)?);
+    tx.each(ENTRIES, keys(), |mut row| {
+        check.entry(read_entry(&mut row)?);
         Ok(())
     })
     .await?;
@@ -224,71 +224,96 @@ async fn read_range(
         Ok(())
     })
     .await?;
-    let text = "select account_key, min(seq), max(seq) from transfers where key is not null and account_key > $1 \
+    let text = "select account_key, min(seq), max(seq) from entries where key is not null and account_key > $1 \
                 and account_key <= $2 group by account_key, key having count(*) > 1 order by account_key";
     tx.each(text, keys(), |mut row| {
         check.key_used_twice(AccountKey(row.int()?), Seq(row.int()?), Seq(row.int()?));
         Ok(())
     })
     .await?;
-    let text = "select account_key, min(seq), max(seq), count(*) from events where account_key > $1 and account_key <= $2 \
-                group by account_key order by account_key";
-    tx.each(text, keys(), |mut row| {
-        check.events(AccountKey(row.int()?), Seq(row.int()?), Seq(row.int()?), row.int()?);
-        Ok(())
-    })
-    .await?;
     Ok(last)
 }
 
-/// Everything about a call in one ordered stream: the holds' sum, number and least; the live row's held; the CDR's charge, its
-/// state (1: answered, 2: refused, 0: neither), loss and carrier cost; the settling transfers' amount, loss and carrier cost;
-/// the number of attempts.
+/// Looks for events whose entry does not exist, by ranges of their numbers.
+async fn stray_events(sql: &SqlStore, report: &mut AuditReport) -> Result<(), StoreError> {
+    let mut above = 0;
+    loop {
+        let mut tx = sql.db.snapshot().await?;
+        let text = "select max(id) from (select id from events where id > $1 order by id limit $2) as part";
+        let last = tx.fetch_one(text, values![above, EVENTS_MAX]).await?;
+        let Some(last) = last.map(|mut row| row.opt_int()).transpose()?.flatten() else { return Ok(()) };
+        let text = "select id from events where id > $1 and id <= $2 and not exists \
+                    (select 1 from entries where entries.id = events.id and entries.id > $1 and entries.id <= $2) \
+                    order by id";
+        tx.each(text, values![above, last], |mut row| {
+            let what = format!("events ({}): no such entry", row.int()?);
+            report.tell(Invariant::Orphan, AccountKey(0), what);
+            Ok(())
+        })
+        .await?;
+        above = last;
+    }
+}
+
+/// An account's entries in order, each row with whether it has events.
+const ENTRIES: &str = "\
+    select account_key, seq, position, total, held, receivable, last_call, event_count, events.id is not null, call_no, amount, leg, step, \
+        kind, debit, credit, coalesce(loss, 0), balance_after, coalesce(cost_micros, 0), \
+        (cost_trunk is null) = (cost_micros is null) and (cost_trunk is null) = (cost_currency is null) \
+        from entries left join events on events.id = entries.id \
+        where account_key > $1 and account_key <= $2 order by account_key, seq, position";
+
+/// Everything about a call in one ordered stream: its holds' amounts, and its settling transfers' amount, loss and carrier cost; the
+/// live row's held; the CDR's charge, its state (1: answered, 2: refused, 0: neither), loss and carrier cost; the number of attempts.
 const CALLS: &str = "\
-    select account_key, call_no, cast(0 as bigint), cast(sum(amount) as bigint), count(*), min(amount), cast(0 as bigint) from holds \
-        where account_key > $1 and account_key <= $2 group by account_key, call_no \
+    select account_key, call_no, cast(case when leg is null then 3 else 0 end as bigint), amount, cast(0 as bigint), coalesce(loss, 0), \
+        coalesce(cost_micros, 0) from entries \
+        where (leg is not null or kind = 'CALL_CHARGE') and call_no is not null and account_key > $1 and account_key <= $2 \
     union all select account_key, no, cast(1 as bigint), held, 0, 0, 0 from calls where account_key > $1 and account_key <= $2 \
     union all select account_key, no, cast(2 as bigint), charged, \
         case when state = 'REFUSED' then 2 when answered_at is null then 0 else 1 end, loss, coalesce(cost_micros, 0) from cdrs \
         where account_key > $1 and account_key <= $2 \
-    union all select account_key, call_no, cast(3 as bigint), amount, 0, loss, coalesce(cost_micros, 0) from transfers \
-        where kind = 'CALL_CHARGE' and call_no is not null and account_key > $1 and account_key <= $2 \
     union all select account_key, call_no, cast(4 as bigint), count(*), 0, 0, 0 from attempts \
         where account_key > $1 and account_key <= $2 group by account_key, call_no \
     order by 1, 2, 3";
 
-fn read_figures(row: &mut Row) -> Result<AccountFigures, StoreError> {
-    Ok(AccountFigures {
-        seq: Seq(row.int()?),
+fn read_entry(row: &mut Row) -> Result<EntryRow, StoreError> {
+    let (account, seq, position) = (AccountKey(row.int()?), Seq(row.int()?), row.int()?);
+    let figures = AccountFigures {
+        seq,
         status: schema::account::AccountStatus::Active,
         total: Micros(row.int()?),
         held: Micros(row.int()?),
         receivable: Micros(row.int()?),
         last_call: CallNo(row.int()?),
-    })
-}
-
-fn read_transfer(row: &mut Row) -> Result<TransferRow, StoreError> {
-    Ok(TransferRow {
-        account: AccountKey(row.int()?),
-        seq: Seq(row.int()?),
-        position: row.int()?,
-        kind: row.text()?,
-        debit: row.text()?,
-        credit: row.text()?,
-        amount: row.int()?,
-        call: row.opt_int()?.map(CallNo),
-        loss: row.int()?,
-        balance_after: row.int()?,
-        cost: row.int()?,
-        cost_complete: row.bool()?,
-    })
+    };
+    let (event_count, kept) = (row.int()?, row.bool()?);
+    let (call, amount) = (row.opt_int()?.map(CallNo), row.opt_int()?);
+    let hold = row.opt_int()?.zip(row.opt_int()?);
+    let kind = row.opt_text()?;
+    let moved = match (hold, kind, call) {
+        (Some((leg, step)), _, Some(call)) => Moved::Hold { call, leg, step, amount: amount.unwrap_or_default() },
+        (_, Some(kind), _) => Moved::Transfer(TransferRow {
+            kind,
+            debit: row.opt_text()?.unwrap_or_default(),
+            credit: row.opt_text()?.unwrap_or_default(),
+            amount: amount.unwrap_or_default(),
+            call,
+            loss: row.int()?,
+            balance_after: row.opt_int()?.unwrap_or(figures.total.0),
+            cost: row.int()?,
+            cost_complete: row.bool()?,
+        }),
+        (_, None, Some(call)) => Moved::End(call),
+        (_, None, None) => Moved::Nothing,
+    };
+    Ok(EntryRow { account, position, figures, event_count, kept, moved })
 }
 
 fn read_call(row: &mut Row) -> Result<CallRow, StoreError> {
     let (what, a, b, c, d) = (row.int()?, row.int()?, row.int()?, row.int()?, row.int()?);
     Ok(match what {
-        0 => CallRow::Holds { sum: a, count: b, least: c },
+        0 => CallRow::Hold(a),
         1 => CallRow::Live { held: a },
         2 => CallRow::Cdr { cost: Cost { charged: a, loss: c, carrier: d }, answered: b == 1, refused: b == 2 },
         3 => CallRow::Charge(Cost { charged: a, loss: c, carrier: d }),
@@ -299,14 +324,32 @@ fn read_call(row: &mut Row) -> Result<CallRow, StoreError> {
 fn audit_memory(tables: &Tables, report: &mut AuditReport) {
     let mut check = RangeCheck::new(report);
     for (&key, account) in &tables.accounts {
-        check.account(key, account.figures);
-        for posted in account.transfers.values() {
-            check.transfer(&transfer_row(key, posted.cursor, &posted.transfer));
+        let first = account.events.first_key_value().map_or(account.figures.seq.next(), |(seq, _)| *seq);
+        check.account(key, first);
+        for (&seq, StoredEntry { figures, rows, event_count }) in &account.entries {
+            let event_count = i64::try_from(*event_count).unwrap_or(i64::MAX);
+            let here = account.events.get(&seq).is_some_and(|row| !row.bodies.is_empty());
+            let row = |position, moved| {
+                let kept = position == 0 && here;
+                EntryRow { account: key, position, figures: *figures, event_count, kept, moved }
+            };
+            if rows.is_empty() {
+                check.entry(row(0, Moved::Nothing));
+            }
+            for (position, moved) in (0_u16..).zip(rows) {
+                let moved = match moved {
+                    memory::EntryRow::Hold(h) => Moved::hold(h),
+                    memory::EntryRow::Ended(call) => Moved::End(*call),
+                    memory::EntryRow::Transfer => match account.transfers.get(&LedgerCursor { seq, position }) {
+                        Some(posted) => Moved::Transfer(transfer_row(&posted.transfer)),
+                        None => Moved::Nothing,
+                    },
+                };
+                check.entry(row(i64::from(position), moved));
+            }
         }
         let mut rows = Vec::new();
-        rows.extend(
-            account.holds.values().map(|h| (h.call, CallRow::Holds { sum: h.amount.0, count: 1, least: h.amount.0 })),
-        );
+        rows.extend(account.holds.values().map(|h| (h.call, CallRow::Hold(h.amount.0))));
         rows.extend(account.calls.values().map(|c| (c.no, CallRow::Live { held: c.held.0 })));
         rows.extend(account.cdrs.values().map(|(_, cdr)| {
             let answered = cdr.call.answered_at.is_some();
@@ -326,19 +369,12 @@ fn audit_memory(tables: &Tables, report: &mut AuditReport) {
         rows.extend(account.attempts.values().map(|a| (a.call, CallRow::Attempts { count: 1 })));
         rows.sort_by_key(|(no, _)| *no);
         rows.into_iter().for_each(|(no, row)| check.call(key, no, row));
-        if let (Some((first, _)), Some((last, _))) = (account.events.first_key_value(), account.events.last_key_value())
-        {
-            check.events(key, *first, *last, i64::try_from(account.events.len()).unwrap_or(i64::MAX));
-        }
     }
     check.finish();
 }
 
-fn transfer_row(account: AccountKey, cursor: crate::ledger::LedgerCursor, transfer: &Transfer) -> TransferRow {
+fn transfer_row(transfer: &Transfer) -> TransferRow {
     TransferRow {
-        account,
-        seq: cursor.seq,
-        position: i64::from(cursor.position),
         kind: transfer.kind.as_str().to_owned(),
         debit: transfer.debit.as_str().to_owned(),
         credit: transfer.credit.as_str().to_owned(),

@@ -175,7 +175,7 @@ impl Store {
         }
     }
 
-    /// The holds of a call, by leg and step. They are open while the call is live.
+    /// The holds of a call, by leg and step. They are open while the call is live. Reads all entries of the account: for checks.
     ///
     /// # Errors
     /// The store failed.

@@ -65,8 +65,8 @@ impl Store {
         }
     }
 
-    /// Removes the events of entries decided before `older_than`, and per account all but those of its last `keep` entries
-    /// (DESIGN §10: 24 hours, 10,000). In short transactions. Returns how many entries' rows went.
+    /// Removes of each account the events up to its first entry decided at `older_than` or later, and all but those of its last
+    /// `keep` entries (DESIGN §10: 24 hours, 10,000). In short transactions. Returns of how many entries.
     ///
     /// # Errors
     /// The store failed; what was removed before stays removed.
@@ -78,7 +78,9 @@ impl Store {
                 for account in t.accounts.values_mut() {
                     let before = account.events.len();
                     let bound = account.figures.seq.0 - i64::from(keep);
-                    account.events.retain(|seq, row| row.at >= older_than && seq.0 > bound);
+                    let kept = account.events.iter().find(|(seq, row)| row.at >= older_than && seq.0 > bound);
+                    let from = kept.map_or(account.figures.seq.next(), |(seq, _)| *seq);
+                    account.events = account.events.split_off(&from);
                     removed += (before - account.events.len()) as u64;
                 }
                 Ok(removed)

@@ -2,8 +2,8 @@
 //! to a limit, is written in one transaction (group commit), while the next batch is collected, sealed and encoded: two
 //! batches are in flight. After the commit each entry's `done` is called, in the order of submission.
 //!
-//! Every store writes an entry only when the account's stored `seq` is the one before it, and says so in the writing
-//! statement itself. What is true on every store:
+//! Every store writes an entry only when the account's newest one is the one before it: it is looked for in the same
+//! transaction, and a key refuses a second entry with its number. What is true on every store:
 //!
 //! 1. after a rejected entry every later one of its account, in the batch or handed over before the rejection was told, is
 //!    [`Rejection::Fenced`]: it was decided on a state that never was;
@@ -16,8 +16,9 @@
 use crate::sql::Db;
 use crate::store::{Backend, Store};
 use batch::{Fences, Hopper, collect};
-use schema::id::AccountKey;
+use schema::id::{AccountKey, CallNo};
 use schema::journal::{Change, Entry, Outcome, Rejection};
+use schema::ledger::{Hold, LedgerKind, Transfer};
 use schema::wrong::{self, Wrong};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -193,12 +194,15 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
     if entry.events.len() > 16 {
         return Err("more than 16 events");
     }
-    let (mut holds, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    let (mut holds, mut keys, mut charges) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for change in &entry.changes {
         let positive = match change {
             Change::HoldPlaced(hold) => {
                 if !holds.insert((hold.call, hold.leg, hold.step)) {
                     return Err("a hold placed twice");
+                }
+                if !is_held_in_order(entry, hold) {
+                    return Err("a hold without its call, or out of its order");
                 }
                 !hold.amount.is_negative()
             }
@@ -207,6 +211,11 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
                     && (!(1..=128).contains(&key.key.len()) || !keys.insert(&key.key))
                 {
                     return Err("an idempotency key used twice, empty or too long");
+                }
+                if let Some(call) = charged_call(transfer)
+                    && (!ends(entry, call) || !charges.insert(call))
+                {
+                    return Err("c3: a charge without the end of its call, or two");
                 }
                 let cost_negative = transfer.carrier_cost.is_some_and(|c| c.amount.is_negative());
                 transfer.debit != transfer.credit
@@ -217,6 +226,9 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
             Change::CallEnded(cdr) | Change::CallRefused(cdr) => {
                 cdr.call.state.is_over() && !cdr.charged.is_negative() && !cdr.loss.is_negative()
             }
+            Change::CallStarted(call) if call.no != figures.last_call => {
+                return Err("a call that begins is the last one");
+            }
             Change::CallStarted(call) | Change::CallUpdated(call) => !call.held.is_negative(),
             Change::AttemptEnded(_) | Change::CallerIdChanged(_) => true,
         };
@@ -225,6 +237,69 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// A hold goes with its call's row, which knows the step of its newest hold, so that no step is held for twice (L3). Alone it can
+/// only begin a call.
+fn is_held_in_order(entry: &Entry, hold: &Hold) -> bool {
+    for change in &entry.changes {
+        match change {
+            Change::CallStarted(call) if call.no == hold.call => return hold.step <= call.hold_step,
+            Change::CallUpdated(call) if call.no == hold.call => {
+                return hold.step <= call.hold_step
+                    && u64::from(hold.step) + holds_of(entry, call.no) > call.hold_step.into();
+            }
+            _ => {}
+        }
+    }
+    hold.step == 0 && hold.call == entry.figures.last_call
+}
+
+/// How many holds of a call an entry places.
+pub(crate) fn holds_of(entry: &Entry, call: CallNo) -> u64 {
+    entry.changes.iter().filter(|change| matches!(change, Change::HoldPlaced(hold) if hold.call == call)).count() as u64
+}
+
+/// Whether an entry begins a call: then the entry before it must not have come to that call's number.
+pub(crate) fn begins(entry: &Entry) -> bool {
+    let has_row =
+        |call| entry.changes.iter().any(|change| matches!(change, Change::CallUpdated(updated) if updated.no == call));
+    entry.changes.iter().any(|change| match change {
+        Change::CallStarted(_) => true,
+        Change::HoldPlaced(hold) => !has_row(hold.call),
+        _ => false,
+    })
+}
+
+fn charged_call(transfer: &Transfer) -> Option<CallNo> {
+    transfer.call.filter(|_| transfer.kind == LedgerKind::CallCharge)
+}
+
+fn ends(entry: &Entry, call: CallNo) -> bool {
+    entry.changes.iter().any(|change| matches!(change, Change::CallEnded(cdr) if cdr.no == call))
+}
+
+/// What one row of an entry moves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Movement<'a> {
+    /// Money was set aside.
+    Hold(&'a Hold),
+    /// Money moved; a charge ends its call's holds.
+    Transfer(&'a Transfer),
+    /// A call ended without a charge, and with it its holds.
+    Ended(CallNo),
+}
+
+/// What an entry moves, in the order of its rows.
+pub(crate) fn movements(entry: &Entry) -> impl Iterator<Item = Movement<'_>> {
+    let charged =
+        |call| entry.changes.iter().any(|change| matches!(change, Change::Posted(t) if charged_call(t) == Some(call)));
+    entry.changes.iter().filter_map(move |change| match change {
+        Change::HoldPlaced(hold) => Some(Movement::Hold(hold)),
+        Change::Posted(transfer) => Some(Movement::Transfer(transfer)),
+        Change::CallEnded(cdr) if !charged(cdr.no) => Some(Movement::Ended(cdr.no)),
+        _ => None,
+    })
 }
 
 /// All of a batch failed.

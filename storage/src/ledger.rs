@@ -11,7 +11,7 @@ use schema::time::Timestamp;
 pub struct LedgerCursor {
     /// The journal entry that posted it.
     pub seq: Seq,
-    /// Its place among the transfers of that entry, from 0.
+    /// Its place among what that entry moved (holds, transfers, ends of calls), from 0.
     pub position: u16,
 }
 

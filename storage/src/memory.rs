@@ -10,7 +10,7 @@ use std::time::Duration;
 mod apply;
 mod tables;
 
-pub(crate) use tables::{Account, Tables};
+pub(crate) use tables::{Account, EntryRow, StoredEntry, Tables};
 
 /// A simulated disk. It outlives the [`crate::Store`]s and journals on it: a crash drops the runtime and keeps the disk.
 #[derive(Clone, Default)]

@@ -315,7 +315,13 @@ async fn an_audit_names_what_is_broken() {
     let clean = place.succeed(&["audit"]).await;
     assert_eq!(clean, "1 accounts, 2 transfers, 0 holds, 0 live calls, 0 CDRs, 2 events\nclean\n");
 
-    place.database().execute("update accounts set total = total + 1", []).expect("spoilt");
+    let spoil = |by: i64| {
+        place.database().execute_batch(&format!(
+            "drop trigger entries_update; update entries set total = total + {by} where seq = 2; \
+             create trigger entries_update before update on entries begin select raise(abort, 'entries are append-only'); end"
+        ))
+    };
+    spoil(1).expect("spoilt");
     let outcome = place.run(&["audit"]).await;
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""));
     assert!(
@@ -323,7 +329,7 @@ async fn an_audit_names_what_is_broken() {
         "{}",
         outcome.stdout
     );
-    place.database().execute("update accounts set total = total - 1", []).expect("mended");
+    spoil(-1).expect("mended");
     assert_eq!(place.succeed(&["audit"]).await, clean);
 }
 

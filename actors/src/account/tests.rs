@@ -52,14 +52,14 @@ fn a_call_is_held_answered_renewed_and_charged_once() {
 }
 
 #[test]
-fn an_answered_call_costs_three_entries_and_twelve_rows() {
+fn an_answered_call_costs_three_entries_and_ten_rows() {
     let mut w = world(10_000_000);
     let seq = w.core.seq();
     w.authorize(&w.request(1, MOBILE)).expect("granted");
     w.answer(1);
     w.pass(10_000);
     w.settle(1, &hung_up(w.now));
-    assert_eq!((w.core.seq().0 - seq.0, w.rows.row_writes), (3, 12));
+    assert_eq!((w.core.seq().0 - seq.0, w.rows.row_writes), (3, 10));
 }
 
 #[test]

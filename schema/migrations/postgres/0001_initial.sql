@@ -99,15 +99,10 @@ create table accounts (
     call_seconds bigint not null,
     max_rate_per_minute bigint,
     created_at bigint not null,
-    status text not null,
-    seq bigint not null check (seq >= 0),
-    total bigint not null,
-    held bigint not null check (held >= 0),
-    receivable bigint not null check (receivable >= 0),
-    last_call bigint not null check (last_call >= 0),
-    constraint l1_available check (total >= held),
+    -- The first entry whose events are kept; those before were purged.
+    events_from bigint not null default 1 check (events_from >= 1),
     foreign key (deck, currency) references decks (id, currency)
-) with (fillfactor = 70); -- an entry updates its account's row in place
+);
 
 create table memberships (
     user_id uuid not null references users (id),
@@ -161,7 +156,7 @@ create table callback_numbers (
 );
 create index callback_numbers_account on callback_numbers (account_key);
 
--- The hot tables. They have no foreign keys: the statement that moves the account's seq proves that it exists, and
+-- The hot tables. They have no foreign keys: an entry follows the one before it, the first is written with its account, and
 -- `ringfence audit` looks for orphans.
 
 -- Live calls only: a row goes when its call is settled. A hold is open while its call has a row here.
@@ -170,48 +165,78 @@ create table calls (
     no bigint not null check (no > 0),
     id uuid not null unique,
     held bigint not null check (held >= 0),
+    hold_step bigint not null check (hold_step >= 0), -- of its newest hold: each step is held for once
     state bytea not null,
     primary key (account_key, no)
 );
 
-create table holds (
+-- One row for each journal entry, in the order in which they came.
+--
+-- An entry says what the account's figures are after it: its newest entry has those of now. A row moves one thing at most: money
+-- set aside for a call (`leg`, `step`, `amount`), or a transfer; `call_no` alone is a call that ended without a charge. An entry that
+-- moves more has further rows, which repeat all else.
+create table entries (
+    id bigint generated always as identity,
     account_key bigint not null,
-    call_no bigint not null,
-    leg bigint not null check (leg in (0, 1)),
-    step bigint not null,
-    amount bigint not null check (amount >= 0),
-    seq bigint not null,
-    primary key (account_key, call_no, leg, step)
-);
-
--- `amount` leaves `debit` and arrives at `credit`: a row is balanced by its form. A call's row carries a second pair, carrier
--- cost to carrier payable, in the carrier's currency.
-create table transfers (
-    account_key bigint not null,
-    seq bigint not null,
-    position bigint not null,
-    id uuid not null unique,
+    seq bigint not null check (seq >= 0),
+    position bigint not null check (position >= 0),
     at bigint not null,
-    kind text not null,
-    debit text not null,
-    credit text not null,
-    amount bigint not null check (amount >= 0),
-    call_no bigint,
+    status text not null,
+    total bigint not null,
+    held bigint not null check (held >= 0),
+    receivable bigint not null check (receivable >= 0),
+    last_call bigint not null check (last_call >= 0),
+    event_count bigint not null check (event_count >= 0), -- what it told of; kept for a while in `events`
+    call_no bigint check (call_no > 0),
+    amount bigint check (amount >= 0),
+    leg bigint check (leg in (0, 1)),
+    step bigint check (step >= 0),
+    -- `amount` leaves `debit` and arrives at `credit`: a transfer is balanced by its form. A call's carries a second pair, carrier cost
+    -- to carrier payable, in the carrier's currency.
+    transfer uuid,
+    kind text,
+    debit text,
+    credit text,
     cost_trunk uuid,
     cost_micros bigint check (cost_micros >= 0),
     cost_currency text,
-    loss bigint not null check (loss >= 0),
+    loss bigint check (loss >= 0),
     key text check (length(key) between 1 and 128),
     request bytea,
-    balance_after bigint not null,
-    description text not null,
-    primary key (account_key, seq, position),
-    check (debit <> credit),
-    check ((cost_trunk is null) = (cost_micros is null) and (cost_trunk is null) = (cost_currency is null)),
-    check ((key is null) = (request is null))
+    balance_after bigint, -- null: `total`
+    description text,
+    constraint entries_key primary key (account_key, seq, position),
+    constraint l1_available check (total >= held),
+    constraint l2_two_ends check (debit <> credit),
+    constraint hold_whole check ((leg is null) = (step is null) and (leg is null or call_no is not null)),
+    constraint transfer_whole check ((transfer is null) = (kind is null) and (transfer is null) = (debit is null)
+        and (transfer is null) = (credit is null) and (transfer is null) = (loss is null) and (transfer is null) = (description is null)),
+    constraint one_movement check ((amount is null) = (leg is null and transfer is null) and (leg is null or transfer is null)),
+    constraint cost_whole check ((cost_trunk is null) = (cost_micros is null) and (cost_trunk is null) = (cost_currency is null)),
+    constraint key_whole check ((key is null) = (request is null)),
+    constraint of_a_transfer check (transfer is not null or (cost_trunk is null and key is null and balance_after is null))
 );
-create unique index l4_transfer_keys on transfers (account_key, key) where key is not null;
-create unique index l3_settling_transfers on transfers (account_key, call_no) where kind = 'CALL_CHARGE' and call_no is not null;
+create index entries_id on entries using brin (id);
+create unique index entries_transfer on entries (transfer) where transfer is not null;
+create unique index l4_transfer_keys on entries (account_key, key) where key is not null;
+
+-- What an entry told of, sealed; by the entry's first row. Kept 24 hours and for the last 10,000 entries of an account. Apart from
+-- the entries, so that the room of those that were purged is used again.
+create table events (
+    id bigint primary key,
+    payload bytea not null
+);
+
+create view holds as
+    select account_key, call_no, leg, step, amount, seq from entries where leg is not null;
+create view transfers as
+    select account_key, seq, position, transfer as id, at, kind, debit, credit, amount, call_no, cost_trunk, cost_micros,
+        cost_currency, loss, key, request, coalesce(balance_after, total) as balance_after, description
+    from entries where transfer is not null;
+create view account_figures as
+    select accounts.key as account_key, seq, status, total, held, receivable, last_call, event_count
+    from accounts join entries on entries.account_key = accounts.key and entries.seq =
+        (select max(seq) from entries where account_key = accounts.key) and entries.position = 0;
 
 create table attempts (
     account_key bigint not null,
@@ -251,16 +276,6 @@ create table cdrs (
     primary key (account_key, no)
 );
 
--- One row for each journal entry; kept 24 hours and for the last 10,000 entries of an account.
-create table events (
-    account_key bigint not null,
-    seq bigint not null,
-    at bigint not null,
-    count bigint not null,
-    payload bytea not null,
-    primary key (account_key, seq)
-);
-
 create table sessions (
     token_sha256 bytea primary key check (length(token_sha256) = 32),
     id uuid not null unique,
@@ -297,12 +312,10 @@ create function refuse_change() returns trigger language plpgsql as $$
 begin
     raise exception '% is append-only', tg_table_name;
 end $$;
-create trigger append_only before update or delete on transfers for each row execute function refuse_change();
-create trigger append_only before update or delete on holds for each row execute function refuse_change();
+create trigger append_only before update or delete on entries for each row execute function refuse_change();
 create trigger append_only before update or delete on attempts for each row execute function refuse_change();
 create trigger append_only before update or delete on caller_id_history for each row execute function refuse_change();
-create trigger no_truncate before truncate on transfers for each statement execute function refuse_change();
-create trigger no_truncate before truncate on holds for each statement execute function refuse_change();
+create trigger no_truncate before truncate on entries for each statement execute function refuse_change();
 create trigger no_truncate before truncate on attempts for each statement execute function refuse_change();
 create trigger no_truncate before truncate on caller_id_history for each statement execute function refuse_change();
 create trigger no_truncate before truncate on cdrs for each statement execute function refuse_change();

@@ -99,13 +99,8 @@ create table accounts (
     call_seconds integer not null,
     max_rate_per_minute integer,
     created_at integer not null,
-    status text not null,
-    seq integer not null check (seq >= 0),
-    total integer not null,
-    held integer not null check (held >= 0),
-    receivable integer not null check (receivable >= 0),
-    last_call integer not null check (last_call >= 0),
-    constraint l1_available check (total >= held),
+    -- The first entry whose events are kept; those before were purged.
+    events_from integer not null default 1 check (events_from >= 1),
     foreign key (deck, currency) references decks (id, currency)
 ) strict;
 
@@ -161,11 +156,8 @@ create table callback_numbers (
 ) strict, without rowid;
 create index callback_numbers_account on callback_numbers (account_key);
 
--- The hot tables. They have no foreign keys: the statement that moves the account's seq proves that it exists, and
+-- The hot tables. They have no foreign keys: an entry follows the one before it, the first is written with its account, and
 -- `ringfence audit` looks for orphans.
---
--- `transfers` and `events` keep their rows in the order in which they came, with a small index by account. Kept in the order of
--- accounts, their rows split a page every few calls, and after such a commit SQLite walks through its whole page cache.
 
 -- Live calls only: a row goes when its call is settled. A hold is open while its call has a row here.
 create table calls (
@@ -173,48 +165,78 @@ create table calls (
     no integer not null check (no > 0),
     id blob not null unique check (length(id) = 16),
     held integer not null check (held >= 0),
+    hold_step integer not null check (hold_step >= 0), -- of its newest hold: each step is held for once
     state blob not null,
     primary key (account_key, no)
 ) strict;
 
-create table holds (
+-- One row for each journal entry, in the order in which they came; found by one small index. A page that a row changes costs more
+-- than the row, and rows in the order of accounts would change a page each.
+--
+-- An entry says what the account's figures are after it: its newest entry has those of now. A row moves one thing at most: money
+-- set aside for a call (`leg`, `step`, `amount`), or a transfer; `call_no` alone is a call that ended without a charge. An entry that
+-- moves more has further rows, which repeat all else.
+create table entries (
+    id integer primary key,
     account_key integer not null,
-    call_no integer not null,
-    leg integer not null check (leg in (0, 1)),
-    step integer not null,
-    amount integer not null check (amount >= 0),
-    seq integer not null,
-    primary key (account_key, call_no, leg, step)
-) strict, without rowid;
-
--- `amount` leaves `debit` and arrives at `credit`: a row is balanced by its form. A call's row carries a second pair, carrier
--- cost to carrier payable, in the carrier's currency.
-create table transfers (
-    account_key integer not null,
-    seq integer not null,
-    position integer not null,
-    id blob not null unique check (length(id) = 16),
+    seq integer not null check (seq >= 0),
+    position integer not null check (position >= 0),
     at integer not null,
-    kind text not null,
-    debit text not null,
-    credit text not null,
-    amount integer not null check (amount >= 0),
-    call_no integer,
+    status text not null,
+    total integer not null,
+    held integer not null check (held >= 0),
+    receivable integer not null check (receivable >= 0),
+    last_call integer not null check (last_call >= 0),
+    event_count integer not null check (event_count >= 0), -- what it told of; kept for a while in `events`
+    call_no integer check (call_no > 0),
+    amount integer check (amount >= 0),
+    leg integer check (leg in (0, 1)),
+    step integer check (step >= 0),
+    -- `amount` leaves `debit` and arrives at `credit`: a transfer is balanced by its form. A call's carries a second pair, carrier cost
+    -- to carrier payable, in the carrier's currency.
+    transfer blob check (length(transfer) = 16),
+    kind text,
+    debit text,
+    credit text,
     cost_trunk blob,
     cost_micros integer check (cost_micros >= 0),
     cost_currency text,
-    loss integer not null check (loss >= 0),
+    loss integer check (loss >= 0),
     key text check (length(key) between 1 and 128),
     request blob,
-    balance_after integer not null,
-    description text not null,
-    primary key (account_key, seq, position),
-    check (debit <> credit),
-    check ((cost_trunk is null) = (cost_micros is null) and (cost_trunk is null) = (cost_currency is null)),
-    check ((key is null) = (request is null))
+    balance_after integer, -- null: `total`
+    description text,
+    constraint entries_key unique (account_key, seq, position),
+    constraint l1_available check (total >= held),
+    constraint l2_two_ends check (debit <> credit),
+    constraint hold_whole check ((leg is null) = (step is null) and (leg is null or call_no is not null)),
+    constraint transfer_whole check ((transfer is null) = (kind is null) and (transfer is null) = (debit is null)
+        and (transfer is null) = (credit is null) and (transfer is null) = (loss is null) and (transfer is null) = (description is null)),
+    constraint one_movement check ((amount is null) = (leg is null and transfer is null) and (leg is null or transfer is null)),
+    constraint cost_whole check ((cost_trunk is null) = (cost_micros is null) and (cost_trunk is null) = (cost_currency is null)),
+    constraint key_whole check ((key is null) = (request is null)),
+    constraint of_a_transfer check (transfer is not null or (cost_trunk is null and key is null and balance_after is null))
 ) strict;
-create unique index l4_transfer_keys on transfers (account_key, key) where key is not null;
-create unique index l3_settling_transfers on transfers (account_key, call_no) where kind = 'CALL_CHARGE' and call_no is not null;
+create unique index entries_transfer on entries (transfer) where transfer is not null;
+create unique index l4_transfer_keys on entries (account_key, key) where key is not null;
+
+-- What an entry told of, sealed; by the entry's first row. Kept 24 hours and for the last 10,000 entries of an account. Apart from
+-- the entries, so that the room of those that were purged is used again.
+create table events (
+    id integer primary key,
+    payload blob not null
+) strict;
+
+create view holds as
+    select account_key, call_no, leg, step, amount, seq from entries where leg is not null;
+create view transfers as
+    select account_key, seq, position, transfer as id, at, kind, debit, credit, amount, call_no, cost_trunk, cost_micros,
+        cost_currency, loss, key, request, coalesce(balance_after, total) as balance_after, description
+    from entries where transfer is not null;
+create view account_figures as
+    select accounts.key as account_key, seq, status, total, held, receivable, last_call, event_count
+    from accounts join entries on entries.account_key = accounts.key and entries.seq =
+        (select max(seq) from entries where account_key = accounts.key) and entries.position = 0;
 
 create table attempts (
     account_key integer not null,
@@ -254,16 +276,6 @@ create table cdrs (
     primary key (account_key, no)
 ) strict;
 
--- One row for each journal entry; kept 24 hours and for the last 10,000 entries of an account.
-create table events (
-    account_key integer not null,
-    seq integer not null,
-    at integer not null,
-    count integer not null,
-    payload blob not null,
-    primary key (account_key, seq)
-) strict;
-
 create table sessions (
     token_sha256 blob primary key check (length(token_sha256) = 32),
     id blob not null unique check (length(id) = 16),
@@ -296,10 +308,8 @@ create table bindings (
 
 -- Append-only tables. A purge at the end of a retention class (a later issue) drops and makes these triggers again in the
 -- transaction that removes the rows, so that nothing else ever can.
-create trigger transfers_update before update on transfers begin select raise(abort, 'transfers are append-only'); end;
-create trigger transfers_delete before delete on transfers begin select raise(abort, 'transfers are append-only'); end;
-create trigger holds_update before update on holds begin select raise(abort, 'holds are append-only'); end;
-create trigger holds_delete before delete on holds begin select raise(abort, 'holds are append-only'); end;
+create trigger entries_update before update on entries begin select raise(abort, 'entries are append-only'); end;
+create trigger entries_delete before delete on entries begin select raise(abort, 'entries are append-only'); end;
 create trigger attempts_update before update on attempts begin select raise(abort, 'attempts are append-only'); end;
 create trigger attempts_delete before delete on attempts begin select raise(abort, 'attempts are append-only'); end;
 create trigger caller_id_history_update before update on caller_id_history

@@ -23,29 +23,29 @@ async fn open(folder: &Path, url: &DatabaseUrl) -> Store {
     Store::open(url, keys).await.expect("the database opens")
 }
 
-/// Gives each account so many settled calls, all as their journal entries would have left them but for the events, of which
-/// only the last is kept, as after a purge.
+/// Gives each account so many settled calls, all as their journal entries would have left them but for the events, which are as
+/// after a purge. Of each thousand accounts the calls are mixed, as they would have come.
 pub fn fill(folder: &Path, calls: i64) {
     let database = rusqlite::Connection::open(folder.join("ringfence.db")).expect("the database opens");
     let last: i64 = database.query_row("select max(key) from accounts", [], |row| row.get(0)).expect("accounts");
     database.execute_batch("pragma synchronous = off; pragma cache_size = -1000000;").expect("a pragma");
     let each = "with recursive n(c) as (select 1 union all select c + 1 from n where c < ?3), \
                 s as (select a.key k, c, a.created_at at from accounts a, n where a.key > ?1 and a.key <= ?2) ";
+    let into = "insert into entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count, call_no, \
+                amount, leg, step, transfer, kind, debit, credit, loss, description)";
     let texts = [
         format!(
-            "{each} insert into transfers select k, 2 * c + 1, 0, cast(printf('%016x', k * 1000000 + c) as blob), at, 'CALL_CHARGE', \
-             'customer', 'revenue', 60, c, null, null, null, 0, null, null, 1000000000000 - 60 * c, 'call' from s order by k, c"
+            "{each} {into} select k, 2 * c + n, 0, at, 'ACTIVE', 1000000000000 - 60 * (c - 1 + n), 100 * (1 - n), 0, c, 0, c, \
+             100 - 40 * n, iif(n, null, 1), iif(n, null, 0), iif(n, cast(printf('%016x', k * 1000000 + c) as blob), null), \
+             iif(n, 'CALL_CHARGE', null), iif(n, 'customer', null), iif(n, 'revenue', null), iif(n, 0, null), iif(n, 'call', null) \
+             from s, (select 0 n union all select 1) order by c, k, n"
         ),
-        format!("{each} insert into holds select k, c, 1, 0, 100, 2 * c from s order by k, c"),
         format!(
             "{each} insert into cdrs select k, c, cast(printf('%016x', k * 1000000 + c) as blob), at, null, 'SOFTPHONE', 'ENDED', 0, at, \
-             at, at, 'EUR', 6000, 6, 60, 0, null, null, null, 0, null, x'00' from s order by k, c"
+             at, at, 'EUR', 6000, 6, 60, 0, null, null, null, 0, null, x'00' from s order by c, k"
         ),
-        "delete from events where account_key > ?1 and account_key <= ?2 and ?3 > 0".to_owned(),
-        "insert into events select key, 2 * ?3 + 1, created_at, 0, x'' from accounts where key > ?1 and key <= ?2"
-            .to_owned(),
-        "update accounts set seq = 2 * ?3 + 1, total = total - 60 * ?3, last_call = ?3 where key > ?1 and key <= ?2"
-            .to_owned(),
+        "delete from events where id in (select id from entries where account_key > ?1 and account_key <= ?2 and ?3 > 0)".to_owned(),
+        "update accounts set events_from = 2 * ?3 + 2 where key > ?1 and key <= ?2".to_owned(),
     ];
     for above in (0..last).step_by(1_000) {
         eprintln!("filled {above} of {last} accounts");

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// What a caller does again and again.
 #[derive(Debug, Clone, Copy)]
 pub enum Shape {
-    /// The ledger alone: a hold is placed, a transfer settles it.
+    /// The ledger alone: a hold is placed, a transfer ends it. Without a call's row there is no charge of one.
     Pair,
     /// A whole call: granted, answered, settled; with its state, record and events.
     Call,
@@ -143,13 +143,11 @@ impl Caller {
     }
 
     async fn pair(&mut self, account: usize, waits: &mut Vec<u32>) {
-        let mut call = schema::id::CallNo(0);
         self.submit(account, waits, |actor, _| {
             let f = &mut actor.figures;
             f.last_call = f.last_call.next();
             f.held += Micros(100);
-            call = f.last_call;
-            let hold = Hold { call, leg: LegSide::B, step: 0, amount: Micros(100) };
+            let hold = Hold { call: f.last_call, leg: LegSide::B, step: 0, amount: Micros(100) };
             bare(actor.key, f, Change::HoldPlaced(hold))
         })
         .await;
@@ -162,11 +160,11 @@ impl Caller {
                     let at = world.now();
                     TransferId::generate(&mut world.entropy, at)
                 },
-                kind: LedgerKind::CallCharge,
+                kind: LedgerKind::Adjustment,
                 debit: LedgerAccount::Customer,
                 credit: LedgerAccount::Revenue,
                 amount: Micros(60),
-                call: Some(call),
+                call: None,
                 carrier_cost: None,
                 loss: Micros(0),
                 key: None,

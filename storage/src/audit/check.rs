@@ -1,17 +1,51 @@
 //! The rules of the audit: rows come in, in order, and breaches go out. No database here.
 
 use super::{AuditReport, Invariant};
+use crate::journal::encode::leg_number;
+use chain::Chain;
 use schema::account::AccountFigures;
 use schema::id::{AccountKey, CallNo, Seq};
-use schema::ledger::{LedgerAccount, LedgerKind};
+use schema::ledger::Hold;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One transfer.
-pub(super) struct TransferRow {
+mod chain;
+
+/// One row of a journal entry.
+pub(super) struct EntryRow {
     pub(super) account: AccountKey,
-    pub(super) seq: Seq,
     pub(super) position: i64,
+    /// After the entry; without its status.
+    pub(super) figures: AccountFigures,
+    /// Events that it told of.
+    pub(super) event_count: i64,
+    /// Whether they are here.
+    pub(super) kept: bool,
+    pub(super) moved: Moved,
+}
+
+/// What a row moves.
+pub(super) enum Moved {
+    Hold {
+        call: CallNo,
+        leg: i64,
+        step: i64,
+        amount: i64,
+    },
+    Transfer(TransferRow),
+    /// A call ended without a charge.
+    End(CallNo),
+    Nothing,
+}
+
+impl Moved {
+    pub(super) const fn hold(hold: &Hold) -> Self {
+        Self::Hold { call: hold.call, leg: leg_number(hold.leg), step: hold.step as i64, amount: hold.amount.0 }
+    }
+}
+
+/// A transfer.
+pub(super) struct TransferRow {
     pub(super) kind: String,
     pub(super) debit: String,
     pub(super) credit: String,
@@ -25,7 +59,7 @@ pub(super) struct TransferRow {
 
 /// Something about a call.
 pub(super) enum CallRow {
-    Holds { sum: i64, count: i64, least: i64 },
+    Hold(i64),
     Live { held: i64 },
     Cdr { cost: Cost, answered: bool, refused: bool },
     Charge(Cost),
@@ -43,18 +77,19 @@ pub(super) struct Cost {
 /// Checks the accounts of one range. First each account, then rows in the order of their keys.
 pub(super) struct RangeCheck<'a> {
     report: &'a mut AuditReport,
-    accounts: BTreeMap<AccountKey, Derived>,
+    accounts: BTreeMap<AccountKey, Known>,
+    chain: Option<Chain>,
     call: Option<(AccountKey, CallNo, Call)>,
 }
 
-/// An account's stored figures and what its rows give.
-struct Derived {
-    figures: AccountFigures,
-    total: i128,
-    receivable: i128,
+/// What is known of an account when its entries were read.
+struct Known {
+    /// The first entry whose events are kept.
+    events_from: Seq,
+    /// After its newest entry.
+    figures: Option<AccountFigures>,
+    /// By the holds of its live calls.
     held: i128,
-    /// What the next transfer's `balance_after` starts from.
-    chain: i128,
 }
 
 /// What is known of one call.
@@ -73,104 +108,54 @@ struct Call {
 
 impl<'a> RangeCheck<'a> {
     pub(super) const fn new(report: &'a mut AuditReport) -> Self {
-        Self { report, accounts: BTreeMap::new(), call: None }
+        Self { report, accounts: BTreeMap::new(), chain: None, call: None }
     }
 
-    pub(super) fn account(&mut self, key: AccountKey, figures: AccountFigures) {
+    pub(super) fn account(&mut self, key: AccountKey, events_from: Seq) {
         self.report.accounts += 1;
-        self.accounts.insert(key, Derived { figures, total: 0, receivable: 0, held: 0, chain: 0 });
-        let f = figures;
-        if f.total.0 < f.held.0 {
-            self.report.tell(Invariant::L1, key, format!("total {} is below held {}", f.total, f.held));
+        self.accounts.insert(key, Known { events_from, figures: None, held: 0 });
+    }
+
+    pub(super) fn entry(&mut self, row: EntryRow) {
+        let key = row.account;
+        if self.chain.as_ref().is_none_or(|chain| chain.account != key) {
+            self.end_chain();
+            self.chain = Some(Chain::new(key));
         }
-        if f.held.is_negative() || f.receivable.is_negative() || f.seq.0 < 0 || f.last_call.0 < 0 {
-            self.report.tell(
-                Invariant::Negative,
-                key,
-                format!("accounts: held {}, receivable {}", f.held, f.receivable),
-            );
+        let events_from = self.accounts.get(&key).map(|account| account.events_from);
+        if events_from.is_none() {
+            let what = format!("entries ({}, {}, {}): no such account", key.0, row.figures.seq.0, row.position);
+            self.report.tell(Invariant::Orphan, key, what);
+        }
+        if let Some(chain) = &mut self.chain {
+            chain.add(row, events_from, self.report);
         }
     }
 
-    pub(super) fn transfer(&mut self, row: &TransferRow) {
-        self.report.transfers += 1;
-        let key = row.account;
-        let place = format!("transfers ({}, {}, {})", key.0, row.seq.0, row.position);
-        let ends = (LedgerAccount::parse(&row.debit), LedgerAccount::parse(&row.credit));
-        let balanced = matches!(ends, (Some(debit), Some(credit)) if debit != credit) && row.cost_complete;
-        if !balanced || LedgerKind::parse(&row.kind).is_none() {
-            let what = format!("{place}: {} from {} to {}, or half a carrier cost", row.kind, row.debit, row.credit);
-            self.report.tell(Invariant::L2, key, what);
-        }
-        if row.amount < 0 || row.loss < 0 || row.cost < 0 {
-            let what = format!("{place}: amount {}, loss {}, cost {}", row.amount, row.loss, row.cost);
-            self.report.tell(Invariant::Negative, key, what);
-        }
-        if row.kind == LedgerKind::CallCharge.as_str() && row.call.is_none() {
-            self.report.tell(Invariant::C3, key, format!("{place}: a charge without a call"));
-        }
-        let Some(account) = self.accounts.get_mut(&key) else {
-            return self.report.tell(Invariant::Orphan, key, format!("{place}: no such account"));
-        };
-        let delta = match ends {
-            (Some(LedgerAccount::Customer), _) => -i128::from(row.amount),
-            (_, Some(LedgerAccount::Customer)) => i128::from(row.amount),
-            _ => 0,
-        };
-        let owed = match ends {
-            (Some(LedgerAccount::Receivable), _) => i128::from(row.amount),
-            (_, Some(LedgerAccount::Receivable)) => -i128::from(row.amount),
-            _ => 0,
-        };
-        account.total += delta;
-        account.receivable += owed;
-        account.chain += delta;
-        if account.chain != i128::from(row.balance_after) {
-            let what = format!("{place}: balance_after {}, the row before gives {}", row.balance_after, account.chain);
-            self.report.tell(Invariant::Chain, key, what);
-            // Each break is told once: the chain goes on from here.
-            account.chain = i128::from(row.balance_after);
-        }
-        if row.seq > account.figures.seq {
-            self.report.tell(
-                Invariant::Orphan,
-                key,
-                format!("{place}: the account is at entry {}", account.figures.seq.0),
-            );
+    fn end_chain(&mut self) {
+        let Some(mut chain) = self.chain.take() else { return };
+        chain.end_entry(self.report);
+        if let Some(account) = self.accounts.get_mut(&chain.account) {
+            account.figures = chain.figures();
         }
     }
 
     pub(super) fn key_used_twice(&mut self, key: AccountKey, first: Seq, last: Seq) {
-        let what = format!("transfers: one idempotency key in entries {} and {}", first.0, last.0);
+        let what = format!("entries: one idempotency key in entries {} and {}", first.0, last.0);
         self.report.tell(Invariant::L4, key, what);
     }
 
-    pub(super) fn events(&mut self, key: AccountKey, first: Seq, last: Seq, count: i64) {
-        self.report.events += count.unsigned_abs();
-        let Some(account) = self.accounts.get(&key) else {
-            return self.report.tell(Invariant::Orphan, key, format!("events from {}: no such account", first.0));
-        };
-        let stored = account.figures.seq;
-        if last != stored || last.0 - first.0 + 1 != count {
-            let what = format!("events {} to {}: {count} rows, the account is at entry {}", first.0, last.0, stored.0);
-            self.report.tell(Invariant::Events, key, what);
-        }
-    }
-
     pub(super) fn call(&mut self, key: AccountKey, no: CallNo, row: CallRow) {
+        self.end_chain();
         if self.call.as_ref().is_none_or(|(k, n, _)| (*k, *n) != (key, no)) {
             self.end_call();
             self.call = Some((key, no, Call::default()));
         }
         let Some((_, _, call)) = &mut self.call else { return };
         match row {
-            CallRow::Holds { sum, count, least } => {
-                self.report.holds += count.unsigned_abs();
-                call.holds += count;
-                call.held += i128::from(sum);
-                if least < 0 {
-                    self.report.tell(Invariant::Negative, key, format!("holds ({}, {}): {least}", key.0, no.0));
-                }
+            CallRow::Hold(amount) => {
+                call.holds += 1;
+                call.held += i128::from(amount);
             }
             CallRow::Live { held } => {
                 self.report.live_calls += 1;
@@ -199,9 +184,9 @@ impl<'a> RangeCheck<'a> {
         let Some(account) = self.accounts.get_mut(&key) else {
             return self.report.tell(Invariant::Orphan, key, format!("call ({}, {}): no such account", key.0, no.0));
         };
-        if no > account.figures.last_call {
-            let what =
-                format!("call ({}, {}): the account's last call is {}", key.0, no.0, account.figures.last_call.0);
+        let last = account.figures.map_or(CallNo(0), |figures| figures.last_call);
+        if no > last {
+            let what = format!("call ({}, {}): the account's last call is {}", key.0, no.0, last.0);
             self.report.tell(Invariant::Orphan, key, what);
         }
         if call.live.is_some() {
@@ -211,23 +196,19 @@ impl<'a> RangeCheck<'a> {
 
     /// After the last row of the range.
     pub(super) fn finish(mut self) {
+        self.end_chain();
         self.end_call();
         for (key, account) in &self.accounts {
-            let f = &account.figures;
-            if account.total != i128::from(f.total.0) {
-                let what = format!("accounts: total {}, the transfers give {} micro-units", f.total.0, account.total);
-                self.report.tell(Invariant::Total, *key, what);
-            }
-            if account.receivable != i128::from(f.receivable.0) {
+            let Some(figures) = account.figures else {
+                self.report.tell(Invariant::Events, *key, "entries: none".to_owned());
+                continue;
+            };
+            if account.held != i128::from(figures.held.0) {
+                let (held, given) = (figures.held, account.held);
                 let what = format!(
-                    "accounts: receivable {}, the transfers give {} micro-units",
-                    f.receivable.0, account.receivable
+                    "held {held} after entry {}, the live calls' holds give {given} micro-units",
+                    figures.seq.0
                 );
-                self.report.tell(Invariant::Receivable, *key, what);
-            }
-            if account.held != i128::from(f.held.0) {
-                let what =
-                    format!("accounts: held {}, the live calls' holds give {} micro-units", f.held.0, account.held);
                 self.report.tell(Invariant::Held, *key, what);
             }
         }

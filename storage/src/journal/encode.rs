@@ -1,14 +1,13 @@
 //! A journal entry as rows of the SQL stores: the same values for both engines.
 
-use super::well_formed;
+use super::{Movement, begins, holds_of, movements, well_formed};
 use crate::error::StoreError;
 use crate::keyring::{Class, Keyring, Subject};
 use crate::seal::word;
 use crate::sql::{Value, values};
 use schema::account::CallerId;
 use schema::call::{AttemptRecord, Cdr, LegSide, LiveCall};
-use schema::event::EventBody;
-use schema::id::{AccountKey, Seq, TransferId};
+use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Change, Entry};
 use schema::ledger::{Hold, IdempotencyKey, Transfer};
 use schema::time::Timestamp;
@@ -20,67 +19,107 @@ pub(crate) struct Encoded {
     pub(crate) at: Timestamp,
     /// Idempotency keys that must be free, with the transfers that take them.
     pub(crate) keys: Vec<(IdempotencyKey, TransferId)>,
+    /// Whether it begins a call: then the entry before it has a lower `last_call`, by one.
+    pub(crate) begins: bool,
+    /// The number of the account's last call afterwards.
+    pub(crate) last_call: CallNo,
     /// The rows, or nothing when the entry cannot be written.
     pub(crate) rows: Result<Rows, &'static str>,
 }
 
-/// What an entry writes.
-pub(crate) struct Rows {
-    /// `seq, status, total, held, receivable, last_call, key` of the account.
-    pub(crate) figures: Vec<Value>,
-    pub(crate) writes: Vec<(Write, Vec<Value>)>,
+/// The newest entry of an account.
+#[derive(Clone, Copy)]
+pub(crate) struct Newest {
+    pub(crate) seq: Seq,
+    /// Known where it is asked for.
+    pub(crate) last_call: CallNo,
 }
+
+impl Newest {
+    pub(crate) const fn after(entry: &Encoded) -> Self {
+        Self { seq: entry.seq, last_call: entry.last_call }
+    }
+
+    /// The number of a call is used once.
+    pub(crate) fn allows(self, entry: &Encoded) -> bool {
+        !entry.begins || self.last_call.next() == entry.last_call
+    }
+}
+
+/// What an entry writes, in order. Its events follow its first row.
+pub(crate) type Rows = Vec<(Write, Vec<Value>)>;
 
 /// One kind of row write, each of exactly one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Write {
+    /// An entry's row that moves nothing; perhaps it ends a call.
+    Entry,
+    /// One that sets money aside.
+    Hold,
+    /// One that moves money.
+    Transfer,
+    Event,
     CallInsert,
     CallUpdate,
     CallDelete,
-    Hold,
-    Transfer,
     Attempt,
     Cdr,
     CallerId,
     CallerIdHistory,
-    Event,
 }
 
 /// How a write is said in SQL.
 pub(crate) enum Form {
     /// Table and columns; what follows the values.
     Insert(&'static str, &'static str),
-    /// `held, state, account_key, no`.
+    /// `held, hold_step, state, account_key, no` and the step before.
     UpdateCall,
     /// `account_key, no`.
     DeleteCall,
+    /// `account_key, seq, payload`.
+    InsertEvent,
+}
+
+/// The columns of each row of an entry.
+macro_rules! into_entries {
+    ($($more:literal)?) => {
+        concat!(
+            "entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count, call_no",
+            $(", ", $more,)? ")"
+        )
+    };
 }
 
 impl Write {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Entry,
+        Self::Hold,
+        Self::Transfer,
+        Self::Event,
         Self::CallInsert,
         Self::CallUpdate,
         Self::CallDelete,
-        Self::Hold,
-        Self::Transfer,
         Self::Attempt,
         Self::Cdr,
         Self::CallerId,
         Self::CallerIdHistory,
-        Self::Event,
     ];
 
     pub(crate) const fn form(self) -> Form {
         match self {
-            Self::CallInsert => Form::Insert("calls (account_key, no, id, held, state)", ""),
-            Self::CallUpdate => Form::UpdateCall,
-            Self::CallDelete => Form::DeleteCall,
-            Self::Hold => Form::Insert("holds (account_key, call_no, leg, step, amount, seq)", ""),
+            Self::Entry => Form::Insert(into_entries!(), ""),
+            Self::Hold => Form::Insert(into_entries!("amount, leg, step"), ""),
             Self::Transfer => Form::Insert(
-                "transfers (account_key, seq, position, id, at, kind, debit, credit, amount, call_no, cost_trunk, cost_micros, \
-                 cost_currency, loss, key, request, balance_after, description)",
+                into_entries!(
+                    "amount, transfer, kind, debit, credit, cost_trunk, cost_micros, cost_currency, loss, key, request, \
+                     balance_after, description"
+                ),
                 "",
             ),
+            Self::Event => Form::InsertEvent,
+            Self::CallInsert => Form::Insert("calls (account_key, no, id, held, hold_step, state)", ""),
+            Self::CallUpdate => Form::UpdateCall,
+            Self::CallDelete => Form::DeleteCall,
             Self::Attempt => {
                 Form::Insert("attempts (account_key, call_no, number, trunk, started_at, ended_at, sip_code)", "")
             }
@@ -99,7 +138,6 @@ impl Write {
             Self::CallerIdHistory => {
                 Form::Insert("caller_id_history (account_key, seq, caller_id, at, status, evidence)", "")
             }
-            Self::Event => Form::Insert("events (account_key, seq, at, count, payload)", ""),
         }
     }
 
@@ -108,6 +146,7 @@ impl Write {
         match self.form() {
             Form::Insert(into, _) => into,
             Form::UpdateCall | Form::DeleteCall => "calls",
+            Form::InsertEvent => "events",
         }
     }
 }
@@ -124,40 +163,83 @@ pub(crate) fn encode(entry: &Entry, keys: &Keyring) -> Encoded {
             "it cannot be sealed"
         })
     });
-    Encoded { account: entry.account, seq: entry.seq(), at: entry.at, keys: taken.collect(), rows }
+    Encoded {
+        account: entry.account,
+        seq: entry.seq(),
+        at: entry.at,
+        keys: taken.collect(),
+        begins: begins(entry),
+        last_call: entry.figures.last_call,
+        rows,
+    }
 }
 
 fn encode_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
-    let (account, f) = (entry.account, &entry.figures);
-    let figures = values![f.seq.0, f.status.as_str(), f.total.0, f.held.0, f.receivable.0, f.last_call.0, account.0];
-    let mut writes = Vec::with_capacity(entry.changes.len() + 2);
-    let mut position = 0_u32;
+    let account = entry.account;
+    let mut rows = entry_rows(entry, keys)?;
     for change in &entry.changes {
         match change {
-            Change::CallStarted(call) => writes.push((Write::CallInsert, live_call(account, call, keys)?)),
+            Change::HoldPlaced(_) | Change::Posted(_) => {}
+            Change::CallStarted(call) => rows.push((Write::CallInsert, live_call(account, call, keys)?)),
             Change::CallUpdated(call) => {
-                let values = values![call.held.0, sealed_call(account, call, keys)?, account.0, call.no.0];
-                writes.push((Write::CallUpdate, values));
+                let step = i64::from(call.hold_step);
+                let before = step - i64::try_from(holds_of(entry, call.no)).unwrap_or(i64::MAX);
+                let state = sealed_call(account, call, keys)?;
+                rows.push((Write::CallUpdate, values![call.held.0, step, state, account.0, call.no.0, before]));
             }
-            Change::HoldPlaced(hold) => writes.push((Write::Hold, hold_row(account, hold, entry.seq()))),
-            Change::AttemptEnded(attempt) => writes.push((Write::Attempt, attempt_row(account, attempt))),
+            Change::AttemptEnded(attempt) => rows.push((Write::Attempt, attempt_row(account, attempt))),
             Change::CallEnded(cdr) => {
-                writes.push((Write::CallDelete, values![account.0, cdr.no.0]));
-                writes.push((Write::Cdr, cdr_row(account, entry.at, cdr, keys)?));
+                rows.push((Write::CallDelete, values![account.0, cdr.no.0]));
+                rows.push((Write::Cdr, cdr_row(account, entry.at, cdr, keys)?));
             }
-            Change::CallRefused(cdr) => writes.push((Write::Cdr, cdr_row(account, entry.at, cdr, keys)?)),
-            Change::Posted(transfer) => {
-                writes.push((Write::Transfer, transfer_row(account, entry.seq(), position, entry.at, transfer)));
-                position += 1;
-            }
+            Change::CallRefused(cdr) => rows.push((Write::Cdr, cdr_row(account, entry.at, cdr, keys)?)),
             Change::CallerIdChanged(caller_id) => {
-                writes.push((Write::CallerId, caller_id_row(account, caller_id, keys)?));
-                writes.push((Write::CallerIdHistory, caller_id_history_row(account, entry.seq(), entry.at, caller_id)));
+                rows.push((Write::CallerId, caller_id_row(account, caller_id, keys)?));
+                rows.push((Write::CallerIdHistory, caller_id_history_row(account, entry.seq(), entry.at, caller_id)));
             }
         }
     }
-    writes.push((Write::Event, event_row(account, entry.seq(), entry.at, &entry.events, keys)?));
-    Ok(Rows { figures, writes })
+    Ok(rows)
+}
+
+/// The rows of the entry itself: one for each movement, at least one, and its events after the first.
+fn entry_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
+    let mut rows = Vec::with_capacity(entry.changes.len() + 2);
+    for (position, movement) in (0_u32..).zip(movements(entry)) {
+        rows.push(match movement {
+            Movement::Hold(hold) => (Write::Hold, hold_row(entry, position, hold)),
+            Movement::Transfer(transfer) => (Write::Transfer, transfer_row(entry, position, transfer)),
+            Movement::Ended(call) => (Write::Entry, entry_row(entry, position, Some(call), 0)),
+        });
+    }
+    if rows.is_empty() {
+        rows.push((Write::Entry, entry_row(entry, 0, None, 0)));
+    }
+    if !entry.events.is_empty() {
+        let payload = keys.seal_json(Subject::Account(entry.account), Class::Calls, "events.payload", &entry.events)?;
+        rows.insert(1, (Write::Event, values![entry.account.0, entry.seq().0, payload]));
+    }
+    Ok(rows)
+}
+
+/// What every row of an entry says, with room for so many columns more.
+fn entry_row(entry: &Entry, position: u32, call: Option<CallNo>, more: usize) -> Vec<Value> {
+    let f = &entry.figures;
+    let mut row = Vec::with_capacity(11 + more);
+    row.extend([
+        entry.account.0.into(),
+        f.seq.0.into(),
+        position.into(),
+        entry.at.0.into(),
+        Value::Word(f.status.as_str()),
+        f.total.0.into(),
+        f.held.0.into(),
+        f.receivable.0.into(),
+        f.last_call.0.into(),
+        i64::try_from(entry.events.len()).unwrap_or(i64::MAX).into(),
+        call.map(|no| no.0).into(),
+    ]);
+    row
 }
 
 fn sealed_call(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<Vec<u8>, StoreError> {
@@ -165,11 +247,13 @@ fn sealed_call(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<V
 }
 
 fn live_call(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
-    Ok(values![account.0, call.no.0, call.call.id.0, call.held.0, sealed_call(account, call, keys)?])
+    Ok(values![account.0, call.no.0, call.call.id.0, call.held.0, call.hold_step, sealed_call(account, call, keys)?])
 }
 
-fn hold_row(account: AccountKey, hold: &Hold, seq: Seq) -> Vec<Value> {
-    values![account.0, hold.call.0, leg_number(hold.leg), hold.step, hold.amount.0, seq.0]
+fn hold_row(entry: &Entry, position: u32, hold: &Hold) -> Vec<Value> {
+    let mut row = entry_row(entry, position, Some(hold.call), 3);
+    row.extend([hold.amount.0.into(), leg_number(hold.leg).into(), hold.step.into()]);
+    row
 }
 
 /// A leg as stored.
@@ -192,28 +276,25 @@ fn attempt_row(account: AccountKey, attempt: &AttemptRecord) -> Vec<Value> {
     ]
 }
 
-fn transfer_row(account: AccountKey, seq: Seq, position: u32, at: Timestamp, transfer: &Transfer) -> Vec<Value> {
-    let cost = transfer.carrier_cost;
-    values![
-        account.0,
-        seq.0,
-        position,
-        transfer.id.0,
-        at.0,
-        transfer.kind.as_str(),
-        transfer.debit.as_str(),
-        transfer.credit.as_str(),
-        transfer.amount.0,
-        transfer.call.map(|no| no.0),
-        cost.map(|c| c.trunk.0),
-        cost.map(|c| c.amount.0),
-        cost.as_ref().map(|c| c.currency.as_str()),
-        transfer.loss.0,
-        transfer.key.as_ref().map(|k| k.key.as_str()),
-        transfer.key.as_ref().map(|k| k.request.to_vec()),
-        transfer.balance_after.0,
-        transfer.description.as_str(),
-    ]
+fn transfer_row(entry: &Entry, position: u32, transfer: &Transfer) -> Vec<Value> {
+    let (cost, key) = (&transfer.carrier_cost, &transfer.key);
+    let mut row = entry_row(entry, position, transfer.call, 13);
+    row.extend([
+        transfer.amount.0.into(),
+        transfer.id.0.into(),
+        Value::Word(transfer.kind.as_str()),
+        Value::Word(transfer.debit.as_str()),
+        Value::Word(transfer.credit.as_str()),
+        cost.map(|c| c.trunk.0).into(),
+        cost.map(|c| c.amount.0).into(),
+        cost.as_ref().map(|c| c.currency.as_str()).into(),
+        transfer.loss.0.into(),
+        key.as_ref().map(|k| k.key.as_str()).into(),
+        key.as_ref().map(|k| k.request.to_vec()).into(),
+        Some(transfer.balance_after.0).filter(|after| *after != entry.figures.total.0).into(),
+        transfer.description.as_str().into(),
+    ]);
+    row
 }
 
 fn cdr_row(account: AccountKey, at: Timestamp, cdr: &Cdr, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
@@ -273,20 +354,4 @@ pub(crate) fn caller_id_row(
 pub(crate) fn caller_id_history_row(account: AccountKey, seq: Seq, at: Timestamp, caller_id: &CallerId) -> Vec<Value> {
     let evidence = caller_id.evidence.map(|e| word(&e));
     values![account.0, seq.0, caller_id.id.0, at.0, word(&caller_id.status).as_str(), evidence.as_deref()]
-}
-
-fn event_row(
-    account: AccountKey,
-    seq: Seq,
-    at: Timestamp,
-    events: &[EventBody],
-    keys: &Keyring,
-) -> Result<Vec<Value>, StoreError> {
-    // A row without events only says that its entry was written.
-    let payload = match events {
-        [] => Vec::new(),
-        events => keys.seal_json(Subject::Account(account), Class::Calls, "events.payload", &events)?,
-    };
-    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
-    Ok(values![account.0, seq.0, at.0, count, payload])
 }

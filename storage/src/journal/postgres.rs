@@ -1,20 +1,24 @@
-//! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts' seqs
-//! are read first, so that who is fenced and which key is taken is known before anything is written.
+//! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts' newest
+//! entries are read first, so that who is fenced and which key is taken is known before anything is written. What was read stays
+//! true: entries never go, and a second one with the same number is refused by their key.
 
 use super::batch::{Fences, Hopper, Pace, Written};
-use super::encode::{Encoded, Form, Rows, Write};
+use super::encode::{Encoded, Form, Newest, Rows, Write};
 use super::vital::start_task;
 use super::{Rejected, all_failed};
 use crate::sql::{Value, failed};
-use schema::id::{AccountKey, TransferId};
+use columns::{Column, arguments, columns};
+use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
-use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions};
-use sqlx::{Arguments, AssertSqlSafe, Postgres, Row, Transaction, query_with};
+use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::{Arguments, AssertSqlSafe, PgExecutor, Postgres, Row, Transaction, query_with};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+mod columns;
 
 /// Why a batch was not written.
 enum Trouble {
@@ -93,6 +97,7 @@ async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
             }
             outcomes
         }
+        Err(Trouble::Contradiction) if is_behind(pool, &entries[0]).await => vec![Err(Rejection::Fenced)],
         Err(Trouble::Contradiction) => {
             tracing::error!(account = entries[0].account.0, seq = entries[0].seq.0, "an entry contradicts the rows");
             all_failed(1)
@@ -112,10 +117,7 @@ async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>,
     let mut tx = pool.begin().await?;
     let outcomes = decide(&mut tx, entries).await?;
     let accepted = entries.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-    let rows: Vec<_> =
-        accepted.filter_map(|(entry, _)| entry.rows.as_ref().ok().map(|rows| (entry.account, rows))).collect();
-    update_figures(&mut tx, &rows).await?;
-    write_rows(&mut tx, &rows).await?;
+    write_rows(&mut tx, accepted.filter_map(|(entry, _)| entry.rows.as_ref().ok())).await?;
     match tx.commit().await {
         Ok(()) => Ok(outcomes),
         Err(error @ sqlx::Error::Database(_)) => Err(error.into()),
@@ -123,10 +125,9 @@ async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>,
     }
 }
 
-/// Who is fenced and whose key is taken, entry by entry. That an account's row is still so is said again by the update of its
-/// figures: locking it first would write each row twice. An entry tried alone is sure of its outcome, so its row is locked.
+/// Who is fenced and whose key is taken, entry by entry.
 async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    let mut seqs = stored_seqs(tx, entries, entries.len() == 1).await?;
+    let mut newest = newest(&mut **tx, entries).await?;
     let mut taken = taken_keys(tx, entries).await?;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(entries.len());
     let mut rejected = Rejected::default();
@@ -139,17 +140,20 @@ async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) ->
             let (transfer, request) = taken.get(&(entry.account.0, key.key.clone()))?;
             Some(Rejection::DuplicateKey { transfer: *transfer, same_request: *request == key.request })
         });
-        let stored = seqs.get_mut(&entry.account);
+        let stored = newest.get_mut(&entry.account);
         let outcome = match (duplicate, stored, &entry.rows) {
             (Some(rejection), Some(_), _) => Err(rejection),
-            (None, Some(seq), Ok(_)) if *seq + 1 == entry.seq.0 => {
-                *seq = entry.seq.0;
+            (None, Some(before), Ok(_)) if before.seq.next() == entry.seq => {
+                if !before.allows(entry) {
+                    return Err(Trouble::Contradiction);
+                }
+                *before = Newest::after(entry);
                 for (key, transfer) in &entry.keys {
                     taken.insert((entry.account.0, key.key.clone()), (*transfer, key.request.to_vec()));
                 }
                 Ok(())
             }
-            (None, Some(seq), Err(reason)) if *seq + 1 == entry.seq.0 => {
+            (None, Some(before), Err(reason)) if before.seq.next() == entry.seq => {
                 tracing::error!(account = entry.account.0, seq = entry.seq.0, reason, "an entry is malformed");
                 Err(Rejection::Failed)
             }
@@ -161,23 +165,35 @@ async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) ->
     Ok(outcomes)
 }
 
-async fn stored_seqs(
-    tx: &mut Transaction<'static, Postgres>,
+/// Held by whoever writes a batch until its transaction is over, one way or the other; shared, so that nobody waits for it but
+/// [`resolve`].
+const WRITING: i64 = 7_242;
+
+/// The newest entry of each account. Says that a batch is being written.
+async fn newest(
+    connection: impl PgExecutor<'_>,
     entries: &[Encoded],
-    locked: bool,
-) -> Result<BTreeMap<AccountKey, i64>, sqlx::Error> {
+) -> Result<BTreeMap<AccountKey, Newest>, sqlx::Error> {
     let mut accounts: Vec<_> = entries.iter().map(|e| e.account.0).collect();
     accounts.sort_unstable();
     accounts.dedup();
-    let text = if locked {
-        "select key, seq from accounts where key = any($1) order by key for update"
-    } else {
-        "select key, seq from accounts where key = any($1)"
+    let text = "select u.account_key, e.seq, e.last_call from pg_advisory_xact_lock_shared($2), unnest($1::bigint[]) as u(account_key) \
+                cross join lateral (select seq, last_call from entries where account_key = u.account_key order by seq desc limit 1) e";
+    let accounts = Column::Ints(accounts.into_iter().map(Some).collect());
+    let mut arguments = arguments([accounts])?;
+    arguments.add(WRITING).map_err(sqlx::Error::Encode)?;
+    let rows = query_with(text, arguments).fetch_all(connection).await?;
+    let newest = |row: &PgRow| {
+        let newest = Newest { seq: Seq(row.try_get(1)?), last_call: CallNo(row.try_get(2)?) };
+        Ok((AccountKey(row.try_get(0)?), newest))
     };
-    let rows = query_with(text, arguments([Column::Ints(accounts.into_iter().map(Some).collect())])?)
-        .fetch_all(&mut **tx)
-        .await?;
-    rows.iter().map(|row| Ok((AccountKey(row.try_get(0)?), row.try_get(1)?))).collect()
+    rows.iter().map(newest).collect()
+}
+
+/// Whether another writer was first: an entry that failed alone is fenced then. When that cannot be read it is not known.
+async fn is_behind(pool: &PgPool, entry: &Encoded) -> bool {
+    let newest = newest(pool, std::slice::from_ref(entry)).await;
+    newest.is_ok_and(|newest| newest.get(&entry.account).is_none_or(|newest| newest.seq >= entry.seq))
 }
 
 type TakenKeys = BTreeMap<(i64, String), (TransferId, Vec<u8>)>;
@@ -189,7 +205,7 @@ async fn taken_keys(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]
         return Ok(TakenKeys::new());
     }
     let (accounts, keys) = wanted.into_iter().map(|(account, key)| (Some(account), Some(key))).unzip();
-    let text = "select t.account_key, t.key, t.id, t.request from transfers t \
+    let text = "select t.account_key, t.key, t.transfer, t.request from entries t \
                 join unnest($1::bigint[], $2::text[]) as u(account_key, key) on t.account_key = u.account_key and t.key = u.key";
     let rows = query_with(text, arguments([Column::Ints(accounts), Column::Texts(keys)])?).fetch_all(&mut **tx).await?;
     rows.iter()
@@ -200,36 +216,17 @@ async fn taken_keys(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]
         .collect()
 }
 
-/// One row for each account: from the seq before its first entry to the figures after its last.
-async fn update_figures(tx: &mut Transaction<'static, Postgres>, rows: &[(AccountKey, &Rows)]) -> Result<(), Trouble> {
-    let mut accounts: BTreeMap<AccountKey, (i64, &Rows)> = BTreeMap::new();
-    for (account, rows) in rows {
-        let Some(Value::Int(Some(seq))) = rows.figures.first() else { return Err(Trouble::Contradiction) };
-        accounts.entry(*account).and_modify(|(_, last)| *last = rows).or_insert((seq - 1, rows));
-    }
-    if accounts.is_empty() {
-        return Ok(());
-    }
-    let values = accounts.values().map(|(before, rows)| [rows.figures.clone(), vec![Value::from(*before)]].concat());
-    let text = "update accounts a set seq = u.seq, status = u.status, total = u.total, held = u.held, receivable = u.receivable, \
-                last_call = u.last_call from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], \
-                $6::bigint[], $7::bigint[], $8::bigint[]) as u(seq, status, total, held, receivable, last_call, key, before) \
-                where a.key = u.key and a.seq = u.before";
-    let arguments = arguments(columns(values.collect()))?;
-    let done = query_with(text, arguments).execute(&mut **tx).await?;
-    if done.rows_affected() == accounts.len() as u64 { Ok(()) } else { Err(Trouble::Contradiction) }
-}
-
-/// The rows of all entries, one statement for each kind.
-async fn write_rows(tx: &mut Transaction<'static, Postgres>, rows: &[(AccountKey, &Rows)]) -> Result<(), Trouble> {
+/// The rows of all entries, one statement for each kind, those of the entries themselves first.
+async fn write_rows<'e>(
+    tx: &mut Transaction<'static, Postgres>,
+    rows: impl Iterator<Item = &'e Rows> + Send,
+) -> Result<(), Trouble> {
     let mut by_kind: BTreeMap<Write, Vec<Vec<Value>>> = BTreeMap::new();
     let mut calls = Calls::default();
-    for (_, rows) in rows {
-        for (write, values) in &rows.writes {
-            match write {
-                Write::CallInsert | Write::CallUpdate | Write::CallDelete => calls.fold(*write, values)?,
-                _ => by_kind.entry(*write).or_default().push(values.clone()),
-            }
+    for (write, values) in rows.flatten() {
+        match write {
+            Write::CallInsert | Write::CallUpdate | Write::CallDelete => calls.fold(*write, values)?,
+            _ => by_kind.entry(*write).or_default().push(values.clone()),
         }
     }
     calls.unfold(&mut by_kind);
@@ -259,19 +256,25 @@ enum Net {
 
 impl Calls {
     fn fold(&mut self, write: Write, values: &[Value]) -> Result<(), Trouble> {
-        let place = if write == Write::CallUpdate { 2 } else { 0 };
+        let place = if write == Write::CallUpdate { 3 } else { 0 };
         let [Value::Int(Some(account)), Value::Int(Some(no)), ..] = values[place..] else {
             return Err(Trouble::Contradiction);
         };
         let before = self.0.remove(&(account, no));
         let net = match (before, write) {
             (None, Write::CallInsert) => Net::Insert(values.to_vec()),
-            (None | Some(Net::Update(_)), Write::CallUpdate) => Net::Update(values.to_vec()),
+            (None, Write::CallUpdate) => Net::Update(values.to_vec()),
+            (Some(Net::Update(row)), Write::CallUpdate) => {
+                // From the step before the first to that after the last.
+                follows(&row[1], &values[5])?;
+                Net::Update([&values[..5], &row[5..]].concat())
+            }
             (None | Some(Net::Update(_)), Write::CallDelete) => Net::Delete(values.to_vec()),
             (Some(Net::Insert(mut row)), Write::CallUpdate) => {
-                // `held, state, …` replace the same columns of `account_key, no, id, held, state`.
+                // `held, hold_step, state, …` replace the same columns of `account_key, no, id, held, hold_step, state`.
+                follows(&row[4], &values[5])?;
                 row.truncate(3);
-                row.extend_from_slice(&values[..2]);
+                row.extend_from_slice(&values[..3]);
                 Net::Insert(row)
             }
             (Some(Net::Insert(_)), Write::CallDelete) => Net::Nothing,
@@ -294,76 +297,12 @@ impl Calls {
     }
 }
 
-/// One column of many rows.
-enum Column {
-    Ints(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
-    Bytes(Vec<Option<Vec<u8>>>),
-    Ids(Vec<Option<Uuid>>),
-    Bools(Vec<Option<bool>>),
-}
-
-impl Column {
-    fn starting_with(value: Value, rows: usize) -> Self {
-        let mut column = match value {
-            Value::Int(_) => Self::Ints(Vec::with_capacity(rows)),
-            Value::Text(_) => Self::Texts(Vec::with_capacity(rows)),
-            Value::Bytes(_) => Self::Bytes(Vec::with_capacity(rows)),
-            Value::Id(_) => Self::Ids(Vec::with_capacity(rows)),
-            Value::Bool(_) => Self::Bools(Vec::with_capacity(rows)),
-        };
-        column.push(value);
-        column
+/// A change begins at the step to which the one before it came.
+fn follows(came_to: &Value, from: &Value) -> Result<(), Trouble> {
+    match (came_to, from) {
+        (Value::Int(came_to), Value::Int(from)) if came_to == from => Ok(()),
+        _ => Err(Trouble::Contradiction),
     }
-
-    fn push(&mut self, value: Value) {
-        match (self, value) {
-            (Self::Ints(column), Value::Int(v)) => column.push(v),
-            (Self::Texts(column), Value::Text(v)) => column.push(v),
-            (Self::Bytes(column), Value::Bytes(v)) => column.push(v),
-            (Self::Ids(column), Value::Id(v)) => column.push(v),
-            (Self::Bools(column), Value::Bool(v)) => column.push(Some(v)),
-            _ => unreachable!("a column has one type"),
-        }
-    }
-
-    const fn array(&self) -> &'static str {
-        match self {
-            Self::Ints(_) => "bigint[]",
-            Self::Texts(_) => "text[]",
-            Self::Bytes(_) => "bytea[]",
-            Self::Ids(_) => "uuid[]",
-            Self::Bools(_) => "boolean[]",
-        }
-    }
-}
-
-fn columns(rows: Vec<Vec<Value>>) -> Vec<Column> {
-    let count = rows.len();
-    let mut rows = rows.into_iter();
-    let first = rows.next().unwrap_or_default();
-    let mut columns: Vec<_> = first.into_iter().map(|value| Column::starting_with(value, count)).collect();
-    for row in rows {
-        for (column, value) in columns.iter_mut().zip(row) {
-            column.push(value);
-        }
-    }
-    columns
-}
-
-fn arguments(columns: impl IntoIterator<Item = Column>) -> Result<PgArguments, sqlx::Error> {
-    let mut arguments = PgArguments::default();
-    for column in columns {
-        let added = match column {
-            Column::Ints(column) => arguments.add(column),
-            Column::Texts(column) => arguments.add(column),
-            Column::Bytes(column) => arguments.add(column),
-            Column::Ids(column) => arguments.add(column),
-            Column::Bools(column) => arguments.add(column),
-        };
-        added.map_err(sqlx::Error::Encode)?;
-    }
-    Ok(arguments)
 }
 
 fn text(write: Write, columns: &[Column]) -> String {
@@ -372,8 +311,13 @@ fn text(write: Write, columns: &[Column]) -> String {
     match write.form() {
         Form::Insert(into, rest) => format!("insert into {into} select * from {unnest} where true{rest}"),
         Form::UpdateCall => format!(
-            "update calls c set held = u.held, state = u.state from {unnest} as u(held, state, account_key, no) \
-             where c.account_key = u.account_key and c.no = u.no"
+            "update calls c set held = u.held, hold_step = u.step, state = u.state \
+             from {unnest} as u(held, step, state, account_key, no, before) \
+             where c.account_key = u.account_key and c.no = u.no and c.hold_step = u.before"
+        ),
+        Form::InsertEvent => format!(
+            "insert into events (id, payload) select e.id, u.payload from {unnest} as u(account_key, seq, payload) \
+             join entries e on e.account_key = u.account_key and e.seq = u.seq and e.position = 0"
         ),
         Form::DeleteCall => format!(
             "delete from calls c using {unnest} as u(account_key, no) where c.account_key = u.account_key and c.no = u.no"
@@ -395,13 +339,14 @@ async fn resolve(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
     }
 }
 
-/// Locking the accounts waits for the old connection's transaction to end, one way or the other. An entry was written when its
-/// event row is there: this is the accounts' only writer, and `at` tells a successor's entry from ours.
+/// The lock waits for the old connection's transaction to end, one way or the other. An entry was written when its row is there:
+/// this is the accounts' only writer, and `at` tells a successor's entry from ours.
 async fn written(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
     let mut tx = pool.begin().await?;
-    stored_seqs(&mut tx, entries, true).await?;
-    let text = "select e.account_key, e.seq from events e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
-                as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at";
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(WRITING).execute(&mut *tx).await?;
+    let text = "select e.account_key, e.seq from entries e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
+                as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at \
+                where e.position = 0";
     let wanted = columns(entries.iter().map(|e| vec![e.account.0.into(), e.seq.0.into(), e.at.0.into()]).collect());
     let rows = query_with(text, arguments(wanted)?).fetch_all(&mut *tx).await?;
     let mut found = std::collections::BTreeSet::new();

@@ -3,22 +3,23 @@
 
 use super::batch::{Fences, Hopper, Pace, Written};
 use super::checkpoint::Checkpointer;
-use super::encode::{Encoded, Form, Rows, Write};
+use super::encode::{Encoded, Form, Newest, Rows, Write};
 use super::vital::start_thread;
 use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
-use schema::id::TransferId;
+use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-const UPDATE_FIGURES: &str = "update accounts set seq = ?1, status = ?2, total = ?3, held = ?4, receivable = ?5, last_call = ?6 \
-     where key = ?7 and seq = ?8";
-const TAKEN_KEY: &str = "select id, request from transfers where account_key = ?1 and key = ?2";
+/// The newest entry of an account. The number of its last call is in the row, not in the index, and mostly nobody asks.
+const NEWEST: &str = "select max(seq), 0 from entries where account_key = ?1";
+const NEWEST_CALL: &str = "select seq, last_call from entries where account_key = ?1 order by seq desc limit 1";
+const TAKEN_KEY: &str = "select transfer, request from entries where account_key = ?1 and key = ?2";
 
 /// Why a batch was not written.
 enum Trouble {
@@ -116,7 +117,11 @@ impl Line<'_> {
 fn text(write: Write) -> String {
     match write.form() {
         Form::Insert(into, rest) => insert_text(into, into.split(',').count(), 1, false) + rest,
-        Form::UpdateCall => "update calls set held = ?1, state = ?2 where account_key = ?3 and no = ?4".to_owned(),
+        Form::UpdateCall => "update calls set held = ?1, hold_step = ?2, state = ?3 \
+                             where account_key = ?4 and no = ?5 and hold_step = ?6"
+            .to_owned(),
+        // It follows the entry's first row.
+        Form::InsertEvent => "insert into events (id, payload) values (last_insert_rowid(), ?3)".to_owned(),
         Form::DeleteCall => "delete from calls where account_key = ?1 and no = ?2".to_owned(),
     }
 }
@@ -126,7 +131,8 @@ struct Writer<'c> {
     connection: &'c Connection,
     begin: Statement<'c>,
     commit: Statement<'c>,
-    figures: Statement<'c>,
+    newest: Statement<'c>,
+    newest_call: Statement<'c>,
     taken: Statement<'c>,
     log_length: Statement<'c>,
     /// One for each [`Write`].
@@ -140,7 +146,8 @@ impl<'c> Writer<'c> {
             connection,
             begin: prepare("begin immediate")?,
             commit: prepare("commit")?,
-            figures: prepare(UPDATE_FIGURES)?,
+            newest: prepare(NEWEST)?,
+            newest_call: prepare(NEWEST_CALL)?,
             taken: prepare(TAKEN_KEY)?,
             log_length: prepare("pragma wal_checkpoint(noop)")?,
             writes: Write::ALL.into_iter().map(|write| prepare(&text(write))).collect::<Result<_, _>>()?,
@@ -186,36 +193,30 @@ impl<'c> Writer<'c> {
         outcomes
     }
 
-    /// All entries, unless one is at fault. An account's figures are written once, from the seq before its first entry to the
-    /// figures after its last: those between were checked by [`super::well_formed`] and nobody could see them.
+    /// All entries, unless one is at fault. An account's newest entry is looked for once: those of a batch follow one another.
     fn together(&mut self, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
         let mut rejected = Rejected::default();
-        let mut moves: BTreeMap<i64, (i64, &Encoded)> = BTreeMap::new();
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for entry in entries {
-            outcomes.push(rejected.attempt(entry.account, || self.entry(entry, &mut moves))?);
-        }
-        for (before, entry) in moves.into_values() {
-            self.figures(entry.rows.as_ref().map_err(|_| Trouble::Contradiction)?, before)?;
-        }
-        Ok(outcomes)
+        let mut newest = BTreeMap::new();
+        let mut write = |entry: &Encoded| rejected.attempt(entry.account, || self.entry(entry, &mut newest));
+        entries.iter().map(&mut write).collect()
     }
 
-    fn entry<'e>(
-        &mut self,
-        entry: &'e Encoded,
-        moves: &mut BTreeMap<i64, (i64, &'e Encoded)>,
-    ) -> Result<Outcome, Trouble> {
+    fn entry(&mut self, entry: &Encoded, newest: &mut BTreeMap<AccountKey, Newest>) -> Result<Outcome, Trouble> {
         if let Some(duplicate) = self.duplicate(entry)? {
             return Ok(Err(duplicate));
         }
-        let rows = entry.rows.as_ref().map_err(|_| Trouble::Contradiction)?;
-        match moves.get_mut(&entry.account.0) {
-            Some((_, last)) if last.seq.next() == entry.seq => *last = entry,
-            Some(_) => return Ok(Err(Rejection::Fenced)),
-            None => drop(moves.insert(entry.account.0, (entry.seq.0 - 1, entry))),
+        let before = match newest.get(&entry.account) {
+            Some(before) => Some(*before),
+            None => self.newest(entry)?,
+        };
+        if before.is_none_or(|before| before.seq.next() != entry.seq) {
+            return Ok(Err(Rejection::Fenced));
         }
-        self.rows(rows)?;
+        if !before.is_some_and(|before| before.allows(entry)) {
+            return Err(Trouble::Contradiction);
+        }
+        self.rows(entry.rows.as_ref().map_err(|_| Trouble::Contradiction)?)?;
+        newest.insert(entry.account, Newest::after(entry));
         Ok(Ok(()))
     }
 
@@ -230,10 +231,9 @@ impl<'c> Writer<'c> {
         if let Some(duplicate) = self.duplicate(entry)? {
             return Ok(Err(duplicate));
         }
-        let mut follows = self.connection.prepare_cached("select 1 from accounts where key = ?1 and seq = ?2 - 1")?;
-        if !follows.exists(params![entry.account.0, entry.seq.0])? {
+        let Some(before) = self.newest(entry)?.filter(|before| before.seq.next() == entry.seq) else {
             return Ok(Err(Rejection::Fenced));
-        }
+        };
         let rows = match &entry.rows {
             Ok(rows) => rows,
             Err(reason) => {
@@ -242,7 +242,8 @@ impl<'c> Writer<'c> {
             }
         };
         self.connection.execute_batch("savepoint entry")?;
-        let outcome = match self.rows(rows).and_then(|()| self.figures(rows, entry.seq.0 - 1)) {
+        let written = if before.allows(entry) { self.rows(rows) } else { Err(Trouble::Contradiction) };
+        let outcome = match written {
             Err(Trouble::Contradiction) => {
                 tracing::error!(account = entry.account.0, seq = entry.seq.0, "an entry contradicts the rows");
                 self.connection.execute_batch("rollback to entry")?;
@@ -267,14 +268,17 @@ impl<'c> Writer<'c> {
         Ok(None)
     }
 
-    fn figures(&mut self, rows: &Rows, before: i64) -> Result<(), Trouble> {
-        bind(&mut self.figures, &rows.figures)?;
-        self.figures.raw_bind_parameter(rows.figures.len() + 1, before)?;
-        if self.figures.raw_execute()? == 1 { Ok(()) } else { Err(Trouble::Contradiction) }
+    /// An account's newest entry; `None` when there is no such account.
+    fn newest(&mut self, entry: &Encoded) -> Result<Option<Newest>, Trouble> {
+        let statement = if entry.begins { &mut self.newest_call } else { &mut self.newest };
+        let mut rows = statement.query([entry.account.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let Some(seq) = row.get(0)? else { return Ok(None) };
+        Ok(Some(Newest { seq: Seq(seq), last_call: CallNo(row.get(1)?) }))
     }
 
     fn rows(&mut self, rows: &Rows) -> Result<(), Trouble> {
-        for (write, values) in &rows.writes {
+        for (write, values) in rows {
             let statement = &mut self.writes[*write as usize];
             bind(statement, values)?;
             if statement.raw_execute()? != 1 {
@@ -297,6 +301,7 @@ impl ToSql for Value {
         let value = match self {
             Self::Int(Some(number)) => ValueRef::Integer(*number),
             Self::Text(Some(text)) => ValueRef::Text(text.as_bytes()),
+            Self::Word(word) => ValueRef::Text(word.as_bytes()),
             Self::Bytes(Some(bytes)) => ValueRef::Blob(bytes),
             Self::Id(Some(id)) => ValueRef::Blob(id.as_bytes()),
             Self::Bool(truth) => ValueRef::Integer(i64::from(*truth)),

@@ -1,15 +1,14 @@
 //! Writing one journal entry: checked against the rows first, so that it is written whole or not at all.
 
-use super::tables::{Account, Tables};
+use super::tables::{Account, EntryRow, StoredEntry, Tables};
 use crate::event::EventRow;
-use crate::journal::{Rejected, well_formed};
+use crate::journal::{Movement, Rejected, begins, holds_of, movements, well_formed};
 use crate::keyring::{Class, Subject};
 use crate::ledger::{LedgerCursor, PostedTransfer};
 use schema::account::CallerId;
 use schema::call::{CallState, Cdr};
 use schema::id::{AccountKey, CallNo};
 use schema::journal::{Change, Entry, Outcome, Rejection};
-use schema::ledger::{LedgerKind, Transfer};
 use schema::wrong::{self, Wrong};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -33,7 +32,7 @@ impl Tables {
             return Err(Rejection::Fenced);
         }
         // These versions forget what the stores would not let them forget.
-        let unchecked = wrong::chosen(Wrong::DoubleCapture) || wrong::chosen(Wrong::CdrTwice);
+        let unchecked = [Wrong::DoubleCapture, Wrong::CdrTwice, Wrong::LostRenewal].into_iter().any(wrong::chosen);
         if well_formed(&entry).is_err() || !(unchecked || self.fits(account, &entry)) {
             return Err(Rejection::Failed);
         }
@@ -46,6 +45,9 @@ impl Tables {
         if self.destroyed.contains(&(Subject::Account(entry.account), Class::Calls)) {
             return false;
         }
+        if begins(entry) && account.figures.last_call.next() != entry.figures.last_call {
+            return false;
+        }
         let mut draft = Draft::default();
         entry.changes.iter().all(|change| match change {
             Change::CallStarted(call) => {
@@ -53,7 +55,11 @@ impl Tables {
                     && !self.call_ids.contains_key(&call.call.id)
                     && draft.live.insert(call.no, true) != Some(false)
             }
-            Change::CallUpdated(call) => draft.is_live(account, call.no),
+            Change::CallUpdated(call) => {
+                let before = account.calls.get(&call.no).map(|stored| u64::from(stored.hold_step));
+                draft.is_live(account, call.no)
+                    && before.is_none_or(|step| step + holds_of(entry, call.no) == u64::from(call.hold_step))
+            }
             Change::CallEnded(cdr) => {
                 draft.is_live(account, cdr.no)
                     && draft.live.insert(cdr.no, false).is_none_or(|live| live)
@@ -69,16 +75,28 @@ impl Tables {
                 let key = (attempt.call, attempt.number);
                 !account.attempts.contains_key(&key) && draft.attempts.insert(key)
             }
-            Change::Posted(transfer) => {
-                !self.transfer_ids.contains_key(&transfer.id) && draft.charges_once(account, transfer)
-            }
+            Change::Posted(transfer) => !self.transfer_ids.contains_key(&transfer.id),
             Change::CallerIdChanged(caller_id) => number_is_free(account, caller_id),
         })
     }
 
     fn write(&mut self, entry: Entry) {
         let (key, seq, at) = (entry.account, entry.seq(), entry.at);
-        let mut position = 0_u16;
+        let mut rows = Vec::new();
+        for (position, movement) in (0_u16..).zip(movements(&entry)) {
+            rows.push(match movement {
+                Movement::Hold(hold) => {
+                    self.of(key).holds.insert((hold.call, hold.leg, hold.step), *hold);
+                    EntryRow::Hold(*hold)
+                }
+                Movement::Transfer(transfer) => {
+                    let cursor = LedgerCursor { seq, position };
+                    self.post(key, PostedTransfer { cursor, at, transfer: transfer.clone() });
+                    EntryRow::Transfer
+                }
+                Movement::Ended(call) => EntryRow::Ended(call),
+            });
+        }
         for change in entry.changes {
             match change {
                 Change::CallStarted(call) => {
@@ -88,9 +106,7 @@ impl Tables {
                 Change::CallUpdated(call) => {
                     self.of(key).calls.insert(call.no, *call);
                 }
-                Change::HoldPlaced(hold) => {
-                    self.of(key).holds.insert((hold.call, hold.leg, hold.step), hold);
-                }
+                Change::HoldPlaced(_) | Change::Posted(_) => {}
                 Change::AttemptEnded(attempt) => {
                     self.of(key).attempts.insert((attempt.call, attempt.number), attempt);
                 }
@@ -100,15 +116,13 @@ impl Tables {
                     account.calls.remove(&cdr.no);
                     account.cdrs.insert(cdr.no, (at, *cdr));
                 }
-                Change::Posted(transfer) => {
-                    self.post(key, PostedTransfer { cursor: LedgerCursor { seq, position }, at, transfer: *transfer });
-                    position += 1;
-                }
                 Change::CallerIdChanged(caller_id) => put_caller_id(self.of(key), *caller_id),
             }
         }
         let account = self.of(key);
         account.figures = entry.figures;
+        let event_count = entry.events.len();
+        account.entries.insert(seq, StoredEntry { figures: entry.figures, rows, event_count });
         account.events.insert(seq, EventRow { seq, at, bodies: entry.events });
     }
 
@@ -117,9 +131,6 @@ impl Tables {
         let account = self.of(key);
         if let Some(idempotency) = &posted.transfer.key {
             account.keys.insert(idempotency.key.clone(), posted.cursor);
-        }
-        if let (LedgerKind::CallCharge, Some(call)) = (posted.transfer.kind, posted.transfer.call) {
-            account.charges.insert(call, posted.cursor);
         }
         account.transfers.insert(posted.cursor, posted);
     }
@@ -134,7 +145,6 @@ impl Tables {
 struct Draft {
     live: BTreeMap<CallNo, bool>,
     recorded: BTreeSet<CallNo>,
-    charged: BTreeSet<CallNo>,
     attempts: BTreeSet<(CallNo, u8)>,
 }
 
@@ -146,13 +156,6 @@ impl Draft {
     fn records(&mut self, account: &Account, cdr: &Cdr) -> bool {
         let over = matches!(cdr.call.state, CallState::Ended | CallState::Refused);
         over && !account.cdrs.contains_key(&cdr.no) && self.recorded.insert(cdr.no)
-    }
-
-    fn charges_once(&mut self, account: &Account, transfer: &Transfer) -> bool {
-        match (transfer.kind, transfer.call) {
-            (LedgerKind::CallCharge, Some(call)) => !account.charges.contains_key(&call) && self.charged.insert(call),
-            _ => true,
-        }
     }
 }
 

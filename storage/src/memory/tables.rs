@@ -14,7 +14,6 @@ use schema::account::{AccountFigures, AccountProfile, CallbackPhone, CallerId, S
 use schema::call::{AttemptRecord, Cdr, LegSide, LiveCall};
 use schema::carrier::{Trunk, TrunkLogin};
 use schema::edge::Binding;
-use schema::event::EventCursor;
 use schema::id::{
     AccountId, AccountKey, CallId, CallNo, CredentialId, DeckId, DeckVersionId, Seq, TransferId, TrunkId, UserId,
 };
@@ -57,23 +56,39 @@ pub(crate) struct Account {
     pub(crate) transfers: BTreeMap<LedgerCursor, PostedTransfer>,
     /// Idempotency keys.
     pub(crate) keys: BTreeMap<String, LedgerCursor>,
-    /// The settling transfers of calls.
-    pub(crate) charges: BTreeMap<CallNo, LedgerCursor>,
+    pub(crate) entries: BTreeMap<Seq, StoredEntry>,
     pub(crate) events: BTreeMap<Seq, EventRow>,
+}
+
+/// An entry, as its rows say it.
+#[derive(Clone)]
+pub(crate) struct StoredEntry {
+    /// After it.
+    pub(crate) figures: AccountFigures,
+    pub(crate) rows: Vec<EntryRow>,
+    /// What it told of, kept or not.
+    pub(crate) event_count: usize,
+}
+
+/// What a row of an entry moved; a transfer stands among the account's, at its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum EntryRow {
+    Hold(Hold),
+    Transfer,
+    Ended(CallNo),
 }
 
 impl Account {
     pub(crate) fn load(&self) -> LoadedAccount {
         let seq = self.figures.seq;
-        let last_event =
-            self.events.get(&seq).map_or(EventCursor { seq, index: 0 }, |row| last_cursor(seq, row.bodies.len()));
+        let event_count = self.entries.get(&seq).map_or(0, |entry| entry.event_count);
         LoadedAccount {
             profile: self.profile.clone(),
             figures: self.figures,
             caller_ids: sorted(&self.caller_ids, |c| c.id),
             callback_phones: sorted(&self.callback_phones, |c| c.id),
             live_calls: self.calls.values().cloned().collect(),
-            last_event,
+            last_event: last_cursor(seq, event_count),
         }
     }
 
@@ -89,7 +104,7 @@ impl Account {
             cdrs: BTreeMap::new(),
             transfers: BTreeMap::new(),
             keys: BTreeMap::new(),
-            charges: BTreeMap::new(),
+            entries: [(Seq(0), StoredEntry { figures: new.figures(), rows: Vec::new(), event_count: 0 })].into(),
             events: BTreeMap::new(),
         }
     }

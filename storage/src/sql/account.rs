@@ -22,7 +22,8 @@ macro_rules! select_account {
     ($rest:literal) => {
         concat!(
             "select key, id, currency, country, time_zone, deck, max_live_calls, calls_per_minute, call_seconds, ",
-            "max_rate_per_minute, seq, status, total, held, receivable, last_call from accounts ",
+            "max_rate_per_minute, seq, status, total, held, receivable, last_call, event_count ",
+            "from accounts join account_figures on account_key = key ",
             $rest
         )
     };
@@ -35,7 +36,7 @@ macro_rules! select_credential {
 }
 
 const INSERT_ACCOUNT: &str = "accounts (key, id, brand, parent, country, time_zone, currency, deck, max_live_calls, \
-     calls_per_minute, call_seconds, max_rate_per_minute, created_at, status, seq, total, held, receivable, last_call)";
+     calls_per_minute, call_seconds, max_rate_per_minute, created_at)";
 const INSERT_CREDENTIAL: &str = "credentials (id, account_key, username, label, secret, created_at)";
 const INSERT_CALLBACK: &str = "callback_numbers (id, account_key, number, label, status)";
 
@@ -76,12 +77,7 @@ impl SqlStore {
         let caller_ids = self.caller_ids(&mut tx, key).await?;
         let callback_phones = self.callback_phones(&mut tx, key).await?;
         let live_calls = self.account_calls(&mut tx, key).await?;
-        let text = "select count from events where account_key = $1 and seq = $2";
-        let count = match tx.fetch_one(text, values![key.0, figures.seq.0]).await? {
-            Some(mut row) => row.small("events")?,
-            None => 0,
-        };
-        let last_event: EventCursor = last_cursor(figures.seq, count);
+        let last_event: EventCursor = last_cursor(figures.seq, row.small("entries")?);
         Ok(Some(LoadedAccount { profile, figures, caller_ids, callback_phones, live_calls, last_event }))
     }
 
@@ -180,7 +176,6 @@ impl SqlStore {
     }
 
     fn add_rows(&self, rows: &mut NewRows, key: AccountKey, new: &NewAccount) -> Result<(), StoreError> {
-        let opening = new.opening_entry(key).map(|entry| encode(&entry, &self.keys));
         rows.accounts.push(account_row(key, new));
         for credential in &new.credentials {
             rows.credentials.push(self.credential_row(&credential.of(key, new.created_at))?);
@@ -192,12 +187,16 @@ impl SqlStore {
         for phone in &new.callback_phones {
             rows.callbacks.push(self.callback_row(key, phone)?);
         }
-        if let Some(opening) = opening {
-            let opening = opening.rows.map_err(StoreError::Refused)?;
-            for (write, values) in opening.writes {
+        let first = std::iter::once(new.first_entry(key)).chain(new.opening_entry(key));
+        for entry in first {
+            for (write, values) in encode(&entry, &self.keys).rows.map_err(StoreError::Refused)? {
                 match write {
                     Write::Transfer => rows.transfers.push(values),
-                    _ => rows.events.push(values),
+                    Write::Event => {
+                        rows.events.accounts.push(key);
+                        rows.events.payloads.extend(values.into_iter().nth(2));
+                    }
+                    _ => rows.entries.push(values),
                 }
             }
         }
@@ -302,8 +301,9 @@ struct NewRows {
     caller_ids: Vec<Vec<Value>>,
     history: Vec<Vec<Value>>,
     callbacks: Vec<Vec<Value>>,
+    entries: Vec<Vec<Value>>,
     transfers: Vec<Vec<Value>>,
-    events: Vec<Vec<Value>>,
+    events: OpeningEvents,
 }
 
 impl NewRows {
@@ -314,13 +314,34 @@ impl NewRows {
             (Write::CallerId.into(), self.caller_ids, "caller id"),
             (Write::CallerIdHistory.into(), self.history, "caller id"),
             (INSERT_CALLBACK, self.callbacks, "callback number"),
+            (Write::Entry.into(), self.entries, "entry"),
             (Write::Transfer.into(), self.transfers, "transfer id"),
-            (Write::Event.into(), self.events, "event"),
         ];
         for (into, rows, what) in tables {
             tx.insert(into, rows).await.map_err(|e| e.named(what, "brand or deck"))?;
         }
-        Ok(())
+        self.events.insert(tx).await
+    }
+}
+
+/// The events of opening entries, by account.
+#[derive(Default)]
+struct OpeningEvents {
+    accounts: Vec<AccountKey>,
+    payloads: Vec<Value>,
+}
+
+impl OpeningEvents {
+    /// After the entries: the events of one have its number.
+    async fn insert(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (self.accounts.first(), self.accounts.last()) else { return Ok(()) };
+        let text = "select id from entries where account_key >= $1 and account_key <= $2 and seq = 1 and position = 0 \
+                    order by account_key";
+        let mut rows = Vec::with_capacity(self.payloads.len());
+        for (mut entry, payload) in tx.fetch(text, values![first.0, last.0]).await?.into_iter().zip(self.payloads) {
+            rows.push(vec![entry.int()?.into(), payload]);
+        }
+        tx.insert("events (id, payload)", rows).await
     }
 }
 
@@ -373,7 +394,6 @@ pub(super) fn count(number: usize) -> i64 {
 }
 
 fn account_row(key: AccountKey, new: &NewAccount) -> Vec<Value> {
-    let figures = new.opening_entry(key).map_or_else(|| new.figures(), |entry| entry.figures);
     values![
         key.0,
         new.id.0,
@@ -388,11 +408,5 @@ fn account_row(key: AccountKey, new: &NewAccount) -> Vec<Value> {
         new.limits.call_seconds,
         new.limits.rate_per_minute.map(|r| r.0),
         new.created_at.0,
-        figures.status.as_str(),
-        figures.seq.0,
-        figures.total.0,
-        figures.held.0,
-        figures.receivable.0,
-        figures.last_call.0,
     ]
 }

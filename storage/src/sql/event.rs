@@ -9,8 +9,11 @@ use schema::event::{AccountEvent, EventCursor};
 use schema::id::{AccountKey, Seq};
 use schema::time::Timestamp;
 
-/// Accounts whose events are purged in one transaction.
-const PURGE_RANGE: i64 = 1_000;
+/// Accounts that are looked at in one statement.
+const PURGE_ACCOUNTS: i64 = 1_000;
+
+/// Entries whose events are purged in one transaction.
+const PURGE_ENTRIES: i64 = 1_000;
 
 impl SqlStore {
     pub(crate) async fn events_after(
@@ -22,7 +25,8 @@ impl SqlStore {
         let subject = Subject::Account(account);
         self.keys.load(&[subject]).await?;
         // Entries without events give nothing: read on past them. The row of the cursor itself may give nothing either.
-        let text = "select seq, at, payload from events where account_key = $1 and seq >= $2 and count > 0 order by seq limit $3";
+        let text = "select seq, at, payload from entries join events on events.id = entries.id \
+                    where account_key = $1 and seq >= $2 and position = 0 order by seq limit $3";
         let mut rows = Vec::new();
         for mut row in self.db.fetch(text, values![account.0, after.seq.0, count(limit) + 1]).await? {
             let (seq, at, payload) = (Seq(row.int()?), Timestamp(row.int()?), row.bytes()?);
@@ -33,20 +37,63 @@ impl SqlStore {
     }
 
     pub(crate) async fn oldest_event(&self, account: AccountKey) -> Result<Option<EventCursor>, StoreError> {
-        let row = self.db.fetch_one("select min(seq) from events where account_key = $1", values![account.0]).await?;
-        let Some(mut row) = row else { return Ok(None) };
-        Ok(row.opt_int()?.map(|seq| EventCursor { seq: Seq(seq), index: 0 }))
+        let text = "select events_from from accounts \
+                    where key = $1 and events_from <= (select max(seq) from entries where account_key = $1)";
+        let row = self.db.fetch_one(text, values![account.0]).await?;
+        row.map(|mut row| Ok(EventCursor { seq: Seq(row.int()?), index: 0 })).transpose()
     }
 
     pub(crate) async fn purge_events(&self, older_than: Timestamp, keep: u32) -> Result<u64, StoreError> {
-        let last = self.db.fetch_one("select max(key) from accounts", values![]).await?;
-        let last = last.map(|mut row| row.opt_int()).transpose()?.flatten().unwrap_or(0);
-        let text = "delete from events where account_key > $1 and account_key <= $2 and (at < $3 or seq <= \
-                    (select seq from accounts where key = events.account_key) - $4)";
-        let mut removed = 0;
-        for after in (0..last).step_by(usize::try_from(PURGE_RANGE).unwrap_or(1)) {
-            removed += self.db.execute(text, values![after, after + PURGE_RANGE, older_than.0, keep]).await?;
+        let (mut purged, mut after) = (0, 0);
+        loop {
+            let mut due = Vec::new();
+            let page = self.db.fetch(FLOORS, values![after, older_than.0, keep, PURGE_ACCOUNTS]).await?;
+            let Some(last) = page.len().checked_sub(1) else { return Ok(purged) };
+            for (n, mut row) in page.into_iter().enumerate() {
+                let (account, from, to) = (row.int()?, row.int()?, row.int()?);
+                due.extend((from < to).then_some(Due { account, from, to }));
+                after = if n == last { account } else { after };
+            }
+            purged += self.purge(due).await?;
         }
-        Ok(removed)
+    }
+
+    /// In transactions of at most so many entries.
+    async fn purge(&self, mut due: Vec<Due>) -> Result<u64, StoreError> {
+        let mut purged = 0;
+        while !due.is_empty() {
+            let (mut tx, mut room) = (self.db.write().await?, PURGE_ENTRIES);
+            while let Some(next) = due.last_mut().filter(|_| room > 0) {
+                let to = next.to.min(next.from + room);
+                let gone = "delete from events where id in (select id from entries where account_key = $1 and seq >= $2 and seq < $3)";
+                tx.execute(gone, values![next.account, next.from, to]).await?;
+                tx.execute("update accounts set events_from = $2 where key = $1", values![next.account, to]).await?;
+                room -= to - next.from;
+                purged += (to - next.from).unsigned_abs();
+                next.from = to;
+                if next.from == next.to {
+                    due.pop();
+                }
+            }
+            tx.commit().await?;
+        }
+        Ok(purged)
     }
 }
+
+/// Entries of an account whose events are to be purged: from, and up to but not with.
+struct Due {
+    account: i64,
+    from: i64,
+    to: i64,
+}
+
+/// For the next accounts above a key: from where their events are kept, and from where they are to be kept. Each account is found
+/// by its newest entry and by those that are to be purged now: those that were are not seen again.
+const FLOORS: &str = "\
+    select account, events_from, case when aged > newest - $3 then aged else newest - $3 + 1 end from (\
+        select account, events_from, newest, coalesce((select e.seq from entries e where e.account_key = a.account \
+            and e.seq >= events_from and e.at >= $2 order by e.seq limit 1), newest + 1) as aged from (\
+                select key as account, events_from, \
+                    coalesce((select max(e.seq) from entries e where e.account_key = accounts.key), 0) as newest \
+                from accounts where key > $1 order by key limit $4) as a) as b order by account";

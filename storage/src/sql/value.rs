@@ -12,6 +12,8 @@ use uuid::Uuid;
 pub(crate) enum Value {
     Int(Option<i64>),
     Text(Option<String>),
+    /// A text that is one of a few.
+    Word(&'static str),
     Bytes(Option<Vec<u8>>),
     Id(Option<Uuid>),
     Bool(bool),
@@ -34,6 +36,7 @@ pub(super) fn sqlite(values: Vec<Value>) -> Result<SqliteArguments, StoreError> 
         let added = match value {
             Value::Int(v) => Arguments::add(&mut arguments, v),
             Value::Text(v) => Arguments::add(&mut arguments, v),
+            Value::Word(v) => Arguments::add(&mut arguments, v),
             Value::Bytes(v) => Arguments::add(&mut arguments, v),
             Value::Id(v) => Arguments::add(&mut arguments, v),
             Value::Bool(v) => Arguments::add(&mut arguments, v),
@@ -49,6 +52,7 @@ pub(super) fn postgres(values: Vec<Value>) -> Result<PgArguments, StoreError> {
         let added = match value {
             Value::Int(v) => Arguments::add(&mut arguments, v),
             Value::Text(v) => Arguments::add(&mut arguments, v),
+            Value::Word(v) => Arguments::add(&mut arguments, v),
             Value::Bytes(v) => Arguments::add(&mut arguments, v),
             Value::Id(v) => Arguments::add(&mut arguments, v),
             Value::Bool(v) => Arguments::add(&mut arguments, v),

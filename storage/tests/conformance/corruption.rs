@@ -26,6 +26,28 @@ async fn world(folder: &Path) -> Store {
     store
 }
 
+/// Takes a row's transfer out of it.
+const NO_CHARGE: &str = "update entries set call_no = null, amount = null, transfer = null, kind = null, debit = null, credit = null, \
+     cost_trunk = null, cost_micros = null, cost_currency = null, loss = null, description = null";
+
+/// Removes entries with their events.
+fn without(entries: &str) -> String {
+    format!(
+        "delete from events where id in (select id from entries where {entries}); delete from entries where {entries}"
+    )
+}
+
+/// Inserts rows of an account again, for another account or at another position. A condition may follow.
+fn again(account: &str, position: &str, of: &str) -> String {
+    format!(
+        "insert into entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count, call_no, amount, leg, \
+         step, transfer, kind, debit, credit, cost_trunk, cost_micros, cost_currency, loss, balance_after, description) \
+         select {account}, seq, {position}, at, status, total, held, receivable, last_call, event_count, call_no, amount, leg, step, \
+         case when transfer is null then null else randomblob(16) end, kind, debit, credit, cost_trunk, cost_micros, cost_currency, loss, \
+         balance_after, description from entries where account_key = {of}"
+    )
+}
+
 /// Runs statements with triggers, checks and unique indexes out of the way, then audits.
 async fn spoilt(statements: &str) -> AuditReport {
     let folder = tempfile::tempdir().expect("a folder");
@@ -37,7 +59,7 @@ async fn spoilt(statements: &str) -> AuditReport {
     drop(triggers);
     let drops: String = names.iter().map(|name| format!("drop trigger {name};")).collect();
     raw.execute_batch(&format!(
-        "{drops} drop index l3_settling_transfers; drop index l4_transfer_keys; \
+        "{drops} drop index l4_transfer_keys; \
          pragma ignore_check_constraints = 1; pragma foreign_keys = 0; {statements}"
     ))
     .expect("spoilt");
@@ -55,20 +77,16 @@ async fn names(statements: &str, invariant: Invariant, account: i64) {
 
 #[tokio::test]
 async fn l1_money_below_zero_is_named() {
-    names("update accounts set held = 9999999 where key = 1", Invariant::L1, 1).await;
+    names("update entries set held = 9999999 where account_key = 1 and seq = 6", Invariant::L1, 1).await;
 }
 
 #[tokio::test]
 async fn l2_a_transfer_that_does_not_balance_is_named() {
-    names(
-        "update transfers set debit = credit where account_key = 2 and kind = 'TOP_UP' and seq = 6",
-        Invariant::L2,
-        2,
-    )
-    .await;
-    names("update transfers set cost_currency = null where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::L2, 2)
+    names("update entries set debit = credit where account_key = 2 and kind = 'TOP_UP' and seq = 6", Invariant::L2, 2)
         .await;
-    names("update transfers set credit = 'nowhere' where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::L2, 1)
+    names("update entries set cost_currency = null where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::L2, 2)
+        .await;
+    names("update entries set credit = 'nowhere' where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::L2, 1)
         .await;
 }
 
@@ -76,89 +94,90 @@ async fn l2_a_transfer_that_does_not_balance_is_named() {
 async fn l3_holds_that_end_twice_or_never_are_named() {
     names("delete from calls where account_key = 1", Invariant::L3, 1).await;
     names(
-        "insert into calls (account_key, no, id, held, state) values (2, 1, randomblob(16), 110, x'00')",
+        "insert into calls (account_key, no, id, held, hold_step, state) values (2, 1, randomblob(16), 110, 1, x'00')",
         Invariant::L3,
         2,
     )
     .await;
     names("delete from cdrs where account_key = 2", Invariant::L3, 2).await;
     names("update cdrs set state = 'REFUSED' where account_key = 2", Invariant::L3, 2).await;
+    names("update entries set step = 0 where account_key = 1 and step = 1", Invariant::L3, 1).await;
 }
 
 #[tokio::test]
 async fn l4_a_key_used_twice_is_named() {
-    names("update transfers set key = 'opening' where account_key = 1 and key = 'pay'", Invariant::L4, 1).await;
+    names("update entries set key = 'opening' where account_key = 1 and key = 'pay'", Invariant::L4, 1).await;
 }
 
 #[tokio::test]
 async fn c3_an_answered_call_without_its_one_charge_is_named() {
-    names("delete from transfers where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::C3, 1).await;
+    names(&format!("{NO_CHARGE} where account_key = 1 and kind = 'CALL_CHARGE'"), Invariant::C3, 1).await;
     names("update cdrs set charged = 51 where account_key = 2", Invariant::C3, 2).await;
     names("update cdrs set loss = 1 where account_key = 2", Invariant::C3, 2).await;
-    names("update transfers set cost_micros = 26 where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::C3, 2)
-        .await;
+    names("update entries set cost_micros = 26 where account_key = 2 and kind = 'CALL_CHARGE'", Invariant::C3, 2).await;
     names(
-        "delete from cdrs where account_key = 1; delete from holds where account_key = 1 and call_no = 1",
+        "delete from cdrs where account_key = 1; \
+         update entries set leg = null, step = null, amount = null, call_no = null where account_key = 1 and step is not null and call_no = 1",
         Invariant::C3,
         1,
     )
     .await;
-    names("update transfers set call_no = null where account_key = 1", Invariant::C3, 1).await;
-    names(
-        "insert into transfers select account_key, seq, 9, randomblob(16), at, kind, debit, credit, amount, call_no, cost_trunk, \
-         cost_micros, cost_currency, loss, key, request, balance_after, description from transfers \
-         where account_key = 2 and kind = 'CALL_CHARGE'",
-        Invariant::C3,
-        2,
-    )
-    .await;
+    names("update entries set call_no = null where account_key = 1 and kind = 'CALL_CHARGE'", Invariant::C3, 1).await;
+    names(&format!("{} and kind = 'CALL_CHARGE'", again("account_key", "1", "2")), Invariant::C3, 2).await;
 }
 
 #[tokio::test]
 async fn stored_figures_that_the_rows_do_not_give_are_named() {
-    names("update accounts set total = total + 1 where key = 1", Invariant::Total, 1).await;
-    names("update accounts set receivable = 7 where key = 1", Invariant::Receivable, 1).await;
-    names("update accounts set held = held - 1 where key = 2", Invariant::Held, 2).await;
-    names("update holds set amount = amount + 1 where account_key = 1 and call_no = 2", Invariant::Held, 1).await;
-    names("update calls set held = held + 1 where account_key = 1", Invariant::Held, 1).await;
+    names("update entries set total = total + 1 where account_key = 1 and seq = 6", Invariant::Total, 1).await;
+    names("update entries set receivable = 7 where account_key = 1 and seq = 6", Invariant::Receivable, 1).await;
+    names("update entries set held = held - 1 where account_key = 2 and seq = 6", Invariant::Held, 2).await;
+    names("update entries set held = held - 1 where account_key = 2 and seq = 3", Invariant::Held, 2).await;
     names(
-        "update transfers set balance_after = balance_after + 1 where account_key = 2 and seq = 4",
-        Invariant::Chain,
-        2,
+        "update entries set amount = amount + 1 where account_key = 1 and step is not null and call_no = 2",
+        Invariant::Held,
+        1,
     )
     .await;
-    names("update transfers set amount = amount + 1 where account_key = 2 and kind = 'TOP_UP'", Invariant::Chain, 2)
+    names("update calls set held = held + 1 where account_key = 1", Invariant::Held, 1).await;
+    names("update entries set balance_after = total + 1 where account_key = 2 and seq = 4", Invariant::Chain, 2).await;
+    names("update entries set amount = amount + 1 where account_key = 2 and kind = 'TOP_UP'", Invariant::Chain, 2)
         .await;
 }
 
 #[tokio::test]
 async fn a_gap_in_the_events_is_named() {
-    names("delete from events where account_key = 1 and seq = 3", Invariant::Events, 1).await;
-    names("delete from events where account_key = 1 and seq = 6", Invariant::Events, 1).await;
+    for seq in [3, 6] {
+        let text =
+            format!("delete from events where id in (select id from entries where account_key = 1 and seq = {seq})");
+        names(&text, Invariant::Events, 1).await;
+    }
+    names("update accounts set events_from = 3 where key = 1", Invariant::Events, 1).await;
+    names(&without("account_key = 1 and seq = 3"), Invariant::Events, 1).await;
+    names("update entries set position = 1 where account_key = 1 and seq = 3", Invariant::Events, 1).await;
+    names(&without("account_key = 1"), Invariant::Events, 1).await;
 }
 
 #[tokio::test]
 async fn orphans_and_negative_amounts_are_named() {
-    names("insert into transfers select 77, seq, position, randomblob(16), at, kind, debit, credit, amount, null, null, null, null, \
-           loss, null, null, balance_after, description from transfers where account_key = 2 and seq = 1", Invariant::Orphan, 77).await;
-    names("update accounts set last_call = 1 where key = 1", Invariant::Orphan, 1).await;
-    names("update accounts set seq = 2 where key = 2", Invariant::Orphan, 2).await;
+    names(&format!("{} and seq = 1", again("77", "0", "2")), Invariant::Orphan, 77).await;
+    names("update entries set last_call = 1 where account_key = 1 and seq = 6", Invariant::Orphan, 1).await;
+    names(&without("account_key = 2 and seq > 4"), Invariant::Orphan, 2).await;
     names("insert into attempts values (1, 55, 1, randomblob(16), 0, 1, 503)", Invariant::Orphan, 1).await;
-    names("update holds set amount = -1 where account_key = 1 and step = 1", Invariant::Negative, 1).await;
-    names("update transfers set loss = -1 where account_key = 2 and seq = 4", Invariant::Negative, 2).await;
-    names("insert into events values (99, 1, 0, 0, x'00')", Invariant::Orphan, 99).await;
-    names("insert into holds values (99, 1, 0, 0, 5, 1)", Invariant::Orphan, 99).await;
+    names("update entries set amount = -1 where account_key = 1 and step = 1", Invariant::Negative, 1).await;
+    names("update entries set loss = -1 where account_key = 2 and seq = 4", Invariant::Negative, 2).await;
+    names("insert into events values (9999, x'00')", Invariant::Orphan, 0).await;
+    names(&format!("{} and step = 1", again("99", "0", "2")), Invariant::Orphan, 99).await;
 }
 
 /// What is owed after a chargeback is derived as `total` is: nothing is wrong with it when the figure says the same.
 #[tokio::test]
 async fn a_receivable_that_the_transfers_give_is_clean() {
-    let owed = "update accounts set receivable = 30, seq = seq + 2 where key = 1; \
-         insert into transfers select account_key, 7, 0, randomblob(16), at, 'CHARGEBACK', 'receivable', 'payment_clearing', 40, null, null, \
-         null, null, 0, null, null, balance_after, description from transfers where account_key = 1 and seq = 6; \
-         insert into transfers select account_key, 8, 0, randomblob(16), at, 'TOP_UP', 'payment_clearing', 'receivable', 10, null, null, \
-         null, null, 0, null, null, balance_after, description from transfers where account_key = 1 and seq = 6; \
-         insert into events values (1, 7, 0, 0, x''), (1, 8, 0, 0, x'')";
+    let owed = "insert into entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count, transfer, kind, \
+         debit, credit, amount, loss, description) \
+         select 1, 7, 0, at, status, total, held, 40, last_call, 0, randomblob(16), 'CHARGEBACK', 'receivable', 'payment_clearing', 40, 0, '' \
+         from entries where account_key = 1 and seq = 6 \
+         union all select 1, 8, 0, at, status, total, held, 30, last_call, 0, randomblob(16), 'TOP_UP', 'payment_clearing', 'receivable', 10, 0, '' \
+         from entries where account_key = 1 and seq = 6";
     let report = spoilt(owed).await;
     assert!(report.is_clean(), "{report}");
 }
@@ -181,9 +200,13 @@ pub async fn on_postgres(cluster: &crate::postgres::Cluster) {
     }
     crate::audited(&store).await;
     let mut raw = PgConnection::connect(&cluster.url("corruption")).await.expect("connects");
-    for refused in
-        ["delete from transfers", "update holds set amount = 0", "update cdrs set charged = 0", "truncate cdrs cascade"]
-    {
+    for refused in [
+        "delete from entries",
+        "update entries set amount = 0",
+        "update cdrs set charged = 0",
+        "truncate entries",
+        "truncate cdrs cascade",
+    ] {
         let error = sqlx::raw_sql(refused).execute(&mut raw).await.expect_err(refused).to_string();
         assert!(error.contains("append-only"), "{refused}: {error}");
     }
@@ -191,8 +214,13 @@ pub async fn on_postgres(cluster: &crate::postgres::Cluster) {
         .execute(&mut raw)
         .await
         .expect("a blind index may be erased");
-    let spoil = "alter table transfers disable trigger all; delete from transfers where account_key = 1 and kind = 'CALL_CHARGE'; \
-                 delete from events where account_key = 2 and seq = 3; insert into holds values (99, 1, 0, 0, 5, 1)";
+    let spoil = format!(
+        "alter table entries disable trigger all; {NO_CHARGE} where account_key = 1 and kind = 'CALL_CHARGE'; \
+         delete from events where id in (select id from entries where account_key = 2 and seq = 3); {} and step = 1; \
+         insert into events values (9999, '')",
+        again("99", "0", "2").replace("randomblob(16)", "gen_random_uuid()")
+    );
+    let spoil = sqlx::AssertSqlSafe(spoil);
     sqlx::raw_sql(spoil).execute(&mut raw).await.expect("spoilt");
     let report = audit(&store, |_| {}).await.expect("the audit can read");
     let found: Vec<_> = report.told.iter().map(|b| (b.account.0, b.invariant)).collect();
@@ -202,6 +230,7 @@ pub async fn on_postgres(cluster: &crate::postgres::Cluster) {
         (2, Invariant::Events),
         (99, Invariant::L3),
         (99, Invariant::Orphan),
+        (0, Invariant::Orphan),
     ] {
         assert!(found.contains(&expected), "{expected:?}: {report}");
     }

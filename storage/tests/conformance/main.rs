@@ -87,6 +87,9 @@ conformance! {
     credentials_are_found_rotated_and_revoked
     c3_a_call_is_granted_answered_and_settled_in_three_entries
     l3_a_call_ends_once
+    l3_a_step_is_held_for_once
+    an_entry_may_move_several_things
+    two_writers_of_an_account_are_fenced
     l1_money_below_zero_is_never_written
     an_entry_out_of_order_is_fenced_with_all_that_follow
     a_rejected_entry_takes_its_accounts_later_ones_with_it
@@ -94,6 +97,7 @@ conformance! {
     l4_a_key_posts_once_for_ever
     many_entries_of_a_hot_account_share_batches
     events_are_read_in_order_and_purged
+    many_events_are_purged_once
     histories_are_read_by_pages_and_filters
     live_calls_are_read_by_pages_over_all_accounts
     caller_ids_change_through_the_journal

@@ -151,7 +151,125 @@ pub async fn l3_a_call_ends_once(store: Store) {
         submit(&journal, vec![charged.entry(START, vec![Change::Posted(Box::new(transfer))])]).await,
         [Err(Rejection::Failed)]
     );
+    let mut began = actor.clone();
+    let same_number = began.entry(START, vec![Change::CallStarted(Box::new(call.clone()))]);
+    assert_eq!(submit(&journal, vec![same_number]).await, [Err(Rejection::Failed)], "a call's number is used once");
     assert_eq!(world.actor(key).await.figures, actor.figures, "nothing of a failed entry is written");
+    crate::audited(&store).await;
+}
+
+/// A step is held for once: the call's row says which is the newest.
+pub async fn l3_a_step_is_held_for_once(store: Store) {
+    let mut world = World::new(store.clone(), 51).await;
+    let key = world.account("ann", 10_000_000).await;
+    let journal = journal(&store);
+    let mut actor = world.actor(key).await;
+    let (mut call, start) = actor.start(&mut world, 100);
+    assert_eq!(submit(&journal, vec![start]).await, [Ok(())]);
+    let (before, first) = (actor.clone(), call.clone());
+    let renewals = vec![actor.renew(&mut world, &mut call, 10), actor.renew(&mut world, &mut call, 20)];
+    assert_eq!(submit(&journal, renewals).await, [Ok(()), Ok(())], "two in one batch");
+    let mut stale =
+        Actor { figures: schema::account::AccountFigures { seq: actor.figures.seq, ..before.figures }, ..before };
+    let again = stale.renew(&mut world, &mut first.clone(), 10);
+    assert_eq!(submit(&journal, vec![again]).await, [Err(Rejection::Failed)], "step 1 was held for");
+    let mut ahead = actor.clone();
+    let mut skipped = call.clone();
+    skipped.hold_step += 1;
+    let skips = ahead.renew(&mut world, &mut skipped, 10);
+    assert_eq!(submit(&journal, vec![skips]).await, [Err(Rejection::Failed)], "step 4 comes after step 3");
+    let steps: Vec<_> = store.holds(key, call.no).await.expect("readable").iter().map(|hold| hold.step).collect();
+    assert_eq!((steps, store.open_holds().await.expect("readable")), (vec![0, 1, 2], 3));
+    crate::audited(&store).await;
+}
+
+pub async fn an_entry_may_move_several_things(store: Store) {
+    let mut world = World::new(store.clone(), 52).await;
+    let key = world.account("ann", 1_000).await;
+    let journal = journal(&store);
+    let mut actor = world.actor(key).await;
+    let (mut call, start) = actor.start(&mut world, 100);
+    // A renewal and two credits; then an end without a charge and a credit.
+    let mut first = actor.renew(&mut world, &mut call, 50);
+    let mut figures = first.figures;
+    for (key, amount) in [("a", 5), ("b", 7)] {
+        figures.total += Micros(amount);
+        let mut credited = Actor {
+            key: actor.key,
+            figures: schema::account::AccountFigures { total: figures.total - Micros(amount), ..figures },
+        };
+        first.changes.extend(credited.credit(&mut world, amount, key, [1; 32]).1.changes);
+    }
+    first.figures = figures;
+    actor.figures = figures;
+    let mut cdr = Actor::cdr(&mut world, &call, 0);
+    cdr.carrier_cost = None;
+    cdr.call.answered_at = None;
+    actor.figures.held -= call.held;
+    let (_, mut second) = actor.credit(&mut world, 11, "c", [1; 32]);
+    second.changes.push(Change::CallEnded(Box::new(cdr)));
+    assert_eq!(submit(&journal, vec![start, first, second]).await, [Ok(()), Ok(()), Ok(())]);
+    let ledger = store.ledger_page(key, None, 3).await.expect("readable");
+    let rows: Vec<_> = ledger.iter().map(|p| (p.cursor.seq.0, p.cursor.position, p.transfer.balance_after.0)).collect();
+    assert_eq!(rows, [(4, 0, 1_023), (3, 2, 1_012), (3, 1, 1_005)]);
+    let older = store.ledger_page(key, Some(ledger[1].cursor), 1).await.expect("readable");
+    assert_eq!(older, ledger[2..]);
+    assert_eq!(store.transfer_by_key(key, "b").await.expect("readable").as_ref(), Some(&ledger[1]));
+    assert_eq!(store.holds(key, call.no).await.expect("readable").len(), 2);
+    let loaded = store.account(key).await.expect("readable").expect("there");
+    assert_eq!((loaded.figures, loaded.last_event), (actor.figures, EventCursor { seq: Seq(4), index: 1 }));
+    let events = store.events_after(key, EventCursor { seq: Seq(2), index: 1 }, 10).await.expect("readable");
+    let places: Vec<_> = events.iter().map(|e| (e.cursor.seq.0, e.cursor.index)).collect();
+    assert_eq!(places, [(3, 0), (3, 1), (4, 0), (4, 1)]);
+    crate::audited(&store).await;
+}
+
+/// Two journals, as two programs would have them: of two entries with one number one is written.
+pub async fn two_writers_of_an_account_are_fenced(store: Store) {
+    let mut world = World::new(store.clone(), 53).await;
+    let (ann, bob) = (world.account("ann", 1_000).await, world.account("bob", 1_000).await);
+    let (one, other) = (journal(&store), journal(&store));
+    let mut won = 0;
+    for round in 0..30 {
+        let (mut a, mut b) = (world.actor(ann).await, world.actor(bob).await);
+        let mut bystander = world.actor(bob).await;
+        let mine = a.clone().credit(&mut world, 1, &format!("one {round}"), [0; 32]).1;
+        let theirs = a.credit(&mut world, 1, &format!("other {round}"), [0; 32]).1;
+        let (beside, clash) = (b.refuse(&mut world), bystander.credit(&mut world, 1, &format!("c {round}"), [0; 32]).1);
+        let (first, second) = tokio::join!(submit(&one, vec![mine, beside]), submit(&other, vec![theirs, clash]));
+        for outcomes in first.iter().zip(&second) {
+            let fenced = Err(Rejection::Fenced);
+            assert!([(&Ok(()), &fenced), (&fenced, &Ok(()))].contains(&outcomes), "{round}: {outcomes:?}");
+        }
+        won += usize::from(first[0].is_ok());
+    }
+    println!("the first of two writers won {won} of 30");
+    assert_eq!(world.actor(ann).await.figures.total, Micros(1_030));
+    assert_eq!(world.actor(bob).await.figures.seq, Seq(31));
+    crate::audited(&store).await;
+}
+
+/// More than are purged in one transaction, of accounts that have little and much.
+pub async fn many_events_are_purged_once(store: Store) {
+    let mut world = World::new(store.clone(), 54).await;
+    let (ann, bob) = (world.account("ann", 0).await, world.account("bob", 1_000).await);
+    let journal = journal(&store);
+    let mut actor = world.actor(ann).await;
+    let mut entry = || {
+        let mut entry = actor.entry(START, Vec::new());
+        entry.events.truncate(1);
+        entry
+    };
+    let entries = (0..2_300).map(|_| entry()).collect();
+    assert!(submit(&journal, entries).await.iter().all(Result::is_ok));
+    let old = Timestamp(START.0 - 1);
+    assert_eq!(store.purge_events(old, 100).await.expect("purged"), 2_200);
+    assert_eq!(store.purge_events(old, 100).await.expect("purged"), 0);
+    assert_eq!(store.oldest_event(ann).await.expect("readable").map(|c| c.seq), Some(Seq(2_201)));
+    assert_eq!(store.oldest_event(bob).await.expect("readable").map(|c| c.seq), Some(Seq(1)));
+    assert_eq!(store.events_after(ann, EventCursor::default(), 1_000).await.expect("readable").len(), 100);
+    crate::audited(&store).await;
+    assert_eq!(store.purge_events(Timestamp(i64::MAX), 100).await.expect("purged"), 101);
     crate::audited(&store).await;
 }
 
@@ -326,7 +444,8 @@ pub async fn events_are_read_in_order_and_purged(store: Store) {
     assert_eq!(store.purge_events(Timestamp(i64::MAX), 10_000).await.expect("purged"), 4);
     assert_eq!(store.oldest_event(key).await.expect("readable"), None);
     let loaded = store.account(key).await.expect("readable").expect("there");
-    assert_eq!(loaded.last_event, EventCursor { seq: Seq(6), index: 0 });
+    assert_eq!(loaded.last_event, EventCursor { seq: Seq(6), index: 1 }, "whoever has seen it has missed nothing");
+    assert_eq!(store.purge_events(Timestamp(i64::MAX), 10_000).await.expect("purged"), 0, "each is purged once");
     crate::audited(&store).await;
 }
 

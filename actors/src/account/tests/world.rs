@@ -36,7 +36,7 @@ pub(super) struct Rows {
     pub(super) transfers: Vec<Transfer>,
     pub(super) cdrs: Vec<Cdr>,
     pub(super) holds: BTreeSet<(CallNo, u32)>,
-    pub(super) row_writes: u32,
+    pub(super) row_writes: usize,
 }
 
 impl Rows {
@@ -44,7 +44,7 @@ impl Rows {
         assert_eq!(entry.figures.seq, self.figures.seq.next());
         self.figures = entry.figures;
         assert!(entry.events.len() <= 16);
-        self.row_writes += 2 + entry.changes.iter().map(Change::row_writes).sum::<u32>();
+        self.row_writes += entry.row_writes();
         self.cursor = crate::account::core::last_cursor(entry.figures.seq, entry.events.len());
         for change in &entry.changes {
             match change {
