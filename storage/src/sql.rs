@@ -176,7 +176,9 @@ impl Db {
             pool.idle_timeout(None).max_lifetime(None)
         };
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
-        let read = pool(4).connect_with(options.pragma("query_only", "on")).await.map_err(failed)?;
+        // An audit reads the pages of a range of accounts twice: 16 MB hold them.
+        let options = options.pragma("query_only", "on").pragma("cache_size", "-16384");
+        let read = pool(4).connect_with(options).await.map_err(failed)?;
         Ok(Self::Sqlite(Arc::new(SqliteDb { path: path.to_owned(), gate: Arc::default(), read, write })))
     }
 

@@ -177,7 +177,7 @@ async fn a_world_file_creates_what_is_missing_and_a_second_time_nothing() {
     let existed = "created 0 operators, 0 carriers, 0 rate decks and 0 accounts; 2001 accounts were there already\n";
     assert_eq!(place.succeed(&["provision", "world.toml"]).await, created);
     let rows = place.rows();
-    for wanted in [("accounts", 2_001), ("credentials", 2_001), ("transfers", 2_001), ("caller_ids", 1), ("rates", 1)] {
+    for wanted in [("accounts", 2_001), ("credentials", 2_001), ("entries", 4_002), ("caller_ids", 1), ("rates", 1)] {
         assert!(rows.iter().any(|(name, count)| (name.as_str(), *count) == wanted), "{wanted:?}: {rows:?}");
     }
     assert_eq!(place.succeed(&["provision", "world.toml"]).await, existed);

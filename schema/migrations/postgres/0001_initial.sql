@@ -216,7 +216,7 @@ create table entries (
     constraint key_whole check ((key is null) = (request is null)),
     constraint of_a_transfer check (transfer is not null or (cost_trunk is null and key is null and balance_after is null))
 );
-create index entries_id on entries using brin (id);
+create index entries_id on entries using brin (id) with (autosummarize = on); -- for `ringfence audit`
 create unique index entries_transfer on entries (transfer) where transfer is not null;
 create unique index l4_transfer_keys on entries (account_key, key) where key is not null;
 

@@ -47,12 +47,15 @@ impl SqlStore {
         let (mut purged, mut after) = (0, 0);
         loop {
             let mut due = Vec::new();
-            let page = self.db.fetch(FLOORS, values![after, older_than.0, keep, PURGE_ACCOUNTS]).await?;
-            let Some(last) = page.len().checked_sub(1) else { return Ok(purged) };
-            for (n, mut row) in page.into_iter().enumerate() {
-                let (account, from, to) = (row.int()?, row.int()?, row.int()?);
+            let page = self.db.fetch(FLOORS, values![after, older_than.0, PURGE_ACCOUNTS]).await?;
+            if page.is_empty() {
+                return Ok(purged);
+            }
+            for mut row in page {
+                let (account, from, newest, young) = (row.int()?, row.int()?, row.int()?, row.int()?);
+                let to = young.max(newest - i64::from(keep) + 1);
                 due.extend((from < to).then_some(Due { account, from, to }));
-                after = if n == last { account } else { after };
+                after = account;
             }
             purged += self.purge(due).await?;
         }
@@ -88,12 +91,12 @@ struct Due {
     to: i64,
 }
 
-/// For the next accounts above a key: from where their events are kept, and from where they are to be kept. Each account is found
-/// by its newest entry and by those that are to be purged now: those that were are not seen again.
+/// Of the next accounts above a key: from where their events are kept, the newest entry, and the first kept one that is young
+/// enough, or the one to come. Each account is found by its newest entry and by those that are to be purged now: those that were
+/// are not seen again.
 const FLOORS: &str = "\
-    select account, events_from, case when aged > newest - $3 then aged else newest - $3 + 1 end from (\
-        select account, events_from, newest, coalesce((select e.seq from entries e where e.account_key = a.account \
-            and e.seq >= events_from and e.at >= $2 order by e.seq limit 1), newest + 1) as aged from (\
-                select key as account, events_from, \
-                    coalesce((select max(e.seq) from entries e where e.account_key = accounts.key), 0) as newest \
-                from accounts where key > $1 order by key limit $4) as a) as b order by account";
+    select account, events_from, newest, coalesce((select e.seq from entries e where e.account_key = a.account \
+        and e.seq >= events_from and e.at >= $2 order by e.seq limit 1), newest + 1) from (\
+            select key as account, events_from, \
+                coalesce((select max(e.seq) from entries e where e.account_key = accounts.key), 0) as newest \
+            from accounts where key > $1 order by key limit $3) as a order by account";
