@@ -6,11 +6,12 @@ use crate::ledger::LedgerCursor;
 use crate::memory::{self, StoredEntry, Tables};
 use crate::sql::{Row, SqlStore, Tx, values};
 use crate::store::{Backend, Store};
-use check::{CallRow, Cost, EntryRow, Moved, RangeCheck, TransferRow};
+use check::{Call, Cost, EntryRow, Moved, RangeCheck, Recorded, TransferRow};
 use schema::account::AccountFigures;
 use schema::id::{AccountKey, CallNo, Seq};
 use schema::ledger::{LedgerKind, Transfer};
 use schema::money::Micros;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -220,7 +221,7 @@ async fn read_range(
     })
     .await?;
     tx.each(CALLS, keys(), |mut row| {
-        check.call(AccountKey(row.int()?), CallNo(row.int()?), read_call(&mut row)?);
+        check.call(AccountKey(row.int()?), CallNo(row.int()?), &read_call(&mut row)?);
         Ok(())
     })
     .await?;
@@ -263,19 +264,23 @@ const ENTRIES: &str = "\
         from entries left join events on events.id = entries.id \
         where account_key > $1 and account_key <= $2 order by account_key, seq, position";
 
-/// Everything about a call in one ordered stream: its holds' amounts, and its settling transfers' amount, loss and carrier cost; the
-/// live row's held; the CDR's charge, its state (1: answered, 2: refused, 0: neither), loss and carrier cost; the number of attempts.
+/// Each call in one row: the number and sum of its holds; the live row's held; the CDR's state (1: answered, 2: refused, 0: neither),
+/// charge, loss and carrier cost; the number of charges, and one's amount, loss and carrier cost; the number of attempts.
 const CALLS: &str = "\
-    select account_key, call_no, cast(case when leg is null then 3 else 0 end as bigint), amount, cast(0 as bigint), coalesce(loss, 0), \
-        coalesce(cost_micros, 0) from entries \
+    select account_key, no, count(hold), cast(coalesce(sum(hold), 0) as bigint), max(live), max(state), coalesce(max(charged), 0), \
+        coalesce(max(lost), 0), coalesce(max(cost), 0), count(charge), coalesce(max(charge), 0), coalesce(max(charge_lost), 0), \
+        coalesce(max(charge_cost), 0), cast(coalesce(sum(attempts), 0) as bigint) from (\
+    select account_key, call_no as no, case when leg is not null then amount end as hold, cast(null as bigint) as live, \
+        cast(null as bigint) as state, cast(null as bigint) as charged, cast(null as bigint) as lost, cast(null as bigint) as cost, \
+        case when leg is null then amount end as charge, loss as charge_lost, cost_micros as charge_cost, \
+        cast(null as bigint) as attempts from entries \
         where (leg is not null or kind = 'CALL_CHARGE') and call_no is not null and account_key > $1 and account_key <= $2 \
-    union all select account_key, no, cast(1 as bigint), held, 0, 0, 0 from calls where account_key > $1 and account_key <= $2 \
-    union all select account_key, no, cast(2 as bigint), charged, \
-        case when state = 'REFUSED' then 2 when answered_at is null then 0 else 1 end, loss, coalesce(cost_micros, 0) from cdrs \
+    union all select account_key, no, null, held, null, null, null, null, null, null, null, null from calls \
         where account_key > $1 and account_key <= $2 \
-    union all select account_key, call_no, cast(4 as bigint), count(*), 0, 0, 0 from attempts \
-        where account_key > $1 and account_key <= $2 group by account_key, call_no \
-    order by 1, 2, 3";
+    union all select account_key, no, null, null, case when state = 'REFUSED' then 2 when answered_at is null then 0 else 1 end, \
+        charged, loss, coalesce(cost_micros, 0), null, null, null, null from cdrs where account_key > $1 and account_key <= $2 \
+    union all select account_key, call_no, null, null, null, null, null, null, null, null, null, 1 from attempts \
+        where account_key > $1 and account_key <= $2) as rows_of group by account_key, no order by account_key, no";
 
 fn read_entry(row: &mut Row) -> Result<EntryRow, StoreError> {
     let (account, seq, position) = (AccountKey(row.int()?), Seq(row.int()?), row.int()?);
@@ -310,15 +315,14 @@ fn read_entry(row: &mut Row) -> Result<EntryRow, StoreError> {
     Ok(EntryRow { account, position, figures, event_count, kept, moved })
 }
 
-fn read_call(row: &mut Row) -> Result<CallRow, StoreError> {
-    let (what, a, b, c, d) = (row.int()?, row.int()?, row.int()?, row.int()?, row.int()?);
-    Ok(match what {
-        0 => CallRow::Hold(a),
-        1 => CallRow::Live { held: a },
-        2 => CallRow::Cdr { cost: Cost { charged: a, loss: c, carrier: d }, answered: b == 1, refused: b == 2 },
-        3 => CallRow::Charge(Cost { charged: a, loss: c, carrier: d }),
-        _ => CallRow::Attempts { count: a },
-    })
+fn read_call(row: &mut Row) -> Result<Call, StoreError> {
+    let (holds, held, live) = (row.int()?, i128::from(row.int()?), row.opt_int()?);
+    let state = row.opt_int()?;
+    let recorded = Cost { charged: row.int()?, loss: row.int()?, carrier: row.int()? };
+    let cdr = state.map(|state| Recorded { cost: recorded, answered: state == 1, refused: state == 2 });
+    let charges = row.int()?;
+    let charge = Cost { charged: row.int()?, loss: row.int()?, carrier: row.int()? };
+    Ok(Call { holds, held, live, cdr, charge, charges, attempts: row.int()? })
 }
 
 fn audit_memory(tables: &Tables, report: &mut AuditReport) {
@@ -348,29 +352,43 @@ fn audit_memory(tables: &Tables, report: &mut AuditReport) {
                 check.entry(row(i64::from(position), moved));
             }
         }
-        let mut rows = Vec::new();
-        rows.extend(account.holds.values().map(|h| (h.call, CallRow::Hold(h.amount.0))));
-        rows.extend(account.calls.values().map(|c| (c.no, CallRow::Live { held: c.held.0 })));
-        rows.extend(account.cdrs.values().map(|(_, cdr)| {
-            let answered = cdr.call.answered_at.is_some();
-            let refused = cdr.call.state == schema::call::CallState::Refused;
-            let carrier = cdr.carrier_cost.map_or(0, |c| c.amount.0);
-            (
-                cdr.no,
-                CallRow::Cdr { cost: Cost { charged: cdr.charged.0, loss: cdr.loss.0, carrier }, answered, refused },
-            )
-        }));
-        let charges = account.transfers.values().filter(|p| p.transfer.kind == LedgerKind::CallCharge);
-        rows.extend(charges.filter_map(|p| {
-            let t = &p.transfer;
-            let carrier = t.carrier_cost.map_or(0, |c| c.amount.0);
-            Some((t.call?, CallRow::Charge(Cost { charged: t.amount.0, loss: t.loss.0, carrier })))
-        }));
-        rows.extend(account.attempts.values().map(|a| (a.call, CallRow::Attempts { count: 1 })));
-        rows.sort_by_key(|(no, _)| *no);
-        rows.into_iter().for_each(|(no, row)| check.call(key, no, row));
+        for (no, call) in calls(account) {
+            check.call(key, no, &call);
+        }
     }
     check.finish();
+}
+
+/// The calls of an account, each with all that is said of it.
+fn calls(account: &memory::Account) -> BTreeMap<CallNo, Call> {
+    let mut calls: BTreeMap<CallNo, Call> = BTreeMap::new();
+    for hold in account.holds.values() {
+        let call = calls.entry(hold.call).or_default();
+        call.holds += 1;
+        call.held += i128::from(hold.amount.0);
+    }
+    for live in account.calls.values() {
+        calls.entry(live.no).or_default().live = Some(live.held.0);
+    }
+    for (_, cdr) in account.cdrs.values() {
+        let carrier = cdr.carrier_cost.map_or(0, |c| c.amount.0);
+        calls.entry(cdr.no).or_default().cdr = Some(Recorded {
+            cost: Cost { charged: cdr.charged.0, loss: cdr.loss.0, carrier },
+            answered: cdr.call.answered_at.is_some(),
+            refused: cdr.call.state == schema::call::CallState::Refused,
+        });
+    }
+    for posted in account.transfers.values().filter(|p| p.transfer.kind == LedgerKind::CallCharge) {
+        let t = &posted.transfer;
+        let Some(no) = t.call else { continue };
+        let call = calls.entry(no).or_default();
+        call.charges += 1;
+        call.charge = Cost { charged: t.amount.0, loss: t.loss.0, carrier: t.carrier_cost.map_or(0, |c| c.amount.0) };
+    }
+    for attempt in account.attempts.values() {
+        calls.entry(attempt.call).or_default().attempts += 1;
+    }
+    calls
 }
 
 fn transfer_row(transfer: &Transfer) -> TransferRow {

@@ -57,17 +57,8 @@ pub(super) struct TransferRow {
     pub(super) cost_complete: bool,
 }
 
-/// Something about a call.
-pub(super) enum CallRow {
-    Hold(i64),
-    Live { held: i64 },
-    Cdr { cost: Cost, answered: bool, refused: bool },
-    Charge(Cost),
-    Attempts { count: i64 },
-}
-
 /// What a call cost, as its CDR or its settling transfer says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cost {
     pub(super) charged: i64,
     pub(super) loss: i64,
@@ -79,7 +70,6 @@ pub(super) struct RangeCheck<'a> {
     report: &'a mut AuditReport,
     accounts: BTreeMap<AccountKey, Known>,
     chain: Option<Chain>,
-    call: Option<(AccountKey, CallNo, Call)>,
 }
 
 /// What is known of an account when its entries were read.
@@ -94,21 +84,28 @@ struct Known {
 
 /// What is known of one call.
 #[derive(Default)]
-struct Call {
-    holds: i64,
-    held: i128,
-    live: Option<i64>,
-    /// Its costs, whether it was answered and whether refused.
-    cdr: Option<(Cost, bool, bool)>,
-    /// The first charge, and how many there are.
-    charge: Option<Cost>,
-    charges: u64,
-    attempts: i64,
+pub(super) struct Call {
+    pub(super) holds: i64,
+    pub(super) held: i128,
+    /// What its live row says is held.
+    pub(super) live: Option<i64>,
+    pub(super) cdr: Option<Recorded>,
+    /// What one of its charges says, and how many there are.
+    pub(super) charge: Cost,
+    pub(super) charges: i64,
+    pub(super) attempts: i64,
+}
+
+/// What a call's CDR says.
+pub(super) struct Recorded {
+    pub(super) cost: Cost,
+    pub(super) answered: bool,
+    pub(super) refused: bool,
 }
 
 impl<'a> RangeCheck<'a> {
     pub(super) const fn new(report: &'a mut AuditReport) -> Self {
-        Self { report, accounts: BTreeMap::new(), chain: None, call: None }
+        Self { report, accounts: BTreeMap::new(), chain: None }
     }
 
     pub(super) fn account(&mut self, key: AccountKey, events_from: Seq) {
@@ -145,39 +142,11 @@ impl<'a> RangeCheck<'a> {
         self.report.tell(Invariant::L4, key, what);
     }
 
-    pub(super) fn call(&mut self, key: AccountKey, no: CallNo, row: CallRow) {
+    /// After the entries.
+    pub(super) fn call(&mut self, key: AccountKey, no: CallNo, call: &Call) {
         self.end_chain();
-        if self.call.as_ref().is_none_or(|(k, n, _)| (*k, *n) != (key, no)) {
-            self.end_call();
-            self.call = Some((key, no, Call::default()));
-        }
-        let Some((_, _, call)) = &mut self.call else { return };
-        match row {
-            CallRow::Hold(amount) => {
-                call.holds += 1;
-                call.held += i128::from(amount);
-            }
-            CallRow::Live { held } => {
-                self.report.live_calls += 1;
-                call.live = Some(held);
-            }
-            CallRow::Cdr { cost, answered, refused } => {
-                self.report.cdrs += 1;
-                call.cdr = Some((cost, answered, refused));
-                if cost.charged < 0 || cost.loss < 0 || cost.carrier < 0 {
-                    self.report.tell(Invariant::Negative, key, format!("cdrs ({}, {}): {cost}", key.0, no.0));
-                }
-            }
-            CallRow::Charge(cost) => {
-                call.charge = call.charge.or(Some(cost));
-                call.charges += 1;
-            }
-            CallRow::Attempts { count } => call.attempts += count,
-        }
-    }
-
-    fn end_call(&mut self) {
-        let Some((key, no, call)) = self.call.take() else { return };
+        self.report.live_calls += u64::from(call.live.is_some());
+        self.report.cdrs += u64::from(call.cdr.is_some());
         for (invariant, what) in call.breaches() {
             self.report.tell(invariant, key, format!("call ({}, {}): {what}", key.0, no.0));
         }
@@ -197,7 +166,6 @@ impl<'a> RangeCheck<'a> {
     /// After the last row of the range.
     pub(super) fn finish(mut self) {
         self.end_chain();
-        self.end_call();
         for (key, account) in &self.accounts {
             let Some(figures) = account.figures else {
                 self.report.tell(Invariant::Events, *key, "entries: none".to_owned());
@@ -218,7 +186,12 @@ impl<'a> RangeCheck<'a> {
 impl Call {
     fn breaches(&self) -> Vec<(Invariant, String)> {
         let mut found = Vec::new();
-        match (self.live, self.cdr) {
+        if let Some(cost) = self.cdr.as_ref().map(|cdr| cdr.cost)
+            && (cost.charged < 0 || cost.loss < 0 || cost.carrier < 0)
+        {
+            found.push((Invariant::Negative, format!("its CDR says {cost}")));
+        }
+        match (self.live, &self.cdr) {
             (Some(_), Some(_)) => found.push((Invariant::L3, "live and ended at once".to_owned())),
             (None, None) if self.holds > 0 => {
                 found.push((Invariant::L3, format!("{} holds, and neither live nor ended", self.holds)));
@@ -226,7 +199,7 @@ impl Call {
             (None, None) if self.attempts > 0 => {
                 found.push((Invariant::Orphan, format!("{} attempts, and neither live nor ended", self.attempts)));
             }
-            (None, Some((_, _, true))) if self.holds > 0 => {
+            (None, Some(cdr)) if cdr.refused && self.holds > 0 => {
                 found.push((Invariant::L3, format!("{} holds of a call that was refused", self.holds)));
             }
             _ => {}
@@ -242,16 +215,14 @@ impl Call {
 
     /// An answered call is charged once, what its CDR says; one that was not answered at most once.
     fn charge_breach(&self) -> Option<String> {
-        let Some((cost, answered, _)) = self.cdr else {
+        let Some(Recorded { cost, answered, .. }) = self.cdr else {
             return (self.charges > 0).then(|| format!("{} charges without a CDR", self.charges));
         };
-        match (self.charge, self.charges) {
-            (None, _) if answered || cost.charged != 0 || cost.loss != 0 || cost.carrier != 0 => {
-                Some(format!("its CDR says {cost}, no transfer does"))
-            }
-            (Some(charge), 1) if charge != cost => Some(format!("its CDR says {cost}, its transfer {charge}")),
-            (_, 0 | 1) => None,
-            (_, many) => Some(format!("{many} charges")),
+        match self.charges {
+            0 if answered || cost != Cost::default() => Some(format!("its CDR says {cost}, no transfer does")),
+            1 if self.charge != cost => Some(format!("its CDR says {cost}, its transfer {}", self.charge)),
+            0 | 1 => None,
+            many => Some(format!("{many} charges")),
         }
     }
 }
