@@ -13,6 +13,7 @@ const PLACED: [HeaderName; 5] =
     [HeaderName::Via, HeaderName::Route, HeaderName::From, HeaderName::To, HeaderName::CallId];
 /// Room for the lines of a usual request.
 const USUAL: usize = 512;
+
 /// What a repetition of a request does not copy as it is.
 const fn is_rewritten(name: HeaderName) -> bool {
     matches!(
