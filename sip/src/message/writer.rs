@@ -127,7 +127,8 @@ impl Writer {
     }
 
     pub(super) fn finish(mut self) -> Result<Bytes, BuildError> {
-        self.text.reserve(self.rest());
+        let length = self.text.len() + self.rest();
+        self.make_room(length);
         let (content_type, body) = self.body.take().unwrap_or_default();
         if !body.is_empty() {
             self.line(HeaderName::ContentType, &[&content_type]);
@@ -136,16 +137,23 @@ impl Writer {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let length = self.text.len() + body.len();
         if length > MAX_STREAM_MESSAGE {
             return Err(BuildError::TooLarge);
         }
         let mut bytes = self.text.into_bytes();
         bytes.extend_from_slice(&body);
-        if length <= EXACT_MAX {
-            bytes.shrink_to_fit();
-        }
         Ok(Bytes::from(bytes))
+    }
+
+    /// For a message of this length. A block that only shrinks would stay as large as it is: the allocator moves nothing then.
+    fn make_room(&mut self, length: usize) {
+        if length <= EXACT_MAX && self.text.capacity() != length {
+            let mut exact = String::with_capacity(length);
+            exact.push_str(&self.text);
+            self.text = exact;
+        } else {
+            self.text.reserve(length - self.text.len());
+        }
     }
 }
 
