@@ -47,6 +47,14 @@ bench-strangers *ARGS:
 bench-registrations *ARGS:
     tests/bench/registrar refreshes {{ARGS}}
 
+# 200,000 calls: is memory flat, is everything gone afterwards? (13 minutes; by hand, on an idle machine; RIG names the rig's folder)
+bench-soak *ARGS:
+    tests/bench/soak {{ARGS}}
+
+# A phone beside 5,000 silent, slow and half-open peers (a minute; by hand)
+bench-sockets:
+    tests/bench/sockets
+
 # Journal benchmark beside the rig's programs; RIG names the rig's folder
 bench-journal *ARGS:
     tests/bench/journal {{ARGS}}

@@ -1,6 +1,7 @@
 //! Does reading a message take more memory than four times its size? An allocator that counts stands in for the usual one, so this
 //! test has a program of its own.
 
+#[path = "costly/messages.rs"]
 mod costly;
 
 use bytes::Bytes;

@@ -3,6 +3,7 @@
 //! would be hundreds of times slower here. In a release build an ordinary kilobyte takes less than 10 us, so that at most
 //! [`MOST`] times that keeps the largest message below 10 ms.
 
+#[path = "costly/messages.rs"]
 mod costly;
 
 use bytes::Bytes;

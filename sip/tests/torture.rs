@@ -5,6 +5,7 @@
 //! those bytes, lines ended by CRLF. We are a registrar, a user agent server and the caller's side of a B2BUA that challenges every
 //! INVITE and REGISTER, for the domains of the messages.
 
+#[path = "sockets/torture.rs"]
 mod over_sockets;
 
 use bytes::Bytes;

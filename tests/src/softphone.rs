@@ -49,20 +49,44 @@ impl Baresip {
     /// # Panics
     /// When it does not start.
     pub async fn start(folder: &Path, line: Line<'_>) -> Self {
-        std::fs::create_dir_all(folder).expect("a folder");
         let Line { username, password, transport, server, certificate } = line;
-        let (control, certificate) = (free_port(), certificate.display());
+        let listen = format!("sip_listen 127.0.0.1:0\nsip_cafile {}\nsip_verify_server yes\n", certificate.display());
+        let account = format!(
+            "<sip:{username}@localhost;transport={transport}>;auth_pass={password};outbound=\"sip:{server};transport={transport}\";regint=600\n"
+        );
+        Self::launch(folder, &listen, &account).await
+    }
+
+    /// Starts it as the other end of a trunk over TLS, with its files in `folder`: it answers calls to this number at once. Gives the
+    /// address where it takes them.
+    ///
+    /// # Panics
+    /// When it does not start, or the certificate or its key cannot be read.
+    pub async fn answering(folder: &Path, number: &str, certificate: &Path, key: &Path) -> (Self, SocketAddr) {
+        std::fs::create_dir_all(folder).expect("a folder");
+        let both = [certificate, key].map(|file| std::fs::read_to_string(file).expect("a file of PEM")).concat();
+        std::fs::write(folder.join("both.pem"), both).expect("written");
+        // It takes TLS one port above the one that it is given.
+        let port =
+            (0..100).map(|_| free_port()).find(|port| std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok());
+        let port = port.expect("two ports");
+        let address = SocketAddr::from(([127, 0, 0, 1], port + 1));
+        let listen = format!("sip_listen 127.0.0.1:{port}\nsip_certificate {}\n", folder.join("both.pem").display());
+        let account = format!("<sip:{number}@{address};transport=tls>;regint=0;answermode=auto\n");
+        (Self::launch(folder, &listen, &account).await, address)
+    }
+
+    async fn launch(folder: &Path, listen: &str, account: &str) -> Self {
+        std::fs::create_dir_all(folder).expect("a folder");
+        let control = free_port();
         // aubridge sends back what is heard, so that there is sound without a sound card.
         let config = format!(
-            "poll_method epoll\nsip_listen 127.0.0.1:0\nsip_cafile {certificate}\nsip_verify_server yes\nnet_interface 127.0.0.1\n\
+            "poll_method epoll\n{listen}net_interface 127.0.0.1\n\
              call_max_calls 4\naudio_player aubridge,loop\naudio_source aubridge,loop\naudio_alert nil\n\
              module_path {MODULES}\nmodule g711.so\nmodule aubridge.so\nmodule_tmp uuid.so\nmodule_tmp account.so\n\
              module_app menu.so\nmodule_app ctrl_tcp.so\nctrl_tcp_listen 127.0.0.1:{control}\n"
         );
-        let account = format!(
-            "<sip:{username}@localhost;transport={transport}>;auth_pass={password};outbound=\"sip:{server};transport={transport}\";regint=600\n"
-        );
-        for (name, text) in [("config", config.as_str()), ("accounts", &account), ("contacts", "")] {
+        for (name, text) in [("config", config.as_str()), ("accounts", account), ("contacts", "")] {
             std::fs::write(folder.join(name), text).expect("written");
         }
         let program = Program::start(Command::new("baresip").args(["-v", "-s", "-f"]).arg(folder), folder, "baresip");

@@ -16,6 +16,7 @@ mod overload;
 mod panics;
 mod phones;
 mod restart;
+mod secure_carriers;
 mod sipp;
 mod streams;
 mod unanswered;
