@@ -39,7 +39,7 @@ bench-recovery:
 bench-sip:
     tests/bench/sip
 
-# Is a wrong password refused as soon as an unknown user? (a minute; by hand, on an idle machine)
+# Is a wrong password refused as soon as an unknown user? (4 minutes; by hand, on an idle machine)
 bench-strangers *ARGS:
     tests/bench/registrar strangers {{ARGS}}
 

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[global_allocator]
@@ -47,7 +48,7 @@ enum What {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let domain = phone::Domain { server: arguments.server, name: arguments.domain };
+    let domain = Arc::new(phone::Domain { server: arguments.server, name: arguments.domain });
     let as_wanted = match arguments.what {
         What::Refreshes(asked) => refreshes::run(&domain, arguments.users, &asked).await,
         What::Strangers(asked) => strangers::run(&domain, arguments.users, &asked).await,

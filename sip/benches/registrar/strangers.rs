@@ -1,12 +1,14 @@
-//! Does the time of a refusal tell whether a user exists? One phone after the other answers its challenge with a wrong password, in
-//! random order as a user that exists or as one that does not; names are of the same length and each is as likely to come again.
+//! Does the time of a refusal tell whether a user exists? Phones answer their challenges with a wrong password, in random order as a
+//! user that exists or as one that does not; names are of the same length and each is as likely to come again.
 
 use crate::phone::{Answer, Domain, Phone};
 use crate::{at, bar};
 use schema::entropy::Entropy;
 use sip::message::Message;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// Times that the samples are drawn again for the interval.
@@ -21,26 +23,54 @@ pub(crate) struct Arguments {
     tries: u32,
 }
 
-pub(crate) async fn run(domain: &Domain, users: u32, asked: &Arguments) -> bool {
-    let socket = UdpSocket::bind((domain.server.ip(), 0)).await.expect("a socket");
+/// Phones that wait for their refusals at the same time, each with a socket of its own.
+const AT_ONCE: usize = 20;
+
+/// Somebody to be: a user that exists or not, by name.
+struct Try {
+    is_known: bool,
+    name: String,
+}
+
+pub(crate) async fn run(domain: &Arc<Domain>, users: u32, asked: &Arguments) -> bool {
     let mut entropy = Entropy::from_number(1);
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
     let progress = bar("tries", u64::from(asked.tries) * 2);
-    let wanted = usize::try_from(asked.tries).expect("small");
-    for number in 0.. {
-        // Which comes next cannot be foretold, and nothing in the server's rhythm can fall in with it.
-        let is_known = entropy.below(2) == 0;
-        let times = if is_known { &mut known } else { &mut unknown };
-        if times.len() < wanted {
-            let name = format!("{}{}", if is_known { 'u' } else { 'v' }, entropy.below(users.into()));
-            times.push(refusal(domain, &socket, Phone::new(number, name, "wrong".to_owned())).await);
-            progress.inc(1);
-        } else if known.len() + unknown.len() == wanted * 2 {
+    let mut phones = JoinSet::new();
+    for mut tries in order(users, asked.tries, &mut entropy) {
+        let (domain, progress) = (Arc::clone(domain), progress.clone());
+        phones.spawn(async move {
+            let socket = UdpSocket::bind((domain.server.ip(), 0)).await.expect("a socket");
+            let mut times = Vec::with_capacity(tries.len());
+            for (number, Try { is_known, name }) in tries.drain(..).enumerate() {
+                let phone = Phone::new(number, name, "wrong".to_owned());
+                times.push((is_known, refusal(&domain, &socket, phone).await));
+                progress.inc(1);
+            }
+            times
+        });
+    }
+    let all = phones.join_all().await.concat();
+    progress.finish_and_clear();
+    let of = |wanted: bool| all.iter().filter(|(is_known, _)| *is_known == wanted).map(|(_, time)| *time).collect();
+    judge(of(true), of(false), &mut entropy)
+}
+
+/// So many tries of each kind in an order that cannot be foretold, so that nothing in the server's rhythm can fall in with it; dealt out
+/// to the phones.
+fn order(users: u32, each: u32, entropy: &mut Entropy) -> Vec<Vec<Try>> {
+    let mut left = [u64::from(each); 2];
+    let mut dealt: Vec<Vec<Try>> = (0..AT_ONCE).map(|_| Vec::new()).collect();
+    for turn in 0.. {
+        let all = left[0] + left[1];
+        if all == 0 {
             break;
         }
+        let is_known = entropy.below(all) < left[1];
+        left[usize::from(is_known)] -= 1;
+        let name = format!("{}{}", if is_known { 'u' } else { 'v' }, entropy.below(users.into()));
+        dealt[turn % AT_ONCE].push(Try { is_known, name });
     }
-    progress.finish_and_clear();
-    judge(known, unknown, &mut entropy)
+    dealt
 }
 
 /// How long after its credentials a phone is refused.
