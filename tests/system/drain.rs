@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 const PHONES: u32 = 10;
 const CALLS_EACH: u32 = 100;
+/// Calls dialled at a time: so few that wait are no queue, and none is refused for overload.
+const AT_ONCE: u32 = 5;
 const ACCOUNTS: [Accounts; 1] = [Accounts { word: "u", count: PHONES, credit: "100.00" }];
 
 /// A number dialled once: of the n-th call of a phone, to a callee who answers at once.
@@ -37,11 +39,15 @@ async fn calls_up(site: &Site) -> Vec<(TestPhone, Vec<PhoneCall>)> {
     for n in 0..PHONES {
         let mut phone = site.phone("u", n).await;
         let mut calls = Vec::new();
-        for call in 0..CALLS_EACH {
-            calls.push(phone.dial(&number(n, call)).await);
-        }
-        for (n_th, call) in calls.iter_mut().enumerate() {
-            answered(&mut phone, n, n_th as u32, call).await;
+        for first in (0..CALLS_EACH).step_by(AT_ONCE as usize) {
+            let mut dialled = Vec::new();
+            for n_th in first..CALLS_EACH.min(first + AT_ONCE) {
+                dialled.push((n_th, phone.dial(&number(n, n_th)).await));
+            }
+            for (n_th, mut call) in dialled {
+                answered(&mut phone, n, n_th, &mut call).await;
+                calls.push(call);
+            }
         }
         phones.push((phone, calls));
     }
