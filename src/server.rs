@@ -264,13 +264,22 @@ impl<'a> Parts<'a> {
         let core =
             Core::new(core_config(self.config, addresses), self.entropy.fork()).context("sip.domain")?.recovering();
         let (leg_actors, edge_actors) = (actors.clone(), actors.clone());
+        // What they spawn does not run on the SIP thread, which has the sockets to serve.
+        let runtime = tokio::runtime::Handle::current();
+        let edge_runtime = runtime.clone();
         let seam = Seam {
             legs,
             edge,
-            on_leg: Box::new(move |event| leg_actors.on_leg_event(event)),
-            on_edge: Box::new(move |event| match event {
-                EdgeEvent::NameWanted(name) => names.look_up(name),
-                other => edge_actors.on_edge_event(other),
+            on_leg: Box::new(move |event| {
+                let _spawns_there = runtime.enter();
+                leg_actors.on_leg_event(event);
+            }),
+            on_edge: Box::new(move |event| {
+                let _spawns_there = edge_runtime.enter();
+                match event {
+                    EdgeEvent::NameWanted(name) => names.look_up(name),
+                    other => edge_actors.on_edge_event(other),
+                }
             }),
         };
         let per_address = usize::try_from(self.config.limits.connections_per_ip)?;

@@ -266,8 +266,9 @@ impl Hopper {
 /// every batch would be half of what it could be. When they do not come back, it is tried ever less often.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// How long the batch before took.
+    /// How long the batch before took, and how many entries were in it.
     took: Duration,
+    written: usize,
     /// Those it told and those who waited meanwhile.
     present: usize,
     /// Batches until the next try, and how many after a try in vain.
@@ -279,12 +280,21 @@ impl Pace {
     const SHORTEST: Duration = Duration::from_millis(1);
     const LONGEST: Duration = Duration::from_millis(2);
     const PENALTY_MAX: u32 = 256;
+    /// Between the beginnings of two batches while entries come several at a time. A commit and the wake-ups around it cost as much
+    /// as ten entries: at 400 calls/s a sixth of all processor time, for half a millisecond of an answer's.
+    const BETWEEN: Duration = Duration::from_millis(2);
 
     /// A batch was written.
     pub(super) fn note(&mut self, took: Duration, told: usize, waiting: usize) {
-        self.took = took;
+        (self.took, self.written) = (took, told);
         // One or two that have nothing more to say are no reason to wait for them.
         self.present = (told + waiting) * 7 / 8;
+    }
+
+    /// How long to let entries gather before the next batch is looked at; nothing while they come one by one.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let pause = Self::BETWEEN.saturating_sub(self.took);
+        (self.written >= 2 && !pause.is_zero()).then_some(pause)
     }
 
     /// For how many to wait, and how long at most.
@@ -355,6 +365,20 @@ mod tests {
         let mut batch = Batch::default();
         batch.push(AccountKey(1), counts.tickets.fetch_add(1, Ordering::AcqRel), (), Box::new(|_| {}));
         batch
+    }
+
+    #[test]
+    fn entries_that_come_several_at_a_time_are_given_a_moment_to_gather() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.pause(), None);
+        let after = |pace: &mut Pace, took: u64, written: usize| {
+            pace.note(Duration::from_micros(took), written, 0);
+            pace.pause()
+        };
+        assert_eq!(after(&mut pace, 400, 1), None, "one alone is answered at once");
+        assert_eq!(after(&mut pace, 400, 2), Some(Duration::from_micros(1_600)));
+        assert_eq!(after(&mut pace, 1_999, 200), Some(Duration::from_micros(1)));
+        assert_eq!(after(&mut pace, 2_000, 200), None);
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
         if tell.send(fences.conclude(writing, outcomes)).await.is_err() {
             break; // the runtime is ending
         }
+        if let Some(pause) = pace.pause() {
+            tokio::time::sleep(pause).await;
+        }
     }
     drop(tell);
     let _ = telling.await;

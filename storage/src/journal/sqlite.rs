@@ -110,6 +110,7 @@ impl Line<'_> {
             if failed {
                 return true;
             }
+            self.pace.pause().into_iter().for_each(std::thread::sleep);
         }
     }
 }
