@@ -12,7 +12,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Made of these parts, none of which holds the space that stands behind each. `lead` is one of them; its last eight bytes count,
+    /// Made of these parts, a space behind each: a part holds none, or has a fixed length. `lead` is one of them; its last eight bytes count,
     /// since some write a number that grows.
     pub(crate) fn of(lead: &str, parts: &[&[u8]]) -> Self {
         let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());

@@ -5,8 +5,7 @@
 mod costly;
 
 use bytes::Bytes;
-use costly::{costly, look_at};
-use sip::message::{Frame, Framer, Message};
+use costly::{costly, datagram, stream};
 use sip::sdp::Description;
 
 #[global_allocator]
@@ -40,24 +39,11 @@ fn torture() -> Vec<(String, Vec<u8>)> {
 fn reading_takes_at_most_four_times_the_size_of_what_is_read() {
     let own = costly().into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
     for (name, bytes) in own.chain(torture()) {
-        let datagram = Bytes::copy_from_slice(&bytes);
-        let taken = peak(|| match Message::parse_datagram(&datagram) {
-            Ok(message) => look_at(&message),
-            Err(error) => drop(error.answer(([192, 0, 2, 1], 5060).into(), "tag")),
-        });
+        let whole = Bytes::copy_from_slice(&bytes);
+        let taken = peak(|| datagram(&whole));
         check(&format!("{name}, a datagram,"), bytes.len(), taken);
         for segment in [bytes.len(), 1_000] {
-            let taken = peak(|| {
-                let mut framer = Framer::new();
-                for part in bytes.chunks(segment) {
-                    framer.push(part);
-                    while let Ok(Some(frame)) = framer.next_frame() {
-                        if let Frame::Message(message) = &frame {
-                            look_at(message);
-                        }
-                    }
-                }
-            });
+            let taken = peak(|| stream(&bytes, segment));
             check(&format!("{name}, a stream in segments of {segment},"), bytes.len(), taken);
         }
     }

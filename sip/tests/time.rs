@@ -7,9 +7,9 @@
 mod costly;
 
 use bytes::Bytes;
-use costly::{costly, look_at};
+use costly::{costly, datagram, stream};
+use sip::message::Message;
 use sip::message::limits::{MAX_DATAGRAM, MAX_STREAM_MESSAGE};
-use sip::message::{Frame, Framer, Message};
 use sip::sdp::Description;
 use std::time::{Duration, Instant};
 
@@ -41,25 +41,6 @@ fn shortest(read: &dyn Fn()) -> Duration {
         start.elapsed()
     };
     (0..3).map(|_| once()).min().expect("some")
-}
-
-fn datagram(bytes: &Bytes) {
-    match Message::parse_datagram(bytes) {
-        Ok(message) => look_at(&message),
-        Err(error) => drop(error.answer(([192, 0, 2, 1], 5060).into(), "tag")),
-    }
-}
-
-fn stream(bytes: &[u8], segment: usize) {
-    let mut framer = Framer::new();
-    for part in bytes.chunks(segment) {
-        framer.push(part);
-        while let Ok(Some(frame)) = framer.next_frame() {
-            if let Frame::Message(message) = &frame {
-                look_at(message);
-            }
-        }
-    }
 }
 
 /// Costly messages almost as large as allowed, their costly part over and over.

@@ -1,14 +1,36 @@
 //! Messages made to be costly, for the tests that count what they cost.
 
-use sip::message::{HeaderName, Message};
+use bytes::Bytes;
+use sip::message::{Frame, Framer, HeaderName, Message};
 
 /// What the core reads of a message.
-pub(crate) fn look_at(message: &Message) {
+fn look_at(message: &Message) {
     let _ = (message.from(), message.to(), message.top_via(), message.call_id().len());
     let _ = (message.max_forwards(), message.expires(), message.has_sdp());
     let _ = (message.require().count(), message.supported().count(), message.allow().count());
     for list in [HeaderName::Contact, HeaderName::Route, HeaderName::RecordRoute] {
         let _ = message.values(list).count();
+    }
+}
+
+/// Reads a datagram as the edge does.
+pub(crate) fn datagram(bytes: &Bytes) {
+    match Message::parse_datagram(bytes) {
+        Ok(message) => look_at(&message),
+        Err(error) => drop(error.answer(([192, 0, 2, 1], 5060).into(), "tag")),
+    }
+}
+
+/// Reads a stream that comes in segments of this length.
+pub(crate) fn stream(bytes: &[u8], segment: usize) {
+    let mut framer = Framer::new();
+    for part in bytes.chunks(segment) {
+        framer.push(part);
+        while let Ok(Some(frame)) = framer.next_frame() {
+            if let Frame::Message(message) = &frame {
+                look_at(message);
+            }
+        }
     }
 }
 

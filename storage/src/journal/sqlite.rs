@@ -110,7 +110,9 @@ impl Line<'_> {
             if failed {
                 return true;
             }
-            self.pace.pause().into_iter().for_each(std::thread::sleep);
+            if let Some(pause) = self.pace.pause() {
+                std::thread::sleep(pause);
+            }
         }
     }
 }
