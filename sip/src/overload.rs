@@ -70,12 +70,46 @@ impl Shortest {
     }
 }
 
+/// Calls let in a second, in thousandths.
+#[derive(Clone, Copy)]
+struct Rates {
+    /// `None` while they do not wait too long.
+    by_delay: Option<MilliRate>,
+    per_second: MilliRate,
+}
+
+/// Counts what passes.
+#[derive(Default)]
+struct Gate {
+    delay: Bucket,
+    rate: Bucket,
+}
+
+impl Gate {
+    fn pass(&mut self, rates: Rates, is_known: bool, now: Mono) -> Result<(), Reason> {
+        let share = if is_known { 1 } else { 2 };
+        let by_delay = |rate: &MilliRate| self.delay.has_room(*rate, INTERVAL / share, now);
+        if !rates.by_delay.as_ref().is_none_or(by_delay) {
+            return Err(Reason::Delay);
+        }
+        if !self.rate.take(rates.per_second, BURST / share, now) {
+            return Err(Reason::Rate);
+        }
+        if let Some(rate) = rates.by_delay {
+            self.delay.take(rate, INTERVAL / share, now);
+        }
+        Ok(())
+    }
+}
+
 /// See the file.
 pub(crate) struct Overload {
     /// Calls let in a second at most, in thousandths.
     per_second: MilliRate,
-    bucket: Bucket,
     controller: Controller,
+    /// What calls pass at first sight, and then when they are read: their rates are the same.
+    first_sight: Gate,
+    gate: Gate,
     /// Calls whose actors have not decided yet, the oldest first.
     undecided: BTreeSet<(Mono, CallId)>,
     /// When the interval began.
@@ -102,8 +136,9 @@ impl Overload {
     pub(crate) fn new(per_second: u32) -> Self {
         Self {
             per_second: u64::from(per_second) * 1_000,
-            bucket: Bucket::default(),
             controller: Controller::default(),
+            first_sight: Gate::default(),
+            gate: Gate::default(),
             undecided: BTreeSet::new(),
             since: Mono(0),
             waited: Shortest::default(),
@@ -125,18 +160,31 @@ impl Overload {
     /// # Errors
     /// Why not. Whoever answers says so with [`Self::refuse`].
     pub(crate) fn admit(&mut self, is_known: bool, now: Mono) -> Result<(), Reason> {
+        let rates = self.rates(now);
+        let passed = self.gate.pass(rates, is_known, now);
+        self.refused |= passed == Err(Reason::Delay);
+        passed
+    }
+
+    /// Whether fewer calls are let in than may come: then it is worth looking at one before it is read.
+    pub(crate) fn is_thinning(&self, now: Mono) -> bool {
+        self.controller.limit().is_some() || !self.gate.rate.has_room(self.per_second, BURST / 2, now)
+    }
+
+    /// Whether a call that is looked at may be read, and then [`Self::admit`] be asked. As many may as that lets in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn look_at(&mut self, is_known: bool, now: Mono) -> Result<(), Reason> {
+        let rates = self.rates(now);
+        let passed = self.first_sight.pass(rates, is_known, now);
+        self.refused |= passed == Err(Reason::Delay);
+        passed
+    }
+
+    fn rates(&mut self, now: Mono) -> Rates {
         self.pass(now);
-        let is_probe = self.undecided.is_empty();
-        let share = if is_known { 1 } else { 2 };
-        if !self.controller.has_room(is_probe, INTERVAL / share, now) {
-            self.refused = true;
-            return Err(Reason::Delay);
-        }
-        if !self.bucket.take(self.per_second, BURST / share, now) {
-            return Err(Reason::Rate);
-        }
-        self.controller.take(is_probe, INTERVAL / share, now);
-        Ok(())
+        Rates { by_delay: self.controller.rate(self.undecided.is_empty()), per_second: self.per_second }
     }
 
     /// Whether a phone may begin to register.

@@ -21,7 +21,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn a_live_call_keeps_at_most_4096_bytes() {
     let _alone = ALONE.lock();
     let profiler = dhat::Profiler::builder().testing().build();
-    let mut world = World::new();
+    let mut world = World::new(1_000_000);
     world.hangs_up = false;
     let used = || dhat::HeapStats::get().curr_bytes;
     let before = used();
@@ -45,7 +45,7 @@ fn a_live_call_keeps_at_most_4096_bytes() {
 fn a_finished_transaction_keeps_at_most_700_bytes() {
     let _alone = ALONE.lock();
     let profiler = dhat::Profiler::builder().testing().build();
-    let mut world = World::new();
+    let mut world = World::new(1_000_000);
     let used = || dhat::HeapStats::get().curr_bytes;
     let before = used();
     for number in 0..CALLS {

@@ -19,7 +19,7 @@ fn argument(place: usize, default: u64) -> u64 {
 
 fn main() {
     let (rate, seconds) = (argument(0, 4_000).max(1), argument(1, 45).max(1));
-    let mut world = World::new();
+    let mut world = World::new(1_000_000);
     let pause = Duration::from_secs(1) / u32::try_from(rate).expect("a rate below four thousand million");
     println!(
         "{rate} calls/s of virtual time\n  second  us/call  messages/call  server transactions  client transactions"
@@ -42,4 +42,14 @@ fn main() {
             );
         }
     }
+    refused();
+}
+
+/// What somebody costs who is told 503 because it is too much.
+fn refused() {
+    const CALLS: u64 = 100_000;
+    let mut world = World::new(1);
+    let refused = (0..CALLS).filter(|number| world.stranger(*number) == 503).count();
+    assert!(refused as u64 > CALLS * 9 / 10, "{refused} refused");
+    println!("refused with 503: {:.1} us/call", world.spent.as_secs_f64() * 1e6 / CALLS as f64);
 }

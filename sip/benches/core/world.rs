@@ -64,7 +64,8 @@ fn carrier() -> Carrier {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    /// A node that lets so many calls a second in.
+    pub(crate) fn new(calls_per_second: u32) -> Self {
         let host = Advertised { host: "127.0.0.1".into(), port: 5060 };
         let config = CoreConfig {
             domain: "localhost".into(),
@@ -78,7 +79,7 @@ impl World {
             plain_customers: true,
             dialog_probe: Duration::from_secs(30),
             legs_max: 100_000,
-            calls_per_second: 1_000_000,
+            calls_per_second,
             transactions_max: 10_000_000,
             lookups_max: 10_000,
             guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },
@@ -110,9 +111,9 @@ impl World {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-    fn give(&mut self, input: impl FnOnce() -> Option<Input>) {
+    fn give(&mut self, input: impl FnOnce(&mut Core, Now) -> Option<Input>) {
         let begun = Instant::now();
-        if let Some(input) = input() {
+        if let Some(input) = input(&mut self.core, self.now) {
             self.core.handle(input, self.now);
         }
         let outputs: Vec<_> = std::iter::from_fn(|| self.core.poll_output()).collect();
@@ -138,7 +139,7 @@ impl World {
                     created_at: Timestamp(0),
                 };
                 let found = CredentialLookup::Found(Box::new(credential));
-                self.give(|| Some(Input::Edge(EdgeCommand::Credential { ticket, found })));
+                self.give(|_, _| Some(Input::Edge(EdgeCommand::Credential { ticket, found })));
             }
             Output::Edge(_) | Output::Trust(_) => {}
         }
@@ -199,7 +200,7 @@ impl World {
         loop {
             if !self.said.is_empty() {
                 for command in std::mem::take(&mut self.said) {
-                    self.give(|| Some(Input::Leg(command)));
+                    self.give(|_, _| Some(Input::Leg(command)));
                 }
             } else if let Some((from, to, bytes)) = self.on_the_way.pop_front() {
                 self.arrive(from, to, &bytes);
@@ -212,7 +213,10 @@ impl World {
     fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: &Bytes) {
         self.messages += 1;
         if to == SERVER.into() {
-            return self.give(|| {
+            return self.give(|core, now| {
+                if core.turn_away(from, bytes, now) {
+                    return None;
+                }
                 let message = Message::parse_datagram(bytes).ok()?;
                 Some(Input::Message(Flow::udp(from), message.with_source(from)))
             });
@@ -247,7 +251,7 @@ impl World {
     /// Lets so much time pass.
     pub(crate) fn pass(&mut self, time: Duration) {
         self.now = self.now.after(time);
-        self.give(|| Some(Input::Timeout));
+        self.give(|_, _| Some(Input::Timeout));
         self.settle();
     }
 
@@ -260,5 +264,24 @@ impl World {
         self.carry_out(phone, carrier);
         self.command(PhoneCommand::Call { call: PhoneCall(number), number: Pii::new("+447700900001".into()) });
         self.settle();
+    }
+
+    #[allow(dead_code, reason = "the test that counts memory refuses nobody")]
+    /// An INVITE from somebody who is refused, and the ACK of that. Gives the status.
+    pub(crate) fn stranger(&mut self, number: u64) -> u16 {
+        let request = |method: &str, to_tag: &str, body: &str| {
+            Bytes::from(format!(
+                "{method} sip:447700900001@127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bK-{number}-1-0\r\nFrom: u1 <sip:u1@127.0.0.1:5100>;tag={number}\r\nTo: 447700900001 <sip:447700900001@127.0.0.1:5060>{to_tag}\r\nCall-ID: {number}-1234@127.0.0.1\r\nCSeq: 1 {method}\r\nContact: sip:u1@127.0.0.1:5100\r\nMax-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+        };
+        let sdp = "v=0\r\no=user1 53655765 2353687637 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
+        self.now = self.now.after(Duration::from_micros(10));
+        self.arrive(PHONE.into(), SERVER.into(), &request("INVITE", "", sdp));
+        let (_, _, answer) = self.on_the_way.pop_front().expect("an answer");
+        let answer = Message::parse_datagram(&answer).expect("valid");
+        let tag = format!(";tag={}", answer.to_tag().expect("a tag"));
+        self.arrive(PHONE.into(), SERVER.into(), &request("ACK", &tag, ""));
+        answer.status().expect("a response")
     }
 }

@@ -139,9 +139,16 @@ impl Core {
     /// A tag that is the same for repetitions of a message, so that answering needs no state (RFC 3261 §8.2.7), and that
     /// nobody else can foretell (§19.3).
     pub(super) fn tag_of(&self, message: &Message) -> String {
+        self.tag_for(
+            [message.call_id(), message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default()],
+            message.branch(),
+        )
+    }
+
+    /// As [`Self::tag_of`]; of Call-ID and the tags of From and To.
+    pub(super) fn tag_for(&self, of_dialog: [&str; 3], branch: Option<&str>) -> String {
         let mut context = hmac::Context::with_key(&self.tags);
-        let (from, to) = (message.from_tag().unwrap_or_default(), message.to_tag().unwrap_or_default());
-        for part in [message.call_id(), from, to, message.branch().unwrap_or_default()] {
+        for part in of_dialog.into_iter().chain([branch.unwrap_or_default()]) {
             context.update(part.as_bytes());
             context.update(b"\0");
         }

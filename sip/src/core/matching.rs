@@ -15,21 +15,34 @@ pub(super) struct ServerKey(Key);
 impl ServerKey {
     /// Of a request; `as_method` other than its own for ACK and CANCEL.
     pub(super) fn of(request: &Message, as_method: &Method) -> Self {
-        let (host, port) = request.sent_by();
-        let (lower, port) = (host.to_ascii_lowercase(), port.unwrap_or(0).to_be_bytes());
         let branch = request.branch().unwrap_or_default();
-        let of_via: [&[u8]; 4] = [branch.as_bytes(), lower.as_bytes(), as_method.as_str().as_bytes(), &port];
-        Self(match branch.strip_prefix(COOKIE) {
-            Some(unique) if !unique.is_empty() => Key::of(unique, &of_via),
-            _ => {
-                let uri = request.request_uri().map(Uri::as_str).unwrap_or_default();
-                let (call_id, tag) = (request.call_id(), request.from_tag().unwrap_or_default());
-                let cseq = request.cseq().0.to_be_bytes();
-                let of_request: [&[u8]; 5] = [b"2543", uri.as_bytes(), call_id.as_bytes(), tag.as_bytes(), &cseq];
-                Key::of(of_call(call_id), &[of_request.as_slice(), of_via.as_slice()].concat())
-            }
+        Self::unique(branch, request.sent_by(), as_method).unwrap_or_else(|| {
+            let uri = request.request_uri().map(Uri::as_str).unwrap_or_default();
+            let (call_id, tag) = (request.call_id(), request.from_tag().unwrap_or_default());
+            let cseq = request.cseq().0.to_be_bytes();
+            let of_request: [&[u8]; 5] = [b"2543", uri.as_bytes(), call_id.as_bytes(), tag.as_bytes(), &cseq];
+            of_via(branch, request.sent_by(), as_method, |of_via| {
+                Self(Key::of(of_call(call_id), &[of_request.as_slice(), of_via].concat()))
+            })
         })
     }
+
+    /// Of a request of which only the top Via is read; `None` without the magic cookie.
+    pub(super) fn unique(branch: &str, sent_by: (&str, Option<u16>), as_method: &Method) -> Option<Self> {
+        let unique = branch.strip_prefix(COOKIE).filter(|unique| !unique.is_empty())?;
+        Some(of_via(branch, sent_by, as_method, |of_via| Self(Key::of(unique, of_via))))
+    }
+}
+
+/// What the top Via gives to a key.
+fn of_via<T>(
+    branch: &str,
+    (host, port): (&str, Option<u16>),
+    as_method: &Method,
+    make: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let (lower, port) = (host.to_ascii_lowercase(), port.unwrap_or(0).to_be_bytes());
+    make(&[branch.as_bytes(), lower.as_bytes(), as_method.as_str().as_bytes(), &port])
 }
 
 /// What identifies a client transaction (RFC 3261 §17.1.3): branch and method.

@@ -1,14 +1,16 @@
 //! What is refused because it is too much: new calls and registrations, never what belongs to a call that is up. Without state,
 //! and before a digest is computed.
 
-use super::Core;
 use super::leg::Stage;
 use super::matching::ServerKey;
+use super::{Core, Output};
 use crate::flow::Flow;
-use crate::message::{HeaderName, Message, Method};
+use crate::guard::Verdict;
+use crate::message::{Glance, HeaderName, Message, Method};
 use crate::overload::Reason;
 use schema::leg::{LegCommand, LegId};
 use schema::time::Now;
+use std::net::SocketAddr;
 
 impl Core {
     /// Whether the table of transactions has no room for this request: its last eighth is for what belongs to calls.
@@ -43,8 +45,45 @@ impl Core {
         }
     }
 
+    /// While more calls come than are let in: refuses a call at first sight, before its datagram is read, or takes the ACK of
+    /// such an answer. False: it is to be read.
+    pub fn turn_away(&mut self, source: SocketAddr, datagram: &[u8], now: Now) -> bool {
+        let is_full = self.legs.len() >= self.config.legs_max;
+        if !is_full && !self.overload.is_thinning(now.mono) {
+            return false;
+        }
+        let flow = Flow::udp(source);
+        let Some(glance) = Glance::of(datagram).filter(|_| !self.is_trunk(flow) && !self.is_barred(flow)) else {
+            return false;
+        };
+        let key = glance.branch().and_then(|branch| ServerKey::unique(branch, glance.sent_by(), &Method::Invite));
+        // A repetition, or one of a kind that no longer is.
+        if key.is_none_or(|key| self.servers.contains_key(&key)) {
+            return false;
+        }
+        let tag = self.tag_for([glance.call_id(), glance.from_tag().unwrap_or_default(), ""], glance.branch());
+        if glance.is_ack() {
+            return glance.to_tag() == Some(&tag);
+        }
+        let known = self.guard.knows(flow.ip(), now.mono);
+        let looked_at = if is_full { Err(Reason::Live) } else { self.overload.look_at(known, now.mono) };
+        let Err(reason) = looked_at else { return false };
+        if self.guard.request(flow.ip(), glance.user_agent(), false, now.mono) == Verdict::Pass {
+            self.note_shed(reason, now);
+            let refusal = glance.refusal(source, &tag, self.retry_after());
+            let back = glance.response_address(source).map_or(flow, Flow::udp);
+            self.output.extend(refusal.map(|bytes| Output::Send(back, bytes)));
+        }
+        true
+    }
+
     /// 503 and when to come back.
     pub(super) fn shed(&mut self, flow: Flow, request: &Message, reason: Reason, now: Now) {
+        self.note_shed(reason, now);
+        self.refuse_for_now(flow, request);
+    }
+
+    fn note_shed(&mut self, reason: Reason, now: Now) {
         if let Some(since) = self.overload.refuse(reason, now.mono) {
             let standing_ms = since.standing.as_millis();
             tracing::warn!(
@@ -57,14 +96,18 @@ impl Core {
                 "too much to do: refused with 503"
             );
         }
-        self.refuse_for_now(flow, request);
     }
 
-    /// 503 with Retry-After, spread over 5 to 14 s, so that they do not all come back at once.
+    /// 503 with Retry-After.
     pub(super) fn refuse_for_now(&mut self, flow: Flow, request: &Message) {
-        let wait = 5 + self.entropy.below(10);
+        let wait = self.retry_after();
         let response = self.response(request, 503).header(HeaderName::RetryAfter, &wait);
         self.reply(flow, request, response);
+    }
+
+    /// Spread over 5 to 14 s, so that they do not all come back at once.
+    fn retry_after(&mut self) -> u64 {
+        5 + self.entropy.below(10)
     }
 
     /// A call's actor has decided about it: how long that took shows how much the node has to do.

@@ -101,19 +101,21 @@ fn list(
 
 fn check_cseq(head: &mut Head) -> Result<(), Problem> {
     const MALFORMED: Problem = Problem::Malformed(HeaderName::CSeq);
-    let (number, method) = required(head, HeaderName::CSeq)?.split_once([' ', '\t']).ok_or(MALFORMED)?;
-    let number = scan::decimal(number).map_err(|_| MALFORMED)?;
-    let method = Method::parse(method.trim_matches([' ', '\t'])).map_err(|_| MALFORMED)?;
-    // Below 2³¹ (RFC 3261 §8.1.1.5).
-    if number >= 1 << 31 {
-        return Err(MALFORMED);
-    }
+    let (number, method) = cseq(required(head, HeaderName::CSeq)?).map_err(|_| MALFORMED)?;
+    let method = Method::parse(method).map_err(|_| MALFORMED)?;
     if matches!(head.start, Start::Request { .. }) && head.method != method {
         return Err(Problem::MethodMismatch);
     }
     head.cseq = number;
     head.method = method;
     Ok(())
+}
+
+/// Number and method; the number is below 2³¹ (RFC 3261 §8.1.1.5).
+pub(super) fn cseq(text: &str) -> Result<(u32, &str), Malformed> {
+    let (number, method) = text.split_once([' ', '\t']).ok_or(Malformed)?;
+    let number = scan::decimal(number)?;
+    if number < 1 << 31 { Ok((number, method.trim_matches([' ', '\t']))) } else { Err(Malformed) }
 }
 
 fn check_contact(head: &Head) -> Result<(), Problem> {

@@ -11,8 +11,7 @@
 //! A delay that does not fall although fewer are let in is not a queue: each commit of a slow disk takes that long. It is
 //! learnt, within limits, and only what comes on top of it counts.
 
-use super::bucket::{Bucket, MilliRate};
-use schema::time::Mono;
+use super::bucket::MilliRate;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -73,7 +72,6 @@ struct Thinned {
 #[derive(Debug, Default)]
 pub(super) struct Controller {
     limit: Option<Limit>,
-    bucket: Bucket,
     /// Completions of the last intervals.
     window: VecDeque<u32>,
     /// The delay without any queue.
@@ -86,20 +84,9 @@ pub(super) struct Controller {
 }
 
 impl Controller {
-    /// Whether one more call may come in, of those that come within `burst`. `is_probe`: nobody waits, so that one call would
-    /// tell whether it goes again.
-    pub(super) fn has_room(&self, is_probe: bool, burst: Duration, now: Mono) -> bool {
-        self.rate(is_probe).is_none_or(|rate| self.bucket.has_room(rate, burst, now))
-    }
-
-    /// Lets a call in for which there is room.
-    pub(super) fn take(&mut self, is_probe: bool, burst: Duration, now: Mono) {
-        if let Some(rate) = self.rate(is_probe) {
-            self.bucket.take(rate, burst, now);
-        }
-    }
-
-    fn rate(&self, is_probe: bool) -> Option<MilliRate> {
+    /// Calls let in a second now, in thousandths; `None`: all. `is_probe`: nobody waits, so that one call would tell whether it
+    /// goes again.
+    pub(super) fn rate(&self, is_probe: bool) -> Option<MilliRate> {
         self.limit.map(|limit| if is_probe { limit.rate.max(LEAST) } else { limit.rate })
     }
 

@@ -81,7 +81,7 @@ impl Server {
             let mut arrivals = Vec::new();
             loop {
                 tokio::select! {
-                    () = wire.arrivals(&mut arrivals) => {}
+                    () = wire.arrivals(&mut arrivals) => drop(wire.datagrams(&mut arrivals, &mut |_, _| false)),
                     order = ordered.recv() => match order {
                         Some((to, bytes)) => wire.send_to(to, name_of(to).as_ref(), bytes),
                         None => return,

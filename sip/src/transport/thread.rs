@@ -184,12 +184,14 @@ impl Worker {
 
     /// Takes what arrived and all else that has; handles what is under way at once, and of the rest a slice.
     fn receive(&mut self, arrivals: &mut Vec<Arrival>, idle_from: Mono) {
-        self.woke(idle_from);
-        let mut batches = 1;
-        while batches < READ_ON && self.wire.more(arrivals) {
+        let now = self.woke(idle_from);
+        let mut turned_away = |source, datagram: &[u8]| self.core.turn_away(source, datagram, now);
+        let mut batches = 0;
+        while batches < READ_ON && self.wire.datagrams(arrivals, &mut turned_away) {
             batches += 1;
         }
         let now = (self.clock)();
+        self.carry_out();
         // The oldest may have come as soon as nobody looked any more.
         let worked = idle_from.since(self.emptied);
         let surplus = self.inbox.sort(arrivals, Mono(now.mono.0.saturating_sub(micros(worked))));
@@ -228,6 +230,10 @@ impl Worker {
 
     fn handle(&mut self, input: Input, now: Now) {
         self.core.handle(input, now);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send(flow, bytes) => self.wire.send(flow, bytes),

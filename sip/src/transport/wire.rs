@@ -58,7 +58,7 @@ pub(super) struct Wire {
 
 /// What a moment of waiting brought.
 enum Woken {
-    Datagrams { v6: bool },
+    Datagrams,
     Connection(Option<Arrived>),
     Tcp(io::Result<(TcpStream, SocketAddr)>),
     Tls(io::Result<(TcpStream, SocketAddr)>),
@@ -92,21 +92,22 @@ impl Wire {
         })
     }
 
-    /// Waits until something arrives, then takes what is there, up to a batch. May be dropped while it waits.
+    /// Waits until something arrives and takes it, up to a batch; datagrams stay for [`Self::datagrams`]. May be dropped while it
+    /// waits.
     pub(super) async fn arrivals(&mut self, into: &mut Vec<Arrival>) {
         if !self.lost.is_empty() {
             return into.append(&mut self.lost);
         }
         let paused = self.accept_again > Instant::now();
         let woken = tokio::select! {
-            v6 = readable(&self.udp) => Woken::Datagrams { v6 },
+            () = readable(&self.udp) => Woken::Datagrams,
             arrived = self.arrived.recv() => Woken::Connection(arrived),
             () = sleep_until(self.accept_again), if paused => Woken::AcceptAgain,
             accepted = accept(&self.tcp), if !paused => Woken::Tcp(accepted),
             accepted = accept(&self.tls), if !paused => Woken::Tls(accepted),
         };
         match woken {
-            Woken::Datagrams { v6 } => self.receive(v6, into),
+            Woken::Datagrams | Woken::AcceptAgain => {}
             Woken::Connection(first) => {
                 let mut next = first;
                 for _ in 0..BATCH {
@@ -119,39 +120,48 @@ impl Wire {
                 }
             }
             Woken::Tcp(accepted) => self.on_accept(Protocol::Tcp, accepted),
-            Woken::AcceptAgain => {}
             Woken::Tls(accepted) => self.on_accept(Protocol::Tls, accepted),
         }
     }
 
-    /// Takes further datagrams that are there already, up to a batch of each socket; false when there are no more. Whoever reads on
-    /// sees how much waits, and can choose what is handled first.
-    pub(super) fn more(&mut self, into: &mut Vec<Arrival>) -> bool {
-        let before = self.counts.datagrams.load(Relaxed);
-        self.receive(false, into);
-        self.receive(true, into);
-        self.counts.datagrams.load(Relaxed) >= before + BATCH as u64
+    /// Takes datagrams that are there, up to a batch of each socket; false when there are no more. Whoever reads on sees how much
+    /// waits, and can choose what is handled first. What `turned_away` is true for is not read.
+    pub(super) fn datagrams(
+        &mut self,
+        into: &mut Vec<Arrival>,
+        turned_away: &mut impl FnMut(SocketAddr, &[u8]) -> bool,
+    ) -> bool {
+        let first = self.receive(false, into, turned_away);
+        self.receive(true, into, turned_away) || first
     }
 
-    fn receive(&mut self, v6: bool, into: &mut Vec<Arrival>) {
+    /// True when there may be more.
+    fn receive(
+        &mut self,
+        v6: bool,
+        into: &mut Vec<Arrival>,
+        turned_away: &mut impl FnMut(SocketAddr, &[u8]) -> bool,
+    ) -> bool {
         for _ in 0..BATCH {
             let socket = if v6 { &self.udp.v6 } else { &self.udp.first };
-            let Some(socket) = socket else { return };
+            let Some(socket) = socket else { return false };
             match socket.try_recv_from(&mut self.buffer) {
-                Ok((length, source)) => self.on_datagram(length, source, into),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok((length, source)) => {
+                    self.counts.datagrams.fetch_add(1, Relaxed);
+                    // Port 0 cannot be answered.
+                    if source.port() != 0 && !turned_away(source, &self.buffer[..length]) {
+                        self.on_datagram(length, source, into);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An ICMP error of an earlier datagram belongs to nobody here.
                 Err(_) => {}
             }
         }
+        true
     }
 
     fn on_datagram(&mut self, length: usize, source: SocketAddr, into: &mut Vec<Arrival>) {
-        self.counts.datagrams.fetch_add(1, Relaxed);
-        // Port 0 cannot be answered.
-        if source.port() == 0 {
-            return;
-        }
         let datagram = Bytes::copy_from_slice(&self.buffer[..length]);
         match Message::parse_datagram(&datagram) {
             Ok(message) => into.push(Arrival::Message(Flow::udp(source), message.with_source(source))),
@@ -344,21 +354,14 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-/// Returns when there is a datagram, true for the IPv6 socket. An error shows again when receiving.
-async fn readable(sockets: &Sockets<UdpSocket>) -> bool {
+/// Returns when there is a datagram. An error shows again when receiving.
+async fn readable(sockets: &Sockets<UdpSocket>) {
     match (&sockets.first, &sockets.v6) {
         (Some(first), Some(v6)) => tokio::select! {
-            _ = first.readable() => false,
-            _ = v6.readable() => true,
+            _ = first.readable() => {}
+            _ = v6.readable() => {}
         },
-        (Some(first), None) => {
-            let _ = first.readable().await;
-            false
-        }
-        (None, Some(v6)) => {
-            let _ = v6.readable().await;
-            true
-        }
+        (Some(one), None) | (None, Some(one)) => drop(one.readable().await),
         (None, None) => std::future::pending().await,
     }
 }

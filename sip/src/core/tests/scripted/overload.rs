@@ -28,6 +28,13 @@ impl Desk {
         self.kinds_of_last()
     }
 
+    /// Whether it is turned away before it is read.
+    fn is_turned_away(&mut self, text: &str) -> bool {
+        let is_away = self.core.turn_away(udp().peer, text.as_bytes(), self.now);
+        self.handle(Input::Timeout);
+        is_away
+    }
+
     /// Calls that come in and about which nobody decides.
     fn undecided(&mut self, count: usize) -> Vec<LegId> {
         (0..count).map(|n| self.invited(udp(), &format!("undecided{n}")).leg).collect()
@@ -91,6 +98,55 @@ fn calls_beyond_the_rate_are_refused_before_a_challenge_and_whoever_was_challeng
     // A second later there is room again.
     desk.wait(Duration::from_secs(1));
     assert_eq!(desk.knock("later"), "407");
+}
+
+#[test]
+fn what_is_beyond_the_rate_is_refused_at_first_sight_and_nothing_else() {
+    let mut desk = slow(5);
+    let invite = desk.text("INVITE", udp(), "new", "", 1, "", OFFER);
+    assert!(!desk.is_turned_away(&invite), "there is room");
+    let ringing = desk.invite(udp(), "rings");
+    let up = desk.talk(udp(), "up");
+    assert_eq!(desk.knock("c"), "407");
+    let credentials = desk.credentials("INVITE");
+    let answered = desk.text("INVITE", udp(), "c", "", 2, &credentials, OFFER);
+    while desk.knock("fill") == "407" {}
+    let read = desk.text("INVITE", udp(), "other", "", 1, "", OFFER);
+    // As many are read as may come in.
+    let passed = (0..20).take_while(|_| !desk.is_turned_away(&read)).count();
+    assert!((1..=5).contains(&passed), "{passed}");
+    let tables = desk.core.counts();
+    desk.take_sent();
+    assert!(desk.is_turned_away(&invite));
+    let at_sight = desk.last_sent();
+    desk.take(udp(), &invite);
+    let when_read = desk.last_sent();
+    assert_eq!((at_sight.status(), at_sight.to_tag()), (Some(503), when_read.to_tag()));
+    assert!((5..15).contains(&retry_after(&desk.sent[0].1)));
+    let ack = |tag: &str| invite.replace("INVITE", "ACK").replacen("\r\nCall-ID", &format!(";tag={tag}\r\nCall-ID"), 1);
+    assert!(desk.is_turned_away(&ack(at_sight.to_tag().expect("a tag"))));
+    desk.take_sent();
+    let in_dialog = desk.text("INVITE", udp(), "up", &up.to_tag, 9, "", OFFER);
+    for kept in
+        [&ringing, &answered, &ack("another"), &in_dialog, &desk.text("BYE", udp(), "up", &up.to_tag, 3, "", "")]
+    {
+        assert!(!desk.is_turned_away(kept), "{kept}");
+    }
+    assert!(desk.take_sent().is_empty(), "an ACK has no answer, nor has what is read");
+    assert_eq!(desk.core.counts(), tables, "nothing is kept of it");
+    // Over ten seconds, of fifty a second, about as many are read as are let in.
+    let (mut challenged, mut in_vain) = (0, 0);
+    for n in 0..500 {
+        desk.wait(Duration::from_millis(20));
+        let invite = desk.text("INVITE", udp(), &format!("n{n}"), "", 1, "", OFFER);
+        if !desk.is_turned_away(&invite) {
+            desk.take(udp(), &invite);
+            let is_challenged = desk.kinds_of_last() == "407";
+            challenged += u32::from(is_challenged);
+            in_vain += u32::from(!is_challenged);
+        }
+    }
+    assert!((49..=51).contains(&challenged) && in_vain <= 5, "{challenged} challenged, {in_vain} read in vain");
 }
 
 #[test]
