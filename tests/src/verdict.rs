@@ -206,8 +206,8 @@ impl Seen<'_> {
             }
             _ => {}
         }
-        if cdr.charged + cdr.loss != Micros(STEP * billed) || cdr.charged.is_negative() || cdr.loss.is_negative() {
-            findings.push(String::from("charge and loss are not what the billed seconds cost"));
+        if !is_priced_rightly(billed, cdr.talk_ms, cdr.charged, cdr.loss) {
+            findings.push(String::from("charge and loss are not what the seconds cost"));
         }
         if is_rich && cdr.loss != Micros::ZERO {
             findings.push(String::from("a loss though there was money"));
@@ -220,6 +220,20 @@ impl Seen<'_> {
         let sides = [&self.caller, &self.callee];
         let answered = sides.iter().filter_map(|talk| talk.bye_answered.map(|(at, _)| at));
         answered.chain(sides.iter().filter_map(|talk| talk.bye_received)).min()
+    }
+}
+
+/// The billed seconds are what was charged for. A loss is the price of the rest of the talk: a call whose grant ran out while no
+/// server was up to end it.
+fn is_priced_rightly(billed_s: i64, talk_ms: u64, charged: Micros, loss: Micros) -> bool {
+    // Whole milliseconds were stored.
+    let talked = [talk_ms.div_ceil(1_000), talk_ms / 1_000 + 1].map(|s| i64::try_from(s).expect("short"));
+    if charged.is_negative() || loss.is_negative() {
+        return false;
+    }
+    match loss {
+        Micros::ZERO => charged == Micros(STEP * billed_s),
+        loss => billed_s == charged.0 / STEP && talked.iter().any(|talked| charged + loss == Micros(STEP * talked)),
     }
 }
 
@@ -239,4 +253,19 @@ fn explained(Record { username, cdr }: &Record) -> String {
         cdr.loss,
         cdr.call.hangup
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_the_price_of_the_seconds_that_nobody_paid() {
+        let right = |billed, talk_ms, charged, loss| {
+            is_priced_rightly(billed, talk_ms, Micros(charged * STEP), Micros(loss * STEP))
+        };
+        assert!(right(2, 1_162, 2, 0) && right(1, 1_162, 1, 0), "the second one was cut at its grant");
+        assert!(right(1, 1_162, 1, 1) && right(0, 1_162, 0, 2) && right(1, 2_000, 1, 2));
+        assert!(!right(1, 1_162, 2, 0) && !right(1, 1_162, 1, 2) && !right(2, 1_162, 1, 1) && !right(1, 1_162, 2, -1));
+    }
 }
