@@ -3,6 +3,7 @@
 
 mod challenger;
 mod client;
+mod hash;
 mod nonce;
 mod params;
 
@@ -10,10 +11,10 @@ pub use challenger::{Challenger, Claim, Origin, Refusal};
 pub use client::Challenge;
 
 use crate::message::HeaderName;
-use md5::Digest as _;
+use hash::Hash;
 use schema::account::Ha1;
 
-/// A hash algorithm of RFC 8760. SHA-256 is preferred.
+/// A hash algorithm of RFC 8760 of which credentials are stored, so that customers can be asked with it. SHA-256 is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Algorithm {
     /// `MD5`
@@ -32,24 +33,20 @@ impl Algorithm {
     /// Token as written in a header.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Md5 => "MD5",
-            Self::Sha256 => "SHA-256",
-        }
+        self.hash().as_str()
     }
 
-    /// Hash of the parts joined by colons, in lower-case hexadecimal.
-    fn hex_of(self, parts: &[&str]) -> String {
+    const fn hash(self) -> Hash {
         match self {
-            Self::Md5 => hex(&md5_of(parts)),
-            Self::Sha256 => hex(&sha256_of(parts)),
+            Self::Md5 => Hash::Md5,
+            Self::Sha256 => Hash::Sha256,
         }
     }
 
     fn hex_ha1(self, ha1: &Ha1) -> String {
         match self {
-            Self::Md5 => hex(&ha1.md5),
-            Self::Sha256 => hex(&ha1.sha256),
+            Self::Md5 => hash::hex(&ha1.md5),
+            Self::Sha256 => hash::hex(&ha1.sha256),
         }
     }
 }
@@ -96,46 +93,17 @@ impl Scheme {
 #[must_use]
 pub fn ha1(username: &str, realm: &str, password: &str) -> Ha1 {
     let parts = [username, realm, password];
-    Ha1 { md5: md5_of(&parts), sha256: sha256_of(&parts) }
+    Ha1 { md5: hash::md5_of(&parts), sha256: hash::sha256_of(&parts) }
 }
 
-fn md5_of(parts: &[&str]) -> [u8; 16] {
-    let mut hash = md5::Md5::new();
-    for (at, part) in parts.iter().enumerate() {
-        if at > 0 {
-            hash.update(b":");
-        }
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().into()
+/// `response` of RFC 7616 §3.4.1 for a hexadecimal HA1. `tail` is all behind it, with the colon that joins it.
+fn response(hash: Hash, ha1: &str, tail: &str) -> String {
+    hash.hex_of(&[&format!("{ha1}{tail}")])
 }
 
-fn sha256_of(parts: &[&str]) -> [u8; 32] {
-    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
-    for (at, part) in parts.iter().enumerate() {
-        if at > 0 {
-            hash.update(b":");
-        }
-        hash.update(part.as_bytes());
-    }
-    hash.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
-}
-
-/// `response` of RFC 7616 §3.4.1 with `qop=auth`. `tail` is `:nonce:nc:cnonce:auth:H(A2)`.
-fn response(algorithm: Algorithm, ha1: &Ha1, tail: &str) -> String {
-    let head = algorithm.hex_ha1(ha1);
-    // `tail` begins with the colon that joins it to HA1.
-    algorithm.hex_of(&[&format!("{head}{tail}")])
-}
-
-/// Everything of the response's input behind HA1.
-fn tail(algorithm: Algorithm, nonce: &str, nc: u32, cnonce: &str, method: &str, uri: &str) -> String {
-    let a2 = algorithm.hex_of(&[method, uri]);
+/// Everything of the response's input behind HA1, with `qop=auth`: `:nonce:nc:cnonce:auth:H(A2)`.
+fn tail(hash: Hash, nonce: &str, nc: u32, cnonce: &str, method: &str, uri: &str) -> String {
+    let a2 = hash.hex_of(&[method, uri]);
     format!(":{nonce}:{nc:08x}:{cnonce}:auth:{a2}")
 }
 
@@ -151,14 +119,14 @@ mod tests {
             (Algorithm::Sha256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
         ] {
             let tail = tail(
-                algorithm,
+                algorithm.hash(),
                 "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
                 1,
                 "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
                 "GET",
                 "/dir/index.html",
             );
-            assert_eq!(response(algorithm, &ha1, &tail), expected);
+            assert_eq!(response(algorithm.hash(), &algorithm.hex_ha1(&ha1), &tail), expected);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! A phone that only registers, and remembers the challenge it was given last, as phones do.
 
 use bytes::Bytes;
-use schema::account::Ha1;
-use sip::digest::{Challenge, ha1};
+use sip::digest::Challenge;
 use sip::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, Transport, Uri, Via};
 use std::net::SocketAddr;
 
@@ -27,8 +26,8 @@ pub(crate) struct Phone {
     username: String,
     password: String,
     cseq: u32,
-    /// HA1 and the last challenge, with how often it was answered.
-    challenge: Option<(Ha1, Challenge, u32)>,
+    /// The last challenge, with how often it was answered.
+    challenge: Option<(Challenge, u32)>,
     /// Whether the last request was an answer to a challenge that had not been answered before.
     answered_anew: bool,
 }
@@ -62,10 +61,10 @@ impl Phone {
             .contact(&NameAddr::new(Uri::of_address(Some(&self.username), own)))
             .expires(expires_s);
         self.answered_anew = false;
-        if let Some((secret, challenge, uses)) = &mut self.challenge {
+        if let Some((challenge, uses)) = &mut self.challenge {
             *uses += 1;
             self.answered_anew = *uses == 1;
-            let text = challenge.answer_with(secret, &self.username, "REGISTER", target.as_str(), "cnonce", *uses);
+            let text = challenge.answer(&self.username, &self.password, "REGISTER", target.as_str(), "cnonce", *uses);
             builder = builder.header(HeaderName::Authorization, &text);
         }
         builder.build().expect("built")
@@ -82,8 +81,7 @@ impl Phone {
             // A fresh challenge was answered, and not rightly.
             Some(_) if self.answered_anew => Some(Answer::Final(status)),
             Some(challenge) => {
-                let secret = ha1(&self.username, challenge.realm(), &self.password);
-                self.challenge = Some((secret, challenge, 0));
+                self.challenge = Some((challenge, 0));
                 Some(Answer::Challenged)
             }
             None => Some(Answer::Final(status)),

@@ -39,10 +39,19 @@ impl Carrier {
 /// What was asked for under one Call-ID: later requests answer it without being asked (RFC 3261 §22.3).
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
-    /// The newest challenge of each header pair, with the uses of its nonce.
-    heard: Vec<(Challenge, u32)>,
+    /// The newest challenge of each header pair.
+    heard: Vec<Heard>,
     /// The credentials of the last INVITE: its ACK has the same (§22.1).
     invite: Vec<(HeaderName, Box<str>)>,
+}
+
+/// A challenge, and what its answers have in common.
+#[derive(Debug, Clone)]
+struct Heard {
+    challenge: Challenge,
+    cnonce: Box<str>,
+    /// Of its nonce.
+    uses: u32,
 }
 
 /// How often a request was answered for.
@@ -71,18 +80,18 @@ impl Asked {
 impl Answers {
     pub(super) const NONE: Self = Self { heard: Vec::new(), invite: Vec::new() };
 
-    fn hear(&mut self, challenge: Challenge) {
-        self.heard.retain(|(known, _)| known.scheme() != challenge.scheme());
-        self.heard.push((challenge, 0));
+    fn hear(&mut self, challenge: Challenge, cnonce: String) {
+        self.heard.retain(|known| known.challenge.scheme() != challenge.scheme());
+        self.heard.push(Heard { challenge, cnonce: cnonce.into(), uses: 0 });
     }
 
     /// Adds the credentials that were asked for so far.
-    pub(super) fn sign(&mut self, login: &TrunkLogin, cnonce: &str, mut request: RequestBuilder) -> RequestBuilder {
+    pub(super) fn sign(&mut self, login: &TrunkLogin, mut request: RequestBuilder) -> RequestBuilder {
         let mut all = Vec::with_capacity(self.heard.len());
-        for (challenge, count) in &mut self.heard {
-            *count += 1;
+        for Heard { challenge, cnonce, uses } in &mut self.heard {
+            *uses += 1;
             let (method, uri) = (request.method().as_str(), request.uri().as_str());
-            let value = challenge.answer(&login.username, login.password.expose(), method, uri, cnonce, *count);
+            let value = challenge.answer(&login.username, login.password.expose(), method, uri, cnonce, *uses);
             request = request.header(challenge.scheme().credentials_header(), &value);
             all.push((challenge.scheme().credentials_header(), value.into_boxed_str()));
         }
@@ -148,7 +157,7 @@ impl Core {
         };
         match decided {
             Ok((login, (challenge, asked))) => {
-                carrier.answers.hear(challenge);
+                carrier.answers.hear(challenge, self.entropy.hex::<16>());
                 self.send_again(owner, way, asked, login, carrier, request, now)
             }
             Err(down) => {
@@ -171,9 +180,8 @@ impl Core {
     ) -> bool {
         let (branch, method) = (branch_after(request), request.method());
         let cseq = self.next_cseq(owner).unwrap_or(request.cseq().0 + 1);
-        let cnonce = self.entropy.hex::<16>();
         let bare = RequestBuilder::again(request, cseq);
-        let again = carrier.answers.sign(login, &cnonce, bare.clone());
+        let again = carrier.answers.sign(login, bare.clone());
         let way = self.grown(owner, way, &branch, bare, &again);
         let Some(via) = self.via(way, Some(&branch)) else { return false };
         let again = again.via(&via);
@@ -332,10 +340,9 @@ impl Core {
     }
 
     /// As [`Core::signed`], for a request whose leg is gone.
-    pub(super) fn signed_by(&mut self, carrier: &mut Carrier, owner: Owner, request: RequestBuilder) -> RequestBuilder {
-        let cnonce = self.entropy.hex::<16>();
+    pub(super) fn signed_by(&self, carrier: &mut Carrier, owner: Owner, request: RequestBuilder) -> RequestBuilder {
         match self.login_for(owner, carrier.trunk) {
-            Some(login) => carrier.answers.sign(&login, &cnonce, request),
+            Some(login) => carrier.answers.sign(&login, request),
             None => request,
         }
     }

@@ -226,7 +226,7 @@ impl Challenger {
         if nonce::seconds(now).saturating_sub(nonce.0) > nonce::LIFE_S {
             return Err(Refusal::Stale);
         }
-        let tail = tail(algorithm, &nonce_text, nc, &cnonce, request.method().as_str(), &uri);
+        let tail = tail(algorithm.hash(), &nonce_text, nc, &cnonce, request.method().as_str(), &uri);
         Ok(Claim { username: username.into(), algorithm, tail: tail.into(), response: response.into(), nonce, nc })
     }
 
@@ -244,7 +244,8 @@ impl Challenger {
     /// # Errors
     /// [`Refusal::Wrong`], or [`Refusal::Replayed`] after a correct answer.
     pub fn verify(&mut self, claim: &Claim, known: Option<&Ha1>, now: Mono) -> Result<(), Refusal> {
-        let expected = response(claim.algorithm, known.unwrap_or(&self.dummy), &claim.tail);
+        let ha1 = claim.algorithm.hex_ha1(known.unwrap_or(&self.dummy));
+        let expected = response(claim.algorithm.hash(), &ha1, &claim.tail);
         let equal = bool::from(expected.as_bytes().ct_eq(claim.response.as_bytes()));
         if !equal || known.is_none() {
             return Err(Refusal::Wrong);

@@ -315,12 +315,19 @@ fn answer_in(request: &Message, name: HeaderName) -> BTreeMap<String, String> {
 /// Whether an answer is right, computed here from the password (RFC 7616 §3.4.1).
 fn is_right(request: &Message, name: HeaderName, password: &str) -> bool {
     let answer = answer_in(request, name);
-    let hash = |text: String| match answer["algorithm"].as_str() {
+    let algorithm = answer["algorithm"].as_str();
+    let session = algorithm.strip_suffix("-sess");
+    let hash = |text: String| match session.unwrap_or(algorithm) {
         "MD5" => hex_of(&<md5::Md5 as md5::Digest>::digest(text.as_bytes())),
+        "SHA-512-256" => hex_of(&<sha2::Sha512_256 as sha2::Digest>::digest(text.as_bytes())),
         "SHA-256" => hex_of(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()),
         other => panic!("{other} was not offered"),
     };
     let a1 = hash(format!("{}:{}:{password}", answer["username"], answer["realm"]));
+    let a1 = match session {
+        Some(_) => hash(format!("{a1}:{}:{}", answer["nonce"], answer["cnonce"])),
+        None => a1,
+    };
     let a2 = hash(format!("{}:{}", request.method(), answer["uri"]));
     let tail = format!("{}:{}:{}:{}:{a2}", answer["nonce"], answer["nc"], answer["cnonce"], answer["qop"]);
     let uri_is_its = request.request_uri().is_some_and(|uri| uri.as_str() == answer["uri"]);

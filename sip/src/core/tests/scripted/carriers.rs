@@ -107,6 +107,29 @@ fn every_request_in_the_dialog_answers_for_us() {
 }
 
 #[test]
+fn a_session_key_is_made_of_the_first_cnonce_and_serves_the_whole_dialog() {
+    for algorithm in ["MD5-sess", "SHA-256-sess", "SHA-512-256-sess"] {
+        let (mut desk, leg, invite) = dialled(None);
+        desk.challenge(&invite, 407, &[&SHA.replace("SHA-256", algorithm), MD5]);
+        let first = desk.last_sent();
+        desk.carrier(&first, 200, "x", ANSWER);
+        desk.leg(LegCommand::Confirm { leg, answer: None });
+        desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+        let bye = desk.last_sent();
+        let (invites, byes) = (answer_in(&first, PROXY), answer_in(&bye, PROXY));
+        assert_eq!((bye.method(), byes["algorithm"].as_str()), (&Method::Bye, algorithm));
+        assert_eq!((byes["nc"].as_str(), &byes["cnonce"]), ("00000002", &invites["cnonce"]));
+        assert!(is_right(&first, PROXY, "carrier-secret") && is_right(&bye, PROXY, "carrier-secret"));
+        // A carrier that asks anew begins a session of its own.
+        desk.challenge(&bye, 407, &[&SHA.replace("n1", "n2").replace("SHA-256", &format!("{algorithm}, stale=true"))]);
+        let again = answer_in(&desk.last_sent(), PROXY);
+        assert_eq!(again["nc"], "00000001");
+        assert_ne!(again["cnonce"], invites["cnonce"]);
+        assert!(is_right(&desk.last_sent(), PROXY, "carrier-secret"));
+    }
+}
+
+#[test]
 fn credentials_that_were_rejected_are_not_sent_again_and_the_trunk_rests() {
     let (mut desk, _, invite) = dialled(None);
     desk.challenge(&invite, 407, &[SHA]);
