@@ -82,6 +82,8 @@ pub struct RoutePlan {
     pub routes: Vec<Route>,
     /// The routes, then the trunks left out, by name.
     pub candidates: Vec<RouteCandidate>,
+    /// A trunk left out serves the destination: it is only down, or has too much to do.
+    pub is_served_later: bool,
 }
 
 /// The word for a route that was not tried yet.
@@ -101,7 +103,10 @@ pub fn plan_routes(
         let cost = tariffs.decks.get(&trunk.deck).and_then(|deck| deck.rate(request.destination.digits(), at));
         let status = trunks.get(&trunk.id);
         match exclusion(request, trunk, cost.as_ref(), status) {
-            Some(why) => left_out.push(candidate(trunk, cost.as_ref(), format!("excluded: {why}"))),
+            Some(Exclusion { why, passes }) => {
+                plan.is_served_later |= passes;
+                left_out.push(candidate(trunk, cost.as_ref(), format!("excluded: {why}")));
+            }
             None => {
                 let targets = status.and_then(|status| status.state.targets.clone());
                 plan.routes.extend(cost.map(|cost| Route { trunk: trunk.clone(), cost, targets }));
@@ -114,27 +119,39 @@ pub fn plan_routes(
     plan
 }
 
+/// Why a trunk is left out.
+struct Exclusion {
+    why: &'static str,
+    /// It may take the same call a moment later.
+    passes: bool,
+}
+
 /// Why a trunk cannot take the call; `None` when it can. Facts that last are asked before those that pass.
 fn exclusion(
     request: &RouteRequest<'_>,
     trunk: &Trunk,
     cost: Option<&RateApplied>,
     status: Option<&TrunkStatus>,
-) -> Option<&'static str> {
-    let Some(cost) = cost else { return Some("no rate for this destination") };
+) -> Option<Exclusion> {
+    let Some(cost) = cost else { return Some(Exclusion { why: "no rate for this destination", passes: false }) };
     let down = status.map_or(Some(TrunkDown::Silent), |status| status.state.down);
     let (free_channels, rate_allows) = status.map_or((0, false), |status| (status.free_channels, status.rate_allows));
     // Carrier costs are compared with the price only in one currency; there are no exchange rates yet.
-    let rules = [
+    let lasting = [
         (trunk.currency != request.currency, "no exchange rate to the account's currency"),
         (loses_money(&cost.terms, request.price), "it would cost more than the call earns"),
         (request.presentation.is_withheld() && !trunk.trusted, "it may not be told a withheld number"),
         (request.tried.contains(&trunk.id), "tried before"),
+    ];
+    let passing = [
         (down.is_some(), down.map_or("", TrunkDown::as_str)),
         (free_channels == 0, "all channels in use"),
         (!rate_allows, "too many calls a second"),
     ];
-    rules.iter().find(|(applies, _)| *applies).map(|(_, why)| *why)
+    let first = |rules: &[(bool, &'static str)], passes| {
+        rules.iter().find(|(applies, _)| *applies).map(|(_, why)| Exclusion { why, passes })
+    };
+    first(&lasting, false).or_else(|| first(&passing, true))
 }
 
 /// A minute as the measure of a route's cost: connect fee and billing steps included.
@@ -191,6 +208,15 @@ pub(crate) mod tests {
         withheld: bool,
         tried: &[TrunkId],
     ) -> Vec<String> {
+        let plan = planned(change, withheld, tried);
+        plan.candidates.into_iter().map(|c| format!("{} {}", &c.carrier[8..], c.outcome)).collect()
+    }
+
+    fn planned(
+        change: impl FnOnce(&mut Vec<Trunk>, &mut BTreeMap<TrunkId, TrunkStatus>),
+        withheld: bool,
+        tried: &[TrunkId],
+    ) -> RoutePlan {
         let mut trunks = vec![trunk(1, 10), trunk(2, 20), trunk(3, 30)];
         let mut status = trunks.iter().map(|t| (t.id, UP.clone())).collect();
         change(&mut trunks, &mut status);
@@ -203,8 +229,7 @@ pub(crate) mod tests {
         let currency = Currency::parse("EUR").expect("a currency");
         let request =
             RouteRequest { destination: &number, presentation: &presentation, price: &price, currency, tried };
-        let plan = plan_routes(&request, &Tariffs::build(&decks, trunks), &status, Timestamp(0));
-        plan.candidates.into_iter().map(|c| format!("{} {}", &c.carrier[8..], c.outcome)).collect()
+        plan_routes(&request, &Tariffs::build(&decks, trunks), &status, Timestamp(0))
     }
 
     #[test]
@@ -249,6 +274,38 @@ pub(crate) mod tests {
             assert_eq!(outcomes(change, false, &[]), ["1 planned", "3 planned", &format!("2 excluded: {why}")]);
         }
         assert_eq!(outcomes(|_, _| {}, false, &[SECOND]).pop(), Some("2 excluded: tried before".into()));
+    }
+
+    /// With the other trunks gone, whether the second one could take the call later.
+    #[test]
+    fn only_a_trunk_that_is_down_or_busy_serves_the_destination_later() {
+        type Change = fn(&mut Trunk, &mut TrunkStatus);
+        const SECOND: TrunkId = TrunkId(Uuid::from_u128(2));
+        let cases: [(Change, bool); 6] = [
+            (|_, s| s.state = TrunkState::down(TrunkDown::Silent), true),
+            (|_, s| s.free_channels = 0, true),
+            (|_, s| s.rate_allows = false, true),
+            (|t, _| t.deck = DeckId(Uuid::from_u128(99)), false),
+            (|t, _| t.currency = Currency::parse("USD").expect("a currency"), false),
+            // What lasts counts, whatever else is so.
+            (
+                |t, s| {
+                    t.deck = DeckId(Uuid::from_u128(99));
+                    s.state = TrunkState::down(TrunkDown::Silent);
+                },
+                false,
+            ),
+        ];
+        for (number, (change, later)) in cases.into_iter().enumerate() {
+            let only = |trunks: &mut Vec<Trunk>, status: &mut BTreeMap<TrunkId, TrunkStatus>| {
+                trunks.retain(|trunk| trunk.id == SECOND);
+                change(&mut trunks[0], status.get_mut(&SECOND).expect("known"));
+            };
+            let plan = planned(only, false, &[]);
+            assert_eq!((plan.routes.len(), plan.is_served_later), (0, later), "{number}");
+        }
+        let withheld = planned(|trunks, _| trunks.truncate(1), true, &[]);
+        assert_eq!((withheld.routes.len(), withheld.is_served_later), (0, false));
     }
 
     #[test]

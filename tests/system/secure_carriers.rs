@@ -76,7 +76,7 @@ async fn a_carrier_with_the_certificate_of_another_name_is_sent_no_invite() {
     is_down(&server, Some(TrunkDown::WrongName)).await;
     let (account, mut phone) = (server.account("u0").await, phone(&server).await);
     let call = phone.dial(NUMBER).await;
-    assert_eq!(phone.outcome(call).await, Err(404));
+    assert_eq!(phone.outcome(call).await, Err(503), "it may be up again soon");
     server.left_clean().await;
     let cdr = server.history(account).await.pop().expect("a record");
     let outcomes: Vec<_> = cdr.call.explanation.candidates.iter().map(|route| route.outcome.as_str()).collect();

@@ -142,7 +142,7 @@ impl AccountCore {
         match (found.refusal.take(), found.slice, found.plan.routes.first().cloned()) {
             (None, Some(slice), Some(route)) => self.grant(request, &found, slice, route, ids, now),
             (refusal, ..) => {
-                let refusal = refusal.unwrap_or_else(no_route);
+                let refusal = refusal.unwrap_or_else(not_now);
                 let draft = self.refused(request, found, refusal.clone(), now);
                 (Authorized::Refused(refusal), Some(draft))
             }
@@ -212,7 +212,7 @@ impl AccountCore {
         };
         found.plan = routing::plan_routes(&request, market.tariffs, market.trunks, now.wall);
         if found.plan.routes.is_empty() {
-            return Err(no_route());
+            return Err(if found.plan.is_served_later { not_now() } else { no_route() });
         }
         found.slice = Some(self.first_slice(&rate)?);
         Ok(())
@@ -291,7 +291,7 @@ impl AccountCore {
     ) -> (Authorized, Option<Draft>) {
         let no = self.next_call_no();
         let Some(attempt) = attempt(1, &route, Vec::new(), ids, self.profile.currency, now) else {
-            return (Authorized::Refused(no_route()), None);
+            return (Authorized::Refused(not_now()), None);
         };
         let mut call = self.call(request, found, CallState::Routing, None);
         call.route = Some(attempt.carrier.clone());
@@ -327,7 +327,7 @@ impl AccountCore {
             Some(grant) => {
                 (Authorized::Granted(Box::new(grant)), Some(self.draft(now, figures, changes, events, patch)))
             }
-            None => (Authorized::Refused(no_route()), None),
+            None => (Authorized::Refused(not_now()), None),
         }
     }
 
@@ -363,7 +363,7 @@ impl AccountCore {
         });
         match presentation.map(|p| self.grant_of(live, p, trusted, live.paid_s)) {
             Ok(Some(grant)) => Authorized::Granted(Box::new(grant)),
-            Ok(None) => Authorized::Refused(no_route()),
+            Ok(None) => Authorized::Refused(not_now()),
             Err(refusal) => Authorized::Refused(refusal),
         }
     }
@@ -487,7 +487,11 @@ fn shown(presentation: Option<&Presentation>) -> Option<E164> {
 }
 
 fn no_route() -> Refusal {
-    refuse(RefusalCode::NoRoute, "no carrier can take this call now: try again later")
+    refuse(RefusalCode::NoRoute, "no carrier serves this destination on these terms")
+}
+
+fn not_now() -> Refusal {
+    refuse(RefusalCode::Unavailable, "no carrier can take this call now: try again later")
 }
 
 fn refuse(code: RefusalCode, message: &str) -> Refusal {

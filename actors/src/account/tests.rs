@@ -65,7 +65,7 @@ fn an_answered_call_costs_three_entries_and_ten_rows() {
 #[test]
 fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
     type Change = fn(&mut World, &mut CallRequest);
-    let cases: [(&str, Change, RefusalCode); 14] = [
+    let cases: [(&str, Change, RefusalCode); 15] = [
         (MOBILE, |w, _| w.rows.figures.status = AccountStatus::Suspended, RefusalCode::AccountNotActive),
         (MOBILE, |w, _| w.rows.figures.status = AccountStatus::Pending, RefusalCode::AccountNotActive),
         (MOBILE, |w, _| w.rows.caller_ids.clear(), RefusalCode::CallerIdMissing),
@@ -89,8 +89,9 @@ fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
         (
             MOBILE,
             |w, _| w.trunks.values_mut().for_each(|t| t.state = TrunkState::down(TrunkDown::Silent)),
-            RefusalCode::NoRoute,
+            RefusalCode::Unavailable,
         ),
+        (MOBILE, |w, _| w.trunks.values_mut().for_each(|t| t.free_channels = 0), RefusalCode::Unavailable),
         (MOBILE, |w, _| w.rows.figures.total = Micros(9_999), RefusalCode::InsufficientBalance),
     ];
     for (dialled, change, expected) in cases {
