@@ -2,7 +2,7 @@
 
 use super::TransportLimits;
 use crate::flow::{ConnectionId, Flow, Unreached};
-use crate::message::{Frame, Framer, Message, ParseError};
+use crate::message::{Frame, Framer, Message, Method, ParseError};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +11,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Bytes taken from a socket at once.
 const READ: usize = 16 * 1024;
+/// How long a connection whose next message cannot be found stays for the answers to those before.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes taken from such a connection and not looked at. A socket that is closed with bytes unread is reset, and what was
+/// answered may be lost with it.
+const UNHEARD: usize = 256 * 1024;
 
 /// What connections tell the SIP thread.
 #[derive(Debug)]
@@ -19,10 +24,8 @@ pub(super) enum Arrived {
     Opened(ConnectionId),
     /// A message.
     Message(Flow, Message),
-    /// A message that breaks a rule.
+    /// A message that breaks a rule. Where the place of the next one is not known the connection ends after the answers.
     Refused(Flow, ParseError),
-    /// The place of the next message is not known: the connection ends after the answer.
-    Lost(Flow, ParseError),
     /// It is over; `unreached` says why a connection never came up.
     Closed { id: ConnectionId, unreached: Option<Unreached> },
 }
@@ -38,8 +41,33 @@ pub(super) struct Line {
     pub(super) limits: TransportLimits,
 }
 
-/// The connection is to end.
-struct End;
+/// How the connection is to end.
+enum End {
+    /// At once.
+    Now,
+    /// When what was read is answered.
+    Answered,
+}
+
+/// Requests read and not answered yet.
+#[derive(Default)]
+struct Unanswered(usize);
+
+impl Unanswered {
+    fn read(&mut self, message: &Message) {
+        self.0 += usize::from(message.is_request() && *message.method() != Method::Ack);
+    }
+
+    /// What breaks a rule is answered where that is allowed.
+    fn refused(&mut self, error: &ParseError) {
+        self.0 += usize::from(error.can_answer());
+    }
+
+    fn written(&mut self, bytes: &[u8]) {
+        let is_final = bytes.starts_with(b"SIP/2.0 ") && !bytes.starts_with(b"SIP/2.0 1");
+        self.0 = self.0.saturating_sub(usize::from(is_final));
+    }
+}
 
 impl Line {
     /// Carries messages until either side closes, a limit is broken, or the SIP thread drops the outbox.
@@ -47,26 +75,29 @@ impl Line {
         let _ = self.arrivals.send(Arrived::Opened(self.id)).await;
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut pace = Pace::new(&self.limits, self.incoming);
-        let mut framer = Framer::new();
+        let (mut framer, mut unanswered) = (Framer::new(), Unanswered::default());
         let mut buffer = vec![0; READ];
-        loop {
+        let end = loop {
             let step = tokio::select! {
                 read = reader.read(&mut buffer) => match read {
-                    Ok(0) | Err(_) => Err(End),
+                    Ok(0) | Err(_) => Err(End::Now),
                     Ok(length) => {
                         framer.push(&buffer[..length]);
-                        self.take_frames(&mut framer, &mut pace, &mut writer).await
+                        self.take_frames(&mut framer, &mut pace, &mut unanswered, &mut writer).await
                     }
                 },
                 bytes = self.outbox.recv() => match bytes {
-                    Some(bytes) => self.write(&mut writer, &bytes).await,
-                    None => Err(End),
+                    Some(bytes) => self.answer(&mut writer, &mut unanswered, &bytes).await,
+                    None => Err(End::Now),
                 },
-                () = sleep_until(pace.deadline()) => Err(End),
+                () = sleep_until(pace.deadline()) => Err(End::Now),
             };
-            if step.is_err() {
-                break;
+            if let Err(end) = step {
+                break end;
             }
+        };
+        if matches!(end, End::Answered) {
+            self.linger(&mut reader, &mut writer, unanswered, &mut buffer).await;
         }
         let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
         let _ = self.arrivals.send(Arrived::Closed { id: self.id, unreached: None }).await;
@@ -81,6 +112,7 @@ impl Line {
         &mut self,
         framer: &mut Framer,
         pace: &mut Pace,
+        unanswered: &mut Unanswered,
         writer: &mut W,
     ) -> Result<(), End> {
         loop {
@@ -91,11 +123,13 @@ impl Line {
                 }
                 Ok(Some(Frame::Message(message))) => {
                     pace.message();
+                    unanswered.read(&message);
                     let message = message.with_source(self.flow.peer);
                     self.tell(Arrived::Message(self.flow, message)).await?;
                 }
                 Ok(Some(Frame::Refused(error))) => {
                     pace.message();
+                    unanswered.refused(&error);
                     self.tell(Arrived::Refused(self.flow, error)).await?;
                 }
                 Ok(Some(Frame::Ping)) => {
@@ -105,20 +139,66 @@ impl Line {
                     }
                 }
                 Err(error) => {
-                    // The next message cannot be found: answer what can be answered, then close.
-                    self.tell(Arrived::Lost(self.flow, error)).await?;
-                    while let Some(bytes) = self.outbox.recv().await {
-                        self.write(writer, &bytes).await?;
-                    }
-                    return Err(End);
+                    unanswered.refused(&error);
+                    self.tell(Arrived::Refused(self.flow, error)).await?;
+                    return Err(End::Answered);
                 }
+            }
+        }
+    }
+
+    /// The next message cannot be found: writes the answers to what was read, says that no more will come and waits until the
+    /// peer has heard that. What it still sends is not looked at.
+    async fn linger<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        reader: &mut R,
+        writer: &mut W,
+        mut unanswered: Unanswered,
+        buffer: &mut [u8],
+    ) {
+        let until = Instant::now() + LINGER;
+        let (mut unheard, mut is_shut, mut has_ended) = (UNHEARD, false, false);
+        loop {
+            if unanswered.0 == 0 && !is_shut {
+                is_shut = true;
+                let _ = timeout(LINGER, writer.shutdown()).await;
+            }
+            if is_shut && has_ended {
+                return;
+            }
+            let step = tokio::select! {
+                bytes = self.outbox.recv() => match bytes {
+                    Some(_) if is_shut => Ok(()),
+                    Some(bytes) => self.answer(writer, &mut unanswered, &bytes).await,
+                    None => Err(End::Now),
+                },
+                read = reader.read(buffer), if unheard > 0 && !has_ended => read.map_err(|_| End::Now).map(|length| {
+                    // Whoever has said all may still listen.
+                    has_ended = length == 0;
+                    unheard = unheard.saturating_sub(length);
+                }),
+                () = sleep_until(until) => Err(End::Now),
+            };
+            if step.is_err() {
+                return;
             }
         }
     }
 
     /// Waits for room in the queue: a flood is read no faster than it is handled.
     async fn tell(&self, arrived: Arrived) -> Result<(), End> {
-        self.arrivals.send(arrived).await.map_err(|_| End)
+        self.arrivals.send(arrived).await.map_err(|_| End::Now)
+    }
+
+    async fn answer<W: AsyncWrite + Unpin>(
+        &self,
+        writer: &mut W,
+        unanswered: &mut Unanswered,
+        bytes: &[u8],
+    ) -> Result<(), End> {
+        self.write(writer, bytes).await?;
+        unanswered.written(bytes);
+        Ok(())
     }
 
     async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut W, bytes: &[u8]) -> Result<(), End> {
@@ -128,7 +208,7 @@ impl Line {
         };
         match timeout(self.limits.write, write).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err(End),
+            _ => Err(End::Now),
         }
     }
 }

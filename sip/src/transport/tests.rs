@@ -33,6 +33,9 @@ fn request(number: u32, body: usize) -> Bytes {
         .expect("built")
 }
 
+/// A request with this number is not answered.
+const NEVER: u32 = 7_777;
+
 struct Server {
     udp: SocketAddr,
     tcp: SocketAddr,
@@ -89,7 +92,7 @@ impl Server {
                 }
                 for arrival in arrivals.drain(..) {
                     match arrival {
-                        Arrival::Message(flow, message) if message.is_request() => {
+                        Arrival::Message(flow, message) if message.is_request() && message.cseq().0 != NEVER => {
                             let answer = ResponseBuilder::to_request(&message, 200, Some("t"));
                             let answer = answer.body("text/plain", vec![b'y'; size].into()).build().expect("built");
                             wire.send(flow, answer);
@@ -180,6 +183,47 @@ async fn a_stream_that_cannot_be_cut_is_answered_and_closed() {
     let mut garbage = server.tcp().await;
     garbage.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
     assert!(closed_after(&mut garbage).await < Duration::from_secs(2));
+}
+
+/// Good requests, one that loses the stream, and more behind it than a socket may be closed with.
+#[tokio::test]
+async fn what_was_read_before_a_stream_is_lost_is_answered_before_it_ends() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let lost =
+        String::from_utf8(request(3, 0).to_vec()).expect("text").replace("Content-Length: 0", "Content-Length: -1");
+    for behind in [0, 100_000] {
+        let mut stream = server.tcp().await;
+        let all = [request(1, 30), request(2, 0), lost.clone().into(), vec![b'x'; behind].into()].concat();
+        stream.write_all(&all).await.expect("sent");
+        let mut text = String::new();
+        timeout(Duration::from_secs(1), stream.read_to_string(&mut text)).await.expect("in time").expect("not reset");
+        let told: Vec<_> = text.split("SIP/2.0 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(told.iter().filter(|status| **status == "200").count(), 2, "{text}");
+        assert_eq!(told.iter().filter(|status| **status == "400").count(), 1, "{text}");
+        // What it still sends does not reset it: on some systems that would take away what is not read yet.
+        for _ in 0..2 {
+            stream.write_all(b"more").await.expect("taken");
+            sleep(Duration::from_millis(50)).await;
+        }
+        // It ends on our side too, whether the peer closes or not.
+        timeout(Duration::from_secs(5), async {
+            while server.counts.connections.load(Relaxed) > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("closed");
+    }
+}
+
+/// What nobody answers is not waited for longer than a moment.
+#[tokio::test]
+async fn a_lost_stream_ends_though_a_request_on_it_is_never_answered() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let mut stream = server.tcp().await;
+    stream.write_all(&[request(NEVER, 0), "\r\n\r\n:\r\n\r\n".into()].concat()).await.expect("sent");
+    let after = closed_after(&mut stream).await;
+    assert!(after >= Duration::from_secs(1) && after < Duration::from_secs(4), "{after:?}");
 }
 
 #[tokio::test]

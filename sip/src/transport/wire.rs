@@ -185,11 +185,6 @@ impl Wire {
             Arrived::Opened(id) => self.registry.opened(id),
             Arrived::Message(flow, message) => into.push(Arrival::Message(flow, message)),
             Arrived::Refused(flow, error) => self.refuse(flow, &error),
-            Arrived::Lost(flow, error) => {
-                self.refuse(flow, &error);
-                self.close(flow);
-                into.push(Arrival::Closed(flow));
-            }
             Arrived::Closed { id, unreached } => {
                 if let Some((flow, outgoing)) = self.registry.remove(id) {
                     into.push(closed(flow, outgoing.zip(unreached)));
@@ -322,14 +317,6 @@ impl Wire {
     pub(super) fn trust(&mut self, flow: Flow) {
         if let Some(id) = flow.connection {
             self.registry.trust(id);
-        }
-    }
-
-    /// Ends a connection.
-    pub(super) fn close(&mut self, flow: Flow) {
-        if let Some(id) = flow.connection {
-            self.registry.remove(id);
-            self.count_connections();
         }
     }
 }
