@@ -160,7 +160,7 @@ pub enum LegEvent {
         /// Which.
         leg: LegId,
     },
-    /// An answered leg is over.
+    /// An answered leg is over; of a caller's leg also one that was refused for its silence ([`EndCause::NoPrack`]).
     Ended {
         /// Which.
         leg: LegId,
@@ -250,6 +250,9 @@ pub enum EndCause {
     NoAck,
     /// The caller's ACK had no usable answer to the offer of our 200.
     NoSession,
+    /// The caller never acknowledged a reliable provisional response (64·T1, RFC 3262 §3): its INVITE was refused with 504, so
+    /// it never heard of an answer.
+    NoPrack,
     /// The other side does not know the dialog any more (481, 408 in the dialog), or two probes were not answered, or its
     /// connection is gone and it did not come back: when it left is unknown.
     Lost,

@@ -20,7 +20,7 @@
 //! Invariants: **C1** the INVITE to a carrier is made from a grant, which is durable before it is told; **C2** the cut-off
 //! timer ends a call before its paid boundary; **C4** the end of one leg always ends the other.
 
-use super::endings::{end, service_hangup};
+use super::endings::{end, ended_by, service_hangup};
 use super::protocol::{Action, Ask, Input, Progress, Reply, TakenUp};
 use super::reasons;
 use super::talking::{Doubt, Ending, Talking};
@@ -30,7 +30,7 @@ use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{CallEnd, Settled};
 use schema::call::{Attempt, Hangup, HangupSide, LegSide, RefusalCode};
 use schema::id::CallId;
-use schema::leg::{HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
+use schema::leg::{EndCause, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
 use schema::number::Presentation;
 use schema::time::{Mono, Now};
 use std::collections::VecDeque;
@@ -366,6 +366,11 @@ impl CallCore {
             (State::Trying(trying), LegEvent::Failed { leg, status, q850, rang, redress }) if leg == trying.leg => {
                 let trying = Trying { rang: rang || trying.rang, ..trying };
                 self.failed(trying, FinalAnswer { status, q850, redress }, now, actions);
+            }
+            (State::Trying(trying), LegEvent::Ended { leg, cause: cause @ EndCause::NoPrack })
+                if leg.side == LegSide::A =>
+            {
+                self.withdraw(trying, HangupCause::NotWanted, ended_by(LegSide::A, cause), now, actions);
             }
             (State::Trying(trying), LegEvent::Cancelled { leg } | LegEvent::Ended { leg, .. })
                 if leg.side == LegSide::A =>

@@ -143,6 +143,23 @@ fn a_cancel_ends_the_other_leg_and_the_hold_within_two_seconds() {
 }
 
 #[test]
+fn a_caller_that_never_acknowledges_that_it_rings_has_not_cancelled() {
+    let no_prack = LegEvent::Ended { leg: a(), cause: EndCause::NoPrack };
+    let why = (HangupSide::Service, Some(504), "the caller's phone never acknowledged that it rings");
+    let mut phone = start();
+    phone.granted(1).progress(1).leg(no_prack.clone()).failed(1, 487).settled();
+    assert_eq!(phone.said()[4..], ["hang up b1 NotWanted", "settle?", "finish"]);
+    assert_eq!(phone.hangup(), why);
+    // Its 200 waited for the PRACK.
+    let mut phone = Phone::talking(60);
+    phone.leg(no_prack).settled();
+    assert_eq!(
+        (phone.said(), phone.hangup()),
+        (["hang up b1 OtherLeg", "settle?", "finish"].map(str::to_owned).into(), why)
+    );
+}
+
+#[test]
 fn whichever_of_cancel_and_answer_came_first_counts() {
     let mut phone = start();
     phone.granted(1).leg(LegEvent::Cancelled { leg: a() }).answered(1);

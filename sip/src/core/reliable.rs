@@ -12,7 +12,7 @@ use crate::message::{HeaderName, Message, Method, RAck};
 use crate::sdp::{Description, Placement};
 use crate::transaction::{Acknowledged, Due, ReliableClient, ReliableServer};
 use bytes::Bytes;
-use schema::leg::{LegEvent, LegId, Sdp};
+use schema::leg::{EndCause, LegEvent, LegId, Sdp};
 use schema::time::Now;
 
 /// The option tag.
@@ -143,7 +143,7 @@ impl Core {
             }
             Due::GiveUp => {
                 self.reject(id, 504, Some("provisional responses are not acknowledged"), None, now);
-                self.tell(LegEvent::Cancelled { leg: id }, now);
+                self.tell(LegEvent::Ended { leg: id, cause: EndCause::NoPrack }, now);
             }
         }
     }
