@@ -74,20 +74,20 @@ pub(crate) struct Routed<T> {
 /// What an account's actor is told. Answers come after the commit of what they depend on.
 pub(crate) enum AccountMsg {
     /// May this call proceed? Sent by its call actor; answered with a grant or a refusal.
-    Authorize(Box<CallRequest>, Reply<Routed<Authorized>>),
+    Authorize(Arc<CallRequest>, Reply<Routed<Authorized>>),
     /// An attempt failed; is there another route? Sent by the call actor; answered with a grant or not.
     NextAttempt(CallId, AttemptFailed, Box<Presentation>, Reply<Routed<NextAttempt>>),
     /// The B-leg answered. Sent by the call actor; answered with the paid time, or that there is no such call.
-    Answer(Box<AnswerRequest>, Reply<Option<Funding>>),
+    Answer(Arc<AnswerRequest>, Reply<Option<Funding>>),
     /// Pay a further slice, as hold number `step`, of a call that was up at the moment given. Sent by the call actor; answered
     /// with the paid time or why not.
     Renew(CallId, u32, Option<Now>, Reply<Renewed>),
     /// Keep a dialog's newest state. Sent by the call actor; not answered.
     Keep(CallId, LegSide, Box<Checkpoint>),
     /// The call is over. Sent by the call actor, its supervisor or recovery; answered with the call as it is in the history.
-    Settle(CallId, Box<CallEnd>, Reply<Settled>),
+    Settle(CallId, Arc<CallEnd>, Reply<Settled>),
     /// The call is over and cannot be settled for now: keep its end. Sent by whoever settles it; answered when it is kept.
-    KeepEnd(CallId, Box<CallEnd>, Reply<()>),
+    KeepEnd(CallId, Arc<CallEnd>, Reply<()>),
     /// What is needed to go on with a call. Sent by recovery; answered with nothing when it is not live.
     TakeUp(CallId, Reply<Option<TakenUp>>),
     /// Post money. Sent through [`crate::Actors::credit`]; answered with the transfer or why not.

@@ -155,41 +155,14 @@ impl Actor for CallActor {
         Ok(())
     }
 
-    async fn handle(
+    /// An actor's task has room for its largest future as long as it lives: this one is made when it is needed.
+    fn handle(
         &self,
         me: ActorRef<CallMsg>,
         message: CallMsg,
         state: &mut CallActorState,
-    ) -> Result<(), ActorProcessingErr> {
-        self.ctx.tally.call_messages.fetch_add(1, Ordering::Relaxed);
-        if message.is_queued() {
-            self.progress.unqueue();
-        }
-        let work = message.work(self.call);
-        let _handling = Handling::begin(&self.ctx, self.whose(), work);
-        let kind = work.map_or("", |work| work.kind);
-        self.strike(kind, FaultPoint::Received);
-        let now = self.ctx.now();
-        let (input, at) = match message {
-            CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
-            CallMsg::Input(input) => (input, now),
-            CallMsg::HangUp(cause, reply) => {
-                if state.waiting.len() < WAITING_MAX {
-                    state.waiting.push(reply);
-                }
-                (Input::HangUp(cause), now)
-            }
-            #[cfg(any(test, feature = "faults"))]
-            CallMsg::Panic => panic!("a fault was injected into a call"),
-        };
-        if matches!(input, Input::TimeOut) {
-            state.timer = None;
-        }
-        let actions = state.core.as_mut().map(|core| core.on(input, at)).unwrap_or_default();
-        self.strike(kind, FaultPoint::Decided);
-        self.carry_out(&me, state, actions).await;
-        self.strike(kind, FaultPoint::Done);
-        Ok(())
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        Box::pin(self.take(me, message, state))
     }
 }
 
@@ -223,6 +196,48 @@ impl CallActor {
         self.ctx.strike(Subject::Call(self.call), kind, point);
     }
 
+    async fn take(
+        &self,
+        me: ActorRef<CallMsg>,
+        message: CallMsg,
+        state: &mut CallActorState,
+    ) -> Result<(), ActorProcessingErr> {
+        self.ctx.tally.call_messages.fetch_add(1, Ordering::Relaxed);
+        if message.is_queued() {
+            self.progress.unqueue();
+        }
+        let work = message.work(self.call);
+        let _handling = Handling::begin(&self.ctx, self.whose(), work);
+        let kind = work.map_or("", |work| work.kind);
+        self.strike(kind, FaultPoint::Received);
+        let actions = self.decide(message, state);
+        self.strike(kind, FaultPoint::Decided);
+        self.carry_out(&me, state, actions).await;
+        self.strike(kind, FaultPoint::Done);
+        Ok(())
+    }
+
+    /// What the machine wants done after a message.
+    fn decide(&self, message: CallMsg, state: &mut CallActorState) -> Vec<Action> {
+        let now = self.ctx.now();
+        let (input, at) = match message {
+            CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
+            CallMsg::Input(input) => (input, now),
+            CallMsg::HangUp(cause, reply) => {
+                if state.waiting.len() < WAITING_MAX {
+                    state.waiting.push(reply);
+                }
+                (Input::HangUp(cause), now)
+            }
+            #[cfg(any(test, feature = "faults"))]
+            CallMsg::Panic => panic!("a fault was injected into a call"),
+        };
+        if matches!(input, Input::TimeOut) {
+            state.timer = None;
+        }
+        state.core.as_mut().map(|core| core.on(input, at)).unwrap_or_default()
+    }
+
     async fn carry_out(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, actions: Vec<Action>) {
         let mut queue = VecDeque::from(actions);
         let mut hung_up = 0;
@@ -250,7 +265,7 @@ impl CallActor {
                         account.tell(AccountMsg::Keep(self.call, side, Box::new(checkpoint)));
                     }
                 }
-                Action::Note(end) => self.progress.set_doubt(&end),
+                Action::Note(end) => self.progress.set_doubt(end),
                 Action::Show(progress) => {
                     self.progress.set(progress);
                     self.ctx.watches.changed(self.account);
@@ -435,7 +450,7 @@ impl Context {
     async fn settle_again(self: Arc<Self>, call: CallId, at: Now) {
         if let Ok(Some((account, _))) = self.store.call(call).await {
             let end = crate::account::settle::CallEnd { at: Some(at), ..endings::end(service_failure()) };
-            self.settle_until_done(account, call, Box::new(end)).await;
+            self.settle_until_done(account, call, Arc::new(end)).await;
         }
     }
 

@@ -131,9 +131,9 @@ impl CallEntry {
 /// is settled, how many messages wait for it. Written by its actor, read by whoever shows it.
 pub(crate) struct ProgressCell {
     shown: AtomicU64,
-    end: OnceLock<CallEnd>,
+    end: OnceLock<Arc<CallEnd>>,
     /// How it is billed should its actor fail while it asks both sides whether they were there.
-    doubt: OnceLock<CallEnd>,
+    doubt: OnceLock<Arc<CallEnd>>,
     /// Legs that have ended, a bit for each attempt; the A-leg's is the first.
     ended: AtomicU32,
     leg_ended: Notify,
@@ -177,23 +177,23 @@ impl ProgressCell {
     }
 
     /// From now on nothing its legs tell changes anything: this is how it ended, whatever becomes of its actor.
-    pub(crate) fn set_end(&self, end: &CallEnd) {
+    pub(crate) fn set_end(&self, end: &Arc<CallEnd>) {
         self.set(Progress::Ending);
         let _ = self.end.set(end.clone());
     }
 
     /// How it ended, once its account is asked to settle it.
-    pub(crate) fn end(&self) -> Option<&CallEnd> {
+    pub(crate) fn end(&self) -> Option<&Arc<CallEnd>> {
         self.end.get()
     }
 
     /// Both sides are asked whether they were there: how it is billed when nobody is left to hear of it.
-    pub(crate) fn set_doubt(&self, end: &CallEnd) {
-        let _ = self.doubt.set(end.clone());
+    pub(crate) fn set_doubt(&self, end: Arc<CallEnd>) {
+        let _ = self.doubt.set(end);
     }
 
     /// How it is billed when its actor has failed; `None`: it was not over.
-    pub(crate) fn known_end(&self) -> Option<&CallEnd> {
+    pub(crate) fn known_end(&self) -> Option<&Arc<CallEnd>> {
         self.end().or_else(|| self.doubt.get())
     }
 

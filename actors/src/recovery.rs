@@ -26,7 +26,7 @@ const AT_ONCE: usize = 32;
 struct Lost {
     account: AccountKey,
     call: CallId,
-    end: Box<CallEnd>,
+    end: Arc<CallEnd>,
 }
 
 /// Takes up all calls, begun in the order of their accounts; then settles those that do not go on.
@@ -116,7 +116,7 @@ async fn take_up(
         cut: false,
         post_dial_delay_ms: None,
     };
-    Err(Lost { account, call, end: Box::new(end) })
+    Err(Lost { account, call, end: Arc::new(end) })
 }
 
 /// Tells the edge which phones were registered.

@@ -42,13 +42,13 @@ impl Context {
             cut: true,
             post_dial_delay_ms: None,
         };
-        let end = progress.known_end().map_or_else(|| Box::new(lost()), |end| Box::new(end.clone()));
+        let end = progress.known_end().cloned().unwrap_or_else(|| Arc::new(lost()));
         self.settle_until_done(account, call, end).await;
         self.directory.remove_call(call);
     }
 
     /// Settles a call that no actor cares for, until the account has answered.
-    pub(crate) async fn settle_until_done(self: &Arc<Self>, account: AccountKey, call: CallId, end: Box<CallEnd>) {
+    pub(crate) async fn settle_until_done(self: &Arc<Self>, account: AccountKey, call: CallId, end: Arc<CallEnd>) {
         self.unsettled.insert(call, account);
         let mut pause = Duration::from_secs(1);
         let mut kept = false;
@@ -70,8 +70,8 @@ impl Context {
     }
 
     /// True when the end is kept.
-    async fn keep_end(self: &Arc<Self>, account: AccountKey, call: CallId, end: &CallEnd) -> bool {
-        let ask = |reply: Answer<()>| AccountMsg::KeepEnd(call, Box::new(end.clone()), reply);
+    async fn keep_end(self: &Arc<Self>, account: AccountKey, call: CallId, end: &Arc<CallEnd>) -> bool {
+        let ask = |reply: Answer<()>| AccountMsg::KeepEnd(call, end.clone(), reply);
         match self.ask(account, ASK_LIMIT, ask).await {
             Ok(()) => {
                 tracing::error!(call_id = %call, "a call cannot be settled: its end is kept, its hold stays for now");

@@ -4,7 +4,7 @@ use crate::account::Attestation;
 use crate::carrier::Gateway;
 use crate::id::{CallId, CallNo, CredentialId, TrunkId};
 use crate::ledger::CarrierCost;
-use crate::leg::{AttemptIds, Checkpoint};
+use crate::leg::{AttemptIds, Checkpoint, Sdp};
 use crate::money::{Currency, Micros, NanosPerMinute};
 use crate::number::E164;
 use crate::pii::Pii;
@@ -368,7 +368,8 @@ pub struct LiveCall {
     /// The B-leg's dialog, as of its 200.
     pub b_leg: Option<Checkpoint>,
     /// The SDP of the 200 for the A-leg, until its ACK is known to have come.
-    pub answer_sdp: Option<Pii<String>>,
+    #[serde(default, with = "crate::pii::shared_option")]
+    pub answer_sdp: Option<Sdp>,
 }
 
 /// The immutable record of one call (invariant C3: exactly one for each).

@@ -7,6 +7,7 @@ use crate::event::EventBody;
 use crate::id::{AccountKey, Seq, TransferId};
 use crate::ledger::{Hold, Transfer};
 use crate::time::Timestamp;
+use std::sync::Arc;
 
 /// One durable change of one account. The store writes it only when the account's newest entry is `figures.seq - 1`.
 #[derive(Debug, Clone)]
@@ -48,9 +49,9 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub enum Change {
     /// A call was granted: insert it.
-    CallStarted(Box<LiveCall>),
+    CallStarted(Arc<LiveCall>),
     /// Its stored state is replaced: answered, next attempt, renewed, checkpoint.
-    CallUpdated(Box<LiveCall>),
+    CallUpdated(Arc<LiveCall>),
     /// Money was set aside.
     HoldPlaced(Hold),
     /// An attempt ended without an answer.

@@ -21,6 +21,7 @@ use crate::pii::Pii;
 use crate::target::GatewayName;
 use crate::time::Now;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One leg of a call. Attempts of the B-leg differ in their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,8 +48,8 @@ impl LegId {
     }
 }
 
-/// A session description as it stood in a message body. Personal (addresses), so never printed.
-pub type Sdp = Pii<Box<str>>;
+/// A session description as it stood in a message body. Personal (addresses), so never printed; shared by those who keep it.
+pub type Sdp = Pii<Arc<str>>;
 
 /// A dialog's durable state. `sip` owns its encoding; everyone else sees bytes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +57,8 @@ pub struct Checkpoint {
     /// Version of the encoding.
     pub version: u16,
     /// The state, as text of `sip`'s own encoding.
-    pub state: Pii<Box<str>>,
+    #[serde(with = "crate::pii::shared")]
+    pub state: Pii<Arc<str>>,
 }
 
 /// Only its version and size: the state holds addresses.

@@ -243,7 +243,7 @@ impl Stored {
     /// The durable form.
     pub(crate) fn checkpoint(&self) -> Checkpoint {
         let state = serde_json::to_string(self).unwrap_or_default();
-        Checkpoint { version: VERSION, state: Pii::new(state.into_boxed_str()) }
+        Checkpoint { version: VERSION, state: Pii::new(state.into()) }
     }
 
     /// Reads the durable form.

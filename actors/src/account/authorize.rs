@@ -2,7 +2,7 @@
 //! limits → price → routes → hold. A quote climbs the same ladder and leaves nothing behind.
 
 use super::caller_id::{self, CallerChoice};
-use super::core::{AccountCore, Draft, LiveChange, Market, Patch};
+use super::core::{AccountCore, Draft, Market, Patch};
 use super::holds::{self, NoSlice, Slice};
 use crate::dialplan::{self, Dialled};
 use crate::routing::{self, Route, RoutePlan, RouteRequest};
@@ -22,6 +22,7 @@ use schema::pii::Pii;
 use schema::rate::RateApplied;
 use schema::target::TrunkGateway;
 use schema::time::Now;
+use std::sync::Arc;
 
 /// A call that somebody wants to make.
 #[derive(Debug, Clone)]
@@ -314,15 +315,15 @@ impl AccountCore {
         figures.last_call = no;
         figures.held += slice.amount;
         let hold = Hold { call: no, leg: LegSide::B, step: 0, amount: slice.amount };
-        let changes = vec![Change::CallStarted(Box::new(live.clone())), Change::HoldPlaced(hold)];
+        let live = Arc::new(live);
+        let changes = vec![Change::CallStarted(live.clone()), Change::HoldPlaced(hold)];
         let events = vec![
             EventBody::CallChanged(Box::new(live.call.clone())),
             EventBody::BalanceChanged(self.balance_of(&figures, now)),
         ];
         let presentation = found.presentation.clone();
         let grant = presentation.and_then(|p| self.grant_of(&live, p, route.trunk.trusted, slice.paid_s));
-        let patch =
-            Patch { live: Some(LiveChange::Put(Box::new(live))), begun_at: Some(request.at), ..Patch::default() };
+        let patch = Patch { begun_at: Some(request.at), ..Patch::put(live) };
         match grant {
             Some(grant) => {
                 (Authorized::Granted(Box::new(grant)), Some(self.draft(now, figures, changes, events, patch)))

@@ -33,7 +33,7 @@ pub struct AccountCore {
     pub(super) figures: AccountFigures,
     pub(super) caller_ids: Vec<CallerId>,
     pub(super) callback_phones: Vec<CallbackPhone>,
-    pub(super) live: BTreeMap<CallId, LiveCall>,
+    pub(super) live: BTreeMap<CallId, Arc<LiveCall>>,
     /// The last warning given of a call that will be cut, in seconds left.
     pub(super) warned: BTreeMap<CallId, u32>,
     pub(super) recent: RecentCalls,
@@ -85,10 +85,17 @@ pub struct Patch {
     pub(super) warned: Vec<(CallId, Option<u32>)>,
 }
 
+impl Patch {
+    /// The call's state is replaced by what the entry stores.
+    pub(super) fn put(live: Arc<LiveCall>) -> Self {
+        Self { live: Some(LiveChange::Put(live)), ..Self::default() }
+    }
+}
+
 /// What happens to a live call.
 #[derive(Debug, Clone)]
 pub(super) enum LiveChange {
-    Put(Box<LiveCall>),
+    Put(Arc<LiveCall>),
     Remove(CallId),
 }
 
@@ -101,7 +108,7 @@ impl AccountCore {
             figures: loaded.figures,
             caller_ids: loaded.caller_ids,
             callback_phones: loaded.callback_phones,
-            live: loaded.live_calls.into_iter().map(|live| (live.call.id, live)).collect(),
+            live: loaded.live_calls.into_iter().map(|live| (live.call.id, Arc::new(live))).collect(),
             warned: BTreeMap::new(),
             recent: RecentCalls::default(),
             voided: VecDeque::new(),
@@ -122,7 +129,7 @@ impl AccountCore {
         self.cursor = patch.cursor.unwrap_or(self.cursor);
         match patch.live {
             Some(LiveChange::Put(live)) => {
-                self.live.insert(live.call.id, *live);
+                self.live.insert(live.call.id, live);
             }
             Some(LiveChange::Remove(id)) => {
                 // L3: the holds of a call end with its row, and a call has one row.
@@ -195,13 +202,13 @@ impl AccountCore {
 
     /// Its live calls, by identity.
     pub fn live_calls(&self) -> impl Iterator<Item = &LiveCall> {
-        self.live.values()
+        self.live.values().map(Arc::as_ref)
     }
 
     /// A live call.
     #[must_use]
     pub fn live_call(&self, call: CallId) -> Option<&LiveCall> {
-        self.live.get(&call)
+        self.live.get(&call).map(Arc::as_ref)
     }
 
     /// Whether nothing would be lost but the last minute's count of calls if the actor went away.

@@ -1,7 +1,7 @@
 //! What happens when an attempt fails: its record, and the next route for the same call.
 
 use super::authorize::{Grant, attempt, is_trusted};
-use super::core::{AccountCore, Draft, LiveChange, Market, Patch, terms};
+use super::core::{AccountCore, Draft, Market, Patch, terms};
 use crate::routing::{self, RoutePlan, RouteRequest};
 use schema::call::{Attempt, AttemptRecord, LiveCall, RouteCandidate};
 use schema::id::{CallId, CallNo, TrunkId};
@@ -9,6 +9,7 @@ use schema::journal::Change;
 use schema::leg::AttemptIds;
 use schema::number::Presentation;
 use schema::time::Now;
+use std::sync::Arc;
 
 /// An attempt that ended without an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,17 +70,18 @@ impl AccountCore {
         let Some(attempt) = attempt(number, route, hops, ids, self.profile.currency, now) else {
             return (NextAttempt::NoRoute, None);
         };
-        let mut next = live.clone();
+        let mut next = LiveCall::clone(live);
         next.attempt = Some(attempt);
         next.call.route = Some(route.trunk.name.clone());
         next.call.explanation.candidates = tried.into_iter().chain(plan.candidates).collect();
         next.proof_of_life = Some(self.reading(now));
         let record = attempt_record(live.no, current, failed.sip_code, now);
-        let changes = vec![Change::AttemptEnded(record), Change::CallUpdated(Box::new(next.clone()))];
+        let next = Arc::new(next);
+        let changes = vec![Change::AttemptEnded(record), Change::CallUpdated(next.clone())];
         let Some(grant) = self.grant_of(&next, presentation.clone(), route.trunk.trusted, next.paid_s) else {
             return (NextAttempt::NoRoute, None);
         };
-        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        let patch = Patch::put(next);
         (NextAttempt::Granted(Box::new(grant)), Some(self.draft(now, self.figures, changes, Vec::new(), patch)))
     }
 

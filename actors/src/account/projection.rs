@@ -65,13 +65,13 @@ impl AccountCore {
     }
 
     pub(super) fn balance_of(&self, figures: &AccountFigures, now: Now) -> Balance {
-        let mut parts = self.parts(self.live.values(), now);
+        let mut parts = self.parts(self.live_calls(), now);
         parts.set_figures(figures);
         parts.into_balance()
     }
 
     pub(super) fn balance_without(&self, call: CallId, now: Now) -> BalanceParts {
-        self.parts(self.live.values().filter(|live| live.call.id != call), now)
+        self.parts(self.live_calls().filter(|live| live.call.id != call), now)
     }
 
     fn parts<'a>(&self, live: impl Iterator<Item = &'a LiveCall>, now: Now) -> BalanceParts {
@@ -106,7 +106,7 @@ impl AccountCore {
     #[must_use]
     pub fn calls_now(&self, now: Now) -> Vec<Call> {
         let funded = self.funded(now);
-        let mut calls: Vec<_> = self.live.values().collect();
+        let mut calls: Vec<_> = self.live_calls().collect();
         calls.sort_by_key(|live| live.no);
         let with_end = |live: &LiveCall| {
             let end = funded.iter().find(|(id, _)| *id == live.call.id).map(|(_, left)| now.wall + *left);

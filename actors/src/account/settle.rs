@@ -16,9 +16,9 @@ use schema::ledger::{CarrierCost, Hold};
 use schema::leg::{Checkpoint, Sdp};
 use schema::money::Micros;
 use schema::number::{Presentation, PresentedNumber};
-use schema::pii::Pii;
 use schema::time::{ClockReading, Now};
 use schema::wrong::{self, Wrong};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The B-leg answered.
@@ -28,7 +28,7 @@ pub struct AnswerRequest {
     pub call: CallId,
     /// Which attempt, as it was granted. Not always the stored one: the answer to a question for the next attempt may have
     /// been lost, and the slow one before it went on.
-    pub attempt: Option<Box<Attempt>>,
+    pub attempt: Option<Arc<Attempt>>,
     /// When its 200 arrived.
     pub at: Now,
     /// The B-leg's dialog.
@@ -87,20 +87,21 @@ impl AccountCore {
         if live.answered.is_some() {
             return (Some(funding), None);
         }
-        let mut next = live.clone();
+        let mut next = LiveCall::clone(live);
         next.answered = Some(self.reading(request.at));
         next.proof_of_life = next.answered;
         next.b_leg = Some(request.b_leg.clone());
-        next.answer_sdp = request.answer_sdp.as_ref().map(|sdp| Pii::new(sdp.expose().to_string()));
+        next.answer_sdp = request.answer_sdp.clone();
         next.call.state = CallState::Answered;
         next.call.answered_at = Some(request.at.wall);
         next.call.post_dial_delay_ms = Some(request.post_dial_delay_ms);
         if let Some(answered) = request.attempt.as_deref() {
             note_answer(&mut next, answered);
         }
+        let next = Arc::new(next);
         let events = vec![EventBody::CallChanged(Box::new(self.call_now(&next, now)))];
-        let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
-        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        let changes = vec![Change::CallUpdated(next.clone())];
+        let patch = Patch::put(next);
         (Some(funding), Some(self.draft(now, self.figures, changes, events, patch)))
     }
 
@@ -119,7 +120,7 @@ impl AccountCore {
             Err(NoSlice::NotAffordable { .. }) => return (Renewed::NotAffordable, None),
             Err(NoSlice::LimitReached) => return (Renewed::LimitReached, None),
         };
-        let mut next = live.clone();
+        let mut next = LiveCall::clone(live);
         next.held += slice.amount;
         next.paid_s = slice.paid_s;
         next.hold_step = live.hold_step + 1;
@@ -127,26 +128,28 @@ impl AccountCore {
         let mut figures = self.figures;
         figures.held += slice.amount;
         let hold = Hold { call: live.no, leg: LegSide::B, step: next.hold_step, amount: slice.amount };
-        let mut changes = vec![Change::CallUpdated(Box::new(next.clone())), Change::HoldPlaced(hold)];
+        let next = Arc::new(next);
+        let mut changes = vec![Change::CallUpdated(next.clone()), Change::HoldPlaced(hold)];
         if wrong::chosen(Wrong::LostRenewal) {
             changes.clear();
         }
         let events = vec![EventBody::BalanceChanged(self.balance_of(&figures, now))];
         let funding = self.funding(&next, slice.paid_s - live.paid_s);
-        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        let patch = Patch::put(next);
         (Renewed::Paid(funding), Some(self.draft(now, figures, changes, events, patch)))
     }
 
     /// Keeps the newest state of a dialog. One side's word does not prove that the other is there.
     #[must_use]
     pub fn checkpoint(&self, call: CallId, side: LegSide, checkpoint: &Checkpoint, now: Now) -> Option<Draft> {
-        let mut next = self.live.get(&call)?.clone();
+        let mut next = LiveCall::clone(self.live.get(&call)?);
         match side {
             LegSide::A => next.a_leg = Some(checkpoint.clone()),
             LegSide::B => next.b_leg = Some(checkpoint.clone()),
         }
-        let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
-        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        let next = Arc::new(next);
+        let changes = vec![Change::CallUpdated(next.clone())];
+        let patch = Patch::put(next);
         Some(self.draft(now, self.figures, changes, Vec::new(), patch))
     }
 
@@ -156,7 +159,7 @@ impl AccountCore {
         let live = self.live.get(&call)?;
         let talk = self.talk(live, now);
         let grant = if talk.is_none() { self.grant_once_more(live, market, now) } else { None };
-        Some(TakenUp { live: live.clone(), funding: self.funding(live, live.paid_s), talk, grant })
+        Some(TakenUp { live: LiveCall::clone(live), funding: self.funding(live, live.paid_s), talk, grant })
     }
 
     /// The running attempt's grant as it was given, when its number may still be presented (P2).
@@ -217,7 +220,7 @@ impl AccountCore {
         let events =
             vec![EventBody::CallChanged(Box::new(ended.clone())), EventBody::BalanceChanged(balance.into_balance())];
         let settled = if wrong::chosen(Wrong::DoubleCapture) {
-            LiveChange::Put(Box::new(LiveCall { held: Micros::ZERO, ..live.clone() }))
+            LiveChange::Put(Arc::new(LiveCall { held: Micros::ZERO, ..LiveCall::clone(live) }))
         } else {
             LiveChange::Remove(call)
         };
@@ -230,7 +233,7 @@ impl AccountCore {
     #[must_use]
     pub fn keep_end(&self, call: CallId, end: &CallEnd, now: Now) -> Option<Draft> {
         let live = self.live.get(&call).filter(|live| live.call.state != CallState::Ending)?;
-        let mut next = live.clone();
+        let mut next = LiveCall::clone(live);
         next.call.state = CallState::Ending;
         next.call.hangup = Some(end.hangup.clone());
         match end.at {
@@ -238,9 +241,10 @@ impl AccountCore {
             Some(_) => next.answered = None,
             None => {}
         }
-        let changes = vec![Change::CallUpdated(Box::new(next.clone()))];
+        let next = Arc::new(next);
+        let changes = vec![Change::CallUpdated(next.clone())];
         let events = vec![EventBody::CallChanged(Box::new(self.call_now(&next, now)))];
-        let patch = Patch { live: Some(LiveChange::Put(Box::new(next))), ..Patch::default() };
+        let patch = Patch::put(next);
         Some(self.draft(now, self.figures, changes, events, patch))
     }
 

@@ -34,6 +34,7 @@ use schema::leg::{EndCause, HangupCause, Invite, LegCommand, LegEvent, LegId, Sd
 use schema::number::Presentation;
 use schema::time::{Mono, Now};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// From the first INVITE until somebody must have answered, over all attempts.
@@ -67,17 +68,25 @@ pub struct CallCore {
     pub(super) deferred: VecDeque<(Input, Now)>,
     /// Seconds for Retry-After, jittered by whoever made the machine.
     retry_after_s: u32,
-    /// The caller's offer, for each attempt.
-    offer: Option<Sdp>,
-    /// The attempts made, at most [`ATTEMPTS_MAX`].
-    pub(super) granted: Vec<Attempt>,
-    /// What the first grant shows; the same in every attempt.
-    pub(super) presentation: Option<Presentation>,
+    /// Empty once both talk.
+    pub(super) setup: Setup,
     /// When the first INVITE left.
     pub(super) first_invite: Option<Mono>,
     pub(super) post_dial_delay_ms: Option<u32>,
-    pub(super) forwarded: u8,
     settle_tries: u32,
+}
+
+/// What is remembered until the answer.
+#[derive(Default)]
+pub(super) struct Setup {
+    /// The caller's offer, for each attempt.
+    offer: Option<Sdp>,
+    /// The attempts made, at most [`ATTEMPTS_MAX`].
+    pub(super) granted: Vec<Arc<Attempt>>,
+    /// What the first grant shows; the same in every attempt.
+    pub(super) presentation: Option<Presentation>,
+    /// How many 18x the caller was passed.
+    pub(super) forwarded: u8,
 }
 
 pub(super) enum State {
@@ -89,7 +98,7 @@ pub(super) enum State {
     Withdrawing(Trying, Withdrawal),
     Talking(Talking),
     Ending(Box<Ending>),
-    Settling(Box<CallEnd>),
+    Settling(Arc<CallEnd>),
     Over,
 }
 
@@ -124,9 +133,9 @@ impl CallCore {
     #[must_use]
     pub fn begin(request: CallRequest, offer: Option<Sdp>, retry_after_s: u32) -> (Self, Vec<Action>) {
         let mut core = Self::new(request.call, State::Authorizing, retry_after_s);
-        core.offer = offer;
+        core.setup.offer = offer;
         core.asking = true;
-        (core, vec![Action::Ask(Ask::Authorize(Box::new(request)))])
+        (core, vec![Action::Ask(Ask::Authorize(Arc::new(request)))])
     }
 
     /// A call after a restart. An answered one, whose dialogs are resumed ([`answered_dialogs`]), goes on: the actions ask both
@@ -155,7 +164,7 @@ impl CallCore {
         core.arm_talking();
         // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and its ACK answers.
         let ask_caller = if talk < UNCONFIRMED_MAX {
-            let sdp = taken.live.answer_sdp.as_ref().map(|sdp| Sdp::new(sdp.expose().as_str().into()));
+            let sdp = taken.live.answer_sdp;
             LegCommand::Accept { leg: a_leg, sdp }
         } else {
             LegCommand::Probe { leg: a_leg }
@@ -210,12 +219,9 @@ impl CallCore {
             asking: false,
             deferred: VecDeque::new(),
             retry_after_s,
-            offer: None,
-            granted: Vec::new(),
-            presentation: None,
+            setup: Setup::default(),
             first_invite: None,
             post_dial_delay_ms: None,
-            forwarded: 0,
             settle_tries: 0,
         }
     }
@@ -283,7 +289,7 @@ impl CallCore {
                 if ended.is_none() {
                     actions.push(hang_up(old.leg, HangupCause::NotWanted));
                 }
-                self.invite(&grant, now, actions);
+                self.invite(*grant, now, actions);
             }
             (State::Rerouting(old, Some(ended)), _) => self.fail(old, &ended, now, actions),
             // Nobody else can take the call: the attempt that was slow goes on.
@@ -309,10 +315,10 @@ impl CallCore {
     fn authorized(&mut self, authorized: Authorized, now: Now, actions: &mut Vec<Action>) {
         match authorized {
             Authorized::Granted(grant) => {
-                self.presentation = Some(grant.presentation.clone());
+                self.setup.presentation = Some(grant.presentation.clone());
                 self.first_invite = Some(now.mono);
                 self.timers.set(Timer::Ring, now.mono + RING_TIMEOUT);
-                self.invite(&grant, now, actions);
+                self.invite(*grant, now, actions);
             }
             Authorized::Refused(refusal) => {
                 let status = refusal.code.sip_status();
@@ -342,13 +348,13 @@ impl CallCore {
         self.settle(CallEnd { at: Some(now), ..end(hangup) }, actions);
     }
 
-    fn invite(&mut self, grant: &Grant, now: Now, actions: &mut Vec<Action>) {
+    fn invite(&mut self, grant: Grant, now: Now, actions: &mut Vec<Action>) {
         let leg = LegId::b(self.call, grant.attempt.number);
-        self.granted.push(grant.attempt.clone());
         let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
         let left = RING_TIMEOUT.saturating_sub(rung).as_secs().max(1);
         let ring_timeout_s = u32::try_from(left).unwrap_or(u32::MAX);
-        let invite = Invite { offer: self.offer.clone(), ring_timeout_s, ..Self::invite_of(leg, grant) };
+        let invite = Invite { offer: self.setup.offer.clone(), ring_timeout_s, ..Self::invite_of(leg, &grant) };
+        self.setup.granted.push(Arc::new(grant.attempt));
         actions.push(Action::Leg(LegCommand::Invite(Box::new(invite))));
         self.timers.set(Timer::FirstRinging, now.mono + FIRST_RINGING_TIMEOUT);
         self.state = State::Trying(Trying { leg, since: now.mono, rang: false });
@@ -427,12 +433,13 @@ impl CallCore {
         self.timers.clear_all();
         end.post_dial_delay_ms = self.post_dial_delay_ms;
         actions.push(Action::Show(Progress::Ending));
-        actions.push(Action::Ask(Ask::Settle(Box::new(end.clone()))));
-        self.state = State::Settling(Box::new(end));
+        let end = Arc::new(end);
+        actions.push(Action::Ask(Ask::Settle(end.clone())));
+        self.state = State::Settling(end);
     }
 
     /// Settling is asked again until it is answered; the same question never charges twice.
-    fn settle_again_later(&mut self, end: Box<CallEnd>, now: Now) {
+    fn settle_again_later(&mut self, end: Arc<CallEnd>, now: Now) {
         let pause = Duration::from_secs(1 << self.settle_tries.min(3)).min(SETTLE_AGAIN_MAX);
         self.settle_tries += 1;
         self.timers.set(Timer::SettleAgain, now.mono + pause);

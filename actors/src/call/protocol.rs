@@ -7,6 +7,7 @@ use schema::call::{Call, LegSide, LiveCall};
 use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId};
 use schema::number::Presentation;
 use schema::time::Now;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What comes to the machine.
@@ -45,11 +46,11 @@ pub enum Reply {
 #[derive(Debug)]
 pub enum Ask {
     /// May it proceed?
-    Authorize(Box<CallRequest>),
+    Authorize(Arc<CallRequest>),
     /// Which way now?
     NextAttempt(AttemptFailed, Box<Presentation>),
     /// Store the answer.
-    Answer(Box<AnswerRequest>),
+    Answer(Arc<AnswerRequest>),
     /// Pay a further slice, as hold number `step`.
     Renew {
         /// The hold's number.
@@ -60,7 +61,7 @@ pub enum Ask {
         limit: Duration,
     },
     /// End it.
-    Settle(Box<CallEnd>),
+    Settle(Arc<CallEnd>),
 }
 
 /// What the machine wants done, in this order.
@@ -73,7 +74,7 @@ pub enum Action {
     /// Have the account keep a dialog's newest state; no answer.
     Keep(LegSide, Checkpoint),
     /// Settle it so should its actor fail.
-    Note(Box<CallEnd>),
+    Note(Arc<CallEnd>),
     /// Show where the call is between its durable states.
     Show(Progress),
     /// The machine is done; the call as it stands in the history, unless it was refused or is unknown.

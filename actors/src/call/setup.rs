@@ -2,7 +2,7 @@
 
 use super::endings::{end, service_hangup};
 use super::machine::{
-    ATTEMPTS_MAX, Answer, CallCore, FinalAnswer, PROGRESS_MAX, RING_TIMEOUT, State, Trying, WITHDRAW_TIMEOUT,
+    ATTEMPTS_MAX, Answer, CallCore, FinalAnswer, PROGRESS_MAX, RING_TIMEOUT, Setup, State, Trying, WITHDRAW_TIMEOUT,
     Withdrawal, hang_up,
 };
 use super::protocol::{Action, Ask, Progress};
@@ -15,6 +15,7 @@ use crate::account::settle::{AnswerRequest, CallEnd};
 use schema::call::{Hangup, HangupSide};
 use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId, Sdp};
 use schema::time::Now;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl CallCore {
@@ -31,8 +32,8 @@ impl CallCore {
         if !trying.rang {
             actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
         }
-        if self.forwarded < PROGRESS_MAX {
-            self.forwarded += 1;
+        if self.setup.forwarded < PROGRESS_MAX {
+            self.setup.forwarded += 1;
             actions.push(Action::Leg(LegCommand::Progress { leg: LegId::a(self.call), status, sdp }));
         }
         self.state = State::Trying(Trying { rang: true, ..trying });
@@ -45,16 +46,16 @@ impl CallCore {
 
     pub(super) fn answered(&mut self, trying: Trying, answer: Answer, b_leg: Checkpoint, actions: &mut Vec<Action>) {
         self.timers.clear_all();
-        let attempt = self.granted.iter().find(|attempt| attempt.number == trying.leg.attempt);
+        let attempt = self.setup.granted.iter().find(|attempt| attempt.number == trying.leg.attempt);
         let request = AnswerRequest {
             call: self.call,
-            attempt: attempt.cloned().map(Box::new),
+            attempt: attempt.cloned(),
             at: answer.at,
             b_leg,
             answer_sdp: answer.sdp.clone(),
             post_dial_delay_ms: self.note_post_dial_delay(answer.at),
         };
-        actions.push(Action::Ask(Ask::Answer(Box::new(request))));
+        actions.push(Action::Ask(Ask::Answer(Arc::new(request))));
         self.state = State::Answering(trying, answer);
     }
 
@@ -63,6 +64,7 @@ impl CallCore {
             actions.push(Action::Leg(LegCommand::Confirm { leg: trying.leg, answer: None }));
         }
         actions.push(Action::Leg(LegCommand::Accept { leg: LegId::a(self.call), sdp: answer.sdp }));
+        self.setup = Setup::default();
         let since = answer.at.mono;
         let talking = Talking {
             b_leg: trying.leg,
@@ -104,7 +106,7 @@ impl CallCore {
     pub(super) fn reroute(&mut self, trying: Trying, ended: Option<FinalAnswer>, actions: &mut Vec<Action>) {
         let sip_code = ended.as_ref().map_or(408, |ended| ended.status);
         let failed = AttemptFailed { number: trying.leg.attempt, sip_code };
-        match self.presentation.clone() {
+        match self.setup.presentation.clone() {
             Some(presentation) => {
                 actions.push(Action::Ask(Ask::NextAttempt(failed, Box::new(presentation))));
                 self.state = State::Rerouting(trying, ended);

@@ -11,6 +11,7 @@ use schema::call::LegSide;
 use schema::leg::{EndCause, HangupCause, LegCommand, LegEvent, LegId};
 use schema::time::{Mono, Now};
 use schema::wrong::{self, Wrong};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A leg's BYE waits for its phone for 64·T1 at most, then for its answer as long, after an ACK that took as long.
@@ -169,7 +170,7 @@ impl CallCore {
             return self.settle(ended, actions);
         }
         // Should nobody be left to hear of them, the call is billed to its last proof of life.
-        actions.push(Action::Note(Box::new(CallEnd { at: None, ..ended.clone() })));
+        actions.push(Action::Note(Arc::new(CallEnd { at: None, ..ended.clone() })));
         actions.push(Action::Show(Progress::Ending));
         self.timers.clear_all();
         self.timers.set(Timer::Withdraw, now.mono + OUTCOME_MAX);

@@ -12,6 +12,7 @@ use schema::journal::{Change, Entry, Outcome, Rejection};
 use schema::wrong::{self, Wrong};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 impl Tables {
     /// Writes a batch, as every store does (see [`crate::journal`]).
@@ -101,10 +102,10 @@ impl Tables {
             match change {
                 Change::CallStarted(call) => {
                     self.call_ids.insert(call.call.id, (key, call.no));
-                    self.of(key).calls.insert(call.no, *call);
+                    self.of(key).calls.insert(call.no, Arc::unwrap_or_clone(call));
                 }
                 Change::CallUpdated(call) => {
-                    self.of(key).calls.insert(call.no, *call);
+                    self.of(key).calls.insert(call.no, Arc::unwrap_or_clone(call));
                 }
                 Change::HoldPlaced(_) | Change::Posted(_) => {}
                 Change::AttemptEnded(attempt) => {

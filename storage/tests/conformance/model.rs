@@ -10,6 +10,7 @@ use schema::id::*;
 use schema::journal::{Change, Entry, Outcome, Rejection};
 use schema::money::Micros;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use storage::*;
 
 /// What an account actor, right or wrong, submits.
@@ -209,9 +210,9 @@ fn wrong(world: &mut World, me: &mut Believed, fault: Fault) -> Option<(Entry, O
         }
         Fault::ChangesUnknownCall => {
             let call = world.call(CallNo(900), 0);
-            Some((me.actor.entry(at, vec![Change::CallUpdated(Box::new(call))]), failed))
+            Some((me.actor.entry(at, vec![Change::CallUpdated(Arc::new(call))]), failed))
         }
-        Fault::StartsLiveCall => Some((me.actor.entry(at, vec![Change::CallStarted(Box::new(first?))]), failed)),
+        Fault::StartsLiveCall => Some((me.actor.entry(at, vec![Change::CallStarted(Arc::new(first?))]), failed)),
         Fault::HoldsTwice => {
             let call = first?;
             let again =

@@ -14,6 +14,7 @@ use schema::number::{CallbackNumber, E164};
 use schema::pii::Pii;
 use schema::rate::{RateApplied, RateTerms};
 use schema::time::*;
+use std::sync::Arc;
 use storage::*;
 
 pub const START: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -206,7 +207,7 @@ impl World {
             proof_of_life: None,
             a_leg: Some(Checkpoint { version: 1, state: Pii::new("192.0.2.77 canary-sdp".into()) }),
             b_leg: None,
-            answer_sdp: Some(Pii::new("c=IN IP4 192.0.2.77 canary-sdp".to_owned())),
+            answer_sdp: Some(Pii::new("c=IN IP4 192.0.2.77 canary-sdp".into())),
         }
     }
 }
@@ -256,7 +257,7 @@ impl Actor {
         self.figures.held += Micros(hold);
         let call = world.call(self.figures.last_call, hold);
         let placed = Hold { call: call.no, leg: LegSide::B, step: 0, amount: Micros(hold) };
-        let changes = vec![Change::CallStarted(Box::new(call.clone())), Change::HoldPlaced(placed)];
+        let changes = vec![Change::CallStarted(Arc::new(call.clone())), Change::HoldPlaced(placed)];
         let entry = self.entry(call.call.started_at, changes);
         (call, entry)
     }
@@ -270,7 +271,7 @@ impl Actor {
         call.call.state = CallState::Answered;
         call.call.answered_at = call.call.answered_at.or(Some(at));
         let placed = Hold { call: call.no, leg: LegSide::B, step: call.hold_step, amount: Micros(hold) };
-        self.entry(at, vec![Change::CallUpdated(Box::new(call.clone())), Change::HoldPlaced(placed)])
+        self.entry(at, vec![Change::CallUpdated(Arc::new(call.clone())), Change::HoldPlaced(placed)])
     }
 
     /// The record of a call that cost so much.

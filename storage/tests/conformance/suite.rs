@@ -12,6 +12,7 @@ use schema::ledger::*;
 use schema::money::*;
 use schema::pii::Pii;
 use schema::time::*;
+use std::sync::Arc;
 use storage::*;
 
 fn journal(store: &Store) -> Journal {
@@ -142,7 +143,7 @@ pub async fn l3_a_call_ends_once(store: Store) {
         [Err(Rejection::Failed)]
     );
     let mut unknown = actor.clone();
-    let update = unknown.entry(START, vec![Change::CallUpdated(Box::new(call.clone()))]);
+    let update = unknown.entry(START, vec![Change::CallUpdated(Arc::new(call.clone()))]);
     assert_eq!(submit(&journal, vec![update]).await, [Err(Rejection::Failed)]);
     let mut charged = actor.clone();
     let cdr = Actor::cdr(&mut world, &call, 5);
@@ -152,7 +153,7 @@ pub async fn l3_a_call_ends_once(store: Store) {
         [Err(Rejection::Failed)]
     );
     let mut began = actor.clone();
-    let same_number = began.entry(START, vec![Change::CallStarted(Box::new(call.clone()))]);
+    let same_number = began.entry(START, vec![Change::CallStarted(Arc::new(call.clone()))]);
     assert_eq!(submit(&journal, vec![same_number]).await, [Err(Rejection::Failed)], "a call's number is used once");
     assert_eq!(world.actor(key).await.figures, actor.figures, "nothing of a failed entry is written");
     crate::audited(&store).await;
@@ -315,7 +316,7 @@ pub async fn a_rejected_entry_takes_its_accounts_later_ones_with_it(store: Store
     let (mut a, mut b) = (world.actor(ann).await, world.actor(bob).await);
     let ghost = world.call(CallNo(9), 0);
     let good = a.credit(&mut world, 1, "k1", [1; 32]).1;
-    let bad = a.entry(START, vec![Change::CallUpdated(Box::new(ghost))]);
+    let bad = a.entry(START, vec![Change::CallUpdated(Arc::new(ghost))]);
     let later = a.credit(&mut world, 1, "k2", [1; 32]).1;
     let others: Vec<_> = (0..5).map(|n| b.credit(&mut world, 1, &format!("b{n}"), [1; 32]).1).collect();
     let mut entries = vec![good, bad, later];
@@ -347,7 +348,7 @@ pub async fn a_rejection_reaches_the_batches_in_flight_behind_it(store: Store) {
         }
         let (good, other) = (a.clone(), b.figures);
         let ghost = world.call(CallNo(9), 0);
-        entries.push(a.entry(START, vec![Change::CallUpdated(Box::new(ghost))]));
+        entries.push(a.entry(START, vec![Change::CallUpdated(Arc::new(ghost))]));
         expected.push(Err(Rejection::Failed));
         // One that would follow the stored seq again, had nobody noticed that it was decided on the rejected one.
         let mut stale = good.clone();
@@ -467,7 +468,7 @@ pub async fn histories_are_read_by_pages_and_filters(store: Store) {
             sip_code: 503,
         };
         entries
-            .push(actor.entry(START, vec![Change::AttemptEnded(attempt), Change::CallUpdated(Box::new(call.clone()))]));
+            .push(actor.entry(START, vec![Change::AttemptEnded(attempt), Change::CallUpdated(Arc::new(call.clone()))]));
         if n % 2 == 0 {
             call.call.destination = Some(number("+15551234567"));
         }

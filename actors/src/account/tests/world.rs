@@ -190,7 +190,7 @@ impl World {
         let attempt = self.core.live_call(call_id(call)).and_then(|live| live.attempt.clone());
         let request = AnswerRequest {
             call: call_id(call),
-            attempt: attempt.map(Box::new),
+            attempt: attempt.map(std::sync::Arc::new),
             at: self.now,
             b_leg: checkpoint(),
             answer_sdp: None,

@@ -1,0 +1,30 @@
+//! How much memory a live call keeps on the actors' side: an allocator that counts stands in for the usual one, so this test has a
+//! program of its own. SQLite's own memory is not in the figure.
+
+#[path = "../benches/calls/world.rs"]
+mod world;
+
+use world::World;
+
+#[global_allocator]
+static COUNTING: dhat::Alloc = dhat::Alloc;
+
+const ACCOUNTS: u32 = 20;
+const CALLS: u32 = 400;
+
+/// A call that talks: its actor with its mailboxes and timer, and the account's row of it, which holds both dialogs.
+#[tokio::test]
+async fn a_live_call_keeps_at_most_11776_bytes() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut world = World::start(folder.path(), ACCOUNTS).await;
+    // Whatever grows with the first calls and stays has grown.
+    world.connect(0..CALLS).await;
+    world.hang_up(0..CALLS).await;
+    let used = || dhat::HeapStats::get().curr_bytes;
+    let before = used();
+    world.connect(CALLS..2 * CALLS).await;
+    assert_eq!(world.actors.counts().live_calls, CALLS as usize);
+    let kept = used().saturating_sub(before) / CALLS as usize;
+    assert!(kept <= 11_776, "{kept} bytes for each call");
+}
