@@ -114,6 +114,8 @@ struct Call {
     early: Option<(Mono, Repeat)>,
     /// Branch of the PRACK that acknowledged it.
     prack: Option<Box<str>>,
+    /// Branch of the BYE that ended it.
+    bye: Option<Box<str>>,
     origin: Origin,
     /// CSeq number of the newest INVITE in the dialog.
     cseq: u32,
@@ -248,6 +250,7 @@ impl Carrier {
             hang_up_at: None,
             early: None,
             prack: None,
+            bye: None,
             origin: Origin::fresh(&mut self.entropy),
             cseq: invite.cseq().0,
         };
@@ -362,11 +365,13 @@ impl Carrier {
     }
 
     fn on_bye(&mut self, number: u64, bye: &Message, now: Mono, out: &mut Out) {
-        let Some(call) = self.calls.get(&number) else { return };
-        let tag = call.to_tag.clone();
+        let Some(call) = self.calls.get_mut(&number) else { return };
         let was_up = matches!(call.state, State::Answered { .. } | State::Up | State::HangingUp { .. });
-        refuse(bye, 200, &tag, out);
+        // Its repetition has the same answer; for another one there is no dialog any more (RFC 3261 §15.1.2).
+        let is_late = matches!(call.state, State::Over) && call.bye.as_deref() != bye.branch();
+        refuse(bye, if is_late { 481 } else { 200 }, &call.to_tag, out);
         if was_up {
+            call.bye = bye.branch().map(Into::into);
             self.counts.ended += 1;
             out.events.push(CarrierEvent::Ended { by_carrier: false });
             self.over(number, now);

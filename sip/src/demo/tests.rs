@@ -366,6 +366,7 @@ fn the_carrier_answers_probes_and_re_invites() {
         (5, Method::Subscribe, "405"),
         (6, Method::Bye, "200"),
         (6, Method::Bye, "200"),
+        (7, Method::Bye, "481"),
     ] {
         let via = Via::new(Transport::Udp, "127.0.0.1", Some(5080), &format!("z9hG4bK{cseq}")).expect("a Via");
         let mut to = NameAddr::new(uri.clone());
