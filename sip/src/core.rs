@@ -19,6 +19,7 @@ mod flows;
 mod in_dialog;
 mod incoming;
 mod keys;
+mod large;
 mod leg;
 mod liveness;
 mod matching;

@@ -111,16 +111,21 @@ impl Dialog {
 
     /// Our next request in the dialog.
     pub(crate) fn request(&mut self, method: Method, via: &Via) -> RequestBuilder {
+        self.request_without_via(method).via(via)
+    }
+
+    /// As [`Self::request`], of which is not known yet how it leaves.
+    pub(crate) fn request_without_via(&mut self, method: Method) -> RequestBuilder {
         self.local_cseq += 1;
-        self.numbered(method, self.local_cseq, via)
+        self.numbered(method, self.local_cseq)
     }
 
     /// The ACK of the 2xx to our INVITE of this CSeq.
     pub(crate) fn ack(&self, cseq: u32, via: &Via) -> RequestBuilder {
-        self.numbered(Method::Ack, cseq, via)
+        self.numbered(Method::Ack, cseq).via(via)
     }
 
-    fn numbered(&self, method: Method, cseq: u32, via: &Via) -> RequestBuilder {
+    fn numbered(&self, method: Method, cseq: u32) -> RequestBuilder {
         let strict = self.routes.first().filter(|route| route.uri.param("lr").is_none());
         let (uri, routes) = match strict {
             None => (self.target.clone(), self.routes.clone()),
@@ -130,12 +135,8 @@ impl Dialog {
                 (first.uri.clone(), rest.chain([NameAddr::new(self.target.clone())]).collect())
             }
         };
-        let request = RequestBuilder::new(method, uri)
-            .via(via)
-            .from(&self.local)
-            .to(&self.remote)
-            .call_id(&self.call_id)
-            .cseq(cseq);
+        let request =
+            RequestBuilder::new(method, uri).from(&self.local).to(&self.remote).call_id(&self.call_id).cseq(cseq);
         routes.iter().fold(request, RequestBuilder::route)
     }
 

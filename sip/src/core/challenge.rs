@@ -8,7 +8,7 @@
 use super::Core;
 use super::change::Change;
 use super::exchange::{Owner, Way};
-use super::leg::{Leg, Stage};
+use super::leg::Stage;
 use super::matching::ClientKey;
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
@@ -180,9 +180,8 @@ impl Core {
     ) -> bool {
         let (branch, method) = (branch_after(request), request.method());
         let cseq = self.next_cseq(owner).unwrap_or(request.cseq().0 + 1);
-        let bare = RequestBuilder::again(request, cseq);
-        let again = carrier.answers.sign(login, bare.clone());
-        let way = self.grown(owner, way, &branch, bare, &again);
+        let again = carrier.answers.sign(login, RequestBuilder::again(request, cseq));
+        let way = self.grown(owner, way, &branch, &again);
         let Some(via) = self.via(way, Some(&branch)) else { return false };
         let again = again.via(&via);
         let has_left = if *method == Method::Invite {
@@ -201,20 +200,6 @@ impl Core {
             None => self.accompany(&branch, method, Some(carrier)),
         }
         has_left
-    }
-
-    /// Where an INVITE goes that is `again` with credentials, `bare` without: over TCP when it is large for UDP now, as
-    /// [`Core::way_of_size`] says.
-    fn grown(&mut self, owner: Owner, way: Way, branch: &str, bare: RequestBuilder, again: &RequestBuilder) -> Way {
-        let Owner::Leg(id) = owner else { return way };
-        let Some(Leg { stage: Stage::Outgoing(outgoing), way: usual, .. }) = self.legs.get(&id) else { return way };
-        let (trunk, usual, is_udp_only) = (outgoing.trunk, *usual, outgoing.is_udp_only);
-        let over = if is_udp_only { usual } else { self.way_of_size(trunk, usual, branch, again).unwrap_or(usual) };
-        if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) {
-            outgoing.over = over;
-            outgoing.smaller = (over != usual).then(|| Box::new(bare));
-        }
-        over
     }
 
     /// The carrier on whose leg, or at which, something is asked.

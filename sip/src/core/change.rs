@@ -1,5 +1,6 @@
 //! An offer under way in the dialog of a leg (`offer.rs`), and how many of them there may be.
 
+use super::large::Carriage;
 use super::matching::ServerKey;
 use crate::flow::Flow;
 use crate::message::Message;
@@ -36,6 +37,7 @@ pub(super) struct Ours {
     pub(super) cseq: u32,
     /// The re-INVITE.
     pub(super) invite: Option<Message>,
+    pub(super) carriage: Carriage,
     pub(super) offer: Sdp,
     /// What was made of it for this leg, not agreed yet.
     pub(super) sdp: Bytes,

@@ -3,6 +3,7 @@
 use super::challenge::Carrier;
 use super::change::{Change, Pace};
 use super::exchange::Way;
+use super::large::Carriage;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::names::Search;
@@ -11,7 +12,7 @@ use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Malformed, Message, NameAddr, RequestBuilder};
+use crate::message::{Malformed, Message, NameAddr};
 use crate::sdp::Origin;
 use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
@@ -47,12 +48,7 @@ pub(super) enum Stage {
 pub(super) struct Outgoing {
     pub(super) branch: Box<str>,
     pub(super) invite: Message,
-    /// Where it went: over TCP, when it is large, although its dialog goes over UDP.
-    pub(super) over: Way,
-    /// To be sent over UDP when TCP is refused.
-    pub(super) smaller: Option<Box<RequestBuilder>>,
-    /// TCP was refused.
-    pub(super) is_udp_only: bool,
+    pub(super) carriage: Carriage,
     /// A provisional response came: it may be cancelled.
     pub(super) provisional: bool,
     /// A 18x came.

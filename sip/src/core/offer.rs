@@ -6,6 +6,7 @@
 use super::change::{Change, Ours, Purpose, Theirs};
 use super::exchange::{Owner, Way, reply_flow};
 use super::incoming::{sdp_of, with_sdp};
+use super::large::Carriage;
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
 use super::outgoing::ALLOW_IN_DIALOG;
@@ -243,20 +244,22 @@ impl Core {
             leg.way = way;
         }
         let method = if is_up { Method::Invite } else { Method::Update };
-        let request = leg.dialog.request(method, &via).contact(&leg.contact);
+        let request = leg.dialog.request_without_via(method).contact(&leg.contact);
         let request = SessionTimer::in_request(leg.timer.as_ref().filter(|_| is_up), request);
-        let cseq = leg.dialog.local_cseq;
+        let (cseq, trunk) = (leg.dialog.local_cseq, leg.carrier.as_ref().map(|carrier| carrier.trunk));
         let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp.clone());
         let branch = via.branch().unwrap_or_default();
         let owner = Owner::Offer(id);
-        let invite = if is_up {
-            Some(self.request_invite(way, branch, request, owner, now).ok_or(503_u16)?)
+        let (invite, carriage) = if is_up {
+            let (invite, carriage) = self.send_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?;
+            (Some(invite), carriage)
         } else {
-            self.request(way, branch, Method::Update, request, owner, now).then_some(()).ok_or(503_u16)?;
-            None
+            let is_kept = self.request(way, branch, Method::Update, request.via(&via), owner, now);
+            (None, is_kept.then_some(Carriage::usual(way)).ok_or(503_u16)?)
         };
+        let until = Some(until);
         let ours =
-            Ours { cseq, invite, offer: offer.clone(), sdp, origin, purpose, provisional: false, until: Some(until) };
+            Ours { cseq, invite, carriage, offer: offer.clone(), sdp, origin, purpose, provisional: false, until };
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.change = Some(Change::Ours(Box::new(ours)));
         }
@@ -388,9 +391,9 @@ impl Core {
     }
 
     fn cancel_offer(&mut self, id: LegId, now: Now) {
-        let Some(Leg { change: Some(Change::Ours(ours)), way, .. }) = self.legs.get(&id) else { return };
+        let Some(Leg { change: Some(Change::Ours(ours)), .. }) = self.legs.get(&id) else { return };
         let Some(invite) = &ours.invite else { return };
-        let (cancel, way) = (RequestBuilder::cancel(invite), *way);
+        let (cancel, way) = (RequestBuilder::cancel(invite), ours.carriage.over);
         let branch = invite.branch().unwrap_or_default().to_owned();
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
         self.limit_client(&branch, now);

@@ -10,10 +10,10 @@ impl Core {
     /// Every request under way to this destination has failed.
     pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
         let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
-        let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner)).collect();
-        for (key, owner) in failed {
+        let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.asked)).collect();
+        for (key, owner, asked) in failed {
             self.clients.remove(&key);
-            if matches!(owner, Owner::Leg(leg) if self.send_over_udp(leg, now)) {
+            if self.send_over_udp(owner, asked, now) {
                 continue;
             }
             if let Owner::Probe(trunk, gateway) = owner {

@@ -11,13 +11,12 @@ use super::offer::usable_sdp;
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
-use crate::flow::{Destination, Flow, Protocol};
+use crate::flow::Flow;
 use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
 use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
 use schema::entropy::Entropy;
-use schema::id::TrunkId;
 use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId};
 use schema::number::Presentation;
 use schema::target::TrunkGateway;
@@ -118,15 +117,12 @@ impl Core {
         now: Now,
     ) -> Result<Outgoing, Malformed> {
         let branch = invite.ids.branch.clone();
-        let over = self.way_of_size(invite.trunk, way, &branch, &request)?;
-        let smaller = (over != way).then(|| Box::new(request.clone()));
-        let sent = self.send_invite(invite.leg, over, &branch, request, now).ok_or(Malformed)?;
+        let (owner, trunk) = (Owner::Leg(invite.leg), Some(invite.trunk));
+        let (sent, carriage) = self.send_sized(owner, trunk, way, &branch, request, now).ok_or(Malformed)?;
         Ok(Outgoing {
             branch,
             invite: sent,
-            over,
-            smaller,
-            is_udp_only: false,
+            carriage,
             provisional: false,
             rang: false,
             unwanted: None,
@@ -139,46 +135,6 @@ impl Core {
             since: now.mono,
             until: now.mono + Duration::from_secs(u64::from(invite.ring_timeout_s)),
         })
-    }
-
-    /// Over which transport an INVITE leaves: one that is large for UDP over TCP, where the trunk has that.
-    pub(super) fn way_of_size(
-        &mut self,
-        trunk: TrunkId,
-        way: Way,
-        branch: &str,
-        request: &RequestBuilder,
-    ) -> Result<Way, Malformed> {
-        let Way::To(destination @ Destination { protocol: Protocol::Udp, .. }) = way else { return Ok(way) };
-        let via = self.via(way, Some(branch)).ok_or(Malformed)?;
-        let is_large = self.is_too_large(trunk, request.length_with(&via));
-        Ok(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
-    }
-
-    fn send_invite(
-        &mut self,
-        id: LegId,
-        over: Way,
-        branch: &str,
-        request: RequestBuilder,
-        now: Now,
-    ) -> Option<Message> {
-        let via = self.via(over, Some(branch))?;
-        self.request_invite(over, branch, request.via(&via), Owner::Leg(id), now)
-    }
-
-    /// The gateway takes no TCP: the INVITE leaves again over UDP, as another transaction (RFC 3261 §18.1.1). False when it
-    /// did not go over TCP for its size alone, or is not wanted any more.
-    pub(super) fn send_over_udp(&mut self, id: LegId, now: Now) -> bool {
-        let Some(Leg { stage: Stage::Outgoing(outgoing), way, .. }) = self.legs.get_mut(&id) else { return false };
-        let Some(request) = outgoing.smaller.take().filter(|_| outgoing.unwanted.is_none()) else { return false };
-        let (way, branch) = (*way, Box::<str>::from(format!("{}u", outgoing.branch)));
-        let Some(sent) = self.send_invite(id, way, &branch, *request, now) else { return false };
-        if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get_mut(&id) {
-            (outgoing.branch, outgoing.invite, outgoing.over) = (branch, sent, way);
-            outgoing.is_udp_only = true;
-        }
-        true
     }
 
     /// From, To and Request-URI. A withheld number leaves no trace in them.
@@ -384,7 +340,7 @@ impl Core {
         if let Some(cause) = outgoing.unwanted {
             cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
         }
-        let (branch, way) = (outgoing.branch.clone(), outgoing.over);
+        let (branch, way) = (outgoing.branch.clone(), outgoing.carriage.over);
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
     }
 

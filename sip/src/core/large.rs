@@ -1,0 +1,107 @@
+//! An INVITE that is large for UDP leaves over TCP, where the trunk has that, while its dialog stays on UDP (RFC 3261 §18.1.1). When
+//! TCP is refused it leaves once more over UDP, as another transaction. Never towards a phone: its own flow is the only way to it.
+
+use super::Core;
+use super::challenge::Asked;
+use super::change::Change;
+use super::exchange::{Owner, Way};
+use super::leg::{Leg, Stage};
+use crate::flow::{Destination, Protocol};
+use crate::message::{Message, RequestBuilder};
+use schema::id::TrunkId;
+use schema::time::Now;
+
+/// How an INVITE of ours left.
+pub(super) struct Carriage {
+    /// Where it went: over TCP, when it is large, although its dialog goes over UDP. Its CANCEL goes there, too.
+    pub(super) over: Way,
+    /// To be sent over UDP when TCP is refused: without Via.
+    smaller: Option<Box<RequestBuilder>>,
+    /// TCP was refused.
+    is_udp_only: bool,
+}
+
+impl Carriage {
+    /// As its dialog goes.
+    pub(super) const fn usual(way: Way) -> Self {
+        Self { over: way, smaller: None, is_udp_only: false }
+    }
+}
+
+impl Core {
+    /// Sends an INVITE to a carrier; it has all but its Via. `None`: nothing was sent.
+    pub(super) fn send_sized(
+        &mut self,
+        owner: Owner,
+        trunk: Option<TrunkId>,
+        way: Way,
+        branch: &str,
+        request: RequestBuilder,
+        now: Now,
+    ) -> Option<(Message, Carriage)> {
+        let request = self.signed(owner, request);
+        let over = self.way_of_size(trunk, way, branch, &request)?;
+        let smaller = (over != way).then(|| Box::new(request.clone()));
+        let via = self.via(over, Some(branch))?;
+        let sent = self.begin_invite(over, branch, request.via(&via), owner, Asked::default(), now)?;
+        Some((sent, Carriage { over, smaller, is_udp_only: false }))
+    }
+
+    fn way_of_size(&mut self, trunk: Option<TrunkId>, way: Way, branch: &str, request: &RequestBuilder) -> Option<Way> {
+        let (Way::To(destination @ Destination { protocol: Protocol::Udp, .. }), Some(trunk)) = (way, trunk) else {
+            return Some(way);
+        };
+        let via = self.via(way, Some(branch))?;
+        let is_large = self.is_too_large(trunk, request.length_with(&via));
+        Some(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
+    }
+
+    /// Where a request goes that leaves again with credentials: an INVITE over TCP when it is large for UDP now.
+    pub(super) fn grown(&mut self, owner: Owner, way: Way, branch: &str, again: &RequestBuilder) -> Way {
+        let Some((carriage, trunk, usual)) = self.carriage(owner) else { return way };
+        let over =
+            if carriage.is_udp_only { usual } else { self.way_of_size(trunk, usual, branch, again).unwrap_or(usual) };
+        if let Some((carriage, ..)) = self.carriage(owner) {
+            carriage.over = over;
+            carriage.smaller = (over != usual).then(|| Box::new(again.clone()));
+        }
+        over
+    }
+
+    /// The gateway takes no TCP. False when this is no INVITE that went over TCP for its size alone, or it is not wanted any more.
+    pub(super) fn send_over_udp(&mut self, owner: Owner, asked: Asked, now: Now) -> bool {
+        let Some((carriage, _, way)) = self.carriage(owner) else { return false };
+        let Some(request) = carriage.smaller.take() else { return false };
+        let Some(branch) = self.branch_of_wanted(owner).map(|branch| format!("{branch}u")) else { return false };
+        let Some(via) = self.via(way, Some(&branch)) else { return false };
+        let Some(sent) = self.begin_invite(way, &branch, request.via(&via), owner, asked, now) else { return false };
+        self.invite_left_again(owner, &branch, sent);
+        if let Some((carriage, ..)) = self.carriage(owner) {
+            *carriage = Carriage { is_udp_only: true, ..Carriage::usual(way) };
+        }
+        true
+    }
+
+    /// Of the INVITE under way: how it left, to which trunk, and the way of its dialog.
+    fn carriage(&mut self, owner: Owner) -> Option<(&mut Carriage, Option<TrunkId>, Way)> {
+        let Leg { stage, change, carrier, way, .. } = self.legs.get_mut(&owner.leg()?)?;
+        match (owner, stage, change) {
+            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => Some((&mut outgoing.carriage, Some(outgoing.trunk), *way)),
+            (Owner::Offer(_), _, Some(Change::Ours(ours))) if ours.invite.is_some() => {
+                Some((&mut ours.carriage, carrier.as_ref().map(|carrier| carrier.trunk), *way))
+            }
+            _ => None,
+        }
+    }
+
+    fn branch_of_wanted(&self, owner: Owner) -> Option<&str> {
+        let leg = self.legs.get(&owner.leg()?)?;
+        match (owner, &leg.stage, &leg.change) {
+            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => outgoing.unwanted.is_none().then_some(&*outgoing.branch),
+            (Owner::Offer(_), _, Some(change @ Change::Ours(ours))) if change.is_wanted() => {
+                ours.invite.as_ref()?.branch()
+            }
+            _ => None,
+        }
+    }
+}
