@@ -91,6 +91,7 @@ const PURE: &[&str] = &[
     "sip/src/key",
     "sip/src/locate",
     "sip/src/overload",
+    "sip/src/transport/stun",
     "actors/src/account/",
     "actors/src/call/",
     "actors/src/rating",

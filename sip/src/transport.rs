@@ -5,6 +5,7 @@
 mod connection;
 mod inbox;
 mod registry;
+mod stun;
 mod thread;
 pub mod tls;
 mod wire;

@@ -154,6 +154,31 @@ async fn a_datagram_is_answered_and_garbage_is_not() {
     assert_eq!((server.counts.datagrams.load(Relaxed), server.counts.refused.load(Relaxed)), (5, 3));
 }
 
+/// RFC 5626 §4.4.2: over the port, and between the messages, of SIP.
+#[tokio::test]
+async fn a_phone_over_udp_is_told_by_stun_that_its_flow_is_open() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let socket = tokio::net::UdpSocket::bind(any_port()).await.expect("a port");
+    let ping = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], b"transaction1"].concat();
+    let indication = [&[0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], b"transaction2"].concat();
+    let mut buffer = [0; 2048];
+    for datagram in [&indication, &ping, &request(1, 0).to_vec()] {
+        socket.send_to(datagram, server.udp).await.expect("sent");
+    }
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        let (length, from) =
+            timeout(Duration::from_secs(5), socket.recv_from(&mut buffer)).await.expect("in time").expect("open");
+        assert_eq!(from, server.udp);
+        heard.push(buffer[..length].to_vec());
+    }
+    let port = socket.local_addr().expect("bound").port() ^ 0x2112;
+    let mapped = [&[0, 0x20, 0, 8, 0, 1][..], &port.to_be_bytes(), &[127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42]].concat();
+    let pong = [&[1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42][..], b"transaction1", &mapped].concat();
+    assert!(heard.contains(&pong) && heard.iter().any(|answer| answer.starts_with(b"SIP/2.0 200")), "{heard:?}");
+    assert_eq!((server.counts.datagrams.load(Relaxed), server.counts.refused.load(Relaxed)), (3, 0));
+}
+
 #[tokio::test]
 async fn segments_do_not_matter_on_a_stream() {
     let server = Server::start(TransportLimits::default(), 0);

@@ -2,7 +2,7 @@
 
 use super::connection::{Arrived, Line};
 use super::registry::Registry;
-use super::{Bound, Sockets, TransportCounts, TransportLimits, tls};
+use super::{Bound, Sockets, TransportCounts, TransportLimits, stun, tls};
 use crate::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
 use crate::message::limits::MAX_DATAGRAM;
 use crate::message::{Message, ParseError, Problem};
@@ -162,6 +162,12 @@ impl Wire {
     }
 
     fn on_datagram(&mut self, length: usize, source: SocketAddr, into: &mut Vec<Arrival>) {
+        if stun::is_message(&self.buffer[..length]) {
+            if let Some(answer) = stun::answer(&self.buffer[..length], source) {
+                self.send_datagram(source, &answer);
+            }
+            return;
+        }
         let datagram = Bytes::copy_from_slice(&self.buffer[..length]);
         match Message::parse_datagram(&datagram) {
             Ok(message) => into.push(Arrival::Message(Flow::udp(source), message.with_source(source))),
