@@ -70,81 +70,82 @@ pub enum SdpError {
 
 /// `a=name` or `a=name:value`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Attribute {
+pub struct Attribute<'a> {
     /// Token.
-    pub name: Box<str>,
+    pub name: &'a str,
     /// Text behind the colon.
-    pub value: Option<Box<str>>,
+    pub value: Option<&'a str>,
 }
 
 /// One `m=` section.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Media {
+pub struct Media<'a> {
     /// `audio`, `video` …
-    pub kind: Box<str>,
+    pub kind: &'a str,
     /// Transport port; 0 when the stream is off.
     pub port: u16,
     /// `RTP/AVP`, `RTP/SAVP` …
-    pub protocol: Box<str>,
+    pub protocol: &'a str,
     /// Payload types or other formats, in order of preference.
-    pub formats: Vec<Box<str>>,
+    pub formats: Vec<&'a str>,
     /// Its own `c=`.
     pub connection: Option<IpAddr>,
     /// In order.
-    pub attributes: Vec<Attribute>,
+    pub attributes: Vec<Attribute<'a>>,
 }
 
 /// A session description. What is never passed on (`i=`, `u=`, `e=`, `p=`, `b=`, `k=`, `r=`, `z=`) is checked and forgotten.
+/// It borrows the text it was read from.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Description {
+pub struct Description<'a> {
     /// The session's `c=`.
     pub connection: Option<IpAddr>,
     /// The session's attributes, in order.
-    pub attributes: Vec<Attribute>,
+    pub attributes: Vec<Attribute<'a>>,
     /// Media sections, in order: an answer has as many as its offer.
-    pub media: Vec<Media>,
+    pub media: Vec<Media<'a>>,
 }
 
-impl Description {
+impl<'a> Description<'a> {
     /// Reads a description.
     ///
     /// # Errors
     /// The first rule broken.
-    pub fn parse(text: &[u8]) -> Result<Self, SdpError> {
+    pub fn parse(text: &'a [u8]) -> Result<Self, SdpError> {
         parse::parse(text)
     }
 
     /// Address a medium's packets go to: its own `c=`, else the session's.
     #[must_use]
-    pub fn address_of(&self, media: &Media) -> Option<IpAddr> {
+    pub fn address_of(&self, media: &Media<'_>) -> Option<IpAddr> {
         media.connection.or(self.connection)
     }
 
     /// Whether the first audio stream is there and on.
     #[must_use]
     pub fn has_audio(&self) -> bool {
-        self.media.iter().any(|media| &*media.kind == "audio" && media.port != 0)
+        self.media.iter().any(|media| media.kind == "audio" && media.port != 0)
     }
 }
 
 /// Kinds and counts only: addresses are personal.
-impl std::fmt::Debug for Description {
+impl std::fmt::Debug for Description<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.media.iter().map(|media| &media.kind)).finish()
     }
 }
 
 /// Kind and protocol only.
-impl std::fmt::Debug for Media {
+impl std::fmt::Debug for Media<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Media({} {})", self.kind, self.protocol)
     }
 }
 
 /// Name only.
-impl std::fmt::Debug for Attribute {
+impl std::fmt::Debug for Attribute<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(self.name)
     }
 }
 

@@ -164,7 +164,8 @@ impl Core {
         if let Some(known) = &self.legs.get(&id)?.local_sdp {
             return Some(known.clone());
         }
-        let description = Description::parse(&self.other_session(id)?).ok()?;
+        let theirs = self.other_session(id)?;
+        let description = Description::parse(&theirs).ok()?;
         self.write_session(id, &description)
     }
 
@@ -180,6 +181,7 @@ impl Core {
         let theirs = leg.change.take_if(|change| matches!(change, Change::Theirs(_)));
         let Some(Change::Theirs(theirs)) = theirs else { return };
         let Theirs { key, request, flow, .. } = *theirs;
+        let answer = answer.as_ref().map_err(|status| *status);
         let description = answer.and_then(|sdp| Description::parse(sdp.expose().as_bytes()).map_err(|_| 500));
         match description {
             Ok(description) => {

@@ -5,57 +5,61 @@ use crate::message::scan::{is_clean, is_token};
 use std::net::IpAddr;
 
 /// Lines of the session part in the order of RFC 8866 §5; `r` repeats with `t`.
-const SESSION_ORDER: &str = "vosiuepcbtrzka";
+const SESSION_ORDER: &[u8] = b"vosiuepcbtrzka";
 /// Lines of a media part.
-const MEDIA_ORDER: &str = "micbka";
+const MEDIA_ORDER: &[u8] = b"micbka";
+
+/// Lines that must be there.
+const REQUIRED: &[u8; 4] = b"vost";
 
 /// Where in the order the reader stands.
 struct Place {
-    order: &'static str,
+    order: &'static [u8],
     rank: usize,
-    last: char,
+    last: u8,
 }
 
 impl Place {
     /// Whether a line of this type may follow.
-    fn accept(&mut self, kind: char) -> bool {
-        let Some(mut rank) = self.order.chars().position(|known| known == kind) else { return false };
-        if kind == 't' && self.last == 'r' {
+    fn accept(&mut self, kind: u8) -> bool {
+        let Some(mut rank) = self.order.iter().position(|known| *known == kind) else { return false };
+        if kind == b't' && self.last == b'r' {
             rank = self.rank;
         }
         // Types that may repeat; the others once.
-        let repeats = matches!(kind, 'e' | 'p' | 'b' | 't' | 'r' | 'a') || (kind == 'c' && self.order == MEDIA_ORDER);
-        let good = rank > self.rank || (rank == self.rank && (repeats || self.last == '\0'));
+        let repeats =
+            matches!(kind, b'e' | b'p' | b'b' | b't' | b'r' | b'a') || (kind == b'c' && self.order == MEDIA_ORDER);
+        let good = rank > self.rank || (rank == self.rank && (repeats || self.last == 0));
         self.rank = rank.max(self.rank);
         self.last = kind;
         good
     }
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Description, SdpError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Description<'_>, SdpError> {
     if bytes.len() > MAX_SDP {
         return Err(SdpError::TooLarge);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| SdpError::IllegalCharacter)?;
     let mut session = Description { connection: None, attributes: Vec::new(), media: Vec::new() };
-    let mut place = Place { order: SESSION_ORDER, rank: 0, last: '\0' };
+    let mut place = Place { order: SESSION_ORDER, rank: 0, last: 0 };
     let mut seen = [false; 4];
     // Lines may end in LF alone (RFC 8866 §5); the last may lack its end.
     for (at, raw) in text.strip_suffix('\n').unwrap_or(text).split('\n').enumerate() {
         let line = at + 1;
         let (kind, value) = split(raw.strip_suffix('\r').unwrap_or(raw), line)?;
-        if kind == 'm' {
+        if kind == b'm' {
             check_required(seen)?;
-            place = Place { order: MEDIA_ORDER, rank: 0, last: '\0' };
+            place = Place { order: MEDIA_ORDER, rank: 0, last: 0 };
         }
         if !place.accept(kind) {
-            return Err(SdpError::Order { line, kind });
+            return Err(SdpError::Order { line, kind: kind.into() });
         }
-        if let Some(required) = "vost".chars().position(|known| known == kind) {
+        if let Some(required) = REQUIRED.iter().position(|known| *known == kind) {
             seen[required] = true;
         }
         read(&mut session, kind, value).map_err(|fault| match fault {
-            Fault::Value => SdpError::Value { line, kind },
+            Fault::Value => SdpError::Value { line, kind: kind.into() },
             Fault::TooMany(what) => SdpError::TooMany { what },
         })?;
     }
@@ -64,19 +68,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Description, SdpError> {
 }
 
 fn check_required(seen: [bool; 4]) -> Result<(), SdpError> {
-    match "vost".chars().zip(seen).find(|(_, seen)| !seen) {
-        Some((kind, _)) => Err(SdpError::Missing { kind }),
+    match REQUIRED.iter().zip(seen).find(|(_, seen)| !seen) {
+        Some((kind, _)) => Err(SdpError::Missing { kind: char::from(*kind) }),
         None => Ok(()),
     }
 }
 
-fn split(line: &str, number: usize) -> Result<(char, &str), SdpError> {
+fn split(line: &str, number: usize) -> Result<(u8, &str), SdpError> {
     if !is_clean(line) && line.chars().any(|c| c.is_control() && c != '\t') {
         return Err(SdpError::IllegalCharacter);
     }
-    let mut chars = line.chars();
-    match (chars.next(), chars.next()) {
-        (Some(kind), Some('=')) if kind.is_ascii_lowercase() && line.len() <= MAX_LINE => Ok((kind, chars.as_str())),
+    match line.as_bytes() {
+        [kind @ b'a'..=b'z', b'=', ..] if line.len() <= MAX_LINE => Ok((*kind, &line[2..])),
         _ => Err(SdpError::Line { line: number }),
     }
 }
@@ -86,21 +89,21 @@ enum Fault {
     TooMany(&'static str),
 }
 
-fn read(session: &mut Description, kind: char, value: &str) -> Result<(), Fault> {
+fn read<'a>(session: &mut Description<'a>, kind: u8, value: &'a str) -> Result<(), Fault> {
     let check = |good: bool| if good { Ok(()) } else { Err(Fault::Value) };
     match kind {
-        'v' => check(value == "0"),
-        'o' => check(is_origin(value)),
-        's' => check(!value.is_empty()),
-        't' => check(is_time(value)),
-        'c' => {
+        b'v' => check(value == "0"),
+        b'o' => check(is_origin(value)),
+        b's' => check(!value.is_empty()),
+        b't' => check(is_time(value)),
+        b'c' => {
             let address = connection(value).ok_or(Fault::Value)?;
             let place = session.media.last_mut().map_or(&mut session.connection, |media| &mut media.connection);
             // Several c= of one medium are several multicast groups; only the first is kept.
             *place = place.or(Some(address));
             Ok(())
         }
-        'a' => {
+        b'a' => {
             let attribute = attribute(value).ok_or(Fault::Value)?;
             let list = session.media.last_mut().map_or(&mut session.attributes, |media| &mut media.attributes);
             if list.len() == MAX_ATTRIBUTES {
@@ -109,7 +112,7 @@ fn read(session: &mut Description, kind: char, value: &str) -> Result<(), Fault>
             list.push(attribute);
             Ok(())
         }
-        'm' => {
+        b'm' => {
             if session.media.len() == MAX_MEDIA {
                 return Err(Fault::TooMany("media"));
             }
@@ -157,14 +160,14 @@ fn connection(value: &str) -> Option<IpAddr> {
     }
 }
 
-fn attribute(value: &str) -> Option<Attribute> {
+fn attribute(value: &str) -> Option<Attribute<'_>> {
     let (name, value) = value.split_once(':').map_or((value, None), |(name, value)| (name, Some(value)));
     let name = name.trim_end();
-    is_token(name).then(|| Attribute { name: name.into(), value: value.map(Into::into) })
+    is_token(name).then_some(Attribute { name, value })
 }
 
 /// `kind port[/count] protocol format …`.
-fn media(value: &str) -> Result<Media, Fault> {
+fn media(value: &str) -> Result<Media<'_>, Fault> {
     let mut fields = value.split(' ').filter(|field| !field.is_empty());
     let mut next = || fields.next().ok_or(Fault::Value);
     let (kind, port, protocol) = (next()?, next()?, next()?);
@@ -173,18 +176,18 @@ fn media(value: &str) -> Result<Media, Fault> {
     if !is_token(kind) || !protocol.split('/').all(is_token) {
         return Err(Fault::Value);
     }
-    let formats: Vec<Box<str>> = fields.by_ref().take(MAX_FORMATS + 1).map(Into::into).collect();
+    let formats: Vec<&str> = fields.by_ref().take(MAX_FORMATS + 1).collect();
     if formats.len() > MAX_FORMATS {
         return Err(Fault::TooMany("formats"));
     }
     if formats.is_empty() || !formats.iter().all(|format| is_token(format)) {
         return Err(Fault::Value);
     }
-    Ok(Media { kind: kind.into(), port, protocol: protocol.into(), formats, connection: None, attributes: Vec::new() })
+    Ok(Media { kind, port, protocol, formats, connection: None, attributes: Vec::new() })
 }
 
 /// Each medium that is on needs an address (RFC 8866 §5.7).
-fn check_connections(session: Description) -> Result<Description, SdpError> {
+fn check_connections(session: Description<'_>) -> Result<Description<'_>, SdpError> {
     let complete = session.media.iter().all(|media| media.port == 0 || session.address_of(media).is_some());
     if complete { Ok(session) } else { Err(SdpError::Missing { kind: 'c' }) }
 }

@@ -57,14 +57,14 @@ pub(super) const fn family(address: IpAddr) -> &'static str {
     }
 }
 
-impl Description {
+impl Description<'_> {
     /// Writes it for the other leg. `our_address` stands in `o=`; `place` says for each medium (by index) where its packets go.
     #[must_use]
     pub fn rewrite(
         &self,
         origin: Origin,
         our_address: IpAddr,
-        mut place: impl FnMut(usize, &Media) -> Placement,
+        mut place: impl FnMut(usize, &Media<'_>) -> Placement,
     ) -> String {
         let Origin { id, version } = origin;
         let mut out = format!("v=0\r\no=- {id} {version} IN {} {our_address}\r\ns=-\r\nt=0 0\r\n", family(our_address));
@@ -80,7 +80,7 @@ impl Description {
         out
     }
 
-    fn write_media(&self, out: &mut String, media: &Media, placement: Placement, our_address: IpAddr) {
+    fn write_media(&self, out: &mut String, media: &Media<'_>, placement: Placement, our_address: IpAddr) {
         let on = media.port != 0 && is_relayed(media);
         let (address, port) = match placement {
             _ if !on => (our_address, 0),
@@ -89,7 +89,7 @@ impl Description {
         };
         let _ = write!(out, "m={} {port} {}", media.kind, media.protocol);
         for format in &media.formats {
-            let _ = write!(out, " {format}");
+            out.extend([" ", format]);
         }
         let _ = write!(out, "\r\nc=IN {} {address}\r\n", family(address));
         if !on {
@@ -107,21 +107,21 @@ impl Description {
 }
 
 /// RTP that we would relay; all else goes on as rejected.
-fn is_relayed(media: &Media) -> bool {
+fn is_relayed(media: &Media<'_>) -> bool {
     const PROTOCOLS: [&str; 6] =
         ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"];
-    matches!(&*media.kind, "audio" | "video" | "text") && PROTOCOLS.contains(&&*media.protocol)
+    matches!(media.kind, "audio" | "video" | "text") && PROTOCOLS.contains(&media.protocol)
 }
 
 /// `rtpmap` and `fmtp` of a format that the medium lists.
-fn is_format(attribute: &Attribute, media: &Media) -> bool {
-    let Some(value) = &attribute.value else { return false };
+fn is_format(attribute: &Attribute<'_>, media: &Media<'_>) -> bool {
+    let Some(value) = attribute.value else { return false };
     let format = value.split(' ').next().unwrap_or(value);
-    matches!(&*attribute.name, "rtpmap" | "fmtp") && media.formats.iter().any(|listed| **listed == *format)
+    matches!(attribute.name, "rtpmap" | "fmtp") && media.formats.contains(&format)
 }
 
-fn is_codec(attribute: &Attribute) -> bool {
-    match (&*attribute.name, &attribute.value) {
+fn is_codec(attribute: &Attribute<'_>) -> bool {
+    match (attribute.name, attribute.value) {
         ("ptime" | "maxptime", Some(value)) => is_number(value),
         ("sendrecv" | "sendonly" | "recvonly" | "inactive", None) => true,
         _ => false,
@@ -129,7 +129,7 @@ fn is_codec(attribute: &Attribute) -> bool {
 }
 
 /// Whether the medium says the same thing itself: the four directions are one thing.
-fn is_overridden(attribute: &Attribute, by: &[Attribute]) -> bool {
+fn is_overridden(attribute: &Attribute<'_>, by: &[Attribute<'_>]) -> bool {
     by.iter()
         .any(|own| own.name == attribute.name || (own.value.is_none() && attribute.value.is_none() && is_codec(own)))
 }
@@ -139,8 +139,8 @@ fn is_number(value: &str) -> bool {
 }
 
 /// What ties media to their own path: keys, fingerprints, ICE, RTCP's address.
-fn is_path(attribute: &Attribute) -> bool {
-    match (&*attribute.name, &attribute.value) {
+fn is_path(attribute: &Attribute<'_>) -> bool {
+    match (attribute.name, attribute.value) {
         ("rtcp-mux" | "ice-lite", None) => true,
         ("rtcp" | "crypto" | "fingerprint" | "setup" | "ice-ufrag" | "ice-pwd" | "ice-options", Some(_)) => true,
         ("candidate", Some(value)) => candidate(value).is_some(),
@@ -148,15 +148,14 @@ fn is_path(attribute: &Attribute) -> bool {
     }
 }
 
-fn write_attribute(out: &mut String, attribute: &Attribute) {
-    let Attribute { name, value } = attribute;
-    let _ = match value {
-        None => write!(out, "a={name}\r\n"),
-        Some(value) if &**name == "candidate" => {
-            write!(out, "a=candidate:{}\r\n", candidate(value).unwrap_or_default())
+fn write_attribute(out: &mut String, attribute: &Attribute<'_>) {
+    match (attribute.name, attribute.value) {
+        (name, None) => out.extend(["a=", name, "\r\n"]),
+        (name @ "candidate", Some(value)) => {
+            out.extend(["a=", name, ":", &candidate(value).unwrap_or_default(), "\r\n"]);
         }
-        Some(value) => write!(out, "a={name}:{value}\r\n"),
-    };
+        (name, Some(value)) => out.extend(["a=", name, ":", value, "\r\n"]),
+    }
 }
 
 /// `foundation component transport priority address port typ type …`: related addresses blanked, unknown extensions dropped.
