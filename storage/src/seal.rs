@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 
 /// First byte of a sealed JSON text: the version of its form. A later program reads all versions up to its own.
 const VERSION: u8 = 1;
+/// What is sealed has seldom more bytes: a live call with both dialogs.
+const ROOM: usize = 8 * 1024;
 
 impl Keyring {
     pub(crate) fn seal_json<T: Serialize>(
@@ -16,7 +18,8 @@ impl Keyring {
         place: &'static str,
         value: &T,
     ) -> Result<Vec<u8>, StoreError> {
-        let mut plain = vec![VERSION];
+        let mut plain = Vec::with_capacity(ROOM);
+        plain.push(VERSION);
         serde_json::to_writer(&mut plain, value)
             .map_err(|_| StoreError::unreadable(place, "a value that is no JSON"))?;
         self.seal(subject, class, place, &plain)
