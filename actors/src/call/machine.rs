@@ -23,15 +23,15 @@
 use super::endings::{end, ended_by, service_hangup};
 use super::protocol::{Action, Ask, Input, Progress, Reply, TakenUp};
 use super::reasons;
+use super::setup::Setup;
 use super::talking::{Doubt, Ending, Talking};
 use super::timers::{Timer, Timers};
 use crate::account::authorize::{Authorized, CallRequest, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{CallEnd, Settled};
-use schema::call::{Attempt, Hangup, HangupSide, LegSide, RefusalCode};
+use schema::call::{Hangup, HangupSide, LegSide, RefusalCode};
 use schema::id::CallId;
 use schema::leg::{EndCause, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
-use schema::number::Presentation;
 use schema::time::{Mono, Now};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,19 +74,6 @@ pub struct CallCore {
     pub(super) first_invite: Option<Mono>,
     pub(super) post_dial_delay_ms: Option<u32>,
     settle_tries: u32,
-}
-
-/// What is remembered until the answer.
-#[derive(Default)]
-pub(super) struct Setup {
-    /// The caller's offer, for each attempt.
-    offer: Option<Sdp>,
-    /// The attempts made, at most [`ATTEMPTS_MAX`].
-    pub(super) granted: Vec<Arc<Attempt>>,
-    /// What the first grant shows; the same in every attempt.
-    pub(super) presentation: Option<Presentation>,
-    /// How many 18x the caller was passed.
-    pub(super) forwarded: u8,
 }
 
 pub(super) enum State {

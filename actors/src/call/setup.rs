@@ -2,7 +2,7 @@
 
 use super::endings::{end, service_hangup};
 use super::machine::{
-    ATTEMPTS_MAX, Answer, CallCore, FinalAnswer, PROGRESS_MAX, RING_TIMEOUT, Setup, State, Trying, WITHDRAW_TIMEOUT,
+    ATTEMPTS_MAX, Answer, CallCore, FinalAnswer, PROGRESS_MAX, RING_TIMEOUT, State, Trying, WITHDRAW_TIMEOUT,
     Withdrawal, hang_up,
 };
 use super::protocol::{Action, Ask, Progress};
@@ -12,11 +12,25 @@ use super::timers::Timer;
 use crate::account::authorize::Funding;
 use crate::account::failover::AttemptFailed;
 use crate::account::settle::{AnswerRequest, CallEnd};
-use schema::call::{Hangup, HangupSide};
+use schema::call::{Attempt, Hangup, HangupSide};
 use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId, Sdp};
+use schema::number::Presentation;
 use schema::time::Now;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What is remembered until the answer.
+#[derive(Default)]
+pub(super) struct Setup {
+    /// The caller's offer, for each attempt.
+    pub(super) offer: Option<Sdp>,
+    /// The attempts made, at most [`ATTEMPTS_MAX`].
+    pub(super) granted: Vec<Arc<Attempt>>,
+    /// What the first grant shows; the same in every attempt.
+    pub(super) presentation: Option<Presentation>,
+    /// How many 18x the caller was passed.
+    pub(super) forwarded: u8,
+}
 
 impl CallCore {
     pub(super) fn progress(
