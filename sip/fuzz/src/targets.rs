@@ -11,7 +11,9 @@ use sip::core::{Advertised, Core, CoreConfig, Input, Output};
 use sip::digest::{Algorithm, Challenge, Challenger, Origin, Scheme};
 use sip::flow::{ConnectionId, Flow, Protocol};
 use sip::guard::GuardLimits;
-use sip::message::{Frame, Framer, Message, NameAddr, Params, ParseError, ResponseBuilder, Uri, Via};
+use sip::message::{
+    Frame, Framer, Glance, HeaderName, Message, Method, NameAddr, Params, ParseError, ResponseBuilder, Uri, Via,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -40,8 +42,21 @@ fn now() -> Now {
 /// one message at most.
 fn message(data: &[u8]) {
     match Message::parse_datagram(&Bytes::copy_from_slice(data)) {
-        Ok(message) => look_at(&message.with_source(source())),
+        Ok(message) => {
+            let message = message.with_source(source());
+            look_at(&message);
+            glance_at(data, &message);
+        }
         Err(error) => check_refusal(&error),
+    }
+}
+
+/// What is refused at first sight is refused as if it had been read.
+fn glance_at(data: &[u8], message: &Message) {
+    if let Some(glance) = Glance::of(data).filter(|glance| !glance.is_ack()) {
+        assert!(*message.method() == Method::Invite && message.to_tag().is_none());
+        let whole = ResponseBuilder::to_request(message, 503, Some("t")).header(HeaderName::RetryAfter, &9);
+        assert_eq!(glance.refusal(source(), "t", 9), whole.build().ok());
     }
 }
 
