@@ -40,15 +40,17 @@ pub(super) fn md5_of(parts: &[&str]) -> [u8; 16] {
 }
 
 pub(super) fn sha256_of(parts: &[&str]) -> [u8; 32] {
-    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
-    joined(parts, |bytes| hash.update(bytes));
-    hash.finish().as_ref().try_into().expect("SHA-256 gives 32 bytes")
+    by_ring(&ring::digest::SHA256, parts)
 }
 
 fn sha512_256_of(parts: &[&str]) -> [u8; 32] {
-    let mut hash = sha2::Sha512_256::new();
+    by_ring(&ring::digest::SHA512_256, parts)
+}
+
+fn by_ring(algorithm: &'static ring::digest::Algorithm, parts: &[&str]) -> [u8; 32] {
+    let mut hash = ring::digest::Context::new(algorithm);
     joined(parts, |bytes| hash.update(bytes));
-    hash.finalize().into()
+    hash.finish().as_ref().try_into().expect("both give 32 bytes")
 }
 
 fn joined(parts: &[&str], mut take: impl FnMut(&[u8])) {
