@@ -171,6 +171,10 @@ impl Core {
     /// A response to the INVITE.
     pub(super) fn on_invite_answer(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {
         let status = response.status().unwrap_or(0);
+        if let Some(Stage::Outgoing(outgoing)) = self.legs.get(&id).map(|leg| &leg.stage) {
+            let (trunk, gateway) = (outgoing.trunk, outgoing.gateway);
+            self.gateway_speaks(trunk, gateway, now);
+        }
         match status {
             100..=199 => self.on_provisional(id, status, response, now),
             200..=299 => self.on_success(flow, id, response, now),

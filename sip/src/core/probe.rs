@@ -328,6 +328,14 @@ impl Core {
         }
     }
 
+    /// It answers a call: so it is there, whether it answers probes or not.
+    pub(super) fn gateway_speaks(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
+        let health = self.probes.0.get(&trunk).and_then(|probe| probe.health.get(&gateway));
+        if health.is_some_and(|health| health.misses > 0) {
+            self.on_probe_answer(trunk, gateway, now);
+        }
+    }
+
     pub(super) fn on_probe_unanswered(&mut self, trunk: TrunkId, gateway: Gateway, now: Now) {
         let Some(probe) = self.probes.0.get_mut(&trunk) else { return };
         let health = probe.health.entry(gateway).or_default();

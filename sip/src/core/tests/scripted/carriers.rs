@@ -317,3 +317,17 @@ fn a_forked_200_is_ended_with_credentials_too() {
     desk.challenge(&bye, 407, &[&SHA.replace("n1", "n2")]);
     assert!(is_right(&desk.last_sent(), PROXY, "carrier-secret"));
 }
+
+#[test]
+fn a_carrier_that_answers_calls_is_up_though_it_answers_no_probe() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![trunk()]);
+    for attempt in 1..=4 {
+        desk.wait(Duration::from_secs(60));
+        let invite = desk.dial(LegId::b(some_call().call, attempt));
+        desk.carrier(&invite, 486, "x", "");
+    }
+    assert!(desk.probed.iter().all(Option::is_none), "{:?}", desk.probed);
+    desk.wait(Duration::from_secs(150));
+    assert_eq!(desk.probed.last(), Some(&Some(TrunkDown::Silent)), "then nothing is heard of it");
+}
