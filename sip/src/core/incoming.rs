@@ -54,7 +54,7 @@ impl Core {
         if self.invites.contains(&MergeKey::of(&request)) {
             return self.refuse(flow, &request, 482);
         }
-        if self.legs.len() >= self.config.legs_max {
+        if self.is_full_of_legs() {
             return self.shed(flow, &request, Reason::Live, now);
         }
         self.authenticate(flow, request, key, now);

@@ -48,7 +48,7 @@ impl Core {
     /// While more calls come than are let in: refuses a call at first sight, before its datagram is read, or takes the ACK of
     /// such an answer. False: it is to be read.
     pub fn turn_away(&mut self, source: SocketAddr, datagram: &[u8], now: Now) -> bool {
-        let is_full = self.legs.len() >= self.config.legs_max;
+        let is_full = self.is_full_of_legs();
         if !is_full && !self.overload.is_thinning(now.mono) {
             return false;
         }
@@ -61,20 +61,29 @@ impl Core {
         if key.is_none_or(|key| self.servers.contains_key(&key)) {
             return false;
         }
-        let tag = self.tag_for([glance.call_id(), glance.from_tag().unwrap_or_default(), ""], glance.branch());
         if glance.is_ack() {
-            return glance.to_tag() == Some(&tag);
+            return glance.to_tag() == Some(&self.tag_at_sight(&glance));
         }
         let known = self.guard.knows(flow.ip(), now.mono);
         let looked_at = if is_full { Err(Reason::Live) } else { self.overload.look_at(known, now.mono) };
         let Err(reason) = looked_at else { return false };
         if self.guard.request(flow.ip(), glance.user_agent(), false, now.mono) == Verdict::Pass {
             self.note_shed(reason, now);
-            let refusal = glance.refusal(source, &tag, self.retry_after());
+            let refusal = glance.refusal(source, &self.tag_at_sight(&glance), self.retry_after());
             let back = glance.response_address(source).map_or(flow, Flow::udp);
             self.output.extend(refusal.map(|bytes| Output::Send(back, bytes)));
         }
         true
+    }
+
+    /// Whether no further leg has room.
+    pub(super) fn is_full_of_legs(&self) -> bool {
+        self.legs.len() >= self.config.legs_max
+    }
+
+    /// [`Core::tag_of`] the INVITE that this is, or whose refusal it acknowledges.
+    fn tag_at_sight(&self, glance: &Glance<'_>) -> String {
+        self.tag_for([glance.call_id(), glance.from_tag().unwrap_or_default(), ""], glance.branch())
     }
 
     /// 503 and when to come back.

@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 
 /// A request that passed more servers than this is read whole.
 const VIAS_MAX: usize = 4;
-const STATUS: u16 = 503;
 
 /// A request whose refusal can be written. Whatever of it is not needed for that is not checked.
 pub struct Glance<'a> {
@@ -142,7 +141,7 @@ impl<'a> Glance<'a> {
     pub fn refusal(&self, source: SocketAddr, to_tag: &str, retry_after_s: u64) -> Option<Bytes> {
         let mut writer = Writer::new();
         writer.reserve(320 + self.vias.all().iter().map(|via| via.len() + 50).sum::<usize>());
-        writer.start_line(&["SIP/2.0 ", &STATUS.to_string(), " ", reason_phrase(STATUS)]);
+        writer.start_line(&["SIP/2.0 503 ", reason_phrase(503)]);
         writer.line_with(HeaderName::Via, |text| self.via.write_seen_from(Some(source), text));
         self.vias.all().iter().skip(1).for_each(|via| writer.line(HeaderName::Via, &[via]));
         writer.line(HeaderName::From, &[self.from]);
@@ -213,7 +212,7 @@ mod tests {
         assert_eq!((glance.to_tag(), glance.user_agent()), (message.to_tag(), message.text(HeaderName::UserAgent)));
         assert_eq!(glance.response_address(source()), message.response_address());
         if !glance.is_ack() {
-            let whole = ResponseBuilder::to_request(&message, STATUS, Some("t")).header(HeaderName::RetryAfter, &9);
+            let whole = ResponseBuilder::to_request(&message, 503, Some("t")).header(HeaderName::RetryAfter, &9);
             assert_eq!(glance.refusal(source(), "t", 9), whole.build().ok());
         }
         true
