@@ -12,11 +12,17 @@ use std::sync::{Arc, OnceLock};
 use storage::Store;
 use tokio::net::TcpListener;
 
+/// Upper bounds of the buckets in which times are counted.
+const SECONDS: [f64; 19] = [
+    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+];
+
 /// One recorder a process.
 fn recorder() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let buckets = PrometheusBuilder::new().set_buckets(&SECONDS).expect("there are some");
+        let recorder = buckets.build_recorder();
         let handle = recorder.handle();
         // Only this function sets it, once.
         let _ = metrics::set_global_recorder(recorder);

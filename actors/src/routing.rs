@@ -21,6 +21,8 @@ use std::time::Duration;
 pub struct TrunkStatus {
     /// Whether and where calls can be sent.
     pub state: TrunkState,
+    /// It is silent, and a call that no other trunk takes may find out whether it still is.
+    pub half_open: bool,
     /// Calls it can still take at the same time.
     pub free_channels: u32,
     /// Whether its calls-per-second limit lets one through now.
@@ -78,7 +80,7 @@ fn entropy_of(ids: &AttemptIds) -> Entropy {
 /// Routes in the order to try, and every trunk that was thought of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoutePlan {
-    /// Cheapest first.
+    /// Cheapest first; silent trunks last.
     pub routes: Vec<Route>,
     /// The routes, then the trunks left out, by name.
     pub candidates: Vec<RouteCandidate>,
@@ -113,7 +115,10 @@ pub fn plan_routes(
             }
         }
     }
-    plan.routes.sort_by_key(|route| (minute(&route.cost.terms), route.trunk.priority, route.trunk.id));
+    let is_half_open = |trunk: &Trunk| trunks.get(&trunk.id).is_some_and(|status| status.half_open);
+    plan.routes.sort_by_key(|route| {
+        (is_half_open(&route.trunk), minute(&route.cost.terms), route.trunk.priority, route.trunk.id)
+    });
     plan.candidates.extend(plan.routes.iter().map(|r| candidate(&r.trunk, Some(&r.cost), PLANNED.to_owned())));
     plan.candidates.extend(left_out);
     plan
@@ -134,7 +139,7 @@ fn exclusion(
     status: Option<&TrunkStatus>,
 ) -> Option<Exclusion> {
     let Some(cost) = cost else { return Some(Exclusion { why: "no rate for this destination", passes: false }) };
-    let down = status.map_or(Some(TrunkDown::Silent), |status| status.state.down);
+    let down = status.map_or(Some(TrunkDown::Silent), |status| status.state.down.filter(|_| !status.half_open));
     let (free_channels, rate_allows) = status.map_or((0, false), |status| (status.free_channels, status.rate_allows));
     // Carrier costs are compared with the price only in one currency; there are no exchange rates yet.
     let lasting = [
@@ -183,7 +188,8 @@ pub(crate) mod tests {
     use schema::number::{PresentedNumber, ServiceNumber};
     use uuid::Uuid;
 
-    pub(crate) const UP: TrunkStatus = TrunkStatus { state: TrunkState::UP, free_channels: 10, rate_allows: true };
+    pub(crate) const UP: TrunkStatus = 
+        TrunkStatus { state: TrunkState::UP, half_open: false, free_channels: 10, rate_allows: true };
 
     pub(crate) fn trunk(id: u128, deck: u128) -> Trunk {
         Trunk {
@@ -236,6 +242,15 @@ pub(crate) mod tests {
     fn the_cheapest_route_is_tried_first_then_by_priority() {
         assert_eq!(outcomes(|_, _| {}, false, &[]), ["2 planned", "1 planned", "3 planned"]);
         assert_eq!(outcomes(|trunks, _| trunks[0].priority = 1, false, &[]), ["2 planned", "3 planned", "1 planned"]);
+    }
+
+    #[test]
+    fn a_silent_trunk_is_tried_last() {
+        let silent = |status: &mut BTreeMap<TrunkId, TrunkStatus>| {
+            let second = status.get_mut(&TrunkId(Uuid::from_u128(2))).expect("known");
+            (second.state, second.half_open) = (TrunkState::down(TrunkDown::Silent), true);
+        };
+        assert_eq!(outcomes(|_, status| silent(status), false, &[]), ["1 planned", "3 planned", "2 planned"]);
     }
 
     #[test]

@@ -13,10 +13,14 @@ use schema::id::TrunkId;
 use schema::target::TrunkGateway;
 use schema::time::Mono;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+/// A silent trunk is half-open: once in so long a call may find out whether it is there, when no other trunk takes it. There are
+/// carriers that take calls and answer no OPTIONS.
+const HALF_OPEN_EVERY: Duration = Duration::from_secs(30);
 
 /// A limit of events per second: a bucket that refills evenly and holds one second's worth.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub(crate) struct Gauge {
     channels: AtomicU32,
     max_channels: u32,
     rate: Mutex<TokenBucket>,
+    /// From when on a call may try the trunk while it is silent ([`Mono`]).
+    half_open_from: AtomicU64,
 }
 
 /// A channel of a trunk in use; dropping it gives it back.
@@ -82,15 +88,28 @@ impl Gauge {
             channels: AtomicU32::new(0),
             max_channels: trunk.max_channels,
             rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
+            half_open_from: AtomicU64::new(0),
         }
     }
 
     fn status(&self, at: Mono) -> TrunkStatus {
         TrunkStatus {
             state: TrunkState::clone(&self.state.load()),
+            half_open: self.is_silent() && self.half_open_from.load(Ordering::Acquire) <= at.0,
             free_channels: self.max_channels.saturating_sub(self.channels.load(Ordering::Acquire)),
             rate_allows: self.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(at),
         }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.state.load().down == Some(TrunkDown::Silent)
+    }
+
+    /// Whether a call may go there as far as is known; of a silent trunk the first one to ask in a while.
+    fn lets_in(&self, at: Mono) -> bool {
+        let next = (at + HALF_OPEN_EVERY).0;
+        let take_turn = |from: u64| (from <= at.0).then_some(next);
+        !self.is_silent() || self.half_open_from.fetch_update(Ordering::AcqRel, Ordering::Acquire, take_turn).is_ok()
     }
 
     /// Takes a channel within both limits.
@@ -98,7 +117,8 @@ impl Gauge {
         let one_more = |used: u32| (used < self.max_channels).then_some(used + 1);
         self.channels.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         let channel = Channel(self.clone());
-        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(at).then_some(channel)
+        let rate_allows = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(at);
+        (rate_allows && self.lets_in(at)).then_some(channel)
     }
 }
 
@@ -264,6 +284,24 @@ mod tests {
         let taken = |at| (0..10).filter_map(|_| trunks.take(trunk.id, Mono(at))).count();
         assert_eq!((taken(0), taken(0), taken(1_000_000), taken(1_400_000)), (3, 0, 3, 1));
         assert_eq!(trunks.in_use(trunk.id), Some((0, None)), "a refused call gives its channel back");
+    }
+
+    #[test]
+    fn a_silent_trunk_lets_one_call_in_every_half_minute() {
+        let (trunks, trunk) = (Trunks::default(), trunk(1, 1));
+        trunks.replace(std::slice::from_ref(&trunk), |_| false, Mono(0));
+        let second = |s: u64| Mono(s * 1_000_000);
+        let half_open = |s| trunks.status(second(s))[&trunk.id].half_open;
+        let takes = |s| trunks.take(trunk.id, second(s)).is_some();
+        assert!(!half_open(1), "it is up");
+        trunks.set_state(trunk.id, TrunkState::down(TrunkDown::Silent));
+        assert!(half_open(2) && takes(2));
+        assert!(!half_open(31) && !takes(31));
+        assert!(half_open(32) && takes(32) && !takes(32));
+        trunks.set_state(trunk.id, TrunkState::UP);
+        assert!(takes(33) && takes(33));
+        trunks.set_state(trunk.id, TrunkState::down(TrunkDown::Untrusted));
+        assert!(!half_open(100), "a call would find out nothing");
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub struct TrunkLogin {
 pub struct TrunkState {
     /// Why not; `None`: they can.
     pub down: Option<TrunkDown>,
-    /// Where to, of a trunk whose gateway is a name: none of them is known to have failed.
+    /// Where to, of a trunk whose gateway is a name: none of them is known to have failed, or all are silent.
     pub targets: Option<Arc<Targets>>,
 }
 
@@ -111,7 +111,7 @@ impl TrunkState {
 /// Why no calls can be sent over a trunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TrunkDown {
-    /// It does not answer OPTIONS.
+    /// It answers neither OPTIONS nor calls. Now and then a call that no other trunk takes finds out whether it still is so.
     Silent,
     /// Its name is being looked up for the first time.
     Searching,

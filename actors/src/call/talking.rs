@@ -48,6 +48,21 @@ impl Doubt {
         self.a || self.b
     }
 
+    const fn has(self, side: LegSide) -> bool {
+        match side {
+            LegSide::A => self.a,
+            LegSide::B => self.b,
+        }
+    }
+
+    /// A BYE that is a leg's first word since the restart may be repeated from before: when it ended is unknown.
+    const fn what_is_known(self, side: LegSide, cause: EndCause) -> EndCause {
+        match cause {
+            EndCause::Bye { .. } if self.has(side) => EndCause::Lost,
+            _ => cause,
+        }
+    }
+
     pub(super) const fn clear(&mut self, side: LegSide) {
         match side {
             LegSide::A => self.a = false,
@@ -95,6 +110,7 @@ impl CallCore {
                 // C4: whichever leg ends, the other is ended.
                 actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
                 // When a leg was lost is unknown: the call is billed to the last moment at which it was there.
+                let cause = talking.doubt.what_is_known(leg.side, cause);
                 let at = if cause == EndCause::Lost { talking.proof() } else { Some(now) };
                 let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
                 let mut waits_for = talking.doubt;
@@ -184,7 +200,7 @@ impl CallCore {
         if let LegEvent::Ended { leg, cause } = event
             && (leg.side == LegSide::A || *leg == ending.b_leg)
         {
-            if *cause == EndCause::Lost {
+            if ending.waits_for.what_is_known(leg.side, *cause) == EndCause::Lost {
                 return self.end_unknown(&ending, actions);
             }
             ending.waits_for.clear(leg.side);

@@ -66,6 +66,7 @@ async fn a_call_whose_actor_fails_while_it_is_not_known_whether_it_was_up_is_bil
     world.pass(55_000).await;
     let world = world.restart_with(Carrier::Silent).await;
     world.pass(1_000).await;
+    world.caller_is_there(1);
     world.bye_from_caller(1);
     world.pass(3_000).await;
     assert!(world.actors.is_live(call_id(1)), "what the carrier says to its BYE is awaited");

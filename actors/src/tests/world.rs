@@ -249,6 +249,10 @@ impl World {
         self.tell(LegEvent::Cancelled { leg: LegId::a(call_id(call)) });
     }
 
+    pub(super) fn caller_is_there(&self, call: u32) {
+        self.tell(LegEvent::Alive { leg: LegId::a(call_id(call)) });
+    }
+
     pub(super) fn bye_from_caller(&self, call: u32) {
         self.tell(LegEvent::Ended { leg: LegId::a(call_id(call)), cause: EndCause::Bye { q850: Some(16) } });
     }

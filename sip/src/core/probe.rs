@@ -96,16 +96,18 @@ impl Probe {
     /// Where it can be reached, given where its name leads.
     fn reached(&self, located: Option<Result<Arc<Targets>, TrunkDown>>, now: Mono) -> TrunkState {
         let refused = self.health.values().find_map(|health| health.refused);
-        let silent = TrunkState::down(refused.unwrap_or(TrunkDown::Silent));
+        let silent = Some(refused.unwrap_or(TrunkDown::Silent));
         let targets = match located {
-            None if self.health.keys().any(|gateway| self.is_silent(*gateway)) => return silent,
+            None if self.health.keys().any(|gateway| self.is_silent(*gateway)) => {
+                return TrunkState { down: silent, targets: None };
+            }
             None => return TrunkState::UP,
             Some(Err(why)) => return TrunkState::down(why),
             Some(Ok(targets)) => targets,
         };
         let answering = targets.only(|gateway| !self.is_silent(gateway));
         if answering.is_empty() {
-            return silent;
+            return TrunkState { down: silent, targets: Some(targets) };
         }
         // The last one is not skipped: it may have refused one call only.
         let fresh = answering.only(|gateway| !self.is_skipped(gateway, now));

@@ -255,11 +255,17 @@ impl Hopper {
         pace.lingered(came);
     }
 
-    /// How many wait now.
-    pub(super) fn waiting(&self) -> usize {
-        self.state().next.len()
+    /// A batch of so many entries was written and synced in this time.
+    pub(super) fn written(&self, pace: &mut Pace, took: Duration, entries: usize) {
+        if entries > 0 {
+            metrics::histogram!(COMMIT_SECONDS).record(took);
+        }
+        pace.note(took, entries, self.state().next.len());
     }
 }
+
+/// Name of the metric: seconds from when a batch is taken until it is durable.
+const COMMIT_SECONDS: &str = "ringfence_journal_commit_seconds";
 
 /// Decides whether the writer waits a moment before it takes a batch. When callers wait for their answers, those of the batch
 /// before come back together within less than a sync: without a moment's patience each would find the writer already gone, and
@@ -285,7 +291,7 @@ impl Pace {
     const BETWEEN: Duration = Duration::from_millis(2);
 
     /// A batch was written.
-    pub(super) fn note(&mut self, took: Duration, told: usize, waiting: usize) {
+    fn note(&mut self, took: Duration, told: usize, waiting: usize) {
         (self.took, self.written) = (took, told);
         // One or two that have nothing more to say are no reason to wait for them.
         self.present = (told + waiting) * 7 / 8;

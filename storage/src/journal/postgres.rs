@@ -63,7 +63,7 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
         let (entries, writing) = fences.admit(batch);
         let begun = tokio::time::Instant::now();
         let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&writer, &entries).await };
-        pace.note(begun.elapsed(), entries.len(), hopper.waiting());
+        hopper.written(&mut pace, begun.elapsed(), entries.len());
         if tell.send(fences.conclude(writing, outcomes)).await.is_err() {
             break; // the runtime is ending
         }

@@ -89,7 +89,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// Writes batches until one fails (`None`), which is all told so. False when nothing can come any more.
-    #[expect(clippy::disallowed_methods, reason = "the journal's thread times its commits, to choose its pace")]
+    #[expect(clippy::disallowed_methods, reason = "the journal's thread times its commits")]
     fn run(&mut self, mut write: impl FnMut(&[Encoded]) -> Option<Vec<Outcome>>) -> bool {
         loop {
             let Some(batch) = self.runtime.block_on(self.hopper.take(&mut self.pace)) else { return false };
@@ -103,7 +103,7 @@ impl Line<'_> {
             };
             let failed = outcomes.is_none();
             let outcomes = outcomes.unwrap_or_else(|| all_failed(entries.len()));
-            self.pace.note(begun.elapsed(), entries.len(), self.hopper.waiting());
+            self.hopper.written(&mut self.pace, begun.elapsed(), entries.len());
             // Nobody is told later than this batch's successor is written, and in order.
             let told = self.tell.send(self.fences.conclude(writing, outcomes));
             told.expect("the telling thread outlives the writer");

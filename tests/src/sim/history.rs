@@ -21,9 +21,6 @@ use storage::{CallFilter, PostedTransfer};
 
 /// A process takes up the calls before it within this time, failing reads included.
 const RECOVERY: Duration = Duration::from_secs(4);
-/// After that both sides of a call are asked whether they are there, and a BYE that nobody heard is repeated: what is known of
-/// a call then is known after twice 64·T1.
-const PROBED: Duration = Duration::from_secs(64);
 
 /// An account's records, as stored at the end.
 struct Records {
@@ -117,25 +114,14 @@ fn is_lost(cdr: &Cdr) -> bool {
     cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.reason == "the connection was lost")
 }
 
-/// Between which two moments the end of a call lies, as far as the wire shows: the first end of a leg. When the process died
-/// before that was stored, the next one finds out, by asking both sides, and bills a call of which one is lost no longer than
-/// it was known to be up. A BYE that came while no process was there comes again: that one counts.
-fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Mono), String> {
+/// Between which two moments the end of a call lies, as far as the wire shows: the first end of a leg, whether a process was there
+/// to hear of it or not.
+fn end(seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Mono), String> {
     let ends = [seen.a_end(), leg.bye].into_iter().flatten().filter(|end| *end >= answered);
     let Some(first) = ends.min() else { return Err("no leg ended on the wire".to_owned()) };
-    // A call past its grant is cut before what came during the recovery is looked at.
-    let overdue = [HangupCause::FundsExhausted, HangupCause::DurationLimit].into_iter().any(|cause| is_by(cdr, cause));
-    let recovery = if overdue { RECOVERY } else { Duration::ZERO };
-    let mut last = first;
-    for began in &known.crashes {
-        let known_by = *began + RECOVERY + PROBED;
-        if !is_lost(cdr) && first <= *began + recovery && *began <= last + RECOVERY + PROBED {
-            last = known_by;
-        }
-    }
     // After a boot the wall clock counts, and never less than the proof of life: a renewal while the BYE waited for its dialog.
     let waited = known.crashes.iter().any(|crash| *crash <= first && first <= *crash + RECOVERY);
-    Ok((first, if waited { last.max(first + RECOVERY) } else { last }))
+    Ok((first, if waited { first + RECOVERY } else { first }))
 }
 
 /// What was charged against what was seen.
@@ -166,7 +152,7 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
-    let (first, mut last) = end(cdr, seen, leg, answered, known)?;
+    let (first, mut last) = end(seen, leg, answered, known)?;
     // A CANCEL behind the answer ends a call only in the process that has both.
     let elsewhere = |cancelled: Mono| cancelled >= answered && known.crashes.iter().any(|crash| *crash >= answered);
     if seen.cancelled.is_some_and(elsewhere) {

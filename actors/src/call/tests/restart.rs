@@ -109,6 +109,22 @@ fn one_side_that_hangs_up_does_not_prove_that_the_other_was_there() {
 }
 
 #[test]
+fn a_bye_that_is_the_first_word_of_a_leg_may_be_repeated_from_before_the_restart() {
+    for (gone, other) in [(a(), "hang up b3 OtherLeg"), (b(3), "hang up a OtherLeg")] {
+        let mut phone = resumed(60, Some(35));
+        phone.said();
+        phone.leg(LegEvent::Ended { leg: gone, cause: BYE });
+        assert_eq!(phone.said(), [other, "settle?"]);
+        assert_eq!(end(&phone).at, None);
+        assert_eq!(phone.hangup().2, "the connection was lost");
+        // The same when it crosses ours.
+        let mut phone = resumed(60, Some(90));
+        phone.time_out().leg(LegEvent::Ended { leg: gone, cause: BYE });
+        assert_eq!(end(&phone).at, None);
+    }
+}
+
+#[test]
 fn c2_a_call_past_its_grant_is_ended_at_once_and_billed_when_it_is_known_whether_it_was_up() {
     for (outcome, known) in [(EndCause::HungUp, true), (EndCause::Lost, false)] {
         let mut phone = resumed(60, Some(90));
