@@ -188,7 +188,7 @@ pub(crate) mod tests {
     use schema::number::{PresentedNumber, ServiceNumber};
     use uuid::Uuid;
 
-    pub(crate) const UP: TrunkStatus = 
+    pub(crate) const UP: TrunkStatus =
         TrunkStatus { state: TrunkState::UP, half_open: false, free_channels: 10, rate_allows: true };
 
     pub(crate) fn trunk(id: u128, deck: u128) -> Trunk {
