@@ -149,7 +149,8 @@ impl CallCore {
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);
         let mut core = Self::new(call, State::Talking(talking), 0);
         core.arm_talking();
-        // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and its ACK answers.
+        // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and asked when
+        // it has acknowledged that.
         let ask_caller = if talk < UNCONFIRMED_MAX {
             let sdp = taken.live.answer_sdp;
             LegCommand::Accept { leg: a_leg, sdp }

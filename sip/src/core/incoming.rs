@@ -305,7 +305,12 @@ impl Core {
             leg.is_unsaved = true;
         }
         self.tell(LegEvent::Confirmed { leg: id, answer }, now);
-        self.heard(id, now);
+        // A phone acknowledges a 200 that it hears again even when its dialog is over (RFC 3261 §13.2.2.4).
+        if self.legs.get(&id).is_some_and(|leg| leg.pulse.in_doubt) {
+            self.probe_leg(id, now);
+        } else {
+            self.heard(id, now);
+        }
         self.save_early_changes(id, now);
     }
 

@@ -116,12 +116,21 @@ fn is_lost(cdr: &Cdr) -> bool {
 
 /// Between which two moments the end of a call lies, as far as the wire shows: the first end of a leg, whether a process was there
 /// to hear of it or not.
-fn end(seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Mono), String> {
+fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) -> Result<(Mono, Mono), String> {
     let ends = [seen.a_end(), leg.bye].into_iter().flatten().filter(|end| *end >= answered);
     let Some(first) = ends.min() else { return Err("no leg ended on the wire".to_owned()) };
-    // After a boot the wall clock counts, and never less than the proof of life: a renewal while the BYE waited for its dialog.
-    let waited = known.crashes.iter().any(|crash| *crash <= first && first <= *crash + RECOVERY);
-    Ok((first, if waited { first + RECOVERY } else { first }))
+    let mut last = first;
+    for crash in &known.crashes {
+        // After a boot the wall clock counts, and never less than the proof of life: a renewal while the BYE waited for its dialog.
+        if *crash <= first && first <= *crash + RECOVERY {
+            last = last.max(first + RECOVERY);
+        }
+        // One past its grant that was being cut when the process died is cut by the next.
+        if is_by(cdr, HangupCause::FundsExhausted) && first <= *crash {
+            last = last.max(*crash + RECOVERY);
+        }
+    }
+    Ok((first, last))
 }
 
 /// What was charged against what was seen.
@@ -152,7 +161,7 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
-    let (first, mut last) = end(seen, leg, answered, known)?;
+    let (first, mut last) = end(cdr, seen, leg, answered, known)?;
     // A CANCEL behind the answer ends a call only in the process that has both.
     let elsewhere = |cancelled: Mono| cancelled >= answered && known.crashes.iter().any(|crash| *crash >= answered);
     if seen.cancelled.is_some_and(elsewhere) {

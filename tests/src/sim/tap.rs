@@ -84,6 +84,8 @@ pub struct Tap {
     calls: BTreeMap<CallId, Observed>,
     /// The number dialled in each A-leg, by Call-ID.
     dialled: BTreeMap<Box<str>, Box<str>>,
+    /// The numbers dialled over a connection.
+    over_tcp: BTreeSet<Box<str>>,
     /// The newest call to each number; a plan dials every number once.
     newest: BTreeMap<Box<str>, CallId>,
     /// A-legs by Call-ID and the server's tag.
@@ -212,12 +214,16 @@ impl Tap {
                     acknowledged: None,
                     bye: None,
                 };
-                self.calls.entry(call).or_default().b_legs.push(leg);
+                let dialled = self.newest.iter().find(|(_, newest)| **newest == call).map(|(number, _)| number);
+                let over_tcp = dialled.is_some_and(|number| self.over_tcp.contains(number));
+                let seen = self.calls.entry(call).or_default();
+                seen.b_legs.push(leg);
+                seen.over_tcp |= over_tcp;
                 let shown = message.from().uri.user_decoded().unwrap_or_default().into();
                 Some(Notable::Invite { call, call_id: call_id.into(), shown })
             }
-            Method::Invite if !to_carrier && matches!(message.status(), Some(180..=189)) => {
-                self.calls.entry(call?).or_default().over_tcp = over_tcp;
+            Method::Invite if !to_carrier && over_tcp && message.status() == Some(100) => {
+                self.over_tcp.extend(self.dialled.get(call_id).cloned());
                 None
             }
             Method::Invite if !to_carrier && is_success_of_invite(message) => {

@@ -182,6 +182,7 @@ fn after_a_restart_the_answer_that_is_due_still_passes() {
     let told = call.desk.take_legs();
     let Some(LegEvent::Confirmed { answer: Some(answer), .. }) = told.first() else { panic!("{told:?}") };
     let Some(LegEvent::Checkpointed { checkpoint: a, .. }) = told.last() else { panic!("{told:?}") };
+    call.desk.take_sent();
     call.desk.leg(LegCommand::Confirm { leg: call.b, answer: Some(answer.clone()) });
     assert!(call.desk.take_sent()[0].contains("m=audio 4002"));
     let told = call.desk.take_legs();

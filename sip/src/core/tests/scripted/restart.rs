@@ -207,7 +207,13 @@ fn shortly_after_an_answer_both_sides_are_told_again() {
     assert_eq!((ok.status(), ok.cseq().0, ok.to_tag()), (Some(200), 2, Some(&*talk.to_tag)));
     let ack = desk.text("ACK", udp(), "c", &talk.to_tag, 2, "", "");
     desk.take(udp(), &ack);
-    assert!(matches!(desk.take_legs()[..], [LegEvent::Confirmed { .. }, LegEvent::Alive { .. }]));
+    // A phone that has hung up acknowledges it too: it is asked.
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Confirmed { .. }]));
+    desk.wait(Duration::ZERO);
+    let options = desk.last_sent();
+    assert_eq!(*options.method(), Method::Options);
+    desk.phone(udp(), &options, 200);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Alive { .. }]));
     desk.take_sent();
     // The carrier repeats its 200: it is acknowledged, not ended.
     let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
