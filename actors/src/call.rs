@@ -28,7 +28,7 @@ use protocol::{Action, Ask, Input, Reply, TakenUp, answered_dialogs};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::id::{AccountKey, CallId};
-use schema::leg::{EndCause, HangupCause, LegCommand, LegEvent, LegEventAt, Sdp};
+use schema::leg::{Dialogs, EndCause, HangupCause, LegCommand, LegEvent, LegEventAt, Sdp};
 use schema::time::{Mono, Now};
 use schema::wrong::{self, Wrong};
 use std::collections::VecDeque;
@@ -54,8 +54,8 @@ pub(crate) enum CallMsg {
 pub(crate) enum Start {
     /// Somebody wants to call.
     New(Box<CallRequest>, Option<Sdp>),
-    /// An answered call goes on after a restart; told when its legs know.
-    Resume(Box<TakenUp>, oneshot::Sender<()>),
+    /// An answered call goes on after a restart, with its dialogs as they are stored; told when its legs know.
+    Resume(Box<TakenUp>, Box<Dialogs>, oneshot::Sender<()>),
 }
 
 /// The actor of one live call.
@@ -121,9 +121,9 @@ impl Actor for CallActor {
             me.stop(None);
             return Ok(());
         }
-        if let Start::Resume(taken, _) = &start {
+        if let Start::Resume(taken, dialogs, _) = &start {
             // Before anything can fail: whoever hangs up for this actor hangs up legs that are known.
-            for (leg, checkpoint) in answered_dialogs(&taken.live) {
+            for (leg, checkpoint) in answered_dialogs(&taken.live, dialogs) {
                 let _ = self.ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
             }
         }
@@ -139,9 +139,9 @@ impl Actor for CallActor {
                 let (core, actions) = CallCore::begin(*request, offer, self.ctx.retry_after_s());
                 (core, actions, None)
             }
-            Start::Resume(taken, resumed) => {
+            Start::Resume(taken, dialogs, resumed) => {
                 state.channel = taken.live.attempt.as_ref().and_then(|a| self.ctx.trunks.take_anyway(a.trunk));
-                let (core, actions) = CallCore::resume(*taken, self.ctx.retry_after_s(), now);
+                let (core, actions) = CallCore::resume(*taken, *dialogs, self.ctx.retry_after_s(), now);
                 (core, actions, Some(resumed))
             }
         };

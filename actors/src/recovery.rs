@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use schema::call::{CallState, LiveCall};
 use schema::edge::EdgeCommand;
 use schema::id::{AccountKey, CallId, CallNo};
-use schema::leg::{HangupCause, LegCommand, LegId, TakeBack};
+use schema::leg::{Dialogs, HangupCause, LegCommand, LegId, TakeBack};
 use schema::wrong::{self, Wrong};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) 
     let mut after: Option<(AccountKey, CallNo)> = None;
     let mut lost = Vec::new();
     loop {
-        let page = match ctx.store.live_calls(after, PAGE).await {
+        let page = match ctx.store.live_calls_with_dialogs(after, PAGE).await {
             Ok(page) => page,
             Err(error) => {
                 tracing::error!(%error, "calls from before the start could not be read yet");
@@ -45,8 +45,8 @@ pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) 
         let mut resumed = Vec::with_capacity(page.len());
         // A call that began since the start has an actor already.
         let forgotten = usize::from(wrong::chosen(Wrong::RecoveryForgets));
-        let found = page.iter().skip(forgotten).filter(|(_, live)| !ctx.directory.knows_call(live.call.id));
-        let taking: Vec<_> = found.map(|(account, live)| take_up(&ctx, *account, live)).collect();
+        let found = page.iter().skip(forgotten).filter(|(_, live, _)| !ctx.directory.knows_call(live.call.id));
+        let taking: Vec<_> = found.map(|(account, live, dialogs)| take_up(&ctx, *account, live, dialogs)).collect();
         let mut taking = futures_util::stream::iter(taking).buffered(AT_ONCE);
         while let Some(taken) = taking.next().await {
             match taken {
@@ -59,7 +59,7 @@ pub(crate) async fn take_up_calls(ctx: Arc<Context>, done: watch::Sender<bool>) 
             let _ = told.await;
         }
         match page.last() {
-            Some((account, live)) => after = Some((*account, live.no)),
+            Some((account, live, _)) => after = Some((*account, live.no)),
             None => break,
         }
     }
@@ -79,6 +79,7 @@ async fn take_up(
     ctx: &Arc<Context>,
     account: AccountKey,
     live: &LiveCall,
+    dialogs: &Dialogs,
 ) -> Result<Option<oneshot::Receiver<()>>, Lost> {
     let call = live.call.id;
     // One that is ending was over before: its settlement had been set aside.
@@ -86,21 +87,22 @@ async fn take_up(
         match ctx.ask(account, ASK_LIMIT, |reply| AccountMsg::TakeUp(call, reply)).await {
             Ok(Some(taken)) => {
                 let (told, resumed) = oneshot::channel();
-                ctx.start_call(account, call, Start::Resume(Box::new(taken), told), ctx.admission.admit_anyway());
+                let start = Start::Resume(Box::new(taken), Box::new(dialogs.clone()), told);
+                ctx.start_call(account, call, start, ctx.admission.admit_anyway());
                 return Ok(Some(resumed));
             }
             Ok(None) => return Ok(None),
             Err(error) => tracing::error!(%error, call_id = %call, "a call could not be taken up: it ends"),
         }
     }
-    if let Some(checkpoint) = live.a_leg.clone().filter(|_| live.answered.is_none()) {
+    if let Some(checkpoint) = dialogs.a_leg.clone().filter(|_| live.answered.is_none()) {
         // Its carrier's INVITE is not repeated: nobody can say whether its number may still be presented.
         let (leg, retry_after_s) = (LegId::a(call), ctx.retry_after_s());
         let call = TakeBack { leg, checkpoint, invite: None, retry_after_s };
         let _ = ctx.legs.send(LegCommand::TakeBack(Box::new(call))).await;
     }
     // An answered leg can only be hung up by whoever knows its dialog.
-    for (leg, checkpoint) in answered_dialogs(live) {
+    for (leg, checkpoint) in answered_dialogs(live, dialogs) {
         let _ = ctx.legs.send(LegCommand::Resume { leg, checkpoint }).await;
     }
     let attempt = live.attempt.as_ref().map(|attempt| LegId::b(call, attempt.number));

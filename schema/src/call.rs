@@ -4,7 +4,7 @@ use crate::account::Attestation;
 use crate::carrier::Gateway;
 use crate::id::{CallId, CallNo, CredentialId, TrunkId};
 use crate::ledger::CarrierCost;
-use crate::leg::{AttemptIds, Checkpoint, Sdp};
+use crate::leg::AttemptIds;
 use crate::money::{Currency, Micros, NanosPerMinute};
 use crate::number::E164;
 use crate::pii::Pii;
@@ -338,7 +338,8 @@ pub struct AttemptRecord {
     pub sip_code: u16,
 }
 
-/// What is stored of a call while it lasts: enough to rebuild its actor, its account's meter and both SIP dialogs.
+/// What is stored of a call while it lasts: enough to rebuild its actor and its account's meter. Its dialogs stand apart
+/// ([`crate::leg::Dialogs`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveCall {
     /// Its number within the account.
@@ -363,13 +364,6 @@ pub struct LiveCall {
     /// The last moment the call was known to be up, by all clocks: its answer, then the caller's last sign of life before each
     /// renewal.
     pub proof_of_life: Option<ClockReading>,
-    /// The A-leg's dialog, as of the INVITE.
-    pub a_leg: Option<Checkpoint>,
-    /// The B-leg's dialog, as of its 200.
-    pub b_leg: Option<Checkpoint>,
-    /// The SDP of the 200 for the A-leg, until its ACK is known to have come.
-    #[serde(default, with = "crate::pii::shared_option")]
-    pub answer_sdp: Option<Sdp>,
 }
 
 /// The immutable record of one call (invariant C3: exactly one for each).

@@ -4,8 +4,9 @@
 use crate::account::{AccountFigures, CallerId};
 use crate::call::{AttemptRecord, Cdr, LiveCall};
 use crate::event::EventBody;
-use crate::id::{AccountKey, Seq, TransferId};
+use crate::id::{AccountKey, CallNo, Seq, TransferId};
 use crate::ledger::{Hold, Transfer};
+use crate::leg::Dialogs;
 use crate::time::Timestamp;
 use std::sync::Arc;
 
@@ -31,6 +32,23 @@ impl Entry {
         self.figures.seq
     }
 
+    /// What changes of a call's dialogs.
+    #[must_use]
+    pub fn dialogs_of(&self, call: CallNo) -> Option<&Dialogs> {
+        self.changes.iter().find_map(|change| match change {
+            Change::DialogsChanged(no, dialogs) if *no == call => Some(&**dialogs),
+            _ => None,
+        })
+    }
+
+    /// Whether a call's state is written, and with it what changes of its dialogs.
+    #[must_use]
+    pub fn writes_state_of(&self, call: CallNo) -> bool {
+        self.changes
+            .iter()
+            .any(|change| matches!(change, Change::CallStarted(live) | Change::CallUpdated(live) if live.no == call))
+    }
+
     /// Rows written by it: its own, one for each hold and transfer and at least one; that of its events; those of its calls and
     /// caller IDs.
     #[must_use]
@@ -38,6 +56,7 @@ impl Entry {
         let moved = self.changes.iter().filter(|c| matches!(c, Change::HoldPlaced(_) | Change::Posted(_))).count();
         let others = self.changes.iter().map(|change| match change {
             Change::HoldPlaced(_) | Change::Posted(_) => 0,
+            Change::DialogsChanged(call, _) => usize::from(!self.writes_state_of(*call)),
             Change::CallEnded(_) | Change::CallerIdChanged(_) => 2,
             _ => 1,
         });
@@ -50,8 +69,11 @@ impl Entry {
 pub enum Change {
     /// A call was granted: insert it.
     CallStarted(Arc<LiveCall>),
-    /// Its stored state is replaced: answered, next attempt, renewed, checkpoint.
+    /// Its stored state is replaced: answered, next attempt, renewed.
     CallUpdated(Arc<LiveCall>),
+    /// What is there replaces what is stored of a live call's dialogs; in the row of its state, where that is written too. At most
+    /// one of a call in an entry.
+    DialogsChanged(CallNo, Box<Dialogs>),
     /// Money was set aside.
     HoldPlaced(Hold),
     /// An attempt ended without an answer.

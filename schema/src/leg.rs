@@ -51,20 +51,46 @@ impl LegId {
 /// A session description as it stood in a message body. Personal (addresses), so never printed; shared by those who keep it.
 pub type Sdp = Pii<Arc<str>>;
 
-/// A dialog's durable state. `sip` owns its encoding; everyone else sees bytes.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A dialog's durable state. `sip` owns its encoding and the version of that; everyone else sees a text.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Version of the encoding.
-    pub version: u16,
     /// The state, as text of `sip`'s own encoding.
-    #[serde(with = "crate::pii::shared")]
     pub state: Pii<Arc<str>>,
 }
 
-/// Only its version and size: the state holds addresses.
+/// Only its size: the state holds addresses.
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Checkpoint(v{}, {} bytes)", self.version, self.state.expose().len())
+        write!(f, "Checkpoint({} bytes)", self.state.expose().len())
+    }
+}
+
+/// What is stored of a live call's dialogs, apart from its state: written when it changes, read by nobody but recovery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dialogs {
+    /// The A-leg's, as of the INVITE, then of the newest session.
+    pub a_leg: Option<Checkpoint>,
+    /// The B-leg's, as of its 200, then of the newest session.
+    pub b_leg: Option<Checkpoint>,
+    /// The session description of the 200 for the A-leg, which is sent again when nobody knows whether its ACK came.
+    pub answer_sdp: Option<Sdp>,
+}
+
+impl Dialogs {
+    /// A change of one of them.
+    #[must_use]
+    pub fn of(side: LegSide, checkpoint: Checkpoint) -> Self {
+        match side {
+            LegSide::A => Self { a_leg: Some(checkpoint), ..Self::default() },
+            LegSide::B => Self { b_leg: Some(checkpoint), ..Self::default() },
+        }
+    }
+
+    /// Takes over what is in a change; the rest stays.
+    pub fn take(&mut self, change: Self) {
+        self.a_leg = change.a_leg.or(self.a_leg.take());
+        self.b_leg = change.b_leg.or(self.b_leg.take());
+        self.answer_sdp = change.answer_sdp.or(self.answer_sdp.take());
     }
 }
 

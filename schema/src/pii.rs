@@ -36,33 +36,3 @@ impl<T> From<T> for Pii<T> {
         Self(value)
     }
 }
-
-/// Shared text as text: serde itself does so with a feature only that every crate would be built with.
-pub(crate) mod shared {
-    use super::Pii;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use std::sync::Arc;
-
-    pub(crate) fn serialize<S: Serializer>(text: &Pii<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(text.expose())
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Pii<Arc<str>>, D::Error> {
-        String::deserialize(from).map(|text| Pii::new(text.into()))
-    }
-}
-
-/// As [`shared`], where there may be none.
-pub(crate) mod shared_option {
-    use super::Pii;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::sync::Arc;
-
-    pub(crate) fn serialize<S: Serializer>(text: &Option<Pii<Arc<str>>>, to: S) -> Result<S::Ok, S::Error> {
-        text.as_ref().map(|text| &**text.expose()).serialize(to)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Pii<Arc<str>>>, D::Error> {
-        Ok(Option::<String>::deserialize(from)?.map(|text| Pii::new(text.into())))
-    }
-}

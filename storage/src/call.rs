@@ -6,6 +6,7 @@ use crate::store::{Backend, Store, page};
 use schema::call::{AttemptRecord, Call, CallState, Cdr, Explanation, LiveCall};
 use schema::id::{AccountKey, CallId, CallNo};
 use schema::ledger::Hold;
+use schema::leg::Dialogs;
 use schema::pii::Pii;
 use schema::time::Timestamp;
 use std::ops::Bound;
@@ -65,7 +66,7 @@ pub(crate) fn without_call_data(cdr: &Cdr) -> Cdr {
 }
 
 impl Store {
-    /// Live calls of all accounts after `after`, by (account, number), at most `limit` (1,000): for recovery.
+    /// Live calls of all accounts after `after`, by (account, number), at most `limit` (1,000).
     ///
     /// # Errors
     /// The store failed.
@@ -77,10 +78,30 @@ impl Store {
         let (after, limit) = (after.unwrap_or((AccountKey(0), CallNo(0))), page(limit));
         match &self.backend {
             Backend::Sql(sql) => sql.live_calls(after, limit).await,
+            Backend::Memory(disk) => {
+                disk.read(|t| t.live_calls_after(after).take(limit).map(|(key, call)| (key, call.clone())).collect())
+            }
+        }
+    }
+
+    /// As [`Self::live_calls`], with their dialogs: for recovery.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn live_calls_with_dialogs(
+        &self,
+        after: Option<(AccountKey, CallNo)>,
+        limit: u32,
+    ) -> Result<Vec<(AccountKey, LiveCall, Dialogs)>, StoreError> {
+        let (after, limit) = (after.unwrap_or((AccountKey(0), CallNo(0))), page(limit));
+        match &self.backend {
+            Backend::Sql(sql) => sql.live_calls_with_dialogs(after, limit).await,
             Backend::Memory(disk) => disk.read(|t| {
-                let accounts = t.accounts.range(after.0..);
-                let calls = accounts.flat_map(|(key, a)| a.calls.values().map(|call| (*key, call)));
-                calls.filter(|(key, call)| (*key, call.no) > after).take(limit).map(|(k, c)| (k, c.clone())).collect()
+                let dialogs = |key: AccountKey, no| {
+                    t.accounts.get(&key).and_then(|account| account.dialogs.get(&no)).cloned().unwrap_or_default()
+                };
+                let calls = t.live_calls_after(after).take(limit);
+                calls.map(|(key, call)| (key, call.clone(), dialogs(key, call.no))).collect()
             }),
         }
     }

@@ -195,6 +195,7 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
         return Err("more than 16 events");
     }
     let (mut holds, mut keys, mut charges) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut dialogs = BTreeSet::new();
     for change in &entry.changes {
         let positive = match change {
             Change::HoldPlaced(hold) => {
@@ -229,8 +230,9 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
             Change::CallStarted(call) if call.no != figures.last_call => {
                 return Err("a call that begins is the last one");
             }
+            Change::DialogsChanged(call, _) if !dialogs.insert(*call) => return Err("a call's dialogs changed twice"),
             Change::CallStarted(call) | Change::CallUpdated(call) => !call.held.is_negative(),
-            Change::AttemptEnded(_) | Change::CallerIdChanged(_) => true,
+            Change::AttemptEnded(_) | Change::CallerIdChanged(_) | Change::DialogsChanged(..) => true,
         };
         if !positive {
             return Err("an amount below zero, a transfer to itself or a record of a call that goes on");

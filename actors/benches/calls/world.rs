@@ -115,7 +115,7 @@ const fn call_id(call: u32) -> CallId {
 }
 
 fn checkpoint(length: usize) -> Checkpoint {
-    Checkpoint { version: 1, state: Pii::new("d".repeat(length).into()) }
+    Checkpoint { state: Pii::new("d".repeat(length).into()) }
 }
 
 fn invited(call: u32, account: AccountKey) -> Invited {

@@ -15,7 +15,7 @@ use schema::event::EventBody;
 use schema::id::{CallId, CallNo, CallerIdId, CredentialId, TrunkId};
 use schema::journal::Change;
 use schema::ledger::Hold;
-use schema::leg::{AttemptIds, Checkpoint};
+use schema::leg::{AttemptIds, Checkpoint, Dialogs};
 use schema::money::{Currency, Micros};
 use schema::number::{E164, Presentation};
 use schema::pii::Pii;
@@ -307,16 +307,15 @@ impl AccountCore {
             caller_id: found.presentation.as_ref().map(|p| p.number().number().clone()),
             answered: None,
             proof_of_life: Some(self.reading(now)),
-            a_leg: request.a_leg.clone(),
-            b_leg: None,
-            answer_sdp: None,
         };
         let mut figures = self.figures;
         figures.last_call = no;
         figures.held += slice.amount;
         let hold = Hold { call: no, leg: LegSide::B, step: 0, amount: slice.amount };
         let live = Arc::new(live);
-        let changes = vec![Change::CallStarted(live.clone()), Change::HoldPlaced(hold)];
+        let mut changes = vec![Change::CallStarted(live.clone()), Change::HoldPlaced(hold)];
+        let dialogs = request.a_leg.clone().map(|a_leg| Dialogs::of(LegSide::A, a_leg));
+        changes.extend(dialogs.map(|dialogs| Change::DialogsChanged(no, Box::new(dialogs))));
         let events = vec![
             EventBody::CallChanged(Box::new(live.call.clone())),
             EventBody::BalanceChanged(self.balance_of(&figures, now)),

@@ -13,7 +13,7 @@ use schema::event::EventBody;
 use schema::id::{CallId, TransferId};
 use schema::journal::Change;
 use schema::ledger::{CarrierCost, Hold};
-use schema::leg::{Checkpoint, Sdp};
+use schema::leg::{Checkpoint, Dialogs, Sdp};
 use schema::money::Micros;
 use schema::number::{Presentation, PresentedNumber};
 use schema::time::{ClockReading, Now};
@@ -90,8 +90,6 @@ impl AccountCore {
         let mut next = LiveCall::clone(live);
         next.answered = Some(self.reading(request.at));
         next.proof_of_life = next.answered;
-        next.b_leg = Some(request.b_leg.clone());
-        next.answer_sdp = request.answer_sdp.clone();
         next.call.state = CallState::Answered;
         next.call.answered_at = Some(request.at.wall);
         next.call.post_dial_delay_ms = Some(request.post_dial_delay_ms);
@@ -100,7 +98,9 @@ impl AccountCore {
         }
         let next = Arc::new(next);
         let events = vec![EventBody::CallChanged(Box::new(self.call_now(&next, now)))];
-        let changes = vec![Change::CallUpdated(next.clone())];
+        let dialogs =
+            Dialogs { a_leg: None, b_leg: Some(request.b_leg.clone()), answer_sdp: request.answer_sdp.clone() };
+        let changes = vec![Change::CallUpdated(next.clone()), Change::DialogsChanged(next.no, Box::new(dialogs))];
         let patch = Patch::put(next);
         (Some(funding), Some(self.draft(now, self.figures, changes, events, patch)))
     }
@@ -142,15 +142,9 @@ impl AccountCore {
     /// Keeps the newest state of a dialog. One side's word does not prove that the other is there.
     #[must_use]
     pub fn checkpoint(&self, call: CallId, side: LegSide, checkpoint: &Checkpoint, now: Now) -> Option<Draft> {
-        let mut next = LiveCall::clone(self.live.get(&call)?);
-        match side {
-            LegSide::A => next.a_leg = Some(checkpoint.clone()),
-            LegSide::B => next.b_leg = Some(checkpoint.clone()),
-        }
-        let next = Arc::new(next);
-        let changes = vec![Change::CallUpdated(next.clone())];
-        let patch = Patch::put(next);
-        Some(self.draft(now, self.figures, changes, Vec::new(), patch))
+        let live = self.live.get(&call)?;
+        let changes = vec![Change::DialogsChanged(live.no, Box::new(Dialogs::of(side, checkpoint.clone())))];
+        Some(self.draft(now, self.figures, changes, Vec::new(), Patch::default()))
     }
 
     /// What is needed to go on with a call after a restart, or to end it when it was not answered.

@@ -10,9 +10,11 @@ use super::failover::{AttemptFailed, NextAttempt};
 use super::ledger::CreditRefused;
 use super::settle::{CallEnd, Renewed};
 use schema::account::{AccountStatus, Limits};
-use schema::call::{CallState, RefusalCode};
+use schema::call::{CallState, LegSide, RefusalCode};
 use schema::carrier::{Gateway, GatewayTransport, TrunkDown, TrunkState};
 use schema::event::EventBody;
+use schema::journal::Change;
+use schema::leg::Dialogs;
 use schema::money::{Micros, NanosPerMinute};
 use schema::number::Presentation;
 use schema::pii::Pii;
@@ -60,6 +62,26 @@ fn an_answered_call_costs_three_entries_and_ten_rows() {
     w.pass(10_000);
     w.settle(1, &hung_up(w.now));
     assert_eq!((w.core.seq().0 - seq.0, w.rows.row_writes), (3, 10));
+}
+
+#[test]
+fn dialogs_are_written_when_they_change_and_a_renewal_does_not_write_them() {
+    let mut w = world(10_000_000);
+    w.authorize(&w.request(1, MOBILE)).expect("granted");
+    let of = |a: bool, b: bool| {
+        let leg = |there: bool| there.then(checkpoint);
+        Some(Dialogs { a_leg: leg(a), b_leg: leg(b), answer_sdp: None })
+    };
+    assert_eq!(w.rows.dialogs.values().next().cloned(), of(true, false));
+    w.answer(1);
+    assert_eq!(w.rows.dialogs.values().next().cloned(), of(true, true));
+    w.pass(40_000);
+    let is_dialogs = |change: &Change| matches!(change, Change::DialogsChanged(..));
+    let (_, renewal) = w.core.renew(call_id(1), 1, Some(w.now), w.now);
+    assert!(!renewal.expect("decided").entry.changes.iter().any(is_dialogs));
+    let session = w.core.checkpoint(call_id(1), LegSide::B, &checkpoint(), w.now).expect("decided").entry;
+    assert_eq!((session.changes.len(), session.changes.iter().all(is_dialogs)), (1, true), "the state stays as it is");
+    assert_eq!(session.row_writes(), 2, "its own and the call's");
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{CallEnd, Settled};
 use schema::call::{Hangup, HangupSide, LegSide, RefusalCode};
 use schema::id::CallId;
-use schema::leg::{EndCause, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
+use schema::leg::{Checkpoint, Dialogs, EndCause, HangupCause, Invite, LegCommand, LegEvent, LegId, Sdp, TakeBack};
 use schema::time::{Mono, Now};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -130,8 +130,8 @@ impl CallCore {
     ///
     /// [`answered_dialogs`]: super::protocol::answered_dialogs
     #[must_use]
-    pub fn resume(taken: TakenUp, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
-        let Some(talk) = taken.talk else { return Self::take_back(taken, retry_after_s, now) };
+    pub fn resume(taken: TakenUp, dialogs: Dialogs, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
+        let Some(talk) = taken.talk else { return Self::take_back(taken, dialogs.a_leg, retry_after_s, now) };
         let call = taken.live.call.id;
         let attempt = taken.live.attempt.as_ref().map_or(1, |a| a.number);
         let mut talking = Talking {
@@ -152,8 +152,7 @@ impl CallCore {
         // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and asked when
         // it has acknowledged that.
         let ask_caller = if talk < UNCONFIRMED_MAX {
-            let sdp = taken.live.answer_sdp;
-            LegCommand::Accept { leg: a_leg, sdp }
+            LegCommand::Accept { leg: a_leg, sdp: dialogs.answer_sdp }
         } else {
             LegCommand::Probe { leg: a_leg }
         };
@@ -162,7 +161,7 @@ impl CallCore {
 
     /// A call that was not answered when the process before ended: its caller is refused, its attempt cancelled, and what the
     /// carrier says to that is awaited as after any cancel.
-    fn take_back(taken: TakenUp, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
+    fn take_back(taken: TakenUp, a_leg: Option<Checkpoint>, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
         let (call, mut actions) = (taken.live.call.id, Vec::new());
         let mut core = Self::new(call, State::Over, retry_after_s);
         let hangup = service_hangup(HangupCause::ServiceFailure, Some(RefusalCode::Unavailable.sip_status()));
@@ -173,7 +172,7 @@ impl CallCore {
         });
         let number = taken.live.attempt.as_ref().map_or(1, |attempt| attempt.number);
         let trying = Trying { leg: LegId::b(call, number), since: now.mono, rang: false };
-        actions.extend(taken.live.a_leg.map(|checkpoint| {
+        actions.extend(a_leg.map(|checkpoint| {
             let leg = LegId::a(call);
             Action::Leg(LegCommand::TakeBack(Box::new(TakeBack { leg, checkpoint, invite, retry_after_s })))
         }));

@@ -4,7 +4,7 @@ use crate::account::authorize::{Authorized, CallRequest, Funding, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
 use schema::call::{Call, LegSide, LiveCall};
-use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId};
+use schema::leg::{Checkpoint, Dialogs, HangupCause, LegCommand, LegEvent, LegId};
 use schema::number::Presentation;
 use schema::time::Now;
 use std::sync::Arc;
@@ -107,10 +107,10 @@ pub struct TakenUp {
 }
 
 /// The dialogs of an answered call as they are stored; none of another call.
-pub fn answered_dialogs(live: &LiveCall) -> impl Iterator<Item = (LegId, Checkpoint)> {
+pub fn answered_dialogs(live: &LiveCall, dialogs: &Dialogs) -> impl Iterator<Item = (LegId, Checkpoint)> {
     let call = live.call.id;
     let attempt = live.attempt.as_ref().map_or(1, |attempt| attempt.number);
-    let legs = [(LegId::a(call), &live.a_leg), (LegId::b(call, attempt), &live.b_leg)];
+    let legs = [(LegId::a(call), &dialogs.a_leg), (LegId::b(call, attempt), &dialogs.b_leg)];
     let is_answered = live.answered.is_some();
     legs.into_iter().filter_map(move |(leg, checkpoint)| Some((leg, checkpoint.clone().filter(|_| is_answered)?)))
 }

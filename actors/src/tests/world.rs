@@ -64,7 +64,7 @@ fn clock(since: Duration) -> Clock {
 }
 
 pub(super) fn checkpoint() -> Checkpoint {
-    Checkpoint { version: 1, state: Pii::new("dialog".into()) }
+    Checkpoint { state: Pii::new("dialog".into()) }
 }
 
 async fn fill(store: &Store, opening: i64, count: u128) -> Vec<AccountKey> {

@@ -80,7 +80,7 @@ impl Phone {
 }
 
 fn checkpoint() -> Checkpoint {
-    Checkpoint { version: 1, state: Pii::new("".into()) }
+    Checkpoint { state: Pii::new("".into()) }
 }
 
 fn micros(value: &Value) -> i64 {

@@ -167,6 +167,10 @@ create table calls (
     held bigint not null check (held >= 0),
     hold_step bigint not null check (hold_step >= 0), -- of its newest hold: each step is held for once
     state bytea not null,
+    -- Its dialogs, as their SIP side left them, and the answer's session description: written when they change, read after a restart.
+    a_leg bytea,
+    b_leg bytea,
+    answer_sdp bytea,
     primary key (account_key, no)
 );
 

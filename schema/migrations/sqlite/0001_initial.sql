@@ -167,6 +167,10 @@ create table calls (
     held integer not null check (held >= 0),
     hold_step integer not null check (hold_step >= 0), -- of its newest hold: each step is held for once
     state blob not null,
+    -- Its dialogs, as their SIP side left them, and the answer's session description: written when they change, read after a restart.
+    a_leg blob,
+    b_leg blob,
+    answer_sdp blob,
     primary key (account_key, no)
 ) strict;
 

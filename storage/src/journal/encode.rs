@@ -10,7 +10,10 @@ use schema::call::{AttemptRecord, Cdr, LegSide, LiveCall};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Change, Entry};
 use schema::ledger::{Hold, IdempotencyKey, Transfer};
+use schema::leg::Dialogs;
+use schema::pii::Pii;
 use schema::time::Timestamp;
+use std::sync::Arc;
 
 /// An entry ready to be written.
 pub(crate) struct Encoded {
@@ -72,13 +75,16 @@ pub(crate) enum Write {
 pub(crate) enum Form {
     /// Table and columns; what follows the values.
     Insert(&'static str, &'static str),
-    /// `held, hold_step, state, account_key, no` and the step before.
+    /// [`CALL_UPDATED`], null what stays as it is; `account_key, no` and the step before.
     UpdateCall,
     /// `account_key, no`.
     DeleteCall,
     /// `account_key, seq, payload`.
     InsertEvent,
 }
+
+/// What may change of a live call's row.
+pub(crate) const CALL_UPDATED: [&str; 6] = ["held", "hold_step", "state", "a_leg", "b_leg", "answer_sdp"];
 
 /// The columns of each row of an entry.
 macro_rules! into_entries {
@@ -117,7 +123,9 @@ impl Write {
                 "",
             ),
             Self::Event => Form::InsertEvent,
-            Self::CallInsert => Form::Insert("calls (account_key, no, id, held, hold_step, state)", ""),
+            Self::CallInsert => {
+                Form::Insert("calls (account_key, no, id, held, hold_step, state, a_leg, b_leg, answer_sdp)", "")
+            }
             Self::CallUpdate => Form::UpdateCall,
             Self::CallDelete => Form::DeleteCall,
             Self::Attempt => {
@@ -180,12 +188,23 @@ fn encode_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
     for change in &entry.changes {
         match change {
             Change::HoldPlaced(_) | Change::Posted(_) => {}
-            Change::CallStarted(call) => rows.push((Write::CallInsert, live_call(account, call, keys)?)),
+            Change::CallStarted(call) => {
+                let mut row = values![account.0, call.no.0, call.call.id.0];
+                row.extend(call_values(entry, call, keys)?);
+                rows.push((Write::CallInsert, row));
+            }
             Change::CallUpdated(call) => {
-                let step = i64::from(call.hold_step);
-                let before = step - i64::try_from(holds_of(entry, call.no)).unwrap_or(i64::MAX);
-                let state = sealed_call(account, call, keys)?;
-                rows.push((Write::CallUpdate, values![call.held.0, step, state, account.0, call.no.0, before]));
+                let holds = i64::try_from(holds_of(entry, call.no)).unwrap_or(i64::MAX);
+                let mut row = call_values(entry, call, keys)?;
+                row.extend(values![account.0, call.no.0, i64::from(call.hold_step) - holds]);
+                rows.push((Write::CallUpdate, row));
+            }
+            Change::DialogsChanged(call, _) if entry.writes_state_of(*call) => {}
+            Change::DialogsChanged(call, dialogs) => {
+                let mut row = vec![Value::Int(None), Value::Int(None), Value::Bytes(None)];
+                row.extend(dialog_values(account, Some(dialogs), keys)?);
+                row.extend(values![account.0, call.0, None::<i64>]);
+                rows.push((Write::CallUpdate, row));
             }
             Change::AttemptEnded(attempt) => rows.push((Write::Attempt, attempt_row(account, attempt))),
             Change::CallEnded(cdr) => {
@@ -242,12 +261,26 @@ fn entry_row(entry: &Entry, position: u32, call: Option<CallNo>, more: usize) ->
     row
 }
 
-fn sealed_call(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<Vec<u8>, StoreError> {
-    keys.seal_json(Subject::Account(account), Class::Calls, "calls.state", call)
+/// What may change of a live call's row: the values of [`CALL_UPDATED`].
+fn call_values(entry: &Entry, call: &LiveCall, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
+    let state = keys.seal_json(Subject::Account(entry.account), Class::Calls, "calls.state", call)?;
+    let mut values = values![call.held.0, call.hold_step, state];
+    values.extend(dialog_values(entry.account, entry.dialogs_of(call.no), keys)?);
+    Ok(values)
 }
 
-fn live_call(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
-    Ok(values![account.0, call.no.0, call.call.id.0, call.held.0, call.hold_step, sealed_call(account, call, keys)?])
+/// Null what is not there.
+fn dialog_values(account: AccountKey, dialogs: Option<&Dialogs>, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
+    let Some(dialogs) = dialogs else { return Ok(vec![Value::Bytes(None); 3]) };
+    let subject = Subject::Account(account);
+    let text = |place, text: Option<&Pii<Arc<str>>>| {
+        text.map(|text| keys.seal_text(subject, Class::Calls, place, text.expose())).transpose()
+    };
+    Ok(values![
+        text("calls.a_leg", dialogs.a_leg.as_ref().map(|leg| &leg.state))?,
+        text("calls.b_leg", dialogs.b_leg.as_ref().map(|leg| &leg.state))?,
+        text("calls.answer_sdp", dialogs.answer_sdp.as_ref())?,
+    ])
 }
 
 fn hold_row(entry: &Entry, position: u32, hold: &Hold) -> Vec<Value> {

@@ -3,7 +3,7 @@
 //! true: entries never go, and a second one with the same number is refused by their key.
 
 use super::batch::{Fences, Hopper, Pace, Written};
-use super::encode::{Encoded, Form, Newest, Rows, Write};
+use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
 use super::vital::start_task;
 use super::{Rejected, all_failed};
 use crate::sql::{Value, failed};
@@ -259,7 +259,7 @@ enum Net {
 
 impl Calls {
     fn fold(&mut self, write: Write, values: &[Value]) -> Result<(), Trouble> {
-        let place = if write == Write::CallUpdate { 3 } else { 0 };
+        let place = if write == Write::CallUpdate { CALL_UPDATED.len() } else { 0 };
         let [Value::Int(Some(account)), Value::Int(Some(no)), ..] = values[place..] else {
             return Err(Trouble::Contradiction);
         };
@@ -267,17 +267,22 @@ impl Calls {
         let net = match (before, write) {
             (None, Write::CallInsert) => Net::Insert(values.to_vec()),
             (None, Write::CallUpdate) => Net::Update(values.to_vec()),
-            (Some(Net::Update(row)), Write::CallUpdate) => {
+            (Some(Net::Update(mut row)), Write::CallUpdate) => {
                 // From the step before the first to that after the last.
-                follows(&row[1], &values[5])?;
-                Net::Update([&values[..5], &row[5..]].concat())
+                let [changed @ .., _, _, before] = &mut row[..] else { return Err(Trouble::Contradiction) };
+                if is_null(before) {
+                    *before = values[place + 2].clone();
+                } else {
+                    follows(&changed[1], &values[place + 2])?;
+                }
+                overlay(changed, values);
+                Net::Update(row)
             }
             (None | Some(Net::Update(_)), Write::CallDelete) => Net::Delete(values.to_vec()),
             (Some(Net::Insert(mut row)), Write::CallUpdate) => {
-                // `held, hold_step, state, …` replace the same columns of `account_key, no, id, held, hold_step, state`.
-                follows(&row[4], &values[5])?;
-                row.truncate(3);
-                row.extend_from_slice(&values[..3]);
+                // What changes stands behind `account_key, no, id`.
+                follows(&row[4], &values[place + 2])?;
+                overlay(&mut row[3..], values);
                 Net::Insert(row)
             }
             (Some(Net::Insert(_)), Write::CallDelete) => Net::Nothing,
@@ -300,12 +305,23 @@ impl Calls {
     }
 }
 
-/// A change begins at the step to which the one before it came.
+/// A change begins at the step to which the one before it came; one of dialogs alone has no step.
 fn follows(came_to: &Value, from: &Value) -> Result<(), Trouble> {
     match (came_to, from) {
-        (Value::Int(came_to), Value::Int(from)) if came_to == from => Ok(()),
+        (Value::Int(came_to), Value::Int(from)) if came_to == from || from.is_none() => Ok(()),
         _ => Err(Trouble::Contradiction),
     }
+}
+
+/// What is not null replaces what is there.
+fn overlay(row: &mut [Value], newer: &[Value]) {
+    for (value, newer) in row.iter_mut().zip(newer).filter(|(_, newer)| !is_null(newer)) {
+        *value = newer.clone();
+    }
+}
+
+const fn is_null(value: &Value) -> bool {
+    matches!(value, Value::Int(None) | Value::Bytes(None))
 }
 
 fn text(write: Write, columns: &[Column]) -> String {
@@ -313,11 +329,14 @@ fn text(write: Write, columns: &[Column]) -> String {
     let unnest = format!("unnest({})", arrays.join(", "));
     match write.form() {
         Form::Insert(into, rest) => format!("insert into {into} select * from {unnest} where true{rest}"),
-        Form::UpdateCall => format!(
-            "update calls c set held = u.held, hold_step = u.step, state = u.state \
-             from {unnest} as u(held, step, state, account_key, no, before) \
-             where c.account_key = u.account_key and c.no = u.no and c.hold_step = u.before"
-        ),
+        Form::UpdateCall => {
+            let set = CALL_UPDATED.map(|column| format!("{column} = coalesce(u.{column}, c.{column})")).join(", ");
+            let columns = CALL_UPDATED.join(", ");
+            format!(
+                "update calls c set {set} from {unnest} as u({columns}, account_key, no, before) \
+                 where c.account_key = u.account_key and c.no = u.no and c.hold_step = coalesce(u.before, c.hold_step)"
+            )
+        }
         Form::InsertEvent => format!(
             "insert into events (id, payload) select e.id, u.payload from {unnest} as u(account_key, seq, payload) \
              join entries e on e.account_key = u.account_key and e.seq = u.seq and e.position = 0"

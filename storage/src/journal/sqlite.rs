@@ -3,7 +3,7 @@
 
 use super::batch::{Fences, Hopper, Pace, Written};
 use super::checkpoint::Checkpointer;
-use super::encode::{Encoded, Form, Newest, Rows, Write};
+use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
 use super::vital::start_thread;
 use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
@@ -120,9 +120,11 @@ impl Line<'_> {
 fn text(write: Write) -> String {
     match write.form() {
         Form::Insert(into, rest) => insert_text(into, into.split(',').count(), 1, false) + rest,
-        Form::UpdateCall => "update calls set held = ?1, hold_step = ?2, state = ?3 \
-                             where account_key = ?4 and no = ?5 and hold_step = ?6"
-            .to_owned(),
+        Form::UpdateCall => {
+            let set = (1..).zip(CALL_UPDATED).map(|(n, column)| format!("{column} = coalesce(?{n}, {column})"));
+            let set = set.collect::<Vec<_>>().join(", ");
+            format!("update calls set {set} where account_key = ?7 and no = ?8 and hold_step = coalesce(?9, hold_step)")
+        }
         // It follows the entry's first row.
         Form::InsertEvent => "insert into events (id, payload) values (last_insert_rowid(), ?3)".to_owned(),
         Form::DeleteCall => "delete from calls where account_key = ?1 and no = ?2".to_owned(),

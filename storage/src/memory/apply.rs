@@ -61,6 +61,7 @@ impl Tables {
                 draft.is_live(account, call.no)
                     && before.is_none_or(|step| step + holds_of(entry, call.no) == u64::from(call.hold_step))
             }
+            Change::DialogsChanged(call, _) => draft.is_live(account, *call),
             Change::CallEnded(cdr) => {
                 draft.is_live(account, cdr.no)
                     && draft.live.insert(cdr.no, false).is_none_or(|live| live)
@@ -107,6 +108,7 @@ impl Tables {
                 Change::CallUpdated(call) => {
                     self.of(key).calls.insert(call.no, Arc::unwrap_or_clone(call));
                 }
+                Change::DialogsChanged(call, dialogs) => self.of(key).dialogs.entry(call).or_default().take(*dialogs),
                 Change::HoldPlaced(_) | Change::Posted(_) => {}
                 Change::AttemptEnded(attempt) => {
                     self.of(key).attempts.insert((attempt.call, attempt.number), attempt);
@@ -115,6 +117,7 @@ impl Tables {
                     self.call_ids.insert(cdr.call.id, (key, cdr.no));
                     let account = self.of(key);
                     account.calls.remove(&cdr.no);
+                    account.dialogs.remove(&cdr.no);
                     account.cdrs.insert(cdr.no, (at, *cdr));
                 }
                 Change::CallerIdChanged(caller_id) => put_caller_id(self.of(key), *caller_id),

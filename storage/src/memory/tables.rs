@@ -18,6 +18,7 @@ use schema::id::{
     AccountId, AccountKey, CallId, CallNo, CredentialId, DeckId, DeckVersionId, Seq, TransferId, TrunkId, UserId,
 };
 use schema::ledger::Hold;
+use schema::leg::Dialogs;
 use schema::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +51,8 @@ pub(crate) struct Account {
     pub(crate) caller_ids: Vec<CallerId>,
     pub(crate) callback_phones: Vec<CallbackPhone>,
     pub(crate) calls: BTreeMap<CallNo, LiveCall>,
+    /// Of the live calls.
+    pub(crate) dialogs: BTreeMap<CallNo, Dialogs>,
     pub(crate) holds: BTreeMap<(CallNo, LegSide, u32), Hold>,
     pub(crate) attempts: BTreeMap<(CallNo, u8), AttemptRecord>,
     pub(crate) cdrs: BTreeMap<CallNo, (Timestamp, Cdr)>,
@@ -99,6 +102,7 @@ impl Account {
             caller_ids: new.caller_ids.clone(),
             callback_phones: new.callback_phones.clone(),
             calls: BTreeMap::new(),
+            dialogs: BTreeMap::new(),
             holds: BTreeMap::new(),
             attempts: BTreeMap::new(),
             cdrs: BTreeMap::new(),
@@ -118,6 +122,16 @@ fn sorted<T: Clone, K: Ord>(rows: &[T], key: impl Fn(&T) -> K) -> Vec<T> {
 }
 
 impl Tables {
+    /// Live calls of all accounts, by (account, number).
+    pub(crate) fn live_calls_after(
+        &self,
+        after: (AccountKey, CallNo),
+    ) -> impl Iterator<Item = (AccountKey, &LiveCall)> {
+        let accounts = self.accounts.range(after.0..);
+        let calls = accounts.flat_map(|(key, account)| account.calls.values().map(|call| (*key, call)));
+        calls.filter(move |(key, call)| (*key, call.no) > after)
+    }
+
     pub(crate) fn known_user(&self, user: UserId) -> Result<(), StoreError> {
         if self.users.contains_key(&user) { Ok(()) } else { Err(StoreError::NotFound("user")) }
     }

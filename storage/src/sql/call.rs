@@ -9,7 +9,9 @@ use crate::seal::{parse_word, word};
 use schema::call::{AttemptRecord, Call, Cdr, Explanation, LegSide, LiveCall};
 use schema::id::{AccountKey, CallId, CallNo, CredentialId, TrunkId};
 use schema::ledger::{CarrierCost, Hold};
+use schema::leg::{Checkpoint, Dialogs};
 use schema::money::{Currency, Micros};
+use schema::pii::Pii;
 use schema::time::Timestamp;
 
 macro_rules! select_cdr {
@@ -108,6 +110,42 @@ impl SqlStore {
             calls.extend(self.read_live(account, &state)?.map(|call| (account, call)));
         }
         Ok(calls)
+    }
+
+    pub(crate) async fn live_calls_with_dialogs(
+        &self,
+        after: (AccountKey, CallNo),
+        limit: usize,
+    ) -> Result<Vec<(AccountKey, LiveCall, Dialogs)>, StoreError> {
+        let text = "select account_key, state, a_leg, b_leg, answer_sdp from calls \
+                    where account_key > $1 or (account_key = $1 and no > $2) order by account_key, no limit $3";
+        let mut calls = Vec::new();
+        for mut row in self.db.fetch(text, values![after.0.0, after.1.0, count(limit)]).await? {
+            let (account, state) = (AccountKey(row.int()?), row.bytes()?);
+            self.keys.load(&[Subject::Account(account)]).await?;
+            let dialogs = self.read_dialogs(account, &mut row)?;
+            calls.extend(self.read_live(account, &state)?.map(|call| (account, call, dialogs)));
+        }
+        Ok(calls)
+    }
+
+    /// From `a_leg, b_leg, answer_sdp`.
+    fn read_dialogs(&self, account: AccountKey, row: &mut Row) -> Result<Dialogs, StoreError> {
+        let subject = Subject::Account(account);
+        let mut next = |place| match row.opt_bytes()? {
+            Some(sealed) => {
+                let text = self.keys.unseal_text(subject, Class::Calls, place, &sealed)?;
+                Ok::<_, StoreError>(text.map(|text| Pii::new(text.into())))
+            }
+            None => Ok(None),
+        };
+        let (a_leg, b_leg) = (next("calls.a_leg")?, next("calls.b_leg")?);
+        let checkpoint = |state| Checkpoint { state };
+        Ok(Dialogs {
+            a_leg: a_leg.map(checkpoint),
+            b_leg: b_leg.map(checkpoint),
+            answer_sdp: next("calls.answer_sdp")?,
+        })
     }
 
     pub(crate) async fn live_call(&self, id: CallId) -> Result<Option<(AccountKey, LiveCall)>, StoreError> {

@@ -86,6 +86,7 @@ conformance! {
     creating_again_creates_only_what_is_missing
     credentials_are_found_rotated_and_revoked
     c3_a_call_is_granted_answered_and_settled_in_three_entries
+    dialogs_are_written_when_they_change_and_go_with_their_call
     l3_a_call_ends_once
     l3_a_step_is_held_for_once
     an_entry_may_move_several_things

@@ -8,7 +8,7 @@ use schema::event::EventBody;
 use schema::id::*;
 use schema::journal::{Change, Entry};
 use schema::ledger::*;
-use schema::leg::{AttemptIds, Checkpoint};
+use schema::leg::{AttemptIds, Checkpoint, Dialogs};
 use schema::money::*;
 use schema::number::{CallbackNumber, E164};
 use schema::pii::Pii;
@@ -205,9 +205,6 @@ impl World {
             caller_id: None,
             answered: None,
             proof_of_life: None,
-            a_leg: Some(Checkpoint { version: 1, state: Pii::new("192.0.2.77 canary-sdp".into()) }),
-            b_leg: None,
-            answer_sdp: Some(Pii::new("c=IN IP4 192.0.2.77 canary-sdp".into())),
         }
     }
 }
@@ -220,6 +217,13 @@ pub fn rate(prefix: &str, nanos: i64) -> Rate {
         effective_from: None,
         effective_until: Some(Timestamp(i64::MAX)),
     }
+}
+
+/// The dialogs of a call that was answered.
+pub fn dialogs() -> Dialogs {
+    let leg = |side: &str| Checkpoint { state: Pii::new(format!("192.0.2.77 canary-sdp {side}").into()) };
+    let answer_sdp = Some(Pii::new("c=IN IP4 192.0.2.77 canary-sdp".into()));
+    Dialogs { a_leg: Some(leg("a")), b_leg: Some(leg("b")), answer_sdp }
 }
 
 pub fn gateway() -> Gateway {
@@ -257,7 +261,8 @@ impl Actor {
         self.figures.held += Micros(hold);
         let call = world.call(self.figures.last_call, hold);
         let placed = Hold { call: call.no, leg: LegSide::B, step: 0, amount: Micros(hold) };
-        let changes = vec![Change::CallStarted(Arc::new(call.clone())), Change::HoldPlaced(placed)];
+        let kept = Change::DialogsChanged(call.no, Box::new(Dialogs { b_leg: None, answer_sdp: None, ..dialogs() }));
+        let changes = vec![Change::CallStarted(Arc::new(call.clone())), Change::HoldPlaced(placed), kept];
         let entry = self.entry(call.call.started_at, changes);
         (call, entry)
     }

@@ -9,6 +9,7 @@ use schema::event::{EventBody, EventCursor};
 use schema::id::*;
 use schema::journal::{Change, Rejection};
 use schema::ledger::*;
+use schema::leg::{Checkpoint, Dialogs};
 use schema::money::*;
 use schema::pii::Pii;
 use schema::time::*;
@@ -122,6 +123,51 @@ pub async fn c3_a_call_is_granted_answered_and_settled_in_three_entries(store: S
     let ledger = store.ledger_page(key, None, 1).await.expect("readable");
     assert_eq!((ledger[0].transfer.call, ledger[0].transfer.balance_after), (Some(call.no), Micros(9_876_544)));
     assert_eq!(store.transfer(ledger[0].transfer.id).await.expect("readable"), Some((key, ledger[0].clone())));
+    crate::audited(&store).await;
+}
+
+pub async fn dialogs_are_written_when_they_change_and_go_with_their_call(store: Store) {
+    let mut world = World::new(store.clone(), 53).await;
+    let key = world.account("ann", 10_000_000).await;
+    let journal = journal(&store);
+    let mut actor = world.actor(key).await;
+    let stored = async || store.live_calls_with_dialogs(None, 10).await.expect("readable");
+    let changed = |call, dialogs: &Dialogs| Change::DialogsChanged(call, Box::new(dialogs.clone()));
+    let (mut call, start) = actor.start(&mut world, 300_000);
+    let whole = dialogs();
+    let of_a = Dialogs::of(LegSide::A, whole.a_leg.clone().expect("there"));
+    assert_eq!(submit(&journal, vec![start]).await, [Ok(())]);
+    assert_eq!(stored().await, [(key, call.clone(), of_a)]);
+    let mut answer = actor.renew(&mut world, &mut call, 10);
+    answer.changes.push(changed(call.no, &Dialogs { a_leg: None, ..whole.clone() }));
+    assert_eq!((answer.row_writes(), submit(&journal, vec![answer]).await), (3, vec![Ok(())]));
+    assert_eq!(stored().await, [(key, call.clone(), whole.clone())]);
+    let newer = |text: &str| Checkpoint { state: Pii::new(text.into()) };
+    let other = Dialogs::of(LegSide::B, newer("another session"));
+    let session = actor.entry(START, vec![changed(call.no, &other)]);
+    let renewed = actor.renew(&mut world, &mut call, 20);
+    assert_eq!((session.row_writes(), submit(&journal, vec![session, renewed]).await), (3, vec![Ok(()), Ok(())]));
+    let now = Dialogs { b_leg: other.b_leg.clone(), ..whole };
+    assert_eq!(stored().await, [(key, call.clone(), now.clone())]);
+    // All of a call in one batch, its dialogs changed before, with and after its state.
+    let (mut second, start) = actor.start(&mut world, 100);
+    let mut batch = vec![start, actor.entry(START, vec![changed(second.no, &other)])];
+    batch.push(actor.renew(&mut world, &mut second, 10));
+    let a_leg = Dialogs::of(LegSide::A, newer("a third"));
+    batch.push(actor.entry(START, vec![changed(second.no, &a_leg)]));
+    let third = Dialogs { a_leg: a_leg.a_leg, b_leg: other.b_leg.clone(), answer_sdp: None };
+    assert_eq!(submit(&journal, batch).await, [Ok(()), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(stored().await, [(key, call.clone(), now), (key, second, third)]);
+    let mut twice = actor.clone();
+    let entry = twice.entry(START, vec![changed(call.no, &other), changed(call.no, &other)]);
+    assert_eq!(submit(&journal, vec![entry]).await, [Err(Rejection::Failed)], "once in an entry");
+    let mut after = actor.clone();
+    let settled = actor.settle(&mut world, &call, 5);
+    assert_eq!(submit(&journal, vec![settled]).await, [Ok(())]);
+    after.figures = actor.figures;
+    let gone = after.entry(START, vec![changed(call.no, &other)]);
+    assert_eq!(submit(&journal, vec![gone]).await, [Err(Rejection::Failed)], "the call is over");
+    assert_eq!(stored().await.len(), 1);
     crate::audited(&store).await;
 }
 

@@ -15,7 +15,7 @@ use schema::event::EventCursor;
 use schema::id::{AccountId, AccountKey, CallId, CallNo, CallerIdId, DeckId, Seq, TransferId, TrunkId};
 use schema::journal::{Change, Entry};
 use schema::ledger::{IdempotencyKey, LedgerKind, Transfer};
-use schema::leg::{AttemptIds, Checkpoint};
+use schema::leg::{AttemptIds, Checkpoint, Dialogs};
 use schema::money::{Currency, Micros};
 use schema::number::E164;
 use schema::pii::Pii;
@@ -32,6 +32,7 @@ pub(super) struct Rows {
     pub(super) figures: AccountFigures,
     pub(super) caller_ids: Vec<CallerId>,
     pub(super) live: BTreeMap<CallNo, LiveCall>,
+    pub(super) dialogs: BTreeMap<CallNo, Dialogs>,
     pub(super) cursor: EventCursor,
     pub(super) transfers: Vec<Transfer>,
     pub(super) cdrs: Vec<Cdr>,
@@ -50,11 +51,16 @@ impl Rows {
             match change {
                 Change::CallStarted(live) => assert!(self.live.insert(live.no, (**live).clone()).is_none()),
                 Change::CallUpdated(live) => assert!(self.live.insert(live.no, (**live).clone()).is_some()),
+                Change::DialogsChanged(call, dialogs) => {
+                    assert!(self.live.contains_key(call), "the dialogs are a live call's");
+                    self.dialogs.entry(*call).or_default().take((**dialogs).clone());
+                }
                 Change::HoldPlaced(hold) => {
                     assert!(self.holds.insert((hold.call, hold.step)), "l3: a hold is placed once")
                 }
                 Change::CallEnded(cdr) => {
                     assert!(self.live.remove(&cdr.no).is_some(), "l3: a call is settled once");
+                    self.dialogs.remove(&cdr.no);
                     self.cdrs.push((**cdr).clone());
                 }
                 Change::CallRefused(cdr) => self.cdrs.push((**cdr).clone()),
@@ -95,7 +101,7 @@ pub(super) fn call_id(n: u32) -> CallId {
 }
 
 pub(super) fn checkpoint() -> Checkpoint {
-    Checkpoint { version: 1, state: Pii::new("dialog".into()) }
+    Checkpoint { state: Pii::new("dialog".into()) }
 }
 
 pub(super) fn ids() -> AttemptIds {
@@ -138,6 +144,7 @@ pub(super) fn world(total: i64) -> World {
             number(2, "+447700900002", CallerIdStatus::Unverified),
         ],
         live: BTreeMap::new(),
+        dialogs: BTreeMap::new(),
         cursor: EventCursor::default(),
         transfers: Vec::new(),
         cdrs: Vec::new(),

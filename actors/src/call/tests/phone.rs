@@ -131,7 +131,7 @@ pub(super) fn leg(leg: LegId) -> String {
 }
 
 pub(super) fn checkpoint() -> Checkpoint {
-    Checkpoint { version: 1, state: Pii::new("dialog".into()) }
+    Checkpoint { state: Pii::new("dialog".into()) }
 }
 
 pub(super) fn b(attempt: u8) -> LegId {

@@ -7,7 +7,7 @@ use crate::call::protocol::{Action, Ask, Input, Reply, TakenUp};
 use proptest::prelude::*;
 use schema::call::{HangupSide, LiveCall};
 use schema::id::CallNo;
-use schema::leg::{EndCause, HangupCause, LegEvent};
+use schema::leg::{Dialogs, EndCause, HangupCause, LegEvent};
 use schema::money::Micros;
 use schema::time::{Mono, Now, Timestamp};
 use std::time::Duration;
@@ -26,9 +26,6 @@ fn stored(paid_s: u64, talk_s: Option<u64>) -> TakenUp {
         caller_id: None,
         answered: None,
         proof_of_life: None,
-        a_leg: Some(checkpoint()),
-        b_leg: Some(checkpoint()),
-        answer_sdp: None,
     };
     let talk = talk_s.map(Duration::from_secs);
     let grant = talk.is_none().then(|| grant(3, paid_s, 7_200));
@@ -37,7 +34,8 @@ fn stored(paid_s: u64, talk_s: Option<u64>) -> TakenUp {
 
 fn resumed(paid_s: u64, talk_s: Option<u64>) -> Phone {
     let now = Now { mono: Mono(500_000_000), wall: Timestamp(1_700_000_000_000_000) };
-    let (core, actions) = CallCore::resume(stored(paid_s, talk_s), 7, now);
+    let dialogs = Dialogs { a_leg: Some(checkpoint()), b_leg: Some(checkpoint()), answer_sdp: None };
+    let (core, actions) = CallCore::resume(stored(paid_s, talk_s), dialogs, 7, now);
     let mut phone = Phone { core, now, log: Vec::new(), end: None };
     phone.note(actions);
     phone

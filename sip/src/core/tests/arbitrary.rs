@@ -122,7 +122,7 @@ impl Fuzzed {
             challenge: None,
             legs: (1..4).map(|n| LegId::b(call, n)).collect(),
             tickets: Vec::new(),
-            checkpoints: vec![Checkpoint { version: 1, state: Pii::new("{}".into()) }],
+            checkpoints: vec![Checkpoint { state: Pii::new("{}".into()) }],
             dialogs: Vec::new(),
             newest: None,
             serial: 0,

@@ -107,7 +107,10 @@ fn after_a_restart_a_phone_is_found_by_its_new_connection() {
 #[test]
 fn a_checkpoint_of_another_version_ends_the_leg() {
     let mut desk = Desk::new();
-    let checkpoint = schema::leg::Checkpoint { version: 999, state: Pii::new("{}".into()) };
+    let (_, _, checkpoint, _) = connected(&mut Desk::new(), udp());
+    let later = checkpoint.state.expose().replacen("\"version\":1", "\"version\":999", 1);
+    assert_ne!(later, **checkpoint.state.expose());
+    let checkpoint = schema::leg::Checkpoint { state: Pii::new(later.into()) };
     desk.leg(LegCommand::Resume { leg: some_call(), checkpoint });
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Lost, .. }]));
     assert_eq!(desk.core.counts(), Counts::default());
