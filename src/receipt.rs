@@ -39,7 +39,7 @@ fn call_lines(cdr: &Cdr) -> Vec<String> {
     if let Some(refusal) = &call.explanation.refusal {
         lines.push(line("refused", format!("{}: {}", refusal.code.as_str(), refusal.message)));
     }
-    if let Some(rate) = &call.explanation.rate {
+    if let Some(rate) = call.rate() {
         let per_minute = format!("{} {} a minute, {}", rate.terms.per_minute, call.currency, rate.destination);
         lines.push(line("rate", per_minute));
     }

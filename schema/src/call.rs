@@ -200,11 +200,9 @@ pub struct RouteCandidate {
     pub outcome: String,
 }
 
-/// Why this route, this price and this caller ID; or why refused.
+/// Why this route and this caller ID; or why refused. The price is its leg's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The rate that applies to the B-leg.
-    pub rate: Option<RateApplied>,
     /// Routes in the order tried, with those excluded and why.
     pub candidates: Vec<RouteCandidate>,
     /// Set when the call was refused.
@@ -284,6 +282,14 @@ pub struct Call {
     pub hangup: Option<Hangup>,
     /// Why this route, price and caller ID.
     pub explanation: Explanation,
+}
+
+impl Call {
+    /// The rate of the B-leg, fixed at authorization; `None` when the call was refused before its price, or its data was erased.
+    #[must_use]
+    pub fn rate(&self) -> Option<&RateApplied> {
+        self.legs.iter().find(|leg| leg.side == LegSide::B)?.rate.as_ref()
+    }
 }
 
 /// One try of a B-leg on one trunk.

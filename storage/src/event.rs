@@ -1,10 +1,14 @@
 //! Durable events: what subscribers read after a reconnect.
 
 use crate::error::StoreError;
+use crate::journal::{Movement, charged_call, movements};
 use crate::store::{Backend, Store, page};
+use schema::call::{Call, Cdr};
 use schema::event::{AccountEvent, EventBody, EventCursor};
-use schema::id::{AccountKey, Seq};
+use schema::id::{AccountKey, CallNo, Seq};
+use schema::journal::{Change, Entry};
 use schema::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The events of one journal entry, as the rows keep them.
 #[derive(Debug, Clone)]
@@ -12,6 +16,65 @@ pub(crate) struct EventRow {
     pub(crate) seq: Seq,
     pub(crate) at: Timestamp,
     pub(crate) bodies: Vec<EventBody>,
+}
+
+/// What an entry told of, as it is stored. A call that is over stands in its record: it is not written twice.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Payload<Body> {
+    /// All but that one.
+    told: Vec<Body>,
+    /// The place of the event that tells of the call whose record the entry's first row ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    over: Option<u16>,
+}
+
+impl<'e> Payload<&'e EventBody> {
+    pub(crate) fn of(entry: &'e Entry) -> Self {
+        let over = recorded(entry).and_then(|cdr| entry.events.iter().position(|event| tells_of(event, &cdr.call)));
+        let told = entry.events.iter().enumerate().filter(|(place, _)| Some(*place) != over);
+        Self { told: told.map(|(_, event)| event).collect(), over: over.and_then(|place| u16::try_from(place).ok()) }
+    }
+}
+
+impl Payload<EventBody> {
+    /// Whether the call's record is needed to read it.
+    pub(crate) const fn needs_record(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// All events, with the call of its record.
+    ///
+    /// # Errors
+    /// The record is not there.
+    pub(crate) fn bodies(self, over: Option<Call>) -> Result<Vec<EventBody>, StoreError> {
+        let mut bodies = self.told;
+        if let Some(place) = self.over {
+            let missing = || StoreError::unreadable("events.payload", "a call without its record");
+            let (place, call) = (usize::from(place), over.ok_or_else(missing)?);
+            if place > bodies.len() {
+                return Err(missing());
+            }
+            bodies.insert(place, EventBody::CallChanged(Box::new(call)));
+        }
+        Ok(bodies)
+    }
+}
+
+/// The record of the call that an entry's first row ends.
+fn recorded(entry: &Entry) -> Option<&Cdr> {
+    let over: CallNo = match movements(entry).next()? {
+        Movement::Transfer(transfer) => charged_call(transfer)?,
+        Movement::Ended(call) => call,
+        Movement::Hold(_) => return None,
+    };
+    entry.changes.iter().find_map(|change| match change {
+        Change::CallEnded(cdr) if cdr.no == over => Some(&**cdr),
+        _ => None,
+    })
+}
+
+fn tells_of(event: &EventBody, call: &Call) -> bool {
+    matches!(event, EventBody::CallChanged(told) if **told == *call)
 }
 
 /// The events of `rows` after `after`, at most `limit`.
@@ -86,5 +149,18 @@ impl Store {
                 Ok(removed)
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::account::AccountStatus;
+
+    #[test]
+    fn an_event_without_its_record_is_not_read() {
+        let stored = |over| Payload { told: vec![EventBody::AccountChanged(AccountStatus::Active)], over };
+        assert_eq!(stored(None).bodies(None).expect("whole").len(), 1);
+        assert!(stored(Some(0)).needs_record() && stored(Some(0)).bodies(None).is_err());
     }
 }

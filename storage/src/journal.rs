@@ -273,7 +273,7 @@ pub(crate) fn begins(entry: &Entry) -> bool {
     })
 }
 
-fn charged_call(transfer: &Transfer) -> Option<CallNo> {
+pub(crate) fn charged_call(transfer: &Transfer) -> Option<CallNo> {
     transfer.call.filter(|_| transfer.kind == LedgerKind::CallCharge)
 }
 

@@ -424,7 +424,6 @@ impl AccountCore {
 impl Assessment {
     fn explanation(&self, refusal: Option<Refusal>) -> Explanation {
         Explanation {
-            rate: self.rate.clone(),
             candidates: self.plan.candidates.clone(),
             refusal,
             attestation_basis: self.basis.map(str::to_owned),

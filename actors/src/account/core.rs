@@ -12,7 +12,7 @@ use super::limits::RecentCalls;
 use crate::rating::Tariffs;
 use crate::routing::TrunkStatus;
 use schema::account::{AccountFigures, AccountProfile, CallbackPhone, CallerId};
-use schema::call::{CallState, LegSide, LiveCall};
+use schema::call::{CallState, LiveCall};
 use schema::event::{EventBody, EventCursor};
 use schema::id::{CallId, CallNo, Seq, TransferId, TrunkId};
 use schema::journal::{Change, Entry};
@@ -264,6 +264,5 @@ pub(crate) fn last_cursor(seq: Seq, count: usize) -> EventCursor {
 
 /// The rate a live call is charged by, fixed at authorization.
 pub(super) fn terms(live: &LiveCall) -> RateTerms {
-    let leg = live.call.legs.iter().find(|leg| leg.side == LegSide::B);
-    leg.and_then(|leg| leg.rate.as_ref()).map_or(RateTerms::FREE, |rate| rate.terms)
+    live.call.rate().map_or(RateTerms::FREE, |rate| rate.terms)
 }

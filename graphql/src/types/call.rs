@@ -172,7 +172,7 @@ impl Call {
     }
     /// Why this route, this price, this caller ID; or why refused.
     async fn explanation(&self, ctx: &Context<'_>) -> Explanation {
-        Explanation::new(&self.0.explanation, self.0.currency, Identity::of(ctx).sees_costs())
+        Explanation::new(&self.0.explanation, self.0.rate(), self.0.currency, Identity::of(ctx).sees_costs())
     }
 }
 
@@ -236,9 +236,14 @@ pub(crate) struct Explanation {
 }
 
 impl Explanation {
-    pub(crate) fn new(explanation: &schema::call::Explanation, currency: Currency, sees_costs: bool) -> Self {
+    pub(crate) fn new(
+        explanation: &schema::call::Explanation,
+        rate: Option<&schema::rate::RateApplied>,
+        currency: Currency,
+        sees_costs: bool,
+    ) -> Self {
         Self {
-            rate: explanation.rate.as_ref().map(|rate| RateApplied::new(rate, currency)),
+            rate: rate.map(|rate| RateApplied::new(rate, currency)),
             candidates: explanation.candidates.iter().map(|route| RouteCandidate::new(route, sees_costs)).collect(),
             refusal: explanation.refusal.as_ref().map(Refusal::new),
             attestation_basis: explanation.attestation_basis.clone(),

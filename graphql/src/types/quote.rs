@@ -94,7 +94,7 @@ impl Quote {
             affordable_seconds: int(quote.affordable_s),
             presented_number: quote.presented_number.clone().map(PhoneNumber),
             attestation: quote.attestation.map(Into::into),
-            explanation: Explanation::new(&quote.explanation, currency, sees_costs),
+            explanation: Explanation::new(&quote.explanation, quote.rate.as_ref(), currency, sees_costs),
         }
     }
 }

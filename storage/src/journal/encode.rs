@@ -2,6 +2,7 @@
 
 use super::{Movement, begins, holds_of, movements, well_formed};
 use crate::error::StoreError;
+use crate::event::Payload;
 use crate::keyring::{Class, Keyring, Subject};
 use crate::seal::word;
 use crate::sql::{Value, values};
@@ -235,7 +236,8 @@ fn entry_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
         rows.push((Write::Entry, entry_row(entry, 0, None, 0)));
     }
     if !entry.events.is_empty() {
-        let payload = keys.seal_json(Subject::Account(entry.account), Class::Calls, "events.payload", &entry.events)?;
+        let payload =
+            keys.seal_json(Subject::Account(entry.account), Class::Calls, "events.payload", &Payload::of(entry))?;
         rows.insert(1, (Write::Event, values![entry.account.0, entry.seq().0, payload]));
     }
     Ok(rows)

@@ -3,9 +3,10 @@
 use super::account::count;
 use super::{SqlStore, values};
 use crate::error::StoreError;
-use crate::event::{EventRow, flatten};
+use crate::event::{EventRow, Payload, flatten};
 use crate::keyring::{Class, Subject};
-use schema::event::{AccountEvent, EventCursor};
+use schema::call::Cdr;
+use schema::event::{AccountEvent, EventBody, EventCursor};
 use schema::id::{AccountKey, Seq};
 use schema::time::Timestamp;
 
@@ -25,13 +26,20 @@ impl SqlStore {
         let subject = Subject::Account(account);
         self.keys.load(&[subject]).await?;
         // Entries without events give nothing: read on past them. The row of the cursor itself may give nothing either.
-        let text = "select seq, at, payload from entries join events on events.id = entries.id \
-                    where account_key = $1 and seq >= $2 and position = 0 order by seq limit $3";
+        let text = "select seq, entries.at, payload, record from entries join events on events.id = entries.id \
+                    left join cdrs on cdrs.account_key = entries.account_key and cdrs.no = call_no and leg is null \
+                    where entries.account_key = $1 and seq >= $2 and position = 0 order by seq limit $3";
         let mut rows = Vec::new();
         for mut row in self.db.fetch(text, values![account.0, after.seq.0, count(limit) + 1]).await? {
             let (seq, at, payload) = (Seq(row.int()?), Timestamp(row.int()?), row.bytes()?);
             let opened = self.keys.unseal_json(subject, Class::Calls, "events.payload", &payload)?;
-            rows.extend(opened.map(|bodies| EventRow { seq, at, bodies }));
+            let Some(payload): Option<Payload<EventBody>> = opened else { continue };
+            let record = row.opt_bytes()?.filter(|_| payload.needs_record());
+            let cdr = match record {
+                Some(record) => self.keys.unseal_json::<Cdr>(subject, Class::Calls, "cdrs.record", &record)?,
+                None => None,
+            };
+            rows.push(EventRow { seq, at, bodies: payload.bodies(cdr.map(|cdr| cdr.call))? });
         }
         Ok(flatten(rows.into_iter(), after, limit))
     }

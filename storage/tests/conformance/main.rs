@@ -98,6 +98,7 @@ conformance! {
     l4_a_key_posts_once_for_ever
     many_entries_of_a_hot_account_share_batches
     events_are_read_in_order_and_purged
+    what_was_told_of_a_call_that_ended_is_read_as_it_was_told
     many_events_are_purged_once
     histories_are_read_by_pages_and_filters
     live_calls_are_read_by_pages_over_all_accounts

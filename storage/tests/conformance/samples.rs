@@ -181,7 +181,7 @@ impl World {
             route: Some("test".to_owned()),
             post_dial_delay_ms: None,
             hangup: None,
-            explanation: Explanation { rate: Some(applied.clone()), ..Explanation::default() },
+            explanation: Explanation::default(),
         };
         LiveCall {
             no,

@@ -467,6 +467,47 @@ pub async fn many_entries_of_a_hot_account_share_batches(store: Store) {
     crate::audited(&store).await;
 }
 
+/// Of a call that is over the stores keep one copy, in its record.
+pub async fn what_was_told_of_a_call_that_ended_is_read_as_it_was_told(store: Store) {
+    let mut world = World::new(store.clone(), 54).await;
+    let key = world.account("ann", 10_000_000).await;
+    let journal = journal(&store);
+    let mut actor = world.actor(key).await;
+    let (mut told, mut submitted) = (Vec::new(), Vec::new());
+    // Charged and told of first; ended free of charge and told of last; a credit in the entry's first row; told of as it was.
+    for way in 0..4 {
+        let (call, start) = actor.start(&mut world, 100);
+        submitted.push(start);
+        let mut entry = actor.settle(&mut world, &call, if way == 1 { 0 } else { 10 });
+        let Some(Change::CallEnded(cdr)) = entry.changes.first() else { panic!("it ends") };
+        let mut ended = EventBody::CallChanged(Box::new(cdr.call.clone()));
+        match way {
+            1 => entry.changes.truncate(1),
+            2 => {
+                entry.changes.splice(0..0, actor.clone().credit(&mut world, 5, "paid", [1; 32]).1.changes);
+                for change in &mut entry.changes {
+                    if let Change::Posted(transfer) = change {
+                        transfer.balance_after += Micros(if transfer.kind == LedgerKind::TopUp { 10 } else { 5 });
+                    }
+                }
+                actor.figures.total += Micros(5);
+                entry.figures.total += Micros(5);
+            }
+            3 => ended = EventBody::CallChanged(Box::new(call.call.clone())),
+            _ => {}
+        }
+        entry.events.insert(if way == 1 { entry.events.len() } else { 0 }, ended);
+        told.extend(entry.events.clone());
+        submitted.push(entry);
+    }
+    let from = EventCursor { seq: Seq(1), index: u16::MAX };
+    assert!(submit(&journal, submitted).await.iter().all(Result::is_ok));
+    let events = store.events_after(key, from, 1_000).await.expect("readable");
+    let of_ends = events.into_iter().filter(|event| event.cursor.seq.0 % 2 == 1).map(|event| event.body);
+    assert_eq!(of_ends.collect::<Vec<_>>(), told);
+    crate::audited(&store).await;
+}
+
 pub async fn events_are_read_in_order_and_purged(store: Store) {
     let mut world = World::new(store.clone(), 11).await;
     let key = world.account("ann", 1_000).await;

@@ -32,6 +32,13 @@ pub(super) fn restarted(a: (LegId, &schema::leg::Checkpoint), b: &schema::leg::C
     desk
 }
 
+/// What a later program may have stored.
+pub(super) fn of_another_version(checkpoint: &schema::leg::Checkpoint) -> schema::leg::Checkpoint {
+    let state = checkpoint.state.expose().replacen("\"version\":1,", "\"version\":999,", 1);
+    assert_ne!(*state, **checkpoint.state.expose());
+    schema::leg::Checkpoint { state: Pii::new(state.into()) }
+}
+
 /// The carrier's BYE.
 pub(super) fn bye_of_carrier(invite: &Message) -> String {
     let (from, to) = (invite.to().with_tag("x").expect("valid"), invite.from());
@@ -108,9 +115,7 @@ fn after_a_restart_a_phone_is_found_by_its_new_connection() {
 fn a_checkpoint_of_another_version_ends_the_leg() {
     let mut desk = Desk::new();
     let (_, _, checkpoint, _) = connected(&mut Desk::new(), udp());
-    let later = checkpoint.state.expose().replacen("\"version\":1", "\"version\":999", 1);
-    assert_ne!(later, **checkpoint.state.expose());
-    let checkpoint = schema::leg::Checkpoint { state: Pii::new(later.into()) };
+    let checkpoint = of_another_version(&checkpoint);
     desk.leg(LegCommand::Resume { leg: some_call(), checkpoint });
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Lost, .. }]));
     assert_eq!(desk.core.counts(), Counts::default());
