@@ -124,7 +124,7 @@ impl Core {
             Some(id) => {
                 // Of a transaction that is under way it is not: that is not answered any more.
                 if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) {
-                    let branch = outgoing.branch.clone();
+                    let branch = outgoing.invite.branch.clone();
                     self.limit_client(&branch, now);
                 }
                 self.on_success(flow, id, response, now);

@@ -7,7 +7,7 @@
 
 use super::Core;
 use super::change::Change;
-use super::exchange::{Owner, Way};
+use super::exchange::{Owner, SentInvite, Way};
 use super::leg::Stage;
 use super::matching::ClientKey;
 use crate::digest::Challenge;
@@ -188,7 +188,7 @@ impl Core {
             let invite = self.begin_invite(way, &branch, again, owner, asked, now);
             let has_left = invite.is_some();
             if let Some(invite) = invite {
-                self.invite_left_again(owner, &branch, invite);
+                self.invite_left_again(owner, invite);
             }
             has_left
         } else {
@@ -242,12 +242,11 @@ impl Core {
     }
 
     /// The INVITE is another one now: to it a CANCEL belongs.
-    pub(super) fn invite_left_again(&mut self, owner: Owner, branch: &str, invite: Message) {
+    pub(super) fn invite_left_again(&mut self, owner: Owner, invite: SentInvite) {
         match owner {
             Owner::Leg(leg) => {
                 if let Some(Stage::Outgoing(outgoing)) = self.legs.get_mut(&leg).map(|leg| &mut leg.stage) {
-                    (outgoing.branch, outgoing.invite) = (branch.into(), invite);
-                    (outgoing.provisional, outgoing.cancelled) = (false, false);
+                    (outgoing.invite, outgoing.provisional, outgoing.cancelled) = (invite, false, false);
                 }
             }
             Owner::Offer(leg) => {
@@ -299,7 +298,7 @@ impl Core {
         request: RequestBuilder,
         owner: Owner,
         now: Now,
-    ) -> Option<Message> {
+    ) -> Option<SentInvite> {
         let request = self.signed(owner, request);
         self.begin_invite(way, branch, request, owner, Asked::default(), now)
     }

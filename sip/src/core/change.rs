@@ -1,5 +1,6 @@
 //! An offer under way in the dialog of a leg (`offer.rs`), and how many of them there may be.
 
+use super::exchange::SentInvite;
 use super::large::Carriage;
 use super::matching::ServerKey;
 use crate::flow::Flow;
@@ -36,7 +37,7 @@ pub(super) struct Theirs {
 pub(super) struct Ours {
     pub(super) cseq: u32,
     /// The re-INVITE.
-    pub(super) invite: Option<Message>,
+    pub(super) invite: Option<SentInvite>,
     pub(super) carriage: Carriage,
     pub(super) offer: Sdp,
     /// What was made of it for this leg, not agreed yet.
@@ -86,9 +87,9 @@ impl Change {
     }
 
     /// Our re-INVITE has left once more, with credentials.
-    pub(super) fn left_again(&mut self, invite: Message) {
+    pub(super) fn left_again(&mut self, invite: SentInvite) {
         if let Self::Ours(ours) = self {
-            ours.cseq = invite.cseq().0;
+            ours.cseq = invite.read().map_or(ours.cseq, |sent| sent.cseq().0);
             (ours.invite, ours.provisional) = (Some(invite), false);
         }
     }

@@ -98,8 +98,6 @@ pub(super) struct ClientExchange {
     pub(super) way: Way,
     /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
-    /// The INVITE as sent, for its ACK.
-    invite: Option<Box<Message>>,
     pub(super) owner: Owner,
     /// How often it was answered for, until this transaction.
     pub(super) asked: Asked,
@@ -113,17 +111,18 @@ pub(super) struct ClientExchange {
 impl ClientExchange {
     /// A request that is about to be sent.
     const fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
-        Self { machine, way, bytes, invite: None, owner, asked, carrier: None, phone: None, armed: None }
+        Self { machine, way, bytes, owner, asked, carrier: None, phone: None, armed: None }
     }
 
     /// The request as sent, while it is here.
     pub(super) fn request(&self) -> Option<Message> {
-        self.invite.as_deref().cloned().or_else(|| Message::parse_datagram(&self.bytes).ok())
+        Message::parse_datagram(&self.bytes).ok()
     }
 
     /// The ACK of this failure of an INVITE; for a repetition the same again.
     fn acknowledge(&mut self, failure: Option<&Message>) -> Bytes {
-        if let Some((invite, failure)) = self.invite.take().zip(failure) {
+        let invite = self.request().filter(|sent| *sent.method() == Method::Invite);
+        if let Some((invite, failure)) = invite.zip(failure) {
             self.bytes = RequestBuilder::ack_of_failure(&invite, failure).build().unwrap_or_default();
         }
         self.bytes.clone()
@@ -132,15 +131,24 @@ impl ClientExchange {
     /// Lets go of what is not repeated any more.
     fn shed(&mut self) {
         match self.machine {
-            ClientMachine::Invite(InviteClient::Accepted { .. }) => {
-                self.invite = None;
-                self.bytes = Bytes::new();
-            }
+            ClientMachine::Invite(InviteClient::Accepted { .. }) => self.bytes = Bytes::new(),
             ClientMachine::Other(OtherClient::Completed { .. }) => {
                 (self.bytes, self.carrier, self.phone) = (Bytes::new(), None, None);
             }
             _ => {}
         }
+    }
+}
+
+/// An INVITE of ours as it left. It is read only when its CANCEL is made, or when it leaves once more.
+pub(super) struct SentInvite {
+    pub(super) branch: Box<str>,
+    bytes: Bytes,
+}
+
+impl SentInvite {
+    pub(super) fn read(&self) -> Option<Message> {
+        Message::parse_datagram(&self.bytes).ok()
     }
 }
 
@@ -357,23 +365,21 @@ impl Core {
         owner: Owner,
         asked: Asked,
         now: Now,
-    ) -> Option<Message> {
+    ) -> Option<SentInvite> {
         if self.clients.len() >= self.config.transactions_max {
             return None;
         }
         let bytes = written(request)?;
-        // What we wrote is what its ACK and CANCEL are made from, so it is read like any other message.
-        let message = Message::parse_datagram(&bytes).ok()?;
+        let sent = SentInvite { branch: branch.into(), bytes: bytes.clone() };
+        // What we wrote is what its ACK and CANCEL are made from.
+        debug_assert!(sent.read().is_some(), "an INVITE of ours can be read");
         let machine = ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable()));
-        let exchange = ClientExchange {
-            invite: Some(Box::new(message.clone())),
-            ..ClientExchange::new(machine, way, bytes.clone(), owner, asked)
-        };
+        let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
         let key = ClientKey::of(branch, &Method::Invite);
         self.clients.insert(key.clone(), Box::new(exchange));
         self.send(way, bytes);
         self.after_client(&key, &[], None, now);
-        Some(message)
+        Some(sent)
     }
 
     pub(super) fn on_response(&mut self, flow: Flow, response: &Message, now: Now) {

@@ -61,7 +61,7 @@ impl Core {
             let invite = self.request_invite(way, branch, again, owner, now);
             let has_left = invite.is_some();
             if let Some(invite) = invite {
-                self.invite_left_again(owner, branch, invite);
+                self.invite_left_again(owner, invite);
             }
             has_left
         } else {

@@ -4,10 +4,10 @@
 use super::Core;
 use super::challenge::Asked;
 use super::change::Change;
-use super::exchange::{Owner, Way};
+use super::exchange::{Owner, SentInvite, Way};
 use super::leg::{Leg, Stage};
 use crate::flow::{Destination, Protocol};
-use crate::message::{Message, RequestBuilder};
+use crate::message::RequestBuilder;
 use schema::id::TrunkId;
 use schema::time::Now;
 
@@ -38,7 +38,7 @@ impl Core {
         branch: &str,
         request: RequestBuilder,
         now: Now,
-    ) -> Option<(Message, Carriage)> {
+    ) -> Option<(SentInvite, Carriage)> {
         let request = self.signed(owner, request);
         let over = self.way_of_size(trunk, way, branch, &request)?;
         let smaller = (over != way).then(|| Box::new(request.clone()));
@@ -75,7 +75,7 @@ impl Core {
         let Some(branch) = self.branch_of_wanted(owner).map(|branch| format!("{branch}u")) else { return false };
         let Some(via) = self.via(way, Some(&branch)) else { return false };
         let Some(sent) = self.begin_invite(way, &branch, request.via(&via), owner, asked, now) else { return false };
-        self.invite_left_again(owner, &branch, sent);
+        self.invite_left_again(owner, sent);
         if let Some((carriage, ..)) = self.carriage(owner) {
             *carriage = Carriage { is_udp_only: true, ..Carriage::usual(way) };
         }
@@ -97,9 +97,11 @@ impl Core {
     fn branch_of_wanted(&self, owner: Owner) -> Option<&str> {
         let leg = self.legs.get(&owner.leg()?)?;
         match (owner, &leg.stage, &leg.change) {
-            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => outgoing.unwanted.is_none().then_some(&*outgoing.branch),
+            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => {
+                outgoing.unwanted.is_none().then_some(&*outgoing.invite.branch)
+            }
             (Owner::Offer(_), _, Some(change @ Change::Ours(ours))) if change.is_wanted() => {
-                ours.invite.as_ref()?.branch()
+                ours.invite.as_ref().map(|invite| &*invite.branch)
             }
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use super::challenge::Carrier;
 use super::change::{Change, Pace};
-use super::exchange::Way;
+use super::exchange::{SentInvite, Way};
 use super::large::Carriage;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
@@ -46,8 +46,7 @@ pub(super) enum Stage {
 
 /// Our INVITE under way.
 pub(super) struct Outgoing {
-    pub(super) branch: Box<str>,
-    pub(super) invite: Message,
+    pub(super) invite: SentInvite,
     pub(super) carriage: Carriage,
     /// A provisional response came: it may be cancelled.
     pub(super) provisional: bool,

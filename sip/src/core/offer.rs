@@ -395,8 +395,9 @@ impl Core {
     fn cancel_offer(&mut self, id: LegId, now: Now) {
         let Some(Leg { change: Some(Change::Ours(ours)), .. }) = self.legs.get(&id) else { return };
         let Some(invite) = &ours.invite else { return };
-        let (cancel, way) = (RequestBuilder::cancel(invite), ours.carriage.over);
-        let branch = invite.branch().unwrap_or_default().to_owned();
+        let Some(sent) = invite.read() else { return };
+        let (branch, way) = (invite.branch.clone(), ours.carriage.over);
+        let cancel = RequestBuilder::cancel(&sent);
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
         self.limit_client(&branch, now);
     }
@@ -407,8 +408,8 @@ impl Core {
         match change {
             Change::Theirs(theirs) => self.refuse_offer(&theirs.key, &theirs.request, 487, now),
             Change::Ours(ours) => {
-                if let Some(branch) = ours.invite.as_ref().and_then(Message::branch) {
-                    self.limit_client(branch, now);
+                if let Some(invite) = ours.invite {
+                    self.limit_client(&invite.branch, now);
                 }
             }
             Change::Waiting { .. } => {}

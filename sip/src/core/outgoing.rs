@@ -116,11 +116,9 @@ impl Core {
         request: RequestBuilder,
         now: Now,
     ) -> Result<Outgoing, Malformed> {
-        let branch = invite.ids.branch.clone();
         let (owner, trunk) = (Owner::Leg(invite.leg), Some(invite.trunk));
-        let (sent, carriage) = self.send_sized(owner, trunk, way, &branch, request, now).ok_or(Malformed)?;
+        let (sent, carriage) = self.send_sized(owner, trunk, way, &invite.ids.branch, request, now).ok_or(Malformed)?;
         Ok(Outgoing {
-            branch,
             invite: sent,
             carriage,
             provisional: false,
@@ -310,7 +308,7 @@ impl Core {
         if outgoing.unwanted.is_none() {
             return self.withdraw(id, HangupCause::NoAnswer, now);
         }
-        let branch = outgoing.branch.clone();
+        let branch = outgoing.invite.branch.clone();
         let status = if outgoing.unwanted == Some(HangupCause::NoAnswer) { 408 } else { 487 };
         self.drop_client(&branch);
         self.on_invite_unanswered(id, status, now);
@@ -340,11 +338,12 @@ impl Core {
         if std::mem::replace(&mut outgoing.cancelled, true) {
             return;
         }
-        let mut cancel = RequestBuilder::cancel(&outgoing.invite);
+        let Some(invite) = outgoing.invite.read() else { return };
+        let mut cancel = RequestBuilder::cancel(&invite);
         if let Some(cause) = outgoing.unwanted {
             cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
         }
-        let (branch, way) = (outgoing.branch.clone(), outgoing.carriage.over);
+        let (branch, way) = (outgoing.invite.branch.clone(), outgoing.carriage.over);
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
     }
 
