@@ -13,6 +13,7 @@ pub use client::Challenge;
 use crate::message::HeaderName;
 use hash::Hash;
 use schema::account::Ha1;
+use schema::entropy::hex;
 
 /// A hash algorithm of RFC 8760 of which credentials are stored, so that customers can be asked with it. SHA-256 is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +46,8 @@ impl Algorithm {
 
     fn hex_ha1(self, ha1: &Ha1) -> String {
         match self {
-            Self::Md5 => hash::hex(&ha1.md5),
-            Self::Sha256 => hash::hex(&ha1.sha256),
+            Self::Md5 => hex(&ha1.md5),
+            Self::Sha256 => hex(&ha1.sha256),
         }
     }
 }
@@ -96,15 +97,15 @@ pub fn ha1(username: &str, realm: &str, password: &str) -> Ha1 {
     Ha1 { md5: hash::md5_of(&parts), sha256: hash::sha256_of(&parts) }
 }
 
-/// `response` of RFC 7616 §3.4.1 for a hexadecimal HA1. `tail` is all behind it, with the colon that joins it.
+/// `response` of RFC 7616 §3.4.1 for a hexadecimal HA1. `tail` is all behind it.
 fn response(hash: Hash, ha1: &str, tail: &str) -> String {
-    hash.hex_of(&[&format!("{ha1}{tail}")])
+    hash.hex_of(&[ha1, tail])
 }
 
-/// Everything of the response's input behind HA1, with `qop=auth`: `:nonce:nc:cnonce:auth:H(A2)`.
+/// Everything of the response's input behind HA1, with `qop=auth`: `nonce:nc:cnonce:auth:H(A2)`.
 fn tail(hash: Hash, nonce: &str, nc: u32, cnonce: &str, method: &str, uri: &str) -> String {
     let a2 = hash.hex_of(&[method, uri]);
-    format!(":{nonce}:{nc:08x}:{cnonce}:auth:{a2}")
+    format!("{nonce}:{nc:08x}:{cnonce}:auth:{a2}")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The hashes of RFC 8760, in hexadecimal as digest uses them.
 
 use md5::Digest as _;
+use schema::entropy::hex;
 
 /// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +61,4 @@ fn joined(parts: &[&str], mut take: impl FnMut(&[u8])) {
         }
         take(part.as_bytes());
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
 }

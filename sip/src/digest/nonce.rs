@@ -14,6 +14,18 @@ const RANDOM: usize = 8;
 const MAC: usize = 18;
 const LENGTH: usize = 4 + RANDOM + MAC;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Stands in [`VALUES`] for what is no letter of [`ALPHABET`].
+const NO_LETTER: u8 = 64;
+/// Place of each byte in [`ALPHABET`].
+const VALUES: [u8; 256] = {
+    let mut values = [NO_LETTER; 256];
+    let mut at = 0;
+    while at < NO_LETTER {
+        values[ALPHABET[at as usize] as usize] = at;
+        at += 1;
+    }
+    values
+};
 
 /// Characters of a nonce: [`LENGTH`] is a multiple of 3, so base64url needs no padding.
 pub(super) const TEXT_LENGTH: usize = LENGTH / 3 * 4;
@@ -74,8 +86,11 @@ fn decode(text: &str) -> Option<[u8; LENGTH]> {
     for (four, three) in text.as_bytes().chunks_exact(4).zip(out.chunks_exact_mut(3)) {
         let mut word = 0_u32;
         for byte in four {
-            let value = ALPHABET.iter().position(|letter| letter == byte)?;
-            word = word << 6 | u32::try_from(value).ok()?;
+            let value = VALUES[usize::from(*byte)];
+            if value == NO_LETTER {
+                return None;
+            }
+            word = word << 6 | u32::from(value);
         }
         three.copy_from_slice(&word.to_be_bytes()[1..]);
     }

@@ -2,6 +2,7 @@
 
 use crate::message::Malformed;
 use crate::message::scan::{Cursor, unquote};
+use std::borrow::Cow;
 
 /// Most parameters of one header; RFC 7616 names 12.
 const MAX_PARAMETERS: usize = 24;
@@ -37,7 +38,7 @@ impl<'a> DigestParams<'a> {
     }
 
     /// Value without quotes and escapes.
-    pub(super) fn value(&self, name: &str) -> Option<String> {
+    pub(super) fn value(&self, name: &str) -> Option<Cow<'a, str>> {
         self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| unquote(value))
     }
 
@@ -45,7 +46,7 @@ impl<'a> DigestParams<'a> {
     ///
     /// # Errors
     /// When it is absent, empty or longer.
-    pub(super) fn required(&self, name: &str, most: usize) -> Result<String, Malformed> {
+    pub(super) fn required(&self, name: &str, most: usize) -> Result<Cow<'a, str>, Malformed> {
         self.value(name).filter(|value| !value.is_empty() && value.len() <= most).ok_or(Malformed)
     }
 }

@@ -69,7 +69,7 @@ impl NameAddr {
         let parts = AddressParts::parse(text)?;
         let display = scan::unquote(parts.display);
         Ok(Self {
-            display: (!display.is_empty()).then(|| display.into_boxed_str()),
+            display: (!display.is_empty()).then(|| Box::from(display)),
             uri: Uri::parse(parts.uri)?,
             params: Params::of(parts.params),
         })

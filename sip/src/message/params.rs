@@ -99,7 +99,7 @@ impl Params {
     /// Value of `name` without quotes and escapes.
     #[must_use]
     pub fn unquoted(&self, name: &str) -> Option<String> {
-        self.value(name).map(unquote)
+        self.value(name).map(|value| unquote(value).into_owned())
     }
 
     /// True when there is none.

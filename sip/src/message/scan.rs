@@ -1,6 +1,7 @@
 //! The lexer's smallest parts: character classes, a cursor, lists (RFC 3261 §25.1).
 
 use super::Malformed;
+use std::borrow::Cow;
 
 /// Kinds of characters, a bit each; a character may be of several.
 mod kind {
@@ -268,11 +269,12 @@ fn list_entry_end(text: &str) -> Result<usize, Malformed> {
     if in_quotes || in_angle { Err(Malformed) } else { Ok(text.len()) }
 }
 
-/// Text of a quoted string without quotes, escapes and control characters; text without quotes as it is.
-pub(crate) fn unquote(text: &str) -> String {
-    let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return text.to_owned();
-    };
+/// Text of a quoted string without quotes, escapes and the control characters in these; text without quotes as it is.
+pub(crate) fn unquote(text: &str) -> Cow<'_, str> {
+    let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    if inner.len() == text.len() || place_of(inner, b'\\').is_none() {
+        return Cow::Borrowed(inner);
+    }
     let mut out = String::with_capacity(inner.len());
     let mut chars = inner.chars();
     while let Some(c) = chars.next() {
@@ -281,7 +283,7 @@ pub(crate) fn unquote(text: &str) -> String {
             _ => out.push(c),
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Writes a quoted string; the caller has refused control characters.
