@@ -101,8 +101,20 @@ pub(crate) fn place_of(text: &str, byte: u8) -> Option<usize> {
 }
 
 /// What stands before and behind an ASCII character.
-pub(super) fn split_at(text: &str, byte: u8) -> Option<(&str, &str)> {
+pub(crate) fn split_at(text: &str, byte: u8) -> Option<(&str, &str)> {
     place_of(text, byte).map(|at| (&text[..at], &text[at + 1..]))
+}
+
+/// All between this ASCII character, as [`str::split`] gives it.
+pub(crate) fn split(text: &str, byte: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || match split_at(rest?, byte) {
+        Some((part, behind)) => {
+            rest = Some(behind);
+            Some(part)
+        }
+        None => rest.take(),
+    })
 }
 
 /// Splits `host[:port]`, spaces around the colon allowed.
@@ -305,7 +317,7 @@ const fn is_control(byte: u8) -> bool {
 }
 
 /// Place of the first ASCII control character from `from` on, the length when there is none. Sixteen bytes at a time.
-pub(super) fn next_control(bytes: &[u8], from: usize) -> usize {
+pub(crate) fn next_control(bytes: &[u8], from: usize) -> usize {
     let mut at = from.min(bytes.len());
     for chunk in bytes[at..].chunks_exact(16) {
         if chunk.iter().fold(false, |found, byte| found | is_control(*byte)) {

@@ -3,7 +3,7 @@
 use super::address::AddressParts;
 use super::lexer::{Head, Start};
 use super::limits::{MAX_CONTACTS, MAX_ROUTES, MAX_TOKENS, MAX_VIAS};
-use super::scan::{self, split_list};
+use super::scan::{self, split_at, split_list};
 use super::via::ViaParts;
 use super::{HeaderName, Malformed, Method, Problem, Uri};
 
@@ -172,8 +172,8 @@ fn check_content_type(head: &Head, has_body: bool) -> Result<(), Problem> {
 
 /// `type/subtype` without parameters, white space around the slash allowed.
 pub(super) fn media_type(text: &str) -> Option<(&str, &str)> {
-    let full = text.split(';').next().unwrap_or(text);
-    let (main, sub) = full.split_once('/')?;
+    let full = split_at(text, b';').map_or(text, |(full, _)| full);
+    let (main, sub) = split_at(full, b'/')?;
     let (main, sub) = (main.trim_matches([' ', '\t']), sub.trim_matches([' ', '\t']));
     (scan::is_token(main) && scan::is_token(sub)).then_some((main, sub))
 }

@@ -1,7 +1,7 @@
 //! Reads a description line by line (RFC 8866 §5, §9).
 
 use super::{Attribute, Description, MAX_ATTRIBUTES, MAX_FORMATS, MAX_LINE, MAX_MEDIA, MAX_SDP, Media, SdpError};
-use crate::message::scan::{is_clean, is_token};
+use crate::message::scan::{is_token, next_control, split, split_at};
 use std::net::IpAddr;
 
 /// Lines of the session part in the order of RFC 8866 §5; `r` repeats with `t`.
@@ -44,10 +44,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Description<'_>, SdpError> {
     let mut session = Description { connection: None, attributes: Vec::new(), media: Vec::new() };
     let mut place = Place { order: SESSION_ORDER, rank: 0, last: 0 };
     let mut seen = [false; 4];
-    // Lines may end in LF alone (RFC 8866 §5); the last may lack its end.
-    for (at, raw) in text.strip_suffix('\n').unwrap_or(text).split('\n').enumerate() {
+    for (at, text) in Lines::of(text).enumerate() {
         let line = at + 1;
-        let (kind, value) = split(raw.strip_suffix('\r').unwrap_or(raw), line)?;
+        let (kind, value) = typed(text?, line)?;
         if kind == b'm' {
             check_required(seen)?;
             place = Place { order: MEDIA_ORDER, rank: 0, last: 0 };
@@ -74,10 +73,42 @@ fn check_required(seen: [bool; 4]) -> Result<(), SdpError> {
     }
 }
 
-fn split(line: &str, number: usize) -> Result<(u8, &str), SdpError> {
-    if !is_clean(line) && line.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(SdpError::IllegalCharacter);
+/// Lines without their ends. They may end in LF alone (RFC 8866 §5), the last one in CR alone or not at all.
+struct Lines<'a> {
+    rest: Option<&'a str>,
+    is_ascii: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { rest: Some(text.strip_suffix('\n').unwrap_or(text)), is_ascii: text.is_ascii() }
     }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a str, SdpError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest.take()?;
+        let bytes = rest.as_bytes();
+        let mut end = next_control(bytes, 0);
+        while bytes.get(end) == Some(&b'\t') {
+            end = next_control(bytes, end + 1);
+        }
+        self.rest = match bytes[end..] {
+            [] | [b'\r'] => None,
+            [b'\r', b'\n', ..] => Some(&rest[end + 2..]),
+            [b'\n', ..] => Some(&rest[end + 1..]),
+            _ => return Some(Err(SdpError::IllegalCharacter)),
+        };
+        let line = &rest[..end];
+        // Beyond ASCII there are further control characters.
+        let is_clean = self.is_ascii || !line.chars().any(|c| c.is_control() && c != '\t');
+        Some(if is_clean { Ok(line) } else { Err(SdpError::IllegalCharacter) })
+    }
+}
+
+fn typed(line: &str, number: usize) -> Result<(u8, &str), SdpError> {
     match line.as_bytes() {
         [kind @ b'a'..=b'z', b'=', ..] if line.len() <= MAX_LINE => Ok((*kind, &line[2..])),
         _ => Err(SdpError::Line { line: number }),
@@ -126,29 +157,28 @@ fn read<'a>(session: &mut Description<'a>, kind: u8, value: &'a str) -> Result<(
 
 /// `username sess-id sess-version IN IP4 address`.
 fn is_origin(value: &str) -> bool {
-    let fields: Vec<&str> = value.split(' ').collect();
-    let number = |text: &str| !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
-    match fields[..] {
-        [user, id, version, net, family, address] => {
-            !user.is_empty()
-                && number(id)
-                && number(version)
-                && net == "IN"
-                && matches!(family, "IP4" | "IP6")
-                && !address.is_empty()
-        }
-        _ => false,
-    }
+    let mut fields = split(value, b' ');
+    let mut next_is = |check: fn(&str) -> bool| fields.next().is_some_and(check);
+    next_is(|user| !user.is_empty())
+        && next_is(is_number)
+        && next_is(is_number)
+        && next_is(|net| net == "IN")
+        && next_is(|family| matches!(family, "IP4" | "IP6"))
+        && next_is(|address| !address.is_empty())
+        && fields.next().is_none()
+}
+
+fn is_number(text: &str) -> bool {
+    (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_time(value: &str) -> bool {
-    let number = |text: &str| !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit());
-    value.split_once(' ').is_some_and(|(start, stop)| number(start) && number(stop.trim_end()))
+    split_at(value, b' ').is_some_and(|(start, stop)| is_number(start) && is_number(stop.trim_end()))
 }
 
 /// `IN IP4 address` or `IN IP6 address`; host names and multicast are not used on calls.
 fn connection(value: &str) -> Option<IpAddr> {
-    let mut fields = value.trim_end().split(' ');
+    let mut fields = split(value.trim_end(), b' ');
     let (net, family, address) = (fields.next()?, fields.next()?, fields.next()?);
     if net != "IN" || fields.next().is_some() {
         return None;
@@ -161,14 +191,14 @@ fn connection(value: &str) -> Option<IpAddr> {
 }
 
 fn attribute(value: &str) -> Option<Attribute<'_>> {
-    let (name, value) = value.split_once(':').map_or((value, None), |(name, value)| (name, Some(value)));
+    let (name, value) = split_at(value, b':').map_or((value, None), |(name, value)| (name, Some(value)));
     let name = name.trim_end();
     is_token(name).then_some(Attribute { name, value })
 }
 
 /// `kind port[/count] protocol format …`.
 fn media(value: &str) -> Result<Media<'_>, Fault> {
-    let mut fields = value.split(' ').filter(|field| !field.is_empty());
+    let mut fields = split(value, b' ').filter(|field| !field.is_empty());
     let mut next = || fields.next().ok_or(Fault::Value);
     let (kind, port, protocol) = (next()?, next()?, next()?);
     // `port/count` is for layered multicast.

@@ -13,6 +13,7 @@
 //! is not known today.
 
 use super::{Attribute, Description, Media};
+use crate::message::scan::split_at;
 use schema::entropy::Entropy;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -116,8 +117,8 @@ fn is_relayed(media: &Media<'_>) -> bool {
 /// `rtpmap` and `fmtp` of a format that the medium lists.
 fn is_format(attribute: &Attribute<'_>, media: &Media<'_>) -> bool {
     let Some(value) = attribute.value else { return false };
-    let format = value.split(' ').next().unwrap_or(value);
-    matches!(attribute.name, "rtpmap" | "fmtp") && media.formats.contains(&format)
+    let format = || split_at(value, b' ').map_or(value, |(format, _)| format);
+    matches!(attribute.name, "rtpmap" | "fmtp") && media.formats.contains(&format())
 }
 
 fn is_codec(attribute: &Attribute<'_>) -> bool {
