@@ -20,6 +20,7 @@ mod uri;
 mod validate;
 mod via;
 mod writer;
+mod written;
 
 pub use address::NameAddr;
 pub use error::{Malformed, ParseError, Problem};
@@ -34,6 +35,7 @@ pub use response::{ResponseBuilder, reason_phrase};
 pub use uri::{Scheme, Uri};
 pub use via::{Transport, Via};
 pub use writer::BuildError;
+pub use written::Written;
 
 use bytes::Bytes;
 use lexer::Head;

@@ -55,7 +55,7 @@ fn message(data: &[u8]) {
 fn glance_at(data: &[u8], message: &Message) {
     if let Some(glance) = Glance::of(data).filter(|glance| !glance.is_ack()) {
         assert!(*message.method() == Method::Invite && message.to_tag().is_none());
-        let whole = ResponseBuilder::to_request(message, 503, Some("t")).header(HeaderName::RetryAfter, &9);
+        let whole = ResponseBuilder::to_request(message, 503, Some("t")).header(HeaderName::RetryAfter, &9_u64);
         assert_eq!(glance.refusal(source(), "t", 9), whole.build().ok());
     }
 }

@@ -227,7 +227,7 @@ impl Core {
     }
 
     fn unavailable(&mut self, key: &ServerKey, request: &Message, now: Now) {
-        let response = self.response(request, 503).header(HeaderName::RetryAfter, &5);
+        let response = self.response(request, 503).header(HeaderName::RetryAfter, &5_u64);
         self.respond(key, response, now);
     }
 

@@ -2,7 +2,7 @@
 
 use super::params::ParamList;
 use super::scan::{self, Cursor};
-use super::{Malformed, Params, Uri};
+use super::{Malformed, Params, Uri, Written};
 use std::fmt;
 
 /// A URI with an optional display name and header parameters.
@@ -121,16 +121,21 @@ impl NameAddr {
     }
 }
 
-impl fmt::Display for NameAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Written for NameAddr {
+    fn write_to(&self, text: &mut String) {
         if let Some(display) = &self.display {
-            f.write_str(&scan::quote(display))?;
-            f.write_str(" ")?;
+            text.push_str(&scan::quote(display));
+            text.push(' ');
         }
         for part in ["<", self.uri.as_str(), ">", self.params.list().as_str()] {
-            f.write_str(part)?;
+            text.push_str(part);
         }
-        Ok(())
+    }
+}
+
+impl fmt::Display for NameAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written())
     }
 }
 

@@ -212,7 +212,7 @@ mod tests {
         assert_eq!((glance.to_tag(), glance.user_agent()), (message.to_tag(), message.text(HeaderName::UserAgent)));
         assert_eq!(glance.response_address(source()), message.response_address());
         if !glance.is_ack() {
-            let whole = ResponseBuilder::to_request(&message, 503, Some("t")).header(HeaderName::RetryAfter, &9);
+            let whole = ResponseBuilder::to_request(&message, 503, Some("t")).header(HeaderName::RetryAfter, &9_u64);
             assert_eq!(glance.refusal(source(), "t", 9), whole.build().ok());
         }
         true

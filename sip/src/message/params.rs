@@ -49,12 +49,12 @@ impl<'a> ParamList<'a> {
 }
 
 /// Writes one parameter in the normal form.
-pub(super) fn write(out: &mut impl fmt::Write, name: &str, value: Option<&str>) -> fmt::Result {
-    out.write_char(';')?;
-    out.write_str(name)?;
-    match value {
-        Some(value) => out.write_char('=').and_then(|()| out.write_str(value)),
-        None => Ok(()),
+pub(super) fn write(out: &mut String, name: &str, value: Option<&str>) {
+    out.push(';');
+    out.push_str(name);
+    if let Some(value) = value {
+        out.push('=');
+        out.push_str(value);
     }
 }
 
@@ -72,7 +72,7 @@ impl Params {
             return Self { text: list.0.into() };
         }
         let mut text = String::with_capacity(list.0.len());
-        let _ = list.iter().try_for_each(|(name, value)| write(&mut text, name, value));
+        list.iter().for_each(|(name, value)| write(&mut text, name, value));
         Self::written(text)
     }
 
@@ -124,13 +124,13 @@ impl Params {
         let mut text = String::with_capacity(self.text.len() + name.len() + quoted.as_ref().map_or(0, String::len) + 2);
         let mut count = 0;
         for (n, v) in self.iter().filter(|(n, _)| !n.eq_ignore_ascii_case(name)) {
-            let _ = write(&mut text, n, v);
+            write(&mut text, n, v);
             count += 1;
         }
         if count == MAX_PARAMS {
             return Err(Malformed);
         }
-        let _ = write(&mut text, name, quoted.as_deref());
+        write(&mut text, name, quoted.as_deref());
         Ok(Self::written(text))
     }
 }

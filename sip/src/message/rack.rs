@@ -1,7 +1,6 @@
 //! RAck and RSeq (RFC 3262 §7): which reliable provisional response is meant.
 
-use super::{HeaderName, Message, Method, scan};
-use std::fmt;
+use super::{HeaderName, Message, Method, Written, scan};
 
 /// What a PRACK acknowledges.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,9 +13,9 @@ pub struct RAck {
     pub method: Method,
 }
 
-impl fmt::Display for RAck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.rseq, self.cseq, self.method)
+impl Written for RAck {
+    fn write_to(&self, text: &mut String) {
+        format_args!("{} {} {}", self.rseq, self.cseq, self.method).write_to(text);
     }
 }
 
@@ -49,7 +48,7 @@ mod tests {
             let text = format!(
                 "PRACK sip:x@localhost SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bKz\r\nMax-Forwards: 70\r\nFrom: <sip:a@localhost>;tag=a\r\nTo: <sip:b@localhost>;tag=b\r\nCall-ID: c\r\nCSeq: 2 PRACK\r\nRAck: {rack}\r\nContent-Length: 0\r\n\r\n"
             );
-            Message::parse_datagram(&Bytes::from(text)).expect("well-formed").rack().map(|rack| rack.to_string())
+            Message::parse_datagram(&Bytes::from(text)).expect("well-formed").rack().map(|rack| rack.written())
         };
         assert_eq!(read("776656 1 INVITE").as_deref(), Some("776656 1 INVITE"));
         assert_eq!(read("4294967295\t 2147483647   INVITE").as_deref(), Some("4294967295 2147483647 INVITE"));

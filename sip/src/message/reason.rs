@@ -2,8 +2,7 @@
 
 use super::params::ParamList;
 use super::scan::{self, Cursor};
-use super::{Malformed, Params};
-use std::fmt;
+use super::{Malformed, Params, Written};
 
 /// Why a request was sent: a protocol, its cause code and a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +45,17 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.protocol)?;
+impl Written for Reason {
+    fn write_to(&self, text: &mut String) {
+        text.push_str(&self.protocol);
         if let Some(cause) = self.cause {
-            write!(f, ";cause={cause}")?;
+            text.push_str(";cause=");
+            cause.write_to(text);
         }
-        if let Some(text) = &self.text {
-            write!(f, ";text={}", scan::quote(text))?;
+        if let Some(words) = &self.text {
+            text.push_str(";text=");
+            text.push_str(&scan::quote(words));
         }
-        Ok(())
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
         for (text, protocol, cause, words) in cases {
             let reason = Reason::parse(text).expect(text);
             assert_eq!((&*reason.protocol, reason.cause, reason.text.as_deref()), (protocol, cause, words));
-            assert_eq!(Reason::parse(&reason.to_string()), Ok(reason));
+            assert_eq!(Reason::parse(&reason.written()), Ok(reason));
         }
         for text in ["", ";cause=1", "SIP;cause=x", "SIP;cause=99999", "SIP cause=1", "SIP;text=\"x"] {
             assert!(Reason::parse(text).is_err(), "{text}");

@@ -2,10 +2,9 @@
 
 use super::scan::is_call_id;
 use super::writer::{BuildError, Writer, digits};
-use super::{HeaderName, Message, Method, NameAddr, Uri, Via};
+use super::{HeaderName, Message, Method, NameAddr, Uri, Via, Written};
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 /// Lines in front of those that have no place of their own, in order; Max-Forwards stands behind the Vias, CSeq behind Call-ID.
@@ -68,7 +67,7 @@ impl RequestBuilder {
 
     fn same_hop(method: Method, invite: &Message) -> Self {
         let mut same = Self::same_dialog(method, invite);
-        same.put(HeaderName::Via, |text| write!(text, "{}", invite.top_via()));
+        same.put(HeaderName::Via, |text| invite.top_via().write_to(text));
         same
     }
 
@@ -78,7 +77,7 @@ impl RequestBuilder {
         let uri = request.request_uri().cloned().unwrap_or_else(|| request.to().uri);
         let mut same = Self::new(method, uri).cseq(request.cseq().0).call_id(request.call_id());
         for route in request.texts(HeaderName::Route) {
-            same.put(HeaderName::Route, |text| text.write_str(route));
+            same.put(HeaderName::Route, |text| text.push_str(route));
         }
         for name in [HeaderName::From, HeaderName::To] {
             same.only(name, request.text(name));
@@ -102,7 +101,7 @@ impl RequestBuilder {
     }
 
     /// Writes a line and notes where it belongs.
-    fn put(&mut self, name: HeaderName, value: impl FnOnce(&mut String) -> fmt::Result) {
+    fn put(&mut self, name: HeaderName, value: impl FnOnce(&mut String)) {
         self.place(name, |writer| writer.line_with(name, value));
     }
 
@@ -120,7 +119,7 @@ impl RequestBuilder {
     fn only(&mut self, name: HeaderName, value: Option<&str>) {
         self.places.retain(|(known, _)| *known != name);
         if let Some(value) = value {
-            self.put(name, |text| text.write_str(value));
+            self.put(name, |text| text.push_str(value));
         }
     }
 
@@ -143,7 +142,7 @@ impl RequestBuilder {
     /// Adds a Via below those given before.
     #[must_use]
     pub fn via(mut self, via: &Via) -> Self {
-        self.put(HeaderName::Via, |text| write!(text, "{via}"));
+        self.put(HeaderName::Via, |text| via.write_to(text));
         self
     }
 
@@ -157,7 +156,7 @@ impl RequestBuilder {
     /// Adds a Route below those given before.
     #[must_use]
     pub fn route(mut self, route: &NameAddr) -> Self {
-        self.put(HeaderName::Route, |text| write!(text, "{route}"));
+        self.put(HeaderName::Route, |text| route.write_to(text));
         self
     }
 
@@ -165,7 +164,7 @@ impl RequestBuilder {
     #[must_use]
     pub fn from(mut self, from: &NameAddr) -> Self {
         self.only(HeaderName::From, None);
-        self.put(HeaderName::From, |text| write!(text, "{from}"));
+        self.put(HeaderName::From, |text| from.write_to(text));
         self
     }
 
@@ -173,7 +172,7 @@ impl RequestBuilder {
     #[must_use]
     pub fn to(mut self, to: &NameAddr) -> Self {
         self.only(HeaderName::To, None);
-        self.put(HeaderName::To, |text| write!(text, "{to}"));
+        self.put(HeaderName::To, |text| to.write_to(text));
         self
     }
 
@@ -209,7 +208,7 @@ impl RequestBuilder {
     /// Adds a header that has no setter of its own. A control character in the value, an empty value, or a header that
     /// has a setter makes [`RequestBuilder::build`] fail.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: &dyn std::fmt::Display) -> Self {
+    pub fn header(mut self, name: HeaderName, value: &(impl Written + ?Sized)) -> Self {
         self.place(name, |writer| writer.extra(name, value));
         self
     }
@@ -223,7 +222,7 @@ impl RequestBuilder {
 
     /// Bytes of the message with this Via.
     pub(crate) fn length_with(&self, via: &Via) -> usize {
-        self.length() + "Via: \r\n".len() + via.to_string().len()
+        self.length() + "Via: \r\n".len() + via.written().len()
     }
 
     fn length(&self) -> usize {
@@ -243,7 +242,7 @@ impl RequestBuilder {
         let cseq = self.check()?;
         let mut message = Writer::new();
         message.reserve(self.length());
-        let (method, number) = (self.method.as_str(), cseq.to_string());
+        let (method, number) = (self.method.as_str(), cseq.written());
         message.start_line(&[method, " ", self.uri.as_str(), " SIP/2.0"]);
         let lines = self.writer.text();
         let of =
@@ -252,7 +251,7 @@ impl RequestBuilder {
             of(name).for_each(|line| message.lines(line));
             match name {
                 HeaderName::Via => {
-                    message.line_with(HeaderName::MaxForwards, |text| write!(text, "{}", self.max_forwards))
+                    message.line_with(HeaderName::MaxForwards, |text| self.max_forwards.write_to(text));
                 }
                 HeaderName::CallId => message.line(HeaderName::CSeq, &[&number, " ", method]),
                 _ => {}

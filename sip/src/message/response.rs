@@ -2,7 +2,7 @@
 
 use super::scan::is_token;
 use super::writer::{BuildError, Writer};
-use super::{HeaderName, Message, NameAddr};
+use super::{HeaderName, Message, NameAddr, Written};
 use bytes::Bytes;
 
 /// Room for the lines of a usual response.
@@ -104,7 +104,7 @@ impl ResponseBuilder {
     pub fn to_request(request: &Message, status: u16, to_tag: Option<&str>) -> Self {
         let mut writer = Writer::new();
         writer.reserve(USUAL);
-        writer.start_line(&["SIP/2.0 ", &status.to_string(), " ", reason_phrase(status)]);
+        writer.start_line(&["SIP/2.0 ", &status.written(), " ", reason_phrase(status)]);
         if !(100..=699).contains(&status) {
             writer.fail(BuildError::Illegal(HeaderName::CSeq));
         }
@@ -153,7 +153,7 @@ impl ResponseBuilder {
     /// Adds a header that has no setter of its own. A control character in the value, an empty value, or a header that
     /// has a setter makes [`ResponseBuilder::build`] fail.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: &dyn std::fmt::Display) -> Self {
+    pub fn header(mut self, name: HeaderName, value: &(impl Written + ?Sized)) -> Self {
         self.writer.extra(name, value);
         self
     }

@@ -3,7 +3,7 @@
 use super::limits::MAX_PARAMS;
 use super::params::{self, ParamList};
 use super::scan::{Cursor, host_port};
-use super::{Malformed, Params, scan};
+use super::{Malformed, Params, Written, scan};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -98,21 +98,21 @@ impl<'a> ViaParts<'a> {
     }
 
     /// Writes [`Self::seen_from`].
-    pub(super) fn write_seen_from(self, source: Option<SocketAddr>, out: &mut impl fmt::Write) -> fmt::Result {
-        self.write_sent_by(out)?;
+    pub(super) fn write_seen_from(self, source: Option<SocketAddr>, out: &mut String) {
+        self.write_sent_by(out);
         match source {
             Some(source) => write_stamped(self.host, self.params, source, out),
-            None => out.write_str(Params::of(self.params).list().as_str()),
+            None => out.push_str(Params::of(self.params).list().as_str()),
         }
     }
 
-    fn write_sent_by(self, out: &mut impl fmt::Write) -> fmt::Result {
+    fn write_sent_by(self, out: &mut String) {
         for part in ["SIP/2.0/", self.transport.as_str(), " ", self.host] {
-            out.write_str(part)?;
+            out.push_str(part);
         }
-        match self.port {
-            Some(port) => write!(out, ":{port}"),
-            None => Ok(()),
+        if let Some(port) = self.port {
+            out.push(':');
+            port.write_to(out);
         }
     }
 
@@ -156,24 +156,25 @@ impl Stamp {
 /// Parameters with `received` and, if asked for, `rport` filled in.
 fn stamped(host: &str, list: ParamList<'_>, source: SocketAddr) -> Params {
     let mut text = String::with_capacity(list.as_str().len() + 40);
-    let _ = write_stamped(host, list, source, &mut text);
+    write_stamped(host, list, source, &mut text);
     Params::written(text)
 }
 
-fn write_stamped(host: &str, list: ParamList<'_>, source: SocketAddr, out: &mut impl fmt::Write) -> fmt::Result {
+fn write_stamped(host: &str, list: ParamList<'_>, source: SocketAddr, out: &mut String) {
     let stamp = Stamp::of(host, list, source);
     for (name, value) in list.iter() {
         if !name.eq_ignore_ascii_case("received") && !name.eq_ignore_ascii_case("rport") {
-            params::write(out, name, value)?;
+            params::write(out, name, value);
         }
     }
     if stamp.rport {
-        write!(out, ";rport={}", source.port())?;
+        out.push_str(";rport=");
+        source.port().write_to(out);
     }
     if stamp.received {
-        write!(out, ";received={}", source.ip())?;
+        out.push_str(";received=");
+        source.ip().write_to(out);
     }
-    Ok(())
 }
 
 impl Via {
@@ -223,12 +224,18 @@ impl Via {
     }
 }
 
-impl fmt::Display for Via {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Written for Via {
+    fn write_to(&self, text: &mut String) {
         let parts =
             ViaParts { transport: self.transport, host: &self.host, port: self.port, params: self.params.list() };
-        parts.write_sent_by(f)?;
-        f.write_str(parts.params.as_str())
+        parts.write_sent_by(text);
+        text.push_str(parts.params.as_str());
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written())
     }
 }
 

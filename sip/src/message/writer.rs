@@ -1,11 +1,10 @@
 //! Header lines in one buffer, then the body: what requests and responses are written with.
 
-use super::HeaderName;
 use super::limits::MAX_STREAM_MESSAGE;
 use super::scan::{is_clean, next_control};
+use super::{HeaderName, Written};
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::fmt::{self, Display, Write as _};
 
 /// A message up to this length takes no more memory than it has bytes, since a transaction may keep it for 32 s. Of a longer one the
 /// rest of its buffer is small, and it is not held twice while it is copied.
@@ -58,13 +57,14 @@ impl Writer {
 
     /// One header line, its value in parts; a control character in the value is the only thing that can break it.
     pub(super) fn line(&mut self, name: HeaderName, value: &[&str]) {
-        self.line_with(name, |text| value.iter().try_for_each(|part| text.write_str(part)));
+        self.line_with(name, |text| value.iter().for_each(|part| text.push_str(part)));
     }
 
     /// One header line whose value is written by `value`.
-    pub(super) fn line_with(&mut self, name: HeaderName, value: impl FnOnce(&mut String) -> fmt::Result) {
+    pub(super) fn line_with(&mut self, name: HeaderName, value: impl FnOnce(&mut String)) {
         let start = self.begin(name);
-        if value(&mut self.text).is_err() || !is_writable(&self.text[start..]) {
+        value(&mut self.text);
+        if !is_writable(&self.text[start..]) {
             self.fail(BuildError::Illegal(name));
         }
         self.text.push_str("\r\n");
@@ -86,7 +86,7 @@ impl Writer {
     }
 
     /// A header that has no setter of its own.
-    pub(super) fn extra(&mut self, name: HeaderName, value: &dyn Display) {
+    pub(super) fn extra(&mut self, name: HeaderName, value: &(impl Written + ?Sized)) {
         let structural = matches!(
             name,
             HeaderName::Via
@@ -100,7 +100,7 @@ impl Writer {
                 | HeaderName::Other
         );
         let start = self.begin(name);
-        let _ = write!(self.text, "{value}");
+        value.write_to(&mut self.text);
         let written = &self.text[start..];
         if structural || written.is_empty() || !is_clean(written) {
             self.fail(BuildError::Illegal(name));
@@ -133,7 +133,9 @@ impl Writer {
         if !body.is_empty() {
             self.line(HeaderName::ContentType, &[&content_type]);
         }
-        let _ = write!(self.text, "{}: {}\r\n\r\n", HeaderName::ContentLength.as_str(), body.len());
+        self.begin(HeaderName::ContentLength);
+        (body.len() as u64).write_to(&mut self.text);
+        self.text.push_str("\r\n\r\n");
         if let Some(error) = self.error {
             return Err(error);
         }

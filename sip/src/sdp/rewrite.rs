@@ -13,10 +13,13 @@
 //! is not known today.
 
 use super::{Attribute, Description, Media};
+use crate::message::Written;
 use crate::message::scan::split_at;
 use schema::entropy::Entropy;
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+
+/// Room for a usual description.
+const USUAL: usize = 256;
 
 /// Identity of the session in `o=`: kept over a dialog, its version rising with each new description (RFC 3264 §8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,7 +71,14 @@ impl Description<'_> {
         mut place: impl FnMut(usize, &Media<'_>) -> Placement,
     ) -> String {
         let Origin { id, version } = origin;
-        let mut out = format!("v=0\r\no=- {id} {version} IN {} {our_address}\r\ns=-\r\nt=0 0\r\n", family(our_address));
+        let mut out = String::with_capacity(USUAL);
+        out.push_str("v=0\r\no=- ");
+        id.write_to(&mut out);
+        out.push(' ');
+        version.write_to(&mut out);
+        out.push(' ');
+        write_address(&mut out, our_address);
+        out.push_str("\r\ns=-\r\nt=0 0\r\n");
         let placements: Vec<_> = self.media.iter().enumerate().map(|(at, media)| place(at, media)).collect();
         if placements.contains(&Placement::AsGiven) {
             for attribute in self.attributes.iter().filter(|a| is_codec(a) || is_path(a)) {
@@ -88,11 +98,15 @@ impl Description<'_> {
             Placement::AsGiven => (self.address_of(media).unwrap_or(our_address), media.port),
             Placement::Anchored(address) => (address.ip(), address.port()),
         };
-        let _ = write!(out, "m={} {port} {}", media.kind, media.protocol);
+        out.extend(["m=", media.kind, " "]);
+        port.write_to(out);
+        out.extend([" ", media.protocol]);
         for format in &media.formats {
             out.extend([" ", format]);
         }
-        let _ = write!(out, "\r\nc=IN {} {address}\r\n", family(address));
+        out.push_str("\r\nc=");
+        write_address(out, address);
+        out.push_str("\r\n");
         if !on {
             return;
         }
@@ -105,6 +119,12 @@ impl Description<'_> {
             }
         }
     }
+}
+
+/// `IN IP4 192.0.2.1`
+fn write_address(out: &mut String, address: IpAddr) {
+    out.extend(["IN ", family(address), " "]);
+    address.write_to(out);
 }
 
 /// RTP that we would relay; all else goes on as rejected.
@@ -175,7 +195,7 @@ fn candidate(value: &str) -> Option<String> {
             "rport" => "9",
             _ => continue,
         };
-        let _ = write!(out, " {} {value}", pair[0]);
+        out.extend([" ", pair[0], " ", value]);
     }
     Some(out)
 }

@@ -2,7 +2,7 @@
 
 use super::restart::{bye_of_carrier, request_of_carrier};
 use super::*;
-use crate::message::{HeaderName, Method};
+use crate::message::{HeaderName, Method, Written};
 
 /// A call that rings: the phone takes reliable responses, and so do we.
 struct Ringing {
@@ -267,7 +267,7 @@ fn a_carriers_reliable_responses_are_acknowledged_once_and_in_order_in_each_earl
         let one = |prack: &Message| {
             assert_eq!(*prack.method(), Method::Prack);
             let uri = prack.request_uri().expect("a request").to_string();
-            (uri, prack.cseq().0, prack.rack().expect("what it acknowledges").to_string())
+            (uri, prack.cseq().0, prack.rack().expect("what it acknowledges").written())
         };
         sent.iter().map(one).collect()
     };
