@@ -1,7 +1,7 @@
 //! Dialogs (RFC 3261 §12): what both ends have agreed on, and how it survives a restart.
 
 use crate::key::Key;
-use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via};
+use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via, Written};
 use crate::sdp::Origin;
 use schema::id::{CredentialId, TrunkId};
 use schema::leg::Checkpoint;
@@ -9,10 +9,13 @@ use schema::pii::Pii;
 use schema::target::HostName;
 use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Version of [`Dialog::checkpoint`]'s encoding.
 const VERSION: u16 = 1;
+/// Room for the usual one.
+const USUAL: usize = 1_536;
 /// Added to the local CSeq after a restart: requests sent since the checkpoint used lower ones. Gaps are legal.
 const CSEQ_GAP: u32 = 1_000;
 /// Added beside it for each tenth of a second since the checkpoint, so that a second restart does not begin where the first
@@ -146,50 +149,55 @@ impl Dialog {
     }
 }
 
-/// Everything a leg needs after a restart, as text.
+/// Everything a leg needs after a restart, as text. What there is none of is left out.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Stored {
+pub(crate) struct Stored<'a> {
     /// Of this form.
     version: u16,
-    call_id: String,
+    call_id: Cow<'a, str>,
     local: String,
     remote: String,
     local_cseq: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     remote_cseq: Option<u32>,
-    target: String,
+    target: Cow<'a, str>,
     routes: Vec<String>,
     /// When this was so.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Timestamp>,
     /// Our Contact.
     pub(crate) contact: String,
     /// `UDP 192.0.2.1:5060`, `TLS …`: where the peer was.
     pub(crate) peer: String,
     /// The name under which the peer was found.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<HostName>,
     /// The phone, to find its newest flow; none of a carrier's leg.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) phone: Option<StoredPhone>,
     /// The trunk of a carrier's leg; none of a customer's.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trunk: Option<TrunkId>,
     /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) invite: Option<StoredInvite>,
     /// CSeq of our INVITE, whose 200 holds an offer that is not answered yet.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unanswered: Option<u32>,
     /// The INVITE had no offer.
     #[serde(default)]
     pub(crate) offerless: bool,
     /// Its session timer; none where the other side knows no timers.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timer: Option<StoredTimer>,
     /// Identity of our session descriptions.
     pub(crate) origin: Origin,
     /// Our last session description.
-    pub(crate) local_sdp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) local_sdp: Option<Cow<'a, str>>,
     /// Their last one.
-    pub(crate) remote_sdp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remote_sdp: Option<Cow<'a, str>>,
 }
 
 /// Which phone it is: its credential stands for the address-of-record (RFC 5626 §4.1).
@@ -217,19 +225,19 @@ pub(crate) struct StoredInvite {
     pub(crate) cseq: u32,
 }
 
-impl Stored {
-    pub(crate) fn of(dialog: &Dialog, contact: &NameAddr, peer: String, origin: Origin, at: Timestamp) -> Self {
+impl<'a> Stored<'a> {
+    pub(crate) fn of(dialog: &'a Dialog, contact: &NameAddr, peer: String, origin: Origin, at: Timestamp) -> Self {
         Self {
             version: VERSION,
-            call_id: dialog.call_id.to_string(),
-            local: dialog.local.to_string(),
-            remote: dialog.remote.to_string(),
+            call_id: Cow::Borrowed(&dialog.call_id),
+            local: dialog.local.written(),
+            remote: dialog.remote.written(),
             local_cseq: dialog.local_cseq,
             remote_cseq: dialog.remote_cseq,
-            target: dialog.target.to_string(),
-            routes: dialog.routes.iter().map(ToString::to_string).collect(),
+            target: Cow::Borrowed(dialog.target.as_str()),
+            routes: dialog.routes.iter().map(Written::written).collect(),
             at: Some(at),
-            contact: contact.to_string(),
+            contact: contact.written(),
             peer,
             server: None,
             phone: None,
@@ -246,8 +254,9 @@ impl Stored {
 
     /// The durable form.
     pub(crate) fn checkpoint(&self) -> Checkpoint {
-        let state = serde_json::to_string(self).unwrap_or_default();
-        Checkpoint { state: Pii::new(state.into()) }
+        let mut state = Vec::with_capacity(USUAL);
+        let written = serde_json::to_writer(&mut state, self).ok().and_then(|()| std::str::from_utf8(&state).ok());
+        Checkpoint { state: Pii::new(written.unwrap_or_default().into()) }
     }
 
     /// Reads the durable form.
@@ -265,7 +274,7 @@ impl Stored {
         let steps = u32::try_from(since.as_millis() / CSEQ_STEP.as_millis()).unwrap_or(0);
         let gap = CSEQ_GAP.saturating_add(steps);
         Ok(Dialog {
-            call_id: self.call_id.as_str().into(),
+            call_id: Box::from(&*self.call_id),
             local: NameAddr::parse(&self.local)?,
             remote: NameAddr::parse(&self.remote)?,
             local_cseq: self.local_cseq.saturating_add(gap).min(CSEQ_MAX),
@@ -312,6 +321,19 @@ mod tests {
         assert_eq!(again(-5).local_cseq, 1_000, "the clock was set back");
         let later = stored.state.expose().replacen("\"version\":1", "\"version\":2", 1);
         assert!(Stored::read(&Checkpoint { state: Pii::new(later.into()) }).is_err());
+    }
+
+    /// Checkpoints name what there is none of when they are older than this, and some of it not at all when they are older still.
+    #[test]
+    fn what_there_is_none_of_may_be_named_or_left_out() {
+        let text = r#"{"version":1,"call_id":"c","local":"<sip:a@h>;tag=b","remote":"<sip:x@h>;tag=a","local_cseq":1,"remote_cseq":null,"target":"sip:x@h","routes":[],"at":null,"contact":"<sip:x@h>","peer":"UDP 127.0.0.1:5100","server":null,"phone":null,"trunk":null,"invite":null,"unanswered":null,"offerless":false,"timer":null,"origin":{"id":7,"version":1},"local_sdp":null,"remote_sdp":null}"#;
+        let left_out = r#"{"version":1,"call_id":"c","local":"<sip:a@h>;tag=b","remote":"<sip:x@h>;tag=a","local_cseq":1,"target":"sip:x@h","routes":[],"contact":"<sip:x@h>","peer":"UDP 127.0.0.1:5100","origin":{"id":7,"version":1}}"#;
+        let read = |text: &str| {
+            let checkpoint = Checkpoint { state: Pii::new(text.into()) };
+            Stored::read(&checkpoint).expect("readable").checkpoint().state
+        };
+        assert_eq!(read(text), read(left_out));
+        assert!(!read(text).expose().contains("null"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Malformed, Message, NameAddr};
+use crate::message::{Malformed, Message, NameAddr, Written};
 use crate::sdp::Origin;
 use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use schema::id::{CredentialId, TrunkId};
 use schema::leg::{Checkpoint, HangupCause, LegId};
 use schema::target::HostName;
 use schema::time::{Mono, Timestamp};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeBounds;
@@ -265,14 +266,13 @@ impl Leg {
 
     /// All that the leg needs after a restart, as it is `at`.
     pub(super) fn checkpoint(&self, at: Timestamp) -> Checkpoint {
-        let text = |sdp: &Option<Bytes>| sdp.as_ref().and_then(|sdp| String::from_utf8(sdp.to_vec()).ok());
         let mut stored = Stored::of(&self.dialog, &self.contact, self.peer(), self.origin, at);
         stored.phone = self
             .phone
             .as_ref()
             .map(|phone| StoredPhone { credential: phone.credential, instance: phone.instance.clone() });
         if let Stage::Incoming { invite, .. } = &self.stage {
-            let vias = invite.vias().iter().map(ToString::to_string).collect();
+            let vias = invite.vias().iter().map(Written::written).collect();
             stored.invite = Some(StoredInvite { vias, cseq: invite.cseq().0 });
         }
         if let Stage::Answered { cseq, .. } = self.stage {
@@ -282,8 +282,8 @@ impl Leg {
         stored.trunk = self.carrier.as_ref().map(|carrier| carrier.trunk);
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.server = self.server.clone();
-        stored.local_sdp = text(&self.local_sdp);
-        stored.remote_sdp = text(&self.remote_sdp);
+        stored.local_sdp = as_text(self.local_sdp.as_ref());
+        stored.remote_sdp = as_text(self.remote_sdp.as_ref());
         stored.checkpoint()
     }
 
@@ -295,7 +295,10 @@ impl Leg {
             (Way::Gone(protocol), Some(phone)) => (protocol, SocketAddr::new(phone.ip, 0)),
             (Way::Gone(protocol), None) => (protocol, SocketAddr::from(([0, 0, 0, 0], 0))),
         };
-        format!("{} {address}", protocol.via().as_str())
+        let mut peer = String::from(protocol.via().as_str());
+        peer.push(' ');
+        address.write_to(&mut peer);
+        peer
     }
 
     /// An answered leg as it goes on after a restart. A connection is not the same then: a phone opens a new one.
@@ -313,7 +316,7 @@ impl Leg {
             (_, Some(_)) => Way::Gone(protocol),
             (_, None) => Way::To(Destination::new(protocol, address)),
         };
-        let sdp = |text: &Option<String>| text.as_ref().map(|text| Bytes::from(text.clone()));
+        let sdp = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| Bytes::copy_from_slice(text.as_bytes()));
         // Without an offer of ours the carrier waits for more than the ACK of its 200.
         let stage = stored.unanswered.map_or(Stage::Up, |cseq| Stage::Answered { cseq, since: Mono::default() });
         let (dialog, contact) = (stored.dialog(now)?, NameAddr::parse(&stored.contact)?);
@@ -331,4 +334,9 @@ impl Leg {
             ..Self::new(stage, dialog, contact, way, stored.origin)
         })
     }
+}
+
+/// A session description as a checkpoint has it.
+fn as_text(sdp: Option<&Bytes>) -> Option<Cow<'_, str>> {
+    std::str::from_utf8(sdp?).ok().map(Cow::Borrowed)
 }
