@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+/// Names up to this length are put together beside the heap.
+const USUAL: usize = 192;
+
 /// A name in an ordered map. What differs most between two of them stands beside the pointer to all of it: going down the map compares
 /// numbers, and follows a pointer only where it has found its place. The order is that of bytes, the same in every process: there is
 /// no hash whose order somebody would see, or whose collisions somebody could choose.
@@ -15,13 +18,22 @@ impl Key {
     /// Made of these parts, a space behind each: a part holds none, or has a fixed length. `lead` is one of them; its last eight bytes count,
     /// since some write a number that grows.
     pub(crate) fn of(lead: &str, parts: &[&[u8]]) -> Self {
-        let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+        let (mut usual, mut long) = ([b' '; USUAL], Vec::new());
+        let length = parts.iter().map(|part| part.len() + 1).sum();
+        let text = match usual.get_mut(..length) {
+            Some(room) => room,
+            None => {
+                long.resize(length, b' ');
+                &mut long[..]
+            }
+        };
+        let mut at = 0;
         for part in parts {
-            text.extend_from_slice(part);
-            text.push(b' ');
+            text[at..at + part.len()].copy_from_slice(part);
+            at += part.len() + 1;
         }
         let lead = lead.as_bytes().rchunks(8).next().unwrap_or_default();
-        Self { lead: lead.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), text: text.into() }
+        Self { lead: lead.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), text: Arc::from(&*text) }
     }
 }
 
@@ -38,5 +50,9 @@ mod tests {
         assert_eq!(key("A01234567", "x"), key("B01234567", "x"), "a lead has 8 bytes");
         assert_eq!(key(lead, "a"), key(lead, "a"));
         assert!(Key::of(lead, &[b"ab", b"c"]) != Key::of(lead, &[b"a", b"bc"]), "parts do not run together");
+        for length in [USUAL - 2, USUAL - 1, USUAL, 4 * USUAL] {
+            let (one, other) = ("x".repeat(length), "x".repeat(length - 1) + "y");
+            assert!(key(lead, &one) == key(lead, &one) && key(lead, &one) < key(lead, &other), "{length}");
+        }
     }
 }

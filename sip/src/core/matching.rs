@@ -2,7 +2,9 @@
 //! came by two ways.
 
 use crate::key::Key;
+use crate::message::scan::split_at;
 use crate::message::{Message, Method, Uri};
+use std::borrow::Cow;
 
 /// With this a branch begins that is unique (RFC 3261 §8.1.1.7).
 const COOKIE: &str = "z9hG4bK";
@@ -41,7 +43,9 @@ fn of_via<T>(
     as_method: &Method,
     make: impl FnOnce(&[&[u8]]) -> T,
 ) -> T {
-    let (lower, port) = (host.to_ascii_lowercase(), port.unwrap_or(0).to_be_bytes());
+    let is_lower = !host.bytes().any(|byte| byte.is_ascii_uppercase());
+    let lower = if is_lower { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) };
+    let port = port.unwrap_or(0).to_be_bytes();
     make(&[branch.as_bytes(), lower.as_bytes(), as_method.as_str().as_bytes(), &port])
 }
 
@@ -70,5 +74,5 @@ impl MergeKey {
 
 /// What a Call-ID has before its host, which many share.
 fn of_call(call_id: &str) -> &str {
-    call_id.split_once('@').map_or(call_id, |(word, _)| word)
+    split_at(call_id, b'@').map_or(call_id, |(word, _)| word)
 }
