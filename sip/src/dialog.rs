@@ -73,11 +73,13 @@ impl Dialog {
         let mut routes = response.record_routes();
         routes.reverse();
         Self {
-            remote_cseq: self.remote_cseq.filter(|_| self.remote.tag() == response.to_tag()),
+            call_id: self.call_id.clone(),
+            local: self.local.clone(),
             remote: response.to(),
+            local_cseq: self.local_cseq,
+            remote_cseq: self.remote_cseq.filter(|_| self.remote.tag() == response.to_tag()),
             target: response.contacts().into_iter().next().map_or_else(|| self.target.clone(), |contact| contact.uri),
             routes,
-            ..self.clone()
         }
     }
 

@@ -84,8 +84,8 @@ impl Core {
                     account: credential.account,
                     credential: credential.id,
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
-                    wanted_caller_id: wanted_caller_id(&invite).map(Pii::new),
-                    withhold: wants_privacy(&invite),
+                    wanted_caller_id: wanted_caller_id(&invite, &leg.dialog.remote.uri).map(Pii::new),
+                    withhold: wants_privacy(&invite, &leg.dialog.remote.uri),
                     offer: sdp_of(&invite),
                     checkpoint: leg.checkpoint(now.wall),
                 };
@@ -387,9 +387,9 @@ pub(super) fn text_of(body: &Bytes) -> Option<Sdp> {
 }
 
 /// The caller ID the phone asks for, when it looks like a number.
-fn wanted_caller_id(invite: &Message) -> Option<String> {
+fn wanted_caller_id(invite: &Message, from: &Uri) -> Option<String> {
     let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
-    let uri = preferred.unwrap_or_else(|| invite.from()).uri;
+    let uri = preferred.as_ref().map_or(from, |preferred| &preferred.uri);
     let mut user = uri.user_decoded()?;
     if uri.scheme() == Scheme::Tel {
         // Visual separators (RFC 3966 §5.1.1).
@@ -401,12 +401,11 @@ fn wanted_caller_id(invite: &Message) -> Option<String> {
 }
 
 /// `Privacy: id` or stronger, or an anonymous From (RFC 3323, RFC 3325).
-fn wants_privacy(invite: &Message) -> bool {
+fn wants_privacy(invite: &Message, from: &Uri) -> bool {
     let by_header = invite
         .texts(HeaderName::Privacy)
         .flat_map(|text| text.split(';'))
         .any(|value| ["id", "user", "header"].contains(&value.trim().to_ascii_lowercase().as_str()));
-    let from = invite.from().uri;
     let by_user = from.user().is_some_and(|user| user.eq_ignore_ascii_case("anonymous"));
     by_header || by_user || from.host().eq_ignore_ascii_case("anonymous.invalid")
 }

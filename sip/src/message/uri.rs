@@ -1,8 +1,9 @@
 //! SIP, SIPS, tel and other URIs (RFC 3261 §19.1, RFC 3966).
 
-use super::Malformed;
 use super::limits::{MAX_PARAMS, MAX_URI};
 use super::scan::{self, place_of, split_at};
+use super::{Malformed, Written};
+use std::borrow::Cow;
 use std::fmt;
 
 /// A URI's scheme.
@@ -79,7 +80,10 @@ fn is_escaped(text: &str, class: impl Fn(u8) -> bool) -> bool {
     true
 }
 
-fn escape(text: &str, class: fn(u8) -> bool) -> String {
+fn escape(text: &str, class: fn(u8) -> bool) -> Cow<'_, str> {
+    if text.bytes().all(class) {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if class(byte) {
@@ -88,7 +92,7 @@ fn escape(text: &str, class: fn(u8) -> bool) -> String {
             out.push_str(&format!("%{byte:02X}"));
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Decodes escapes of bytes that are not `reserved` (§19.1.4); others stay escaped, in upper case.
@@ -273,16 +277,27 @@ impl Uri {
         if !scan::is_host(host) || port == Some(0) {
             return Err(Malformed);
         }
-        let user = user.map_or_else(String::new, |u| escape(u, is_user_byte) + "@");
-        let port = port.map_or_else(String::new, |p| format!(":{p}"));
-        Self::parse(&format!("{scheme}:{user}{host}{port}"))
+        let user = user.map(|user| escape(user, is_user_byte));
+        let length =
+            scheme.len() + user.as_ref().map_or(0, |user| user.len() + 1) + host.len() + ":".len() + ":65535".len();
+        let mut text = String::with_capacity(length);
+        text.extend([scheme, ":"]);
+        if let Some(user) = user {
+            text.extend([&*user, "@"]);
+        }
+        text.push_str(host);
+        if let Some(port) = port {
+            text.push(':');
+            port.write_to(&mut text);
+        }
+        Self::parse(&text)
     }
 
     /// `sip:` URI of a socket address, without user.
     #[must_use]
     pub fn of_address(user: Option<&str>, address: std::net::SocketAddr) -> Self {
         let host = match address.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_string(),
+            ip @ std::net::IpAddr::V4(_) => ip.written(),
             std::net::IpAddr::V6(ip) => format!("[{ip}]"),
         };
         let port = (address.port() != 0).then_some(address.port());
