@@ -2,7 +2,6 @@
 
 use super::lexer::Start;
 use super::scan::{self, split_list};
-use super::validate::media_type;
 use super::via::ViaParts;
 use super::writer::Writer;
 use super::{HeaderName, Malformed, Message, Method, NameAddr, Reason, Uri, Via};
@@ -72,8 +71,14 @@ impl Message {
         Some(self.head.top_via()?.seen_from(self.source))
     }
 
+    /// Values of Via below the top one, as they stand there.
+    fn texts_below(&self) -> impl Iterator<Item = &str> {
+        let all = (!self.head.is_of_one_hop).then(|| self.values(HeaderName::Via).filter_map(Result::ok).skip(1));
+        all.into_iter().flatten()
+    }
+
     fn vias_below(&self) -> impl Iterator<Item = ViaParts<'_>> {
-        self.values(HeaderName::Via).skip(1).filter_map(|value| ViaParts::parse(value.ok()?).ok())
+        self.texts_below().filter_map(|value| ViaParts::parse(value).ok())
     }
 
     /// All Vias, the top one as [`Message::top_via`].
@@ -95,7 +100,7 @@ impl Message {
             return self.texts(HeaderName::Via).for_each(|via| writer.line(HeaderName::Via, &[via]));
         };
         writer.line_with(HeaderName::Via, |text| top.write_seen_from(self.source, text));
-        for below in self.values(HeaderName::Via).filter_map(Result::ok).skip(1) {
+        for below in self.texts_below() {
             writer.line(HeaderName::Via, &[below]);
         }
     }
@@ -256,9 +261,7 @@ impl Message {
     /// True when the body is there and its type is `application/sdp`.
     #[must_use]
     pub fn has_sdp(&self) -> bool {
-        let is_sdp =
-            |(main, sub): (&str, &str)| main.eq_ignore_ascii_case("application") && sub.eq_ignore_ascii_case("sdp");
-        !self.body().is_empty() && self.content_type().and_then(media_type).is_some_and(is_sdp)
+        self.head.is_of_sdp && !self.body().is_empty()
     }
 
     /// Well-formed Reason values in order (RFC 3326).

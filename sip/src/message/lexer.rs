@@ -38,6 +38,10 @@ pub(super) struct Head {
     /// From CSeq, after the check.
     pub(super) cseq: u32,
     pub(super) essentials: Essentials,
+    /// Whether there is a top Via and no other, after the check.
+    pub(super) is_of_one_hop: bool,
+    /// Whether its body is a session description by its type, after the check.
+    pub(super) is_of_sdp: bool,
     /// Those that the fields have, a bit each.
     names: u64,
     pub(super) fields: Vec<Field>,
@@ -141,7 +145,17 @@ pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
         line_start = line_end + 2;
     }
     let names = fields.iter().fold(0, |names, field: &Field| names | field.name.bit());
-    let mut head = Head { text, start, method, cseq: 0, essentials: Essentials::default(), names, fields };
+    let mut head = Head {
+        text,
+        start,
+        method,
+        cseq: 0,
+        essentials: Essentials::default(),
+        is_of_one_hop: false,
+        is_of_sdp: false,
+        names,
+        fields,
+    };
     head.essentials = Essentials::of(&head);
     Ok((head, problem))
 }

@@ -43,13 +43,14 @@ fn check_singles(head: &Head) -> Result<(), Problem> {
 }
 
 /// The top one was read with the head.
-fn check_vias(head: &Head) -> Result<(), Problem> {
+fn check_vias(head: &mut Head) -> Result<(), Problem> {
     let is_top_read = head.top_via().is_some();
     let mut count = 0;
     list(head, HeaderName::Via, MAX_VIAS, |via| {
         count += 1;
         if count == 1 && is_top_read { Ok(()) } else { ViaParts::parse(via).map(drop) }
     })?;
+    head.is_of_one_hop = count == 1;
     required(head, HeaderName::Via).map(drop)
 }
 
@@ -161,17 +162,18 @@ fn check_tokens(head: &Head, name: HeaderName) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_content_type(head: &Head, has_body: bool) -> Result<(), Problem> {
+fn check_content_type(head: &mut Head, has_body: bool) -> Result<(), Problem> {
     const NAME: HeaderName = HeaderName::ContentType;
-    match head.texts(NAME).next() {
-        None if has_body => Err(Problem::Missing(NAME)),
-        Some(text) if media_type(text).is_none() => Err(Problem::Malformed(NAME)),
-        _ => Ok(()),
-    }
+    let Some(text) = head.texts(NAME).next() else {
+        return if has_body { Err(Problem::Missing(NAME)) } else { Ok(()) };
+    };
+    let (main, sub) = media_type(text).ok_or(Problem::Malformed(NAME))?;
+    head.is_of_sdp = main.eq_ignore_ascii_case("application") && sub.eq_ignore_ascii_case("sdp");
+    Ok(())
 }
 
 /// `type/subtype` without parameters, white space around the slash allowed.
-pub(super) fn media_type(text: &str) -> Option<(&str, &str)> {
+fn media_type(text: &str) -> Option<(&str, &str)> {
     let full = split_at(text, b';').map_or(text, |(full, _)| full);
     let (main, sub) = split_at(full, b'/')?;
     let (main, sub) = (main.trim_matches([' ', '\t']), sub.trim_matches([' ', '\t']));

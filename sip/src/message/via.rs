@@ -118,7 +118,7 @@ impl<'a> ViaParts<'a> {
 
     /// Where the response goes (RFC 3261 §18.2.2, RFC 3581 §4): `received` and `rport` as [`Self::seen_from`] has them, else sent-by.
     pub(super) fn response_address(self, source: Option<SocketAddr>) -> Option<SocketAddr> {
-        let stamp = source.map(|source| (Stamp::of(self.host, self.params, source), source));
+        let stamp = source.map(|source| (Stamp::of(self.host, self.params, source, |_, _| ()), source));
         let written = |name| self.params.value(name);
         let (received, rport) = match stamp {
             Some((stamp, source)) => (stamp.received.then(|| source.ip()), stamp.rport.then(|| source.port())),
@@ -140,12 +140,21 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(host: &str, params: ParamList<'_>, source: SocketAddr) -> Self {
+    /// `keep` is given each parameter that stays as it is.
+    fn of<'a>(
+        host: &str,
+        params: ParamList<'a>,
+        source: SocketAddr,
+        mut keep: impl FnMut(&'a str, Option<&'a str>),
+    ) -> Self {
         let (mut rport, mut others) = (false, 0);
-        for (name, _) in params.iter() {
-            let is_rport = name.eq_ignore_ascii_case("rport");
-            rport |= is_rport;
-            others += usize::from(!is_rport && !name.eq_ignore_ascii_case("received"));
+        for (name, value) in params.iter() {
+            if name.eq_ignore_ascii_case("rport") {
+                rport = true;
+            } else if !name.eq_ignore_ascii_case("received") {
+                others += 1;
+                keep(name, value);
+            }
         }
         // A sender that leaves no room does without: what is written can be read again. The response takes the request's way.
         let has_room = others + usize::from(rport) < MAX_PARAMS;
@@ -161,12 +170,7 @@ fn stamped(host: &str, list: ParamList<'_>, source: SocketAddr) -> Params {
 }
 
 fn write_stamped(host: &str, list: ParamList<'_>, source: SocketAddr, out: &mut String) {
-    let stamp = Stamp::of(host, list, source);
-    for (name, value) in list.iter() {
-        if !name.eq_ignore_ascii_case("received") && !name.eq_ignore_ascii_case("rport") {
-            params::write(out, name, value);
-        }
-    }
+    let stamp = Stamp::of(host, list, source, |name, value| params::write(out, name, value));
     if stamp.rport {
         out.push_str(";rport=");
         source.port().write_to(out);
@@ -194,7 +198,7 @@ impl Via {
         if !scan::is_host(host) || !scan::is_token(branch) || port == Some(0) {
             return Err(Malformed);
         }
-        let params = Params::written(format!(";rport;branch={branch}"));
+        let params = Params::written([";rport;branch=", branch].concat());
         Ok(Self { transport, host: host.into(), port, params })
     }
 
