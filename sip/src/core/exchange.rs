@@ -177,7 +177,7 @@ impl Core {
         let branch = match branch {
             Some(branch) => branch,
             None => {
-                fresh = format!("z9hG4bK{}", self.entropy.hex::<12>());
+                fresh = ["z9hG4bK", &self.entropy.hex::<12>()].concat();
                 &fresh
             }
         };

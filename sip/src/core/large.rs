@@ -7,7 +7,7 @@ use super::change::Change;
 use super::exchange::{Owner, SentInvite, Way};
 use super::leg::{Leg, Stage};
 use crate::flow::{Destination, Protocol};
-use crate::message::RequestBuilder;
+use crate::message::{RequestBuilder, Via};
 use schema::id::TrunkId;
 use schema::time::Now;
 
@@ -40,27 +40,29 @@ impl Core {
         now: Now,
     ) -> Option<(SentInvite, Carriage)> {
         let request = self.signed(owner, request);
-        let over = self.way_of_size(trunk, way, branch, &request)?;
+        let usual = self.via(way, Some(branch))?;
+        let over = self.way_of_size(trunk, way, &usual, &request);
         let smaller = (over != way).then(|| Box::new(request.clone()));
-        let via = self.via(over, Some(branch))?;
+        let via = if over == way { usual } else { self.via(over, Some(branch))? };
         let sent = self.begin_invite(over, branch, request.via(&via), owner, Asked::default(), now)?;
         Some((sent, Carriage { over, smaller, is_udp_only: false }))
     }
 
-    fn way_of_size(&mut self, trunk: Option<TrunkId>, way: Way, branch: &str, request: &RequestBuilder) -> Option<Way> {
-        let (Way::To(destination @ Destination { protocol: Protocol::Udp, .. }), Some(trunk)) = (way, trunk) else {
-            return Some(way);
+    /// Which way a request goes that has this Via when it goes the usual way.
+    fn way_of_size(&self, trunk: Option<TrunkId>, usual: Way, via: &Via, request: &RequestBuilder) -> Way {
+        let (Way::To(destination @ Destination { protocol: Protocol::Udp, .. }), Some(trunk)) = (usual, trunk) else {
+            return usual;
         };
-        let via = self.via(way, Some(branch))?;
-        let is_large = self.is_too_large(trunk, request.length_with(&via));
-        Some(if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { way })
+        let is_large = self.is_too_large(trunk, request.length_with(via));
+        if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { usual }
     }
 
     /// Where a request goes that leaves again with credentials: an INVITE over TCP when it is large for UDP now.
     pub(super) fn grown(&mut self, owner: Owner, way: Way, branch: &str, again: &RequestBuilder) -> Way {
         let Some((carriage, trunk, usual)) = self.carriage(owner) else { return way };
-        let over =
-            if carriage.is_udp_only { usual } else { self.way_of_size(trunk, usual, branch, again).unwrap_or(usual) };
+        let is_udp_only = carriage.is_udp_only;
+        let via = self.via(usual, Some(branch)).filter(|_| !is_udp_only);
+        let over = via.map_or(usual, |via| self.way_of_size(trunk, usual, &via, again));
         if let Some((carriage, ..)) = self.carriage(owner) {
             carriage.over = over;
             carriage.smaller = (over != usual).then(|| Box::new(again.clone()));

@@ -2,6 +2,7 @@
 
 use super::limits::{MAX_PARAMS, MAX_URI};
 use super::scan::{self, place_of, split_at};
+use super::writer::digits;
 use super::{Malformed, Written};
 use std::borrow::Cow;
 use std::fmt;
@@ -24,7 +25,7 @@ pub enum Scheme {
 struct Span(u16, u16);
 
 /// Where the parts of a URI are in its text.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Layout {
     scheme: Scheme,
     user: Option<Span>,
@@ -262,7 +263,7 @@ impl Uri {
     /// # Errors
     /// When the host is no host, or the whole longer than [`MAX_URI`].
     pub fn sip(user: Option<&str>, host: &str, port: Option<u16>) -> Result<Self, Malformed> {
-        Self::build("sip", user, host, port)
+        Self::build(Scheme::Sip, user, host, port)
     }
 
     /// `sips:[user@]host[:port]`, as [`Uri::sip`].
@@ -270,27 +271,35 @@ impl Uri {
     /// # Errors
     /// As [`Uri::sip`].
     pub fn sips(user: Option<&str>, host: &str, port: Option<u16>) -> Result<Self, Malformed> {
-        Self::build("sips", user, host, port)
+        Self::build(Scheme::Sips, user, host, port)
     }
 
-    fn build(scheme: &str, user: Option<&str>, host: &str, port: Option<u16>) -> Result<Self, Malformed> {
-        if !scan::is_host(host) || port == Some(0) {
+    fn build(scheme: Scheme, user: Option<&str>, host: &str, port: Option<u16>) -> Result<Self, Malformed> {
+        if !scan::is_host(host) || port == Some(0) || user == Some("") {
             return Err(Malformed);
         }
         let user = user.map(|user| escape(user, is_user_byte));
-        let length =
-            scheme.len() + user.as_ref().map_or(0, |user| user.len() + 1) + host.len() + ":".len() + ":65535".len();
-        let mut text = String::with_capacity(length);
-        text.extend([scheme, ":"]);
-        if let Some(user) = user {
-            text.extend([&*user, "@"]);
+        let start = if scheme == Scheme::Sips { "sips:" } else { "sip:" };
+        let room = user.as_ref().map_or(0, |user| user.len() + 1) + port.map_or(0, |port| 1 + digits(port.into()));
+        let mut text = String::with_capacity(start.len() + room + host.len());
+        text.push_str(start);
+        if let Some(user) = &user {
+            text.extend([user, "@"]);
         }
         text.push_str(host);
+        let host_end = text.len();
         if let Some(port) = port {
             text.push(':');
             port.write_to(&mut text);
         }
-        Self::parse(&text)
+        if text.len() > MAX_URI {
+            return Err(Malformed);
+        }
+        let user = user.map(|user| span(start.len(), start.len() + user.len()));
+        let (host, end) = (span(host_end - host.len(), host_end), span(text.len(), text.len()));
+        let at = Layout { scheme, user, password: None, host, port, params: end, headers: None };
+        debug_assert!(Layout::read(&text) == Ok(at), "what is built is read back");
+        Ok(Self { text: text.into_boxed_str(), at })
     }
 
     /// `sip:` URI of a socket address, without user.
@@ -345,6 +354,9 @@ impl Uri {
     #[must_use]
     pub fn user_decoded(&self) -> Option<String> {
         let user = self.user()?;
+        if place_of(user, b'%').is_none() {
+            return Some(user.to_owned());
+        }
         let bytes = user.as_bytes();
         let mut out = Vec::with_capacity(bytes.len());
         let mut at = 0;

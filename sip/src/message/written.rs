@@ -53,16 +53,21 @@ impl Written for fmt::Arguments<'_> {
 impl Written for u64 {
     fn write_to(&self, text: &mut String) {
         let mut digits = [0; 20];
-        let (mut at, mut rest) = (digits.len(), *self);
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
+        let at = put_digits(&mut digits, *self);
         text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+    }
+}
+
+/// Puts the digits of a number at the end of the room for them, and gives where they begin.
+fn put_digits(room: &mut [u8], number: u64) -> usize {
+    let (mut at, mut rest) = (room.len(), number);
+    loop {
+        at -= 1;
+        room[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return at;
+        }
     }
 }
 
@@ -87,10 +92,12 @@ impl Written for u8 {
 impl Written for IpAddr {
     fn write_to(&self, text: &mut String) {
         let Self::V4(ip) = self else { return format_args!("{self}").write_to(text) };
-        for (at, octet) in ip.octets().iter().enumerate() {
-            text.push_str(if at == 0 { "" } else { "." });
-            octet.write_to(text);
+        let mut digits = [b'.'; "255.255.255.255".len()];
+        let mut behind = digits.len() + 1;
+        for octet in ip.octets().into_iter().rev() {
+            behind = put_digits(&mut digits[..behind - 1], octet.into());
         }
+        text.push_str(std::str::from_utf8(&digits[behind..]).unwrap_or_default());
     }
 }
 
