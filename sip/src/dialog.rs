@@ -56,7 +56,7 @@ impl DialogKey {
 impl Dialog {
     /// The dialog that a 2xx to this INVITE would make at its server (RFC 3261 §12.1.1).
     pub(crate) fn of_invite(invite: &Message, local_tag: &str) -> Result<Self, Malformed> {
-        let target = invite.contacts().into_iter().next().ok_or(Malformed)?.uri;
+        let target = invite.contact().ok_or(Malformed)?.uri;
         Ok(Self {
             call_id: invite.call_id().into(),
             local: invite.to().with_tag(local_tag)?,
@@ -78,7 +78,7 @@ impl Dialog {
             remote: response.to(),
             local_cseq: self.local_cseq,
             remote_cseq: self.remote_cseq.filter(|_| self.remote.tag() == response.to_tag()),
-            target: response.contacts().into_iter().next().map_or_else(|| self.target.clone(), |contact| contact.uri),
+            target: response.contact().map_or_else(|| self.target.clone(), |contact| contact.uri),
             routes,
         }
     }
@@ -110,7 +110,7 @@ impl Dialog {
 
     /// Takes the Contact of a re-INVITE or UPDATE that is accepted over; true when it is another one.
     pub(crate) fn refresh_target(&mut self, request: &Message) -> bool {
-        let Some(contact) = request.contacts().into_iter().next() else { return false };
+        let Some(contact) = request.contact() else { return false };
         std::mem::replace(&mut self.target, contact.uri.clone()) != contact.uri
     }
 

@@ -137,7 +137,7 @@ impl Core {
 
     /// ACK and BYE for a 200 whose leg is gone.
     pub(super) fn end_stray(&mut self, way: Way, response: &Message, now: Now) {
-        let Some(contact) = response.contacts().into_iter().next() else { return };
+        let Some(contact) = response.contact() else { return };
         let mut routes = response.record_routes();
         routes.reverse();
         let dialog = Dialog {

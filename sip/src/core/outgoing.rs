@@ -380,5 +380,5 @@ pub(super) fn q850_of(message: &Message) -> Option<u8> {
 
 /// Where a blocked caller can complain: the Call-Info with purpose jwscard is not read yet; a Contact of a 608 is.
 fn redress(response: &Message) -> Option<String> {
-    response.contacts().into_iter().next().map(|contact| contact.uri.to_string())
+    response.contact().map(|contact| contact.uri.to_string())
 }

@@ -181,6 +181,12 @@ impl Message {
         if self.is_contact_wildcard() { Vec::new() } else { self.addresses(HeaderName::Contact) }
     }
 
+    /// The first Contact; `None` for `*`.
+    #[must_use]
+    pub fn contact(&self) -> Option<NameAddr> {
+        self.values(HeaderName::Contact).find_map(|value| NameAddr::parse(value.ok()?).ok())
+    }
+
     /// True for `Contact: *`.
     #[must_use]
     pub fn is_contact_wildcard(&self) -> bool {

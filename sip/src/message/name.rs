@@ -19,6 +19,11 @@ macro_rules! header_names {
                 match self { $( Self::$variant => $canonical, )* Self::Other => "Other" }
             }
 
+            /// What a line of this header begins with.
+            pub(super) const fn line_start(self) -> &'static str {
+                match self { $( Self::$variant => concat!($canonical, ": "), )* Self::Other => "Other: " }
+            }
+
             fn from_lower(lower: &[u8]) -> Self {
                 match lower {
                     $( $lower $(| $compact)? => Self::$variant, )*

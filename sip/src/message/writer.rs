@@ -76,8 +76,7 @@ impl Writer {
     }
 
     fn begin(&mut self, name: HeaderName) -> usize {
-        self.text.push_str(name.as_str());
-        self.text.push_str(": ");
+        self.text.push_str(name.line_start());
         self.text.len()
     }
 

@@ -35,7 +35,7 @@ impl Carrier {
 
 /// Where requests of the dialog go: the first route, else the caller's Contact; and that Contact.
 pub(super) fn target_of(call: &Call) -> Option<(SocketAddr, Uri)> {
-    let contact = call.invite.contacts().into_iter().next()?.uri;
+    let contact = call.invite.contact()?.uri;
     let hop = call.invite.record_routes().into_iter().next().map_or_else(|| contact.clone(), |route| route.uri);
     // A name: the INVITE's source has to do.
     Some((address_in(&hop).or(call.invite.source())?, contact))

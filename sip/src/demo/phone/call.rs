@@ -69,7 +69,7 @@ impl Phone {
     pub(super) fn on_answer(&mut self, call: PhoneCall, response: &Message, now: Mono, out: &mut Out) {
         let Some(state) = self.calls.get_mut(&call) else { return };
         state.dialog.to = response.to();
-        if let Some(contact) = response.contacts().into_iter().next() {
+        if let Some(contact) = response.contact() {
             state.dialog.target = contact.uri;
         }
         state.dialog.routes = response.record_routes().into_iter().rev().collect();
