@@ -25,7 +25,7 @@ pub(crate) struct AddressParts<'a> {
 
 impl<'a> AddressParts<'a> {
     pub(crate) fn parse(text: &'a str) -> Result<Self, Malformed> {
-        let text = text.trim_matches([' ', '\t']);
+        let text = scan::trim(text);
         let mut cursor = Cursor::new(text);
         if let Some(display) = leading_display(&mut cursor)? {
             let uri = cursor.take_while(|b| b != b'>');
@@ -54,7 +54,7 @@ fn leading_display<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a str>, Malfo
     let start = cursor.clone();
     let words = cursor.take_while(|b| scan::is_token_byte(b) || scan::is_lws(b) || b >= 0x80);
     if cursor.take(b'<') {
-        return Ok(Some(words.trim_matches([' ', '\t'])));
+        return Ok(Some(scan::trim(words)));
     }
     *cursor = start;
     Ok(None)

@@ -64,7 +64,7 @@ impl<'a> Glance<'a> {
         let mut agent = None;
         for line in lines {
             let (name, value) = split_at(line?, b':')?;
-            let value = value.trim_matches([' ', '\t']);
+            let value = scan::trim(value);
             match HeaderName::parse(name.trim_end_matches([' ', '\t'])) {
                 HeaderName::Via => vias.put(value)?,
                 HeaderName::From => once(&mut from, value)?,

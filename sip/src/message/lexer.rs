@@ -241,10 +241,10 @@ fn header_line(text: &str, start: usize, end: usize) -> Option<Field> {
     if !cursor.take(b':') {
         return None;
     }
-    let tail = cursor.rest();
-    let value = tail.trim_start_matches([' ', '\t']);
+    cursor.skip_lws();
+    let value = cursor.rest();
     let value_start = end - value.len();
-    let value_end = value_start + value.trim_end_matches([' ', '\t']).len();
+    let value_end = value_start + scan::trim(value).len();
     Some(Field {
         name: HeaderName::parse(name),
         at: Span { start: u32::try_from(value_start).ok()?, end: u32::try_from(value_end).ok()? },

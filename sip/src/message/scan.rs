@@ -95,6 +95,14 @@ pub(crate) fn is_host(text: &str) -> bool {
         && !text.as_bytes().windows(2).any(|pair| pair == b"..")
 }
 
+/// Without white space at both ends.
+pub(crate) fn trim(text: &str) -> &str {
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(|byte| !is_lws(*byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_lws(*byte)).map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
 /// Place of an ASCII character: of texts as short as ours sooner than by the general search.
 pub(crate) fn place_of(text: &str, byte: u8) -> Option<usize> {
     text.bytes().position(|other| other == byte)
@@ -121,7 +129,7 @@ pub(crate) fn split(text: &str, byte: u8) -> impl Iterator<Item = &str> {
 pub(crate) fn host_port(text: &str) -> Result<(&str, Option<u16>), Malformed> {
     let split = if text.starts_with('[') {
         let end = text.find(']').ok_or(Malformed)? + 1;
-        let rest = text[end..].trim_matches([' ', '\t']);
+        let rest = trim(&text[end..]);
         if rest.is_empty() { None } else { Some((&text[..end], rest.strip_prefix(':').ok_or(Malformed)?)) }
     } else {
         split_at(text, b':')
@@ -130,11 +138,11 @@ pub(crate) fn host_port(text: &str) -> Result<(&str, Option<u16>), Malformed> {
         None => (text, None),
         Some((host, port_text)) => (host, Some(port_text)),
     };
-    let host = host.trim_matches([' ', '\t']);
+    let host = trim(host);
     if !is_host(host) {
         return Err(Malformed);
     }
-    let port = port_text.map(|p| port(p.trim_matches([' ', '\t']))).transpose()?;
+    let port = port_text.map(|p| port(trim(p))).transpose()?;
     Ok((host, port))
 }
 
@@ -249,7 +257,7 @@ pub(crate) fn split_list(value: &str) -> impl Iterator<Item = Result<&str, Malfo
                 Some(Err(error))
             }
             Ok(end) => {
-                let entry = text[..end].trim_matches([' ', '\t']);
+                let entry = trim(&text[..end]);
                 rest = text.get(end + 1..);
                 if entry.is_empty() {
                     rest = None;

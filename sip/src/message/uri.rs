@@ -3,7 +3,7 @@
 use super::limits::{MAX_PARAMS, MAX_URI};
 use super::scan::{self, place_of, split_at};
 use super::writer::digits;
-use super::{Malformed, Written};
+use super::{Malformed, Written, params};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -63,6 +63,11 @@ const fn is_header_byte(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'[' | b']' | b'/' | b'?' | b':' | b'+' | b'$')
 }
 
+/// What no URI holds anywhere.
+const fn is_foreign(byte: u8) -> bool {
+    !byte.is_ascii_graphic() || matches!(byte, b'<' | b'>' | b'"')
+}
+
 /// Every byte of the class, or a `%` and two hexadecimal digits.
 fn is_escaped(text: &str, class: impl Fn(u8) -> bool) -> bool {
     let mut bytes = text.bytes();
@@ -118,7 +123,8 @@ fn comparable(text: &str, fold_case: bool) -> Vec<u8> {
 
 impl Layout {
     fn read(text: &str) -> Result<Self, Malformed> {
-        if text.len() > MAX_URI || !text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"')) {
+        // All bytes whatever the first ones are: so the compiler takes many at a time.
+        if text.len() > MAX_URI || text.bytes().fold(false, |found, byte| found | is_foreign(byte)) {
             return Err(Malformed);
         }
         let (scheme_text, _) = split_at(text, b':').ok_or(Malformed)?;
@@ -326,10 +332,10 @@ impl Uri {
         let head = &self.text[..usize::from(self.at.params.0)];
         let mut text = head.to_owned();
         for (n, v) in self.params().filter(|(n, _)| !n.eq_ignore_ascii_case(name)) {
-            push_param(&mut text, n, v);
+            params::write(&mut text, n, v);
         }
         let escaped = value.map(|v| escape(v, is_param_byte));
-        push_param(&mut text, &escape(name, is_param_byte), escaped.as_deref());
+        params::write(&mut text, &escape(name, is_param_byte), escaped.as_deref());
         text.push_str(&self.text[usize::from(self.at.params.1)..]);
         Self::parse(&text)
     }
@@ -459,15 +465,6 @@ impl Uri {
         let mut headers: Vec<_> = self.headers().map(|(n, v)| (comparable(n, true), comparable(v, false))).collect();
         headers.sort();
         headers
-    }
-}
-
-fn push_param(text: &mut String, name: &str, value: Option<&str>) {
-    text.push(';');
-    text.push_str(name);
-    if let Some(value) = value {
-        text.push('=');
-        text.push_str(value);
     }
 }
 

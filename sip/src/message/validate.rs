@@ -116,7 +116,7 @@ fn check_cseq(head: &mut Head) -> Result<(), Problem> {
 pub(super) fn cseq(text: &str) -> Result<(u32, &str), Malformed> {
     let (number, method) = text.split_once([' ', '\t']).ok_or(Malformed)?;
     let number = scan::decimal(number)?;
-    if number < 1 << 31 { Ok((number, method.trim_matches([' ', '\t']))) } else { Err(Malformed) }
+    if number < 1 << 31 { Ok((number, scan::trim(method))) } else { Err(Malformed) }
 }
 
 fn check_contact(head: &Head) -> Result<(), Problem> {
@@ -176,6 +176,6 @@ fn check_content_type(head: &mut Head, has_body: bool) -> Result<(), Problem> {
 fn media_type(text: &str) -> Option<(&str, &str)> {
     let full = split_at(text, b';').map_or(text, |(full, _)| full);
     let (main, sub) = split_at(full, b'/')?;
-    let (main, sub) = (main.trim_matches([' ', '\t']), sub.trim_matches([' ', '\t']));
+    let (main, sub) = (scan::trim(main), scan::trim(sub));
     (scan::is_token(main) && scan::is_token(sub)).then_some((main, sub))
 }

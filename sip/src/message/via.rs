@@ -84,7 +84,7 @@ impl<'a> ViaParts<'a> {
         }
         cursor.skip_lws();
         let sent_by = cursor.take_while(|b| !matches!(b, b';' | b','));
-        let (host, port) = host_port(sent_by.trim_matches([' ', '\t']))?;
+        let (host, port) = host_port(scan::trim(sent_by))?;
         Ok(Self { transport, host, port, params: ParamList::read(&mut cursor)? })
     }
 
