@@ -206,6 +206,7 @@ pub struct Explanation {
     /// Routes in the order tried, with those excluded and why.
     pub candidates: Vec<RouteCandidate>,
     /// Set when the call was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
     /// Why the call is attested as it is.
     pub attestation_basis: Option<String>,
@@ -223,6 +224,7 @@ pub struct Hangup {
     /// In words, from a fixed list.
     pub reason: String,
     /// Where to complain about a block (603+, 607, 608).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub redress: Option<String>,
 }
 
@@ -261,8 +263,10 @@ pub struct Call {
     /// When it was asked for.
     pub started_at: Timestamp,
     /// When the B-leg answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub answered_at: Option<Timestamp>,
     /// When it was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
     /// Of all costs.
     pub currency: Currency,
@@ -273,12 +277,15 @@ pub struct Call {
     /// One leg for a softphone call, two for a callback.
     pub legs: Vec<CallLeg>,
     /// Projected cut-off.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub funded_until: Option<Timestamp>,
     /// The carrier's name; only after routing.
     pub route: Option<String>,
     /// From our INVITE to the first 18x or final answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub post_dial_delay_ms: Option<u32>,
     /// Set when it is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hangup: Option<Hangup>,
     /// Why this route, price and caller ID.
     pub explanation: Explanation,
@@ -304,10 +311,10 @@ pub struct Attempt {
     /// Next hop, as chosen before the hold is stored.
     pub gateway: Gateway,
     /// The trunk's name, when its gateway is one.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<GatewayName>,
     /// Next hops of the same trunk that were tried before in this call.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<Gateway>,
     /// Call-ID, From-tag, branch and CSeq of its INVITE, fixed before it is stored, so that it can be repeated byte for byte.
     pub ids: AttemptIds,
@@ -345,7 +352,7 @@ pub struct AttemptRecord {
 }
 
 /// What is stored of a call while it lasts: enough to rebuild its actor and its account's meter. Its dialogs stand apart
-/// ([`crate::leg::Dialogs`]).
+/// ([`crate::leg::Dialogs`]), and what each renewal changes has columns of its own, so it is no part of the serialized state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveCall {
     /// Its number within the account.
@@ -355,10 +362,13 @@ pub struct LiveCall {
     /// As shown, as of the last journal entry.
     pub call: Call,
     /// Paid seconds per leg are derived from these: what is held, in steps of `Hold`.
+    #[serde(skip)]
     pub held: Micros,
     /// The step of its last hold.
+    #[serde(skip)]
     pub hold_step: u32,
     /// Seconds of the B-leg that the holds pay for.
+    #[serde(skip)]
     pub paid_s: u64,
     /// The running or winning attempt.
     pub attempt: Option<Attempt>,
@@ -366,10 +376,22 @@ pub struct LiveCall {
     #[serde(default)]
     pub caller_id: Option<E164>,
     /// When the B-leg answered, by all clocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub answered: Option<ClockReading>,
     /// The last moment the call was known to be up, by all clocks: its answer, then the caller's last sign of life before each
     /// renewal.
+    #[serde(skip)]
     pub proof_of_life: Option<ClockReading>,
+}
+
+impl LiveCall {
+    /// Takes over what a renewal changes.
+    pub const fn renew(&mut self, renewed: &Self) {
+        self.held = renewed.held;
+        self.hold_step = renewed.hold_step;
+        self.paid_s = renewed.paid_s;
+        self.proof_of_life = renewed.proof_of_life;
+    }
 }
 
 /// The immutable record of one call (invariant C3: exactly one for each).

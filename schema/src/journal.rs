@@ -41,12 +41,10 @@ impl Entry {
         })
     }
 
-    /// Whether a call's state is written, and with it what changes of its dialogs.
+    /// Whether a call's row is written, and with it what changes of its dialogs.
     #[must_use]
-    pub fn writes_state_of(&self, call: CallNo) -> bool {
-        self.changes
-            .iter()
-            .any(|change| matches!(change, Change::CallStarted(live) | Change::CallUpdated(live) if live.no == call))
+    pub fn writes_row_of(&self, call: CallNo) -> bool {
+        self.changes.iter().any(|change| change.live().is_some_and(|live| live.no == call))
     }
 
     /// Rows written by it: its own, one for each hold and transfer and at least one; that of its events; those of its calls and
@@ -56,7 +54,7 @@ impl Entry {
         let moved = self.changes.iter().filter(|c| matches!(c, Change::HoldPlaced(_) | Change::Posted(_))).count();
         let others = self.changes.iter().map(|change| match change {
             Change::HoldPlaced(_) | Change::Posted(_) => 0,
-            Change::DialogsChanged(call, _) => usize::from(!self.writes_state_of(*call)),
+            Change::DialogsChanged(call, _) => usize::from(!self.writes_row_of(*call)),
             Change::CallEnded(_) | Change::CallerIdChanged(_) => 2,
             _ => 1,
         });
@@ -69,9 +67,11 @@ impl Entry {
 pub enum Change {
     /// A call was granted: insert it.
     CallStarted(Arc<LiveCall>),
-    /// Its stored state is replaced: answered, next attempt, renewed.
+    /// Its stored state is replaced: answered, next attempt.
     CallUpdated(Arc<LiveCall>),
-    /// What is there replaces what is stored of a live call's dialogs; in the row of its state, where that is written too. At most
+    /// Its holds pay for more: nothing but what [`LiveCall::renew`] takes over is written.
+    CallRenewed(Arc<LiveCall>),
+    /// What is there replaces what is stored of a live call's dialogs; in the row of the call, where that is written too. At most
     /// one of a call in an entry.
     DialogsChanged(CallNo, Box<Dialogs>),
     /// Money was set aside.
@@ -86,6 +86,17 @@ pub enum Change {
     Posted(Box<Transfer>),
     /// A caller ID was added or changed.
     CallerIdChanged(Box<CallerId>),
+}
+
+impl Change {
+    /// The live call whose row it writes.
+    #[must_use]
+    pub fn live(&self) -> Option<&LiveCall> {
+        match self {
+            Self::CallStarted(live) | Self::CallUpdated(live) | Self::CallRenewed(live) => Some(live),
+            _ => None,
+        }
+    }
 }
 
 /// Why an entry was not written. The account's later entries are not written either; its actor reloads.

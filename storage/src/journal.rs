@@ -231,7 +231,9 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
                 return Err("a call that begins is the last one");
             }
             Change::DialogsChanged(call, _) if !dialogs.insert(*call) => return Err("a call's dialogs changed twice"),
-            Change::CallStarted(call) | Change::CallUpdated(call) => !call.held.is_negative(),
+            Change::CallStarted(call) | Change::CallUpdated(call) | Change::CallRenewed(call) => {
+                !call.held.is_negative()
+            }
             Change::AttemptEnded(_) | Change::CallerIdChanged(_) | Change::DialogsChanged(..) => true,
         };
         if !positive {
@@ -247,7 +249,7 @@ fn is_held_in_order(entry: &Entry, hold: &Hold) -> bool {
     for change in &entry.changes {
         match change {
             Change::CallStarted(call) if call.no == hold.call => return hold.step <= call.hold_step,
-            Change::CallUpdated(call) if call.no == hold.call => {
+            Change::CallUpdated(call) | Change::CallRenewed(call) if call.no == hold.call => {
                 return hold.step <= call.hold_step
                     && u64::from(hold.step) + holds_of(entry, call.no) > call.hold_step.into();
             }
@@ -264,11 +266,9 @@ pub(crate) fn holds_of(entry: &Entry, call: CallNo) -> u64 {
 
 /// Whether an entry begins a call: then the entry before it must not have come to that call's number.
 pub(crate) fn begins(entry: &Entry) -> bool {
-    let has_row =
-        |call| entry.changes.iter().any(|change| matches!(change, Change::CallUpdated(updated) if updated.no == call));
     entry.changes.iter().any(|change| match change {
         Change::CallStarted(_) => true,
-        Change::HoldPlaced(hold) => !has_row(hold.call),
+        Change::HoldPlaced(hold) => !entry.writes_row_of(hold.call),
         _ => false,
     })
 }

@@ -129,7 +129,7 @@ impl AccountCore {
         figures.held += slice.amount;
         let hold = Hold { call: live.no, leg: LegSide::B, step: next.hold_step, amount: slice.amount };
         let next = Arc::new(next);
-        let mut changes = vec![Change::CallUpdated(next.clone()), Change::HoldPlaced(hold)];
+        let mut changes = vec![Change::CallRenewed(next.clone()), Change::HoldPlaced(hold)];
         if wrong::chosen(Wrong::LostRenewal) {
             changes.clear();
         }

@@ -166,6 +166,12 @@ create table calls (
     id uuid not null unique,
     held bigint not null check (held >= 0),
     hold_step bigint not null check (hold_step >= 0), -- of its newest hold: each step is held for once
+    paid_s bigint not null check (paid_s >= 0),
+    -- The last moment at which it was known to be up, by all clocks.
+    proof_at bigint,
+    proof_mono bigint,
+    proof_boot uuid,
+    -- What no renewal changes.
     state bytea not null,
     -- Its dialogs, as their SIP side left them, and the answer's session description: written when they change, read after a restart.
     a_leg bytea,

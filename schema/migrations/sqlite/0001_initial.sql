@@ -166,6 +166,12 @@ create table calls (
     id blob not null unique check (length(id) = 16),
     held integer not null check (held >= 0),
     hold_step integer not null check (hold_step >= 0), -- of its newest hold: each step is held for once
+    paid_s integer not null check (paid_s >= 0),
+    -- The last moment at which it was known to be up, by all clocks.
+    proof_at integer,
+    proof_mono integer,
+    proof_boot blob check (length(proof_boot) = 16),
+    -- What no renewal changes.
     state blob not null,
     -- Its dialogs, as their SIP side left them, and the answer's session description: written when they change, read after a restart.
     a_leg blob,

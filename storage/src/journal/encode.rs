@@ -15,6 +15,7 @@ use schema::leg::Dialogs;
 use schema::pii::Pii;
 use schema::time::Timestamp;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// An entry ready to be written.
 pub(crate) struct Encoded {
@@ -85,7 +86,8 @@ pub(crate) enum Form {
 }
 
 /// What may change of a live call's row.
-pub(crate) const CALL_UPDATED: [&str; 6] = ["held", "hold_step", "state", "a_leg", "b_leg", "answer_sdp"];
+pub(crate) const CALL_UPDATED: [&str; 10] =
+    ["held", "hold_step", "paid_s", "proof_at", "proof_mono", "proof_boot", "state", "a_leg", "b_leg", "answer_sdp"];
 
 /// The columns of each row of an entry.
 macro_rules! into_entries {
@@ -124,9 +126,11 @@ impl Write {
                 "",
             ),
             Self::Event => Form::InsertEvent,
-            Self::CallInsert => {
-                Form::Insert("calls (account_key, no, id, held, hold_step, state, a_leg, b_leg, answer_sdp)", "")
-            }
+            Self::CallInsert => Form::Insert(
+                "calls (account_key, no, id, held, hold_step, paid_s, proof_at, proof_mono, proof_boot, state, a_leg, b_leg, \
+                     answer_sdp)",
+                "",
+            ),
             Self::CallUpdate => Form::UpdateCall,
             Self::CallDelete => Form::DeleteCall,
             Self::Attempt => {
@@ -191,18 +195,18 @@ fn encode_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
             Change::HoldPlaced(_) | Change::Posted(_) => {}
             Change::CallStarted(call) => {
                 let mut row = values![account.0, call.no.0, call.call.id.0];
-                row.extend(call_values(entry, call, keys)?);
+                row.extend(call_values(entry, call, Some(sealed_state(account, call, keys)?), keys)?);
                 rows.push((Write::CallInsert, row));
             }
             Change::CallUpdated(call) => {
-                let holds = i64::try_from(holds_of(entry, call.no)).unwrap_or(i64::MAX);
-                let mut row = call_values(entry, call, keys)?;
-                row.extend(values![account.0, call.no.0, i64::from(call.hold_step) - holds]);
-                rows.push((Write::CallUpdate, row));
+                let state = sealed_state(account, call, keys)?;
+                rows.push((Write::CallUpdate, call_update(entry, call, Some(state), keys)?));
             }
-            Change::DialogsChanged(call, _) if entry.writes_state_of(*call) => {}
+            Change::CallRenewed(call) => rows.push((Write::CallUpdate, call_update(entry, call, None, keys)?)),
+            Change::DialogsChanged(call, _) if entry.writes_row_of(*call) => {}
             Change::DialogsChanged(call, dialogs) => {
-                let mut row = vec![Value::Int(None), Value::Int(None), Value::Bytes(None)];
+                let mut row = vec![Value::Int(None); 5];
+                row.extend([Value::Id(None), Value::Bytes(None)]);
                 row.extend(dialog_values(account, Some(dialogs), keys)?);
                 row.extend(values![account.0, call.0, None::<i64>]);
                 rows.push((Write::CallUpdate, row));
@@ -263,10 +267,40 @@ fn entry_row(entry: &Entry, position: u32, call: Option<CallNo>, more: usize) ->
     row
 }
 
-/// What may change of a live call's row: the values of [`CALL_UPDATED`].
-fn call_values(entry: &Entry, call: &LiveCall, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
-    let state = keys.seal_json(Subject::Account(entry.account), Class::Calls, "calls.state", call)?;
-    let mut values = values![call.held.0, call.hold_step, state];
+fn sealed_state(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<Vec<u8>, StoreError> {
+    keys.seal_json(Subject::Account(account), Class::Calls, "calls.state", call)
+}
+
+/// A change of a live call's row; its step must be the one before this entry's holds.
+fn call_update(
+    entry: &Entry,
+    call: &LiveCall,
+    state: Option<Vec<u8>>,
+    keys: &Keyring,
+) -> Result<Vec<Value>, StoreError> {
+    let holds = i64::try_from(holds_of(entry, call.no)).unwrap_or(i64::MAX);
+    let mut row = call_values(entry, call, state, keys)?;
+    row.extend(values![entry.account.0, call.no.0, i64::from(call.hold_step) - holds]);
+    Ok(row)
+}
+
+/// The values of [`CALL_UPDATED`].
+fn call_values(
+    entry: &Entry,
+    call: &LiveCall,
+    state: Option<Vec<u8>>,
+    keys: &Keyring,
+) -> Result<Vec<Value>, StoreError> {
+    let proof = call.proof_of_life;
+    let mut values = values![
+        call.held.0,
+        call.hold_step,
+        i64::try_from(call.paid_s).unwrap_or(i64::MAX),
+        proof.map(|at| at.wall.0),
+        proof.map(|at| i64::try_from(at.mono.0).unwrap_or(i64::MAX)),
+        proof.map(|at| Uuid::from_u128(at.boot.0)),
+        state,
+    ];
     values.extend(dialog_values(entry.account, entry.dialogs_of(call.no), keys)?);
     Ok(values)
 }

@@ -321,7 +321,7 @@ fn overlay(row: &mut [Value], newer: &[Value]) {
 }
 
 const fn is_null(value: &Value) -> bool {
-    matches!(value, Value::Int(None) | Value::Bytes(None))
+    matches!(value, Value::Int(None) | Value::Id(None) | Value::Bytes(None))
 }
 
 fn text(write: Write, columns: &[Column]) -> String {

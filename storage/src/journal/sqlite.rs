@@ -123,7 +123,9 @@ fn text(write: Write) -> String {
         Form::UpdateCall => {
             let set = (1..).zip(CALL_UPDATED).map(|(n, column)| format!("{column} = coalesce(?{n}, {column})"));
             let set = set.collect::<Vec<_>>().join(", ");
-            format!("update calls set {set} where account_key = ?7 and no = ?8 and hold_step = coalesce(?9, hold_step)")
+            format!(
+                "update calls set {set} where account_key = ?11 and no = ?12 and hold_step = coalesce(?13, hold_step)"
+            )
         }
         // It follows the entry's first row.
         Form::InsertEvent => "insert into events (id, payload) values (last_insert_rowid(), ?3)".to_owned(),

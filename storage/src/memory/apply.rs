@@ -56,7 +56,7 @@ impl Tables {
                     && !self.call_ids.contains_key(&call.call.id)
                     && draft.live.insert(call.no, true) != Some(false)
             }
-            Change::CallUpdated(call) => {
+            Change::CallUpdated(call) | Change::CallRenewed(call) => {
                 let before = account.calls.get(&call.no).map(|stored| u64::from(stored.hold_step));
                 draft.is_live(account, call.no)
                     && before.is_none_or(|step| step + holds_of(entry, call.no) == u64::from(call.hold_step))
@@ -109,6 +109,11 @@ impl Tables {
                     self.of(key).calls.insert(call.no, Arc::unwrap_or_clone(call));
                 }
                 Change::DialogsChanged(call, dialogs) => self.of(key).dialogs.entry(call).or_default().take(*dialogs),
+                Change::CallRenewed(call) => {
+                    if let Some(stored) = self.of(key).calls.get_mut(&call.no) {
+                        stored.renew(&call);
+                    }
+                }
                 Change::HoldPlaced(_) | Change::Posted(_) => {}
                 Change::AttemptEnded(attempt) => {
                     self.of(key).attempts.insert((attempt.call, attempt.number), attempt);

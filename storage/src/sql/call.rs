@@ -12,13 +12,25 @@ use schema::ledger::{CarrierCost, Hold};
 use schema::leg::{Checkpoint, Dialogs};
 use schema::money::{Currency, Micros};
 use schema::pii::Pii;
-use schema::time::Timestamp;
+use schema::time::{BootId, ClockReading, Mono, Timestamp};
 
 macro_rules! select_cdr {
     ($rest:literal) => {
         concat!(
             "select account_key, record, no, id, credential, mode, state, withheld, started_at, answered_at, ended_at, currency, ",
             "talk_ms, billed_s, charged, loss, cost_trunk, cost_micros, cost_currency, attempts from cdrs ",
+            $rest
+        )
+    };
+}
+
+/// Live calls, with further columns behind.
+macro_rules! select_live {
+    ($more:literal, $rest:literal) => {
+        concat!(
+            "select account_key, state, held, hold_step, paid_s, proof_at, proof_mono, proof_boot",
+            $more,
+            " from calls ",
             $rest
         )
     };
@@ -82,16 +94,31 @@ impl SqlStore {
         }
     }
 
-    /// `None` when its key was destroyed.
-    fn read_live(&self, account: AccountKey, state: &[u8]) -> Result<Option<LiveCall>, StoreError> {
-        self.keys.unseal_json(Subject::Account(account), Class::Calls, "calls.state", state)
+    /// From behind the account of `select_live`; `None` when its key was destroyed.
+    fn read_live(&self, account: AccountKey, row: &mut Row) -> Result<Option<LiveCall>, StoreError> {
+        let state = row.bytes()?;
+        let opened = self.keys.unseal_json(Subject::Account(account), Class::Calls, "calls.state", &state)?;
+        let Some(call): Option<LiveCall> = opened else { return Ok(None) };
+        let (held, hold_step, paid_s) = (Micros(row.int()?), row.small("calls")?, row.small("calls")?);
+        let proof = (row.opt_int()?, row.opt_int()?, row.opt_id()?);
+        let proof_of_life = match proof {
+            (Some(at), Some(mono), Some(boot)) => Some(ClockReading {
+                wall: Timestamp(at),
+                mono: Mono(mono.unsigned_abs()),
+                boot: BootId(boot.as_u128()),
+            }),
+            _ => None,
+        };
+        Ok(Some(LiveCall { held, hold_step, paid_s, proof_of_life, ..call }))
     }
 
     pub(super) async fn account_calls(&self, tx: &mut Tx, account: AccountKey) -> Result<Vec<LiveCall>, StoreError> {
-        let rows = tx.fetch("select state from calls where account_key = $1 order by no", values![account.0]).await?;
+        let text = select_live!("", "where account_key = $1 order by no");
+        let rows = tx.fetch(text, values![account.0]).await?;
         let mut calls = Vec::with_capacity(rows.len());
         for mut row in rows {
-            calls.extend(self.read_live(account, &row.bytes()?)?);
+            let _account = row.int()?;
+            calls.extend(self.read_live(account, &mut row)?);
         }
         Ok(calls)
     }
@@ -101,13 +128,15 @@ impl SqlStore {
         after: (AccountKey, CallNo),
         limit: usize,
     ) -> Result<Vec<(AccountKey, LiveCall)>, StoreError> {
-        let text = "select account_key, state from calls where account_key > $1 or (account_key = $1 and no > $2) \
-                    order by account_key, no limit $3";
+        let text = select_live!(
+            "",
+            "where account_key > $1 or (account_key = $1 and no > $2) order by account_key, no limit $3"
+        );
         let mut calls = Vec::new();
         for mut row in self.db.fetch(text, values![after.0.0, after.1.0, count(limit)]).await? {
-            let (account, state) = (AccountKey(row.int()?), row.bytes()?);
+            let account = AccountKey(row.int()?);
             self.keys.load(&[Subject::Account(account)]).await?;
-            calls.extend(self.read_live(account, &state)?.map(|call| (account, call)));
+            calls.extend(self.read_live(account, &mut row)?.map(|call| (account, call)));
         }
         Ok(calls)
     }
@@ -117,14 +146,17 @@ impl SqlStore {
         after: (AccountKey, CallNo),
         limit: usize,
     ) -> Result<Vec<(AccountKey, LiveCall, Dialogs)>, StoreError> {
-        let text = "select account_key, state, a_leg, b_leg, answer_sdp from calls \
-                    where account_key > $1 or (account_key = $1 and no > $2) order by account_key, no limit $3";
+        let text = select_live!(
+            ", a_leg, b_leg, answer_sdp",
+            "where account_key > $1 or (account_key = $1 and no > $2) order by account_key, no limit $3"
+        );
         let mut calls = Vec::new();
         for mut row in self.db.fetch(text, values![after.0.0, after.1.0, count(limit)]).await? {
-            let (account, state) = (AccountKey(row.int()?), row.bytes()?);
+            let account = AccountKey(row.int()?);
             self.keys.load(&[Subject::Account(account)]).await?;
-            let dialogs = self.read_dialogs(account, &mut row)?;
-            calls.extend(self.read_live(account, &state)?.map(|call| (account, call, dialogs)));
+            if let Some(call) = self.read_live(account, &mut row)? {
+                calls.push((account, call, self.read_dialogs(account, &mut row)?));
+            }
         }
         Ok(calls)
     }
@@ -149,11 +181,11 @@ impl SqlStore {
     }
 
     pub(crate) async fn live_call(&self, id: CallId) -> Result<Option<(AccountKey, LiveCall)>, StoreError> {
-        let row = self.db.fetch_one("select account_key, state from calls where id = $1", values![id.0]).await?;
+        let row = self.db.fetch_one(select_live!("", "where id = $1"), values![id.0]).await?;
         let Some(mut row) = row else { return Ok(None) };
         let account = AccountKey(row.int()?);
         self.keys.load(&[Subject::Account(account)]).await?;
-        Ok(self.read_live(account, &row.bytes()?)?.map(|call| (account, call)))
+        Ok(self.read_live(account, &mut row)?.map(|call| (account, call)))
     }
 
     pub(crate) async fn call(&self, id: CallId) -> Result<Option<(AccountKey, Cdr)>, StoreError> {

@@ -94,7 +94,7 @@ async fn l2_a_transfer_that_does_not_balance_is_named() {
 async fn l3_holds_that_end_twice_or_never_are_named() {
     names("delete from calls where account_key = 1", Invariant::L3, 1).await;
     names(
-        "insert into calls (account_key, no, id, held, hold_step, state) values (2, 1, randomblob(16), 110, 1, x'00')",
+        "insert into calls (account_key, no, id, held, hold_step, paid_s, state) values (2, 1, randomblob(16), 110, 1, 0, x'00')",
         Invariant::L3,
         2,
     )

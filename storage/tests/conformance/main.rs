@@ -87,6 +87,7 @@ conformance! {
     credentials_are_found_rotated_and_revoked
     c3_a_call_is_granted_answered_and_settled_in_three_entries
     dialogs_are_written_when_they_change_and_go_with_their_call
+    a_renewal_writes_nothing_but_what_it_changes
     l3_a_call_ends_once
     l3_a_step_is_held_for_once
     an_entry_may_move_several_things

@@ -171,6 +171,40 @@ pub async fn dialogs_are_written_when_they_change_and_go_with_their_call(store: 
     crate::audited(&store).await;
 }
 
+pub async fn a_renewal_writes_nothing_but_what_it_changes(store: Store) {
+    let mut world = World::new(store.clone(), 55).await;
+    let key = world.account("ann", 10_000_000).await;
+    let journal = journal(&store);
+    let mut actor = world.actor(key).await;
+    let (call, start) = actor.start(&mut world, 100);
+    assert_eq!(submit(&journal, vec![start]).await, [Ok(())]);
+    let mut kept = call.clone();
+    let mut renewal = |actor: &mut Actor, kept: &mut LiveCall, second: i64| {
+        let mut entry = actor.renew(&mut world, kept, 10);
+        kept.paid_s += 30;
+        let boot = BootId(u128::MAX - 5);
+        kept.proof_of_life = Some(ClockReading { wall: Timestamp(second), mono: Mono(second.unsigned_abs()), boot });
+        // Its row keeps the state as it is, whatever the renewal says.
+        entry.changes[0] = Change::CallRenewed(Arc::new(kept.clone()));
+        assert_eq!(entry.row_writes(), 3);
+        entry
+    };
+    let first = renewal(&mut actor, &mut kept, 1_000_000);
+    assert_eq!(submit(&journal, vec![first]).await, [Ok(())]);
+    let stored = async || store.live_call(call.call.id).await.expect("readable").expect("there").1;
+    let renewed = |kept: &LiveCall| LiveCall { call: call.call.clone(), ..kept.clone() };
+    assert_ne!(kept.call, call.call);
+    assert_eq!(stored().await, renewed(&kept));
+    let batch = vec![renewal(&mut actor, &mut kept, 2_000_000), renewal(&mut actor, &mut kept, 3_000_000)];
+    assert_eq!(submit(&journal, batch).await, [Ok(()), Ok(())]);
+    assert_eq!(stored().await, renewed(&kept));
+    let mut behind = kept.clone();
+    behind.hold_step -= 1;
+    let again = renewal(&mut actor.clone(), &mut behind, 4_000_000);
+    assert_eq!(submit(&journal, vec![again]).await, [Err(Rejection::Failed)], "l3: that step was held for");
+    crate::audited(&store).await;
+}
+
 pub async fn l3_a_call_ends_once(store: Store) {
     let mut world = World::new(store.clone(), 5).await;
     let key = world.account("ann", 10_000_000).await;

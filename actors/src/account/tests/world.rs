@@ -51,6 +51,7 @@ impl Rows {
             match change {
                 Change::CallStarted(live) => assert!(self.live.insert(live.no, (**live).clone()).is_none()),
                 Change::CallUpdated(live) => assert!(self.live.insert(live.no, (**live).clone()).is_some()),
+                Change::CallRenewed(live) => self.live.get_mut(&live.no).expect("a live call").renew(live),
                 Change::DialogsChanged(call, dialogs) => {
                     assert!(self.live.contains_key(call), "the dialogs are a live call's");
                     self.dialogs.entry(*call).or_default().take((**dialogs).clone());
