@@ -8,7 +8,7 @@ use crate::leg::AttemptIds;
 use crate::money::{Currency, Micros, NanosPerMinute};
 use crate::number::E164;
 use crate::pii::Pii;
-use crate::rate::RateApplied;
+use crate::rate::{RateApplied, RateTerms};
 use crate::target::GatewayName;
 use crate::time::{ClockReading, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -319,7 +319,7 @@ pub struct Attempt {
     /// Call-ID, From-tag, branch and CSeq of its INVITE, fixed before it is stored, so that it can be repeated byte for byte.
     pub ids: AttemptIds,
     /// What the carrier charges for it.
-    pub cost: RateApplied,
+    pub cost: RateTerms,
     /// Of the cost.
     pub cost_currency: Currency,
     /// When it began.

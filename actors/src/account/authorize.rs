@@ -471,7 +471,7 @@ pub(super) fn attempt(
         name,
         tried,
         ids,
-        cost: route.cost.clone(),
+        cost: route.cost.terms,
         cost_currency: route.trunk.currency,
         started_at: now.wall,
     })

@@ -310,6 +310,6 @@ fn note_answer(live: &mut LiveCall, answered: &Attempt) {
 fn carrier_cost(live: &LiveCall, end: &CallEnd, talk: Option<Duration>) -> Option<CarrierCost> {
     let attempt = live.attempt.as_ref()?;
     let talk = talk.or_else(|| end.late_answer.then_some(Duration::ZERO))?;
-    let amount = attempt.cost.terms.charge(talk);
+    let amount = attempt.cost.charge(talk);
     Some(CarrierCost { trunk: attempt.trunk, amount, currency: attempt.cost_currency })
 }

@@ -6,7 +6,6 @@ use crate::account::failover::NextAttempt;
 use crate::account::settle::{CallEnd, Settled};
 use crate::call::machine::CallCore;
 use crate::call::protocol::{Action, Ask, Input, Progress, Reply};
-use crate::rating::tests::{deck, line};
 use crate::routing::tests::trunk;
 use schema::call::{Attempt, Call, CallMode, CallState, Explanation, HangupSide, LegSide};
 use schema::carrier::{Gateway, GatewayTransport};
@@ -15,7 +14,7 @@ use schema::leg::{AttemptIds, Checkpoint, LegCommand, LegEvent, LegId};
 use schema::money::{Currency, Micros};
 use schema::number::{E164, Presentation, PresentedNumber, ServiceNumber};
 use schema::pii::Pii;
-use schema::rate::{RateApplied, RateTerms};
+use schema::rate::RateTerms;
 use schema::time::{Mono, Now, Timestamp};
 use std::time::Duration;
 use uuid::Uuid;
@@ -70,18 +69,6 @@ pub(super) const fn funding(paid_s: u64, slice_s: u64, limit_s: u64, step: u32) 
     Funding { paid_s, slice_s, limit_s, step }
 }
 
-pub(super) fn rate() -> RateApplied {
-    let deck = deck(1, vec![line("44", 1)]);
-    RateApplied {
-        deck: deck.name,
-        deck_version: deck.version,
-        prefix: "44".into(),
-        destination: "UK".into(),
-        terms: RateTerms::FREE,
-        tax_included: false,
-    }
-}
-
 pub(super) fn running(number: u8) -> Attempt {
     let trunk = trunk(u128::from(number), 1);
     Attempt {
@@ -92,7 +79,7 @@ pub(super) fn running(number: u8) -> Attempt {
         name: None,
         tried: Vec::new(),
         ids: AttemptIds { call_id: "c".into(), from_tag: "t".into(), branch: "b".into(), cseq: 1 },
-        cost: rate(),
+        cost: RateTerms::FREE,
         cost_currency: trunk.currency,
         started_at: Timestamp(0),
     }
