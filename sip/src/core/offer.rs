@@ -160,7 +160,7 @@ impl Core {
 
     /// Our session description on a leg as it stands. After a restart that of an A-leg is made again out of what the other
     /// side of the call sent.
-    fn session(&mut self, id: LegId) -> Option<Bytes> {
+    pub(super) fn session(&mut self, id: LegId) -> Option<Bytes> {
         if let Some(known) = &self.legs.get(&id)?.local_sdp {
             return Some(known.clone());
         }

@@ -5,10 +5,11 @@
 use super::Core;
 use super::change::Purpose;
 use super::exchange::{Owner, Way};
+use super::incoming::text_of;
 use super::leg::Leg;
 use crate::dialog::StoredTimer;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
-use schema::leg::{LegId, Sdp};
+use schema::leg::LegId;
 use schema::time::{Mono, Now};
 use std::time::Duration;
 
@@ -169,13 +170,12 @@ impl Core {
         }
         timer.next = now.mono + AGAIN;
         let updates = timer.terms.updates;
-        let sdp = leg.local_sdp.as_ref().and_then(|sdp| Some(Sdp::new(std::str::from_utf8(sdp).ok()?.into())));
         if !is_free {
             return;
         }
-        match sdp {
-            Some(sdp) if !updates => self.offer_for(id, &sdp, Purpose::Refreshing, now.mono + AGAIN * 4, now),
-            _ => self.send_update(id, now),
+        match self.session(id).filter(|_| !updates).and_then(|sdp| text_of(&sdp)) {
+            Some(sdp) => self.offer_for(id, &sdp, Purpose::Refreshing, now.mono + AGAIN * 4, now),
+            None => self.send_update(id, now),
         }
     }
 

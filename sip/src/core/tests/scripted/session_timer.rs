@@ -171,3 +171,18 @@ fn a_carrier_decides_whether_its_leg_has_a_timer_and_it_survives_a_restart() {
     let update = desk.last_sent();
     assert_eq!((update.method(), update.to_tag()), (&Method::Update, Some("x")));
 }
+
+#[test]
+fn a_phone_without_update_is_refreshed_by_a_reinvite_after_a_restart_too() {
+    let mut before = Desk::with(quiet(), 3);
+    let (mut talk, _, _, b) = connected(&mut before, udp());
+    before.in_dialog(&mut talk, "UPDATE", "Supported: timer\r\nSession-Expires: 600\r\n", "");
+    let told = before.take_legs();
+    let is_its = |event: &LegEvent| matches!(event, LegEvent::Checkpointed { leg, .. } if *leg == talk.leg);
+    let Some(LegEvent::Checkpointed { checkpoint: a, .. }) = told.iter().find(|event| is_its(event)) else {
+        panic!("{told:?}")
+    };
+    let mut desk = restarted((talk.leg, a), &b);
+    desk.wait(Duration::from_secs(75));
+    assert_eq!(*desk.last_sent().method(), Method::Invite);
+}
