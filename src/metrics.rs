@@ -4,7 +4,7 @@ use actors::Actors;
 use axum::Router;
 use axum::routing::get;
 use metrics::gauge;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sip::core::Figures;
 use sip::transport::TransportCounts;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use storage::Store;
 use tokio::net::TcpListener;
 
-/// Upper bounds of the buckets in which times are counted.
+/// Upper bounds of the buckets in which the times of commits are counted.
 const SECONDS: [f64; 19] = [
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0,
     5.0,
@@ -22,7 +22,8 @@ const SECONDS: [f64; 19] = [
 fn recorder() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let buckets = PrometheusBuilder::new().set_buckets(&SECONDS).expect("there are some");
+        let commits = Matcher::Full("ringfence_journal_commit_seconds".to_owned());
+        let buckets = PrometheusBuilder::new().set_buckets_for_metric(commits, &SECONDS).expect("there are some");
         let recorder = buckets.build_recorder();
         let handle = recorder.handle();
         // Only this function sets it, once.

@@ -372,7 +372,7 @@ impl AccountActor {
             }
             // A full trunk is not decided for again, so this ends.
             if let Some(status) = trunks.get_mut(&trunk) {
-                status.free_channels = 0;
+                (status.free_channels, status.half_open) = (0, false);
             }
         }
     }

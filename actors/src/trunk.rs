@@ -13,14 +13,16 @@ use schema::id::TrunkId;
 use schema::target::TrunkGateway;
 use schema::time::Mono;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// A silent trunk is half-open: once in so long a call may find out whether it is there, when no other trunk takes it. There are
-/// carriers that take calls and answer no OPTIONS.
+/// A silent trunk is half-open: in so long a call may find out whether it is there, when no other trunk takes it. There are carriers
+/// that take calls and answer no OPTIONS.
 const HALF_OPEN_EVERY: Duration = Duration::from_secs(30);
+/// So many attempts are made in that time: as many as one call may make of a name that leads to several targets.
+const HALF_OPEN_ATTEMPTS: u32 = 4;
 
 /// A limit of events per second: a bucket that refills evenly and holds one second's worth.
 #[derive(Debug)]
@@ -67,8 +69,30 @@ pub(crate) struct Gauge {
     channels: AtomicU32,
     max_channels: u32,
     rate: Mutex<TokenBucket>,
-    /// From when on a call may try the trunk while it is silent ([`Mono`]).
-    half_open_from: AtomicU64,
+    half_open: Mutex<HalfOpen>,
+}
+
+/// Attempts that may find out whether a silent trunk is there.
+#[derive(Default)]
+struct HalfOpen {
+    /// When the first of the newest ones was made.
+    since: Option<Mono>,
+    attempts: u32,
+}
+
+impl HalfOpen {
+    fn allows(&self, at: Mono) -> bool {
+        self.attempts < HALF_OPEN_ATTEMPTS || self.since.is_none_or(|since| at.since(since) >= HALF_OPEN_EVERY)
+    }
+
+    fn take(&mut self, at: Mono) -> bool {
+        let allowed = self.allows(at);
+        if self.since.is_none_or(|since| at.since(since) >= HALF_OPEN_EVERY) {
+            (self.since, self.attempts) = (Some(at), 0);
+        }
+        self.attempts += u32::from(allowed);
+        allowed
+    }
 }
 
 /// A channel of a trunk in use; dropping it gives it back.
@@ -88,14 +112,14 @@ impl Gauge {
             channels: AtomicU32::new(0),
             max_channels: trunk.max_channels,
             rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
-            half_open_from: AtomicU64::new(0),
+            half_open: Mutex::default(),
         }
     }
 
     fn status(&self, at: Mono) -> TrunkStatus {
         TrunkStatus {
             state: TrunkState::clone(&self.state.load()),
-            half_open: self.is_silent() && self.half_open_from.load(Ordering::Acquire) <= at.0,
+            half_open: self.is_silent() && self.half_open().allows(at),
             free_channels: self.max_channels.saturating_sub(self.channels.load(Ordering::Acquire)),
             rate_allows: self.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(at),
         }
@@ -105,11 +129,13 @@ impl Gauge {
         self.state.load().down == Some(TrunkDown::Silent)
     }
 
-    /// Whether a call may go there as far as is known; of a silent trunk the first one to ask in a while.
+    fn half_open(&self) -> MutexGuard<'_, HalfOpen> {
+        self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a call may go there as far as is known.
     fn lets_in(&self, at: Mono) -> bool {
-        let next = (at + HALF_OPEN_EVERY).0;
-        let take_turn = |from: u64| (from <= at.0).then_some(next);
-        !self.is_silent() || self.half_open_from.fetch_update(Ordering::AcqRel, Ordering::Acquire, take_turn).is_ok()
+        !self.is_silent() || self.half_open().take(at)
     }
 
     /// Takes a channel within both limits.
@@ -287,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_trunk_lets_one_call_in_every_half_minute() {
+    fn a_silent_trunk_lets_the_attempts_of_one_call_in_every_half_minute() {
         let (trunks, trunk) = (Trunks::default(), trunk(1, 1));
         trunks.replace(std::slice::from_ref(&trunk), |_| false, Mono(0));
         let second = |s: u64| Mono(s * 1_000_000);
@@ -296,8 +322,9 @@ mod tests {
         assert!(!half_open(1), "it is up");
         trunks.set_state(trunk.id, TrunkState::down(TrunkDown::Silent));
         assert!(half_open(2) && takes(2));
+        assert!(half_open(3) && takes(3) && takes(4) && takes(5), "the other targets of its name");
         assert!(!half_open(31) && !takes(31));
-        assert!(half_open(32) && takes(32) && !takes(32));
+        assert!(half_open(32) && takes(32) && half_open(33));
         trunks.set_state(trunk.id, TrunkState::UP);
         assert!(takes(33) && takes(33));
         trunks.set_state(trunk.id, TrunkState::down(TrunkDown::Untrusted));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Version of [`Dialog::checkpoint`]'s encoding.
+/// Version of [`Stored`]'s encoding.
 const VERSION: u16 = 1;
 /// Room for the usual one.
 const USUAL: usize = 1_536;

@@ -392,7 +392,7 @@ impl CallCore {
             }
             (State::Withdrawing(trying, wait), event) => self.withdrawing(trying, wait, event, actions),
             (State::Talking(talking), event) => self.talking(talking, event, now, actions),
-            (State::Ending(ending), event) => self.ending(ending, &event, actions),
+            (State::Ending(ending), event) => self.ending(ending, &event, now, actions),
             (state, LegEvent::Answered { leg, .. }) => {
                 // A 200 of an attempt that is no longer wanted, or after the end: nobody is there to talk to.
                 self.state = state;

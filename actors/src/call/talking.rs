@@ -17,6 +17,9 @@ use std::time::Duration;
 /// A leg's BYE waits for its phone for 64·T1 at most, then for its answer as long, after an ACK that took as long.
 const OUTCOME_MAX: Duration = Duration::from_secs(100);
 
+/// A BYE over UDP is repeated for so long: 64·T1 (RFC 3261 §17.1.2.2).
+const REPEATED_MAX: Duration = Duration::from_secs(32);
+
 /// Both talk.
 pub(super) struct Talking {
     pub(super) b_leg: LegId,
@@ -55,10 +58,11 @@ impl Doubt {
         }
     }
 
-    /// A BYE that is a leg's first word since the restart may be repeated from before: when it ended is unknown.
-    const fn what_is_known(self, side: LegSide, cause: EndCause) -> EndCause {
+    /// A BYE that is a leg's first word since the restart may be repeated from before, for as long as one is: when the leg ended
+    /// is unknown then.
+    fn what_is_known(self, side: LegSide, cause: EndCause, since_restart: Duration) -> EndCause {
         match cause {
-            EndCause::Bye { .. } if self.has(side) => EndCause::Lost,
+            EndCause::Bye { .. } if self.has(side) && since_restart < REPEATED_MAX => EndCause::Lost,
             _ => cause,
         }
     }
@@ -76,6 +80,8 @@ pub(super) struct Ending {
     pub(super) end: CallEnd,
     pub(super) waits_for: Doubt,
     pub(super) b_leg: LegId,
+    /// When the call was taken up.
+    pub(super) since: Mono,
 }
 
 impl Talking {
@@ -110,13 +116,13 @@ impl CallCore {
                 // C4: whichever leg ends, the other is ended.
                 actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
                 // When a leg was lost is unknown: the call is billed to the last moment at which it was there.
-                let cause = talking.doubt.what_is_known(leg.side, cause);
+                let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
                 let at = if cause == EndCause::Lost { talking.proof() } else { Some(now) };
                 let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
                 let mut waits_for = talking.doubt;
                 waits_for.clear(leg.side);
                 let waits_for = if cause == EndCause::Lost { Doubt::default() } else { waits_for };
-                self.end_when_known(talking.b_leg, waits_for, ended, now, actions);
+                self.end_when_known(&talking, waits_for, ended, now, actions);
             }
             LegEvent::Alive { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
                 talking.doubt.clear(leg.side);
@@ -177,11 +183,18 @@ impl CallCore {
         actions.push(hang_up(LegId::a(self.call), cause));
         actions.push(hang_up(talking.b_leg, cause));
         let ended = CallEnd { at: Some(now), cut, ..end(service_hangup(cause, None)) };
-        self.end_when_known(talking.b_leg, talking.doubt, ended, now, actions);
+        self.end_when_known(talking, talking.doubt, ended, now, actions);
     }
 
     /// Settles, or waits for what becomes of the legs that may have ended before: their BYEs are out.
-    fn end_when_known(&mut self, b_leg: LegId, waits_for: Doubt, ended: CallEnd, now: Now, actions: &mut Vec<Action>) {
+    fn end_when_known(
+        &mut self,
+        talking: &Talking,
+        waits_for: Doubt,
+        ended: CallEnd,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         if !waits_for.any() {
             return self.settle(ended, actions);
         }
@@ -190,20 +203,23 @@ impl CallCore {
         actions.push(Action::Show(Progress::Ending));
         self.timers.clear_all();
         self.timers.set(Timer::Withdraw, now.mono + OUTCOME_MAX);
-        self.state = State::Ending(Box::new(Ending { end: ended, waits_for, b_leg }));
+        self.state =
+            State::Ending(Box::new(Ending { end: ended, waits_for, b_leg: talking.b_leg, since: talking.since }));
     }
 
-    pub(super) fn ending(&mut self, mut ending: Box<Ending>, event: &LegEvent, actions: &mut Vec<Action>) {
-        if let LegEvent::Answered { leg, .. } = event {
-            actions.push(hang_up(*leg, HangupCause::NotWanted));
-        }
-        if let LegEvent::Ended { leg, cause } = event
-            && (leg.side == LegSide::A || *leg == ending.b_leg)
-        {
-            if ending.waits_for.what_is_known(leg.side, *cause) == EndCause::Lost {
-                return self.end_unknown(&ending, actions);
+    pub(super) fn ending(&mut self, mut ending: Box<Ending>, event: &LegEvent, now: Now, actions: &mut Vec<Action>) {
+        let is_its = |leg: LegId| leg.side == LegSide::A || leg == ending.b_leg;
+        match event {
+            LegEvent::Answered { leg, .. } => actions.push(hang_up(*leg, HangupCause::NotWanted)),
+            LegEvent::Alive { leg } if is_its(*leg) => ending.waits_for.clear(leg.side),
+            LegEvent::Ended { leg, cause } if is_its(*leg) => {
+                let since_restart = now.mono.since(ending.since);
+                if ending.waits_for.what_is_known(leg.side, *cause, since_restart) == EndCause::Lost {
+                    return self.end_unknown(&ending, actions);
+                }
+                ending.waits_for.clear(leg.side);
             }
-            ending.waits_for.clear(leg.side);
+            _ => {}
         }
         if ending.waits_for.any() {
             self.state = State::Ending(ending);

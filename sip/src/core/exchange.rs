@@ -6,7 +6,7 @@ use super::matching::{ClientKey, MergeKey, ServerKey};
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via};
+use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via, limits};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
 use schema::carrier::Gateway;
@@ -139,6 +139,10 @@ impl ClientExchange {
         }
     }
 }
+
+/// A message up to this length is within all limits of reading but the counts of [`limits`](crate::message::limits), which nothing
+/// of ours reaches.
+const LARGE: usize = limits::MAX_START_LINE;
 
 /// An INVITE of ours as it left. It is read only when its CANCEL is made, or when it leaves once more.
 pub(super) struct SentInvite {
@@ -371,8 +375,14 @@ impl Core {
         }
         let bytes = written(request)?;
         let sent = SentInvite { branch: branch.into(), bytes: bytes.clone() };
-        // What we wrote is what its ACK and CANCEL are made from.
-        debug_assert!(sent.read().is_some(), "an INVITE of ours can be read");
+        // Its ACK and CANCEL are made from what is read of it. Only a large one can be beyond the limits of reading: it repeats what
+        // a far end sent.
+        let is_readable = || sent.read().is_some();
+        debug_assert!(bytes.len() > LARGE || is_readable(), "an INVITE of ours can be read");
+        if bytes.len() > LARGE && !is_readable() {
+            tracing::warn!(bytes = bytes.len(), "an INVITE would be beyond the limits of messages");
+            return None;
+        }
         let machine = ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable()));
         let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
         let key = ClientKey::of(branch, &Method::Invite);

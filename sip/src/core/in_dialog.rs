@@ -89,8 +89,12 @@ impl Core {
             return self.answer_in_dialog(flow, request, status, now);
         }
         leg.moved_to(flow, reply_flow(flow, request));
-        if *request.method() != Method::Bye {
+        let is_bye = *request.method() == Method::Bye;
+        // A BYE over UDP may be repeated from before a restart; over a connection it comes once, and now.
+        if !is_bye || flow.protocol.is_reliable() {
             self.heard(id, now);
+        }
+        if !is_bye {
             self.phone_is_there(id, now);
         }
         if let Some(response) = self.unsupported_extensions(request) {

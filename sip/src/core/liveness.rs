@@ -40,8 +40,8 @@ pub(super) struct Pulse {
 
 impl Pulse {
     /// Of a leg after a restart.
-    pub(super) fn in_doubt(in_doubt: bool) -> Self {
-        Self { in_doubt, ..Self::default() }
+    pub(super) fn in_doubt() -> Self {
+        Self { in_doubt: true, ..Self::default() }
     }
 
     pub(super) fn next_time(&self) -> Option<Mono> {
@@ -54,11 +54,14 @@ impl Pulse {
 }
 
 impl Core {
-    /// Asks a leg now.
+    /// Asks a leg now. Where nobody is asked, it counts as there.
     pub(super) fn probe_leg(&mut self, id: LegId, now: Now) {
-        if let Some(leg) = self.legs.get_mut(&id).filter(|_| !self.config.dialog_probe.is_zero()) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if !self.config.dialog_probe.is_zero() {
             leg.pulse.due = Some(now.mono);
             self.arm_leg(id);
+        } else if std::mem::take(&mut leg.pulse.in_doubt) {
+            self.tell(LegEvent::Alive { leg: id }, now);
         }
     }
 

@@ -47,7 +47,7 @@ impl Core {
                     *since = now.mono;
                     self.arm_sweep(now);
                 }
-                leg.pulse = Pulse::in_doubt(!self.config.dialog_probe.is_zero());
+                leg.pulse = Pulse::in_doubt();
                 if let (Way::To(destination), Some(host)) = (&mut leg.way, &leg.server) {
                     *destination = self.named(*destination, host);
                 }
@@ -70,7 +70,7 @@ impl Core {
             if answer.is_some() {
                 self.tell(LegEvent::Confirmed { leg: id, answer }, now);
             }
-            return;
+            return self.probe_leg(id, now);
         };
         let body = self.describe(id, sdp);
         let Some(way) = self.legs.get(&id).map(|leg| self.way_of(leg)) else { return };

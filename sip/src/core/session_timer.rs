@@ -173,7 +173,8 @@ impl Core {
         if !is_free {
             return;
         }
-        match self.session(id).filter(|_| !updates).and_then(|sdp| text_of(&sdp)) {
+        let unchanged = if updates { None } else { self.session(id).and_then(|sdp| text_of(&sdp)) };
+        match unchanged {
             Some(sdp) => self.offer_for(id, &sdp, Purpose::Refreshing, now.mono + AGAIN * 4, now),
             None => self.send_update(id, now),
         }

@@ -264,7 +264,7 @@ impl Hopper {
     }
 }
 
-/// Name of the metric: seconds from when a batch is taken until it is durable.
+/// Name of the metric: seconds from when a batch is taken until it is durable, or has failed.
 const COMMIT_SECONDS: &str = "ringfence_journal_commit_seconds";
 
 /// Decides whether the writer waits a moment before it takes a batch. When callers wait for their answers, those of the batch

@@ -119,7 +119,23 @@ fn a_bye_that_is_the_first_word_of_a_leg_may_be_repeated_from_before_the_restart
         let mut phone = resumed(60, Some(90));
         phone.time_out().leg(LegEvent::Ended { leg: gone, cause: BYE });
         assert_eq!(end(&phone).at, None);
+        // Nobody repeats one for longer than 32 s.
+        let mut phone = resumed(600, Some(35));
+        phone.wait(32_000).leg(LegEvent::Ended { leg: gone, cause: BYE });
+        let at = phone.now;
+        phone.wait(10).leg(LegEvent::Ended { leg: if gone == a() { b(3) } else { a() }, cause: EndCause::HungUp });
+        assert_eq!(end(&phone).at, Some(at));
     }
+}
+
+#[test]
+fn a_leg_that_shows_itself_while_the_call_ends_was_there() {
+    let mut phone = resumed(60, Some(90));
+    phone.time_out();
+    let at = phone.now;
+    phone.leg(LegEvent::Alive { leg: a() }).leg(LegEvent::Ended { leg: a(), cause: BYE });
+    phone.leg(LegEvent::Ended { leg: b(3), cause: EndCause::HungUp });
+    assert_eq!(end(&phone).at, Some(at));
 }
 
 #[test]

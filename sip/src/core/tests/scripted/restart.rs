@@ -235,6 +235,38 @@ fn shortly_after_an_answer_both_sides_are_told_again() {
 }
 
 #[test]
+fn a_caller_that_had_acknowledged_its_answer_is_asked_too() {
+    let mut before = Desk::new();
+    let (mut talk, _, _, b) = connected(&mut before, udp());
+    before.in_dialog(&mut talk, "UPDATE", "Supported: timer\r\nSession-Expires: 600\r\n", "");
+    let told = before.take_legs();
+    let a = told.iter().find_map(|event| match event {
+        LegEvent::Checkpointed { leg, checkpoint } if *leg == talk.leg => Some(checkpoint.clone()),
+        _ => None,
+    });
+    let mut desk = restarted((talk.leg, &a.expect("its session changed")), &b);
+    desk.leg(LegCommand::Accept { leg: talk.leg, sdp: Some(Pii::new(ANSWER.into())) });
+    desk.wait(Duration::ZERO);
+    assert_eq!(desk.kinds(), ["OPTIONS"]);
+}
+
+#[test]
+fn where_nobody_is_asked_both_count_as_there() {
+    let mut before = Desk::new();
+    let (talk, _, a, b) = connected(&mut before, udp());
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 77);
+    let carrier = LegId::b(talk.leg.call, 1);
+    desk.leg(LegCommand::Resume { leg: talk.leg, checkpoint: a });
+    desk.leg(LegCommand::Resume { leg: carrier, checkpoint: b });
+    for leg in [talk.leg, carrier] {
+        desk.leg(LegCommand::Probe { leg });
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Alive { leg: told }] if told == leg));
+        desk.leg(LegCommand::Probe { leg });
+        assert!(desk.take_legs().is_empty() && desk.take_sent().is_empty());
+    }
+}
+
+#[test]
 fn a_bye_that_comes_before_its_dialog_is_resumed_waits_for_it() {
     let mut before = Desk::new();
     let (talk, invite, a, b) = connected(&mut before, udp());

@@ -2,12 +2,15 @@
 //! answers that take long.
 
 use super::*;
+use crate::core::challenge::Asked;
+use crate::core::exchange::{Owner, Way};
+use crate::message::{HeaderName, RequestBuilder, Uri, limits};
 
 /// Status, Allow and Reason of the last thing sent.
 fn answer(desk: &mut Desk) -> (Option<u16>, Option<String>, Option<String>) {
     let last = desk.last_sent();
     let text = |name| last.text(name).map(str::to_owned);
-    (last.status(), text(crate::message::HeaderName::Allow), text(crate::message::HeaderName::Reason))
+    (last.status(), text(HeaderName::Allow), text(HeaderName::Reason))
 }
 
 #[test]
@@ -130,4 +133,26 @@ fn a_request_that_waits_is_told_so_late_enough_and_never_answered_too_late() {
         desk.leg(LegCommand::Settled { call: talk.leg.call });
         desk.assert_empty();
     }
+}
+
+#[test]
+fn an_invite_beyond_the_limits_of_reading_does_not_leave() {
+    let us = Uri::parse("sip:demo@localhost").expect("valid");
+    let mut leaves = |length: usize| {
+        let mut desk = Desk::new();
+        let way = Way::Flow(udp());
+        let via = desk.core.via(way, None).expect("a listener");
+        let invite = RequestBuilder::new(Method::Invite, us.clone())
+            .via(&via)
+            .from(&NameAddr::new(us.clone()).with_tag("a").expect("a token"))
+            .to(&NameAddr::new(us.clone()))
+            .contact(&NameAddr::new(us.clone()))
+            .call_id("c")
+            .cseq(1)
+            .header(HeaderName::Reason, &"n".repeat(length - "Reason: ".len()));
+        let branch = via.branch().expect("ours").to_owned();
+        desk.core.begin_invite(way, &branch, invite, Owner::Nobody, Asked::default(), desk.now).is_some()
+    };
+    assert!(leaves(100) && leaves(limits::MAX_HEADER_LINE));
+    assert!(!leaves(limits::MAX_HEADER_LINE + 1));
 }
