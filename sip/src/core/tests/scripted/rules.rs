@@ -138,7 +138,7 @@ fn a_request_that_waits_is_told_so_late_enough_and_never_answered_too_late() {
 #[test]
 fn an_invite_beyond_the_limits_of_reading_does_not_leave() {
     let us = Uri::parse("sip:demo@localhost").expect("valid");
-    let mut leaves = |length: usize| {
+    let leaves = |length: usize| {
         let mut desk = Desk::new();
         let way = Way::Flow(udp());
         let via = desk.core.via(way, None).expect("a listener");
