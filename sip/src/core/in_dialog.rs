@@ -91,7 +91,7 @@ impl Core {
         leg.moved_to(flow, reply_flow(flow, request));
         let is_bye = *request.method() == Method::Bye;
         // A BYE over UDP may be repeated from before a restart; over a connection it comes once, and now.
-        if !is_bye || flow.protocol.is_reliable() {
+        if !is_bye || (leg.pulse.in_doubt && flow.protocol.is_reliable()) {
             self.heard(id, now);
         }
         if !is_bye {
