@@ -81,15 +81,19 @@ struct HalfOpen {
 }
 
 impl HalfOpen {
+    fn is_over(&self, at: Mono) -> bool {
+        self.since.is_none_or(|since| at.since(since) >= HALF_OPEN_EVERY)
+    }
+
     fn allows(&self, at: Mono) -> bool {
-        self.attempts < HALF_OPEN_ATTEMPTS || self.since.is_none_or(|since| at.since(since) >= HALF_OPEN_EVERY)
+        self.attempts < HALF_OPEN_ATTEMPTS || self.is_over(at)
     }
 
     fn take(&mut self, at: Mono) -> bool {
-        let allowed = self.allows(at);
-        if self.since.is_none_or(|since| at.since(since) >= HALF_OPEN_EVERY) {
-            (self.since, self.attempts) = (Some(at), 0);
+        if self.is_over(at) {
+            *self = Self { since: Some(at), attempts: 0 };
         }
+        let allowed = self.allows(at);
         self.attempts += u32::from(allowed);
         allowed
     }

@@ -123,8 +123,10 @@ fn text(write: Write) -> String {
         Form::UpdateCall => {
             let set = (1..).zip(CALL_UPDATED).map(|(n, column)| format!("{column} = coalesce(?{n}, {column})"));
             let set = set.collect::<Vec<_>>().join(", ");
+            let [account, no, before] = [1, 2, 3].map(|n| CALL_UPDATED.len() + n);
             format!(
-                "update calls set {set} where account_key = ?11 and no = ?12 and hold_step = coalesce(?13, hold_step)"
+                "update calls set {set} \
+                 where account_key = ?{account} and no = ?{no} and hold_step = coalesce(?{before}, hold_step)"
             )
         }
         // It follows the entry's first row.
