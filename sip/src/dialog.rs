@@ -126,8 +126,8 @@ impl Dialog {
     }
 
     /// The ACK of the 2xx to our INVITE of this CSeq.
-    pub(crate) fn ack(&self, cseq: u32, via: &Via) -> RequestBuilder {
-        self.numbered(Method::Ack, cseq).via(via)
+    pub(crate) fn ack_without_via(&self, cseq: u32) -> RequestBuilder {
+        self.numbered(Method::Ack, cseq)
     }
 
     fn numbered(&self, method: Method, cseq: u32) -> RequestBuilder {

@@ -58,13 +58,16 @@ impl Core {
 
     /// Acknowledges the 200 to our INVITE of this CSeq; with the answer when the 200 holds an offer.
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
-        let way = self.legs.get(&id)?.way;
-        let via = self.via(way, None)?;
-        let leg = self.legs.get(&id)?;
-        let ack = with_body(leg.dialog.ack(cseq, &via), answer);
-        let ack = leg.carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build().ok()?;
-        self.send(way, ack.clone());
-        Some(ack)
+        let has_answer = answer.is_some();
+        let ack = with_body(self.legs.get(&id)?.dialog.ack_without_via(cseq), answer);
+        let ack = self.with_credentials(id, ack);
+        self.send_ack_sized(id, ack, has_answer)
+    }
+
+    /// An ACK with the credentials of its INVITE.
+    pub(super) fn with_credentials(&self, id: LegId, ack: RequestBuilder) -> RequestBuilder {
+        let carrier = self.legs.get(&id).and_then(|leg| leg.carrier.as_ref());
+        carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack))
     }
 
     /// Whether a request of ours with this branch and method is under way.
@@ -93,7 +96,7 @@ impl Core {
         let answer = offer.and_then(|offer| {
             sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
         });
-        let ack = with_body(dialog.ack(response.cseq().0, &ack_via), answer);
+        let ack = with_body(dialog.ack_without_via(response.cseq().0).via(&ack_via), answer);
         if let Ok(ack) = carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build() {
             self.send(way, ack);
         }

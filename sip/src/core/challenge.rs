@@ -229,7 +229,7 @@ impl Core {
     }
 
     /// Whether anybody still wants what was asked. A call that is withdrawn after a restart may ring at the carrier.
-    fn is_wanted_still(&self, owner: Owner) -> bool {
+    pub(super) fn is_wanted_still(&self, owner: Owner) -> bool {
         let stage_of = |leg: LegId| self.legs.get(&leg).map(|leg| (&leg.stage, &leg.change));
         match owner {
             Owner::Leg(leg) => match stage_of(leg) {

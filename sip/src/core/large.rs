@@ -1,5 +1,6 @@
-//! An INVITE that is large for UDP leaves over TCP, where the trunk has that, while its dialog stays on UDP (RFC 3261 §18.1.1). When
-//! TCP is refused it leaves once more over UDP, as another transaction. Never towards a phone: its own flow is the only way to it.
+//! A request with a session description that is large for UDP leaves over TCP, where the trunk has that, while its dialog stays on
+//! UDP (RFC 3261 §18.1.1). When TCP is refused it leaves once more over UDP, as another transaction. Never towards a phone: its own
+//! flow is the only way to it.
 
 use super::Core;
 use super::challenge::Asked;
@@ -7,16 +8,18 @@ use super::change::Change;
 use super::exchange::{Owner, SentInvite, Way};
 use super::leg::{Leg, Stage};
 use crate::flow::{Destination, Protocol};
-use crate::message::{RequestBuilder, Via};
+use crate::message::{Message, Method, RequestBuilder, Via};
+use bytes::Bytes;
 use schema::id::TrunkId;
+use schema::leg::LegId;
 use schema::time::Now;
 
-/// How an INVITE of ours left.
+/// How an INVITE or an early UPDATE of ours left.
 pub(super) struct Carriage {
     /// Where it went: over TCP, when it is large, although its dialog goes over UDP. Its CANCEL goes there, too.
     pub(super) over: Way,
-    /// To be sent over UDP when TCP is refused: without Via.
-    smaller: Option<Box<RequestBuilder>>,
+    /// To be sent over UDP when TCP is refused: the branch it left with, and the rest without Via.
+    smaller: Option<Box<(Box<str>, RequestBuilder)>>,
     /// TCP was refused.
     is_udp_only: bool,
 }
@@ -40,24 +43,60 @@ impl Core {
         now: Now,
     ) -> Option<(SentInvite, Carriage)> {
         let request = self.signed(owner, request);
-        let usual = self.via(way, Some(branch))?;
-        let over = self.way_of_size(trunk, way, &usual, &request);
-        let smaller = (over != way).then(|| Box::new(request.clone()));
-        let via = if over == way { usual } else { self.via(over, Some(branch))? };
-        let sent = self.begin_invite(over, branch, request.via(&via), owner, Asked::default(), now)?;
-        Some((sent, Carriage { over, smaller, is_udp_only: false }))
+        let (via, carriage) = self.size_up(trunk, way, branch, &request)?;
+        let sent = self.begin_invite(carriage.over, branch, request.via(&via), owner, Asked::default(), now)?;
+        Some((sent, carriage))
+    }
+
+    /// As [`Self::send_sized`], for an early UPDATE.
+    pub(super) fn send_update_sized(
+        &mut self,
+        owner: Owner,
+        trunk: Option<TrunkId>,
+        way: Way,
+        branch: &str,
+        request: RequestBuilder,
+        now: Now,
+    ) -> Option<Carriage> {
+        let request = self.signed(owner, request);
+        let (via, carriage) = self.size_up(trunk, way, branch, &request)?;
+        let request = request.via(&via);
+        self.begin(carriage.over, branch, Method::Update, request, owner, Asked::default(), now).then_some(carriage)
+    }
+
+    /// How a request leaves whose dialog goes this way, and its Via.
+    fn size_up(
+        &mut self,
+        trunk: Option<TrunkId>,
+        way: Way,
+        branch: &str,
+        request: &RequestBuilder,
+    ) -> Option<(Via, Carriage)> {
+        let (over, via) = self.way_and_via(trunk, way, Some(branch), request)?;
+        let smaller = (over != way).then(|| Box::new((branch.into(), request.clone())));
+        Some((via, Carriage { over, smaller, is_udp_only: false }))
+    }
+
+    fn way_and_via(
+        &mut self,
+        trunk: Option<TrunkId>,
+        way: Way,
+        branch: Option<&str>,
+        request: &RequestBuilder,
+    ) -> Option<(Way, Via)> {
+        let usual = self.via(way, branch)?;
+        let over = self.way_of_size(trunk, way, &usual, request);
+        let via = if over == way { usual } else { self.via(over, branch)? };
+        Some((over, via))
     }
 
     /// Which way a request goes that has this Via when it goes the usual way.
     fn way_of_size(&self, trunk: Option<TrunkId>, usual: Way, via: &Via, request: &RequestBuilder) -> Way {
-        let (Way::To(destination @ Destination { protocol: Protocol::Udp, .. }), Some(trunk)) = (usual, trunk) else {
-            return usual;
-        };
-        let is_large = self.is_too_large(trunk, request.length_with(via));
-        if is_large { Way::To(Destination { protocol: Protocol::Tcp, ..destination }) } else { usual }
+        let (Some(over), Some(trunk)) = (over_tcp(usual), trunk) else { return usual };
+        if self.is_too_large(trunk, request.length_with(via)) { over } else { usual }
     }
 
-    /// Where a request goes that leaves again with credentials: an INVITE over TCP when it is large for UDP now.
+    /// Where a request goes that leaves again with credentials: over TCP when it is large for UDP now.
     pub(super) fn grown(&mut self, owner: Owner, way: Way, branch: &str, again: &RequestBuilder) -> Way {
         let Some((carriage, trunk, usual)) = self.carriage(owner) else { return way };
         let is_udp_only = carriage.is_udp_only;
@@ -65,47 +104,90 @@ impl Core {
         let over = via.map_or(usual, |via| self.way_of_size(trunk, usual, &via, again));
         if let Some((carriage, ..)) = self.carriage(owner) {
             carriage.over = over;
-            carriage.smaller = (over != usual).then(|| Box::new(again.clone()));
+            carriage.smaller = (over != usual).then(|| Box::new((branch.into(), again.clone())));
         }
         over
     }
 
-    /// The gateway takes no TCP. False when this is no INVITE that went over TCP for its size alone, or it is not wanted any more.
+    /// The gateway takes no TCP. False when this is no request that went over TCP for its size alone, or it is not wanted any more.
     pub(super) fn send_over_udp(&mut self, owner: Owner, asked: Asked, now: Now) -> bool {
+        let is_wanted = self.is_wanted_still(owner);
         let Some((carriage, _, way)) = self.carriage(owner) else { return false };
-        let Some(request) = carriage.smaller.take() else { return false };
-        let Some(branch) = self.branch_of_wanted(owner).map(|branch| format!("{branch}u")) else { return false };
+        let Some((branch, request)) = carriage.smaller.take().filter(|_| is_wanted).map(|smaller| *smaller) else {
+            return false;
+        };
+        let branch = format!("{branch}u");
         let Some(via) = self.via(way, Some(&branch)) else { return false };
-        let Some(sent) = self.begin_invite(way, &branch, request.via(&via), owner, asked, now) else { return false };
-        self.invite_left_again(owner, sent);
+        let request = request.via(&via);
+        let has_left = if *request.method() == Method::Invite {
+            let sent = self.begin_invite(way, &branch, request, owner, asked, now);
+            sent.map(|sent| self.invite_left_again(owner, sent)).is_some()
+        } else {
+            self.begin(way, &branch, Method::Update, request, owner, asked, now)
+        };
         if let Some((carriage, ..)) = self.carriage(owner) {
             *carriage = Carriage { is_udp_only: true, ..Carriage::usual(way) };
         }
-        true
+        has_left
     }
 
-    /// Of the INVITE under way: how it left, to which trunk, and the way of its dialog.
+    /// Of the INVITE or early UPDATE under way: how it left, to which trunk, and the way of its dialog.
     fn carriage(&mut self, owner: Owner) -> Option<(&mut Carriage, Option<TrunkId>, Way)> {
-        let Leg { stage, change, carrier, way, .. } = self.legs.get_mut(&owner.leg()?)?;
+        let way = match owner {
+            Owner::Offer(id) => self.legs.get(&id).map(|leg| self.early_way(leg))?,
+            _ => self.legs.get(&owner.leg()?)?.way,
+        };
+        let Leg { stage, change, carrier, .. } = self.legs.get_mut(&owner.leg()?)?;
         match (owner, stage, change) {
-            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => Some((&mut outgoing.carriage, Some(outgoing.trunk), *way)),
-            (Owner::Offer(_), _, Some(Change::Ours(ours))) if ours.invite.is_some() => {
-                Some((&mut ours.carriage, carrier.as_ref().map(|carrier| carrier.trunk), *way))
+            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => Some((&mut outgoing.carriage, Some(outgoing.trunk), way)),
+            (Owner::Offer(_), _, Some(Change::Ours(ours))) => {
+                Some((&mut ours.carriage, carrier.as_ref().map(|carrier| carrier.trunk), way))
             }
             _ => None,
         }
     }
 
-    fn branch_of_wanted(&self, owner: Owner) -> Option<&str> {
-        let leg = self.legs.get(&owner.leg()?)?;
-        match (owner, &leg.stage, &leg.change) {
-            (Owner::Leg(_), Stage::Outgoing(outgoing), _) => {
-                outgoing.unwanted.is_none().then_some(&*outgoing.invite.branch)
+    /// Sends the ACK of a 200; it has all but its Via, and an answer when it may be large.
+    pub(super) fn send_ack_sized(&mut self, id: LegId, ack: RequestBuilder, has_answer: bool) -> Option<Bytes> {
+        let leg = self.legs.get(&id)?;
+        let trunk = leg.carrier.as_ref().map(|carrier| carrier.trunk).filter(|_| has_answer);
+        let (over, via) = self.way_and_via(trunk, leg.way, None, &ack)?;
+        let ack = ack.via(&via).build().ok()?;
+        self.send(over, ack.clone());
+        Some(ack)
+    }
+
+    /// Nobody answers an ACK: those that went to a gateway which takes no TCP leave again.
+    pub(super) fn acknowledge_over_udp(&mut self, refused: Destination) {
+        let went_there = |way, ack| way_of_ack(way, ack) == Way::To(refused) && way != Way::To(refused);
+        let legs = self.legs.iter().filter(|(_, leg)| leg.ack.as_ref().is_some_and(|ack| went_there(leg.way, ack)));
+        for id in legs.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let Some(leg) = self.legs.get(&id) else { continue };
+            let Some(sent) = leg.ack.as_ref().and_then(|ack| Message::parse_datagram(ack).ok()) else { continue };
+            let ack = self.with_credentials(id, RequestBuilder::again(&sent, sent.cseq().0));
+            let again = self.send_ack_sized(id, ack, false);
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.ack = again;
             }
-            (Owner::Offer(_), _, Some(change @ Change::Ours(ours))) if change.is_wanted() => {
-                ours.invite.as_ref().map(|invite| &*invite.branch)
-            }
-            _ => None,
         }
+    }
+}
+
+/// The same way over TCP; `None` when it is no address that is spoken to over UDP.
+const fn over_tcp(usual: Way) -> Option<Way> {
+    match usual {
+        Way::To(destination @ Destination { protocol: Protocol::Udp, .. }) => {
+            Some(Way::To(Destination { protocol: Protocol::Tcp, ..destination }))
+        }
+        _ => None,
+    }
+}
+
+/// The way an ACK of ours went, as its Via says, which is its first line; its dialog goes the usual way.
+pub(super) fn way_of_ack(usual: Way, ack: &[u8]) -> Way {
+    let lines = ack.iter().position(|byte| *byte == b'\n').map_or(&[][..], |end| &ack[end + 1..]);
+    match over_tcp(usual) {
+        Some(over) if lines.starts_with(b"Via: SIP/2.0/TCP") => over,
+        _ => usual,
     }
 }

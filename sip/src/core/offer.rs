@@ -6,7 +6,6 @@
 use super::change::{Change, Ours, Purpose, Theirs};
 use super::exchange::{Owner, Way, reply_flow};
 use super::incoming::{sdp_of, with_sdp};
-use super::large::Carriage;
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
 use super::outgoing::ALLOW_IN_DIALOG;
@@ -256,8 +255,7 @@ impl Core {
             let (invite, carriage) = self.send_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?;
             (Some(invite), carriage)
         } else {
-            let is_kept = self.request(way, branch, Method::Update, request.via(&via), owner, now);
-            (None, is_kept.then_some(Carriage::usual(way)).ok_or(503_u16)?)
+            (None, self.send_update_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?)
         };
         let until = Some(until);
         let ours =

@@ -11,6 +11,7 @@ impl Core {
     pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
         let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
         let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.asked)).collect();
+        self.acknowledge_over_udp(destination);
         for (key, owner, asked) in failed {
             self.clients.remove(&key);
             if self.send_over_udp(owner, asked, now) {

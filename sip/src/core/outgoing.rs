@@ -5,6 +5,7 @@ use super::acknowledging::with_body;
 use super::challenge::Carrier;
 use super::exchange::{Owner, Way};
 use super::incoming::text_of;
+use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
 use super::offer::usable_sdp;
@@ -221,7 +222,7 @@ impl Core {
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
             stage => match (leg.ack.clone(), leg.way) {
-                (Some(ack), way) => self.send(way, ack),
+                (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),
                 (None, _) if matches!(stage, Stage::Up) => {
                     let answer = leg.local_sdp.clone().filter(|_| leg.offerless);
                     self.acknowledge(id, response.cseq().0, answer);

@@ -4,6 +4,7 @@ mod calls;
 mod carriers;
 mod edge;
 mod flows;
+mod large;
 mod liveness;
 mod names;
 mod offerless;
@@ -94,8 +95,13 @@ impl Desk {
         self.core.handle(input, self.now);
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Send(Flow { peer: to, .. }, bytes) | Output::SendTo(Destination { address: to, .. }, bytes) => {
-                    Message::parse_datagram(&bytes).expect("what we write can be read");
+                Output::Send(Flow { protocol, peer: to, .. }, bytes)
+                | Output::SendTo(Destination { protocol, address: to, .. }, bytes) => {
+                    let message = Message::parse_datagram(&bytes).expect("what we write can be read");
+                    let via = message.text(crate::message::HeaderName::Via).unwrap_or_default();
+                    let over = format!("SIP/2.0/{} ", protocol.via().as_str());
+                    let is_right = message.status().is_some() || via.starts_with(&over);
+                    assert!(is_right, "over {protocol:?}: {via}");
                     self.sent.push((to, String::from_utf8(bytes.to_vec()).expect("text")));
                 }
                 Output::Leg(LegEventAt { event, .. }) => self.legs.push(event),

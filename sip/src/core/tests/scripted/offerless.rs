@@ -1,6 +1,7 @@
 //! INVITEs without an offer (RFC 3261 §13.2.1, §13.3.1): the carrier's 200 offers, the caller's ACK answers, and the carrier's ACK
 //! waits for that.
 
+use super::large::{refuse_tcp, sent_over};
 use super::restart::restarted;
 use super::*;
 use crate::message::Method;
@@ -111,6 +112,37 @@ fn an_invite_without_an_offer_gets_the_carriers_and_its_answer_passes_in_the_ack
     // A fork that answers, too, is refused its media.
     call.desk.carrier(&call.invite, 200, "fork", ANSWER);
     call.assert_refused();
+    for leg in [call.a, call.b] {
+        call.desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Requested });
+    }
+    call.desk.assert_empty();
+}
+
+#[test]
+fn an_ack_over_1300_bytes_goes_over_tcp_and_over_udp_when_that_is_refused() {
+    let (mut call, _) = Call::answered();
+    call.desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);
+    call.ack(&(CALLERS.to_owned() + &format!("a=fmtp:0 {}\r\n", "x".repeat(300)).repeat(4)));
+    let told = call.desk.take_legs();
+    let [LegEvent::Confirmed { answer: Some(answer), .. }, _] = &told[..] else { panic!("{told:?}") };
+    call.desk.take_sent();
+    call.desk.leg(LegCommand::Confirm { leg: call.b, answer: Some(answer.clone()) });
+    let large = call.desk.last_sent();
+    assert_eq!((large.method(), sent_over(&call.desk).as_str()), (&Method::Ack, "TCP"));
+    // The 200 that is repeated is acknowledged the same way.
+    let first = call.desk.sent.last().cloned();
+    call.desk.carrier(&call.invite, 200, "x", ANSWER);
+    assert_eq!((call.desk.sent.last().cloned(), call.desk.sent.len()), (first, 2));
+    refuse_tcp(&mut call.desk);
+    let small = call.desk.last_sent();
+    assert_eq!((small.method(), sent_over(&call.desk).as_str()), (&Method::Ack, "UDP"));
+    assert_eq!((small.cseq(), small.body(), small.to_tag()), (large.cseq(), large.body(), large.to_tag()));
+    call.desk.take_sent();
+    refuse_tcp(&mut call.desk);
+    assert!(call.desk.take_sent().is_empty(), "it went over UDP");
+    call.desk.carrier(&call.invite, 200, "x", ANSWER);
+    assert_eq!((call.desk.last_sent().method(), sent_over(&call.desk).as_str()), (&Method::Ack, "UDP"));
+    call.desk.trunks(Vec::new());
     for leg in [call.a, call.b] {
         call.desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Requested });
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ASKS: &str = "Digest realm=\"carrier.example\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256";
+pub(super) const ASKS: &str = "Digest realm=\"carrier.example\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256";
 const OURS: &str = "<sip:us@127.0.0.1:5060>";
 
 /// The REGISTER sent last.

@@ -1,5 +1,6 @@
 //! Reliable provisional responses (RFC 3262) and early UPDATEs (RFC 3311) on both legs.
 
+use super::large::{large_offer, refuse_tcp, sent_over};
 use super::restart::{bye_of_carrier, request_of_carrier};
 use super::*;
 use crate::message::{HeaderName, Method, Written};
@@ -382,6 +383,31 @@ fn early_updates_pass_from_leg_to_leg_and_their_answers_back() {
     call.desk.take_sent();
     call.carrier("BYE", "");
     assert!(matches!(call.desk.take_legs().last(), Some(LegEvent::Ended { .. })), "its CSeq goes on");
+    call.end();
+}
+
+#[test]
+fn an_early_update_over_1300_bytes_goes_over_tcp_and_over_udp_when_that_is_refused() {
+    let mut call = Ringing::early();
+    call.desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);
+    let large = call.offer(call.b, &large_offer());
+    assert_eq!((large.method(), sent_over(&call.desk).as_str()), (&Method::Update, "TCP"));
+    assert!(call.desk.sent.last().is_some_and(|(_, text)| text.len() > 1_300));
+    call.desk.carrier(&large, 200, "x", ANSWER);
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Ok(_), .. }]));
+    let refused = call.offer(call.b, &large_offer());
+    refuse_tcp(&mut call.desk);
+    let again = call.desk.last_sent();
+    assert_eq!((again.method(), sent_over(&call.desk).as_str()), (&Method::Update, "UDP"));
+    assert_eq!((again.cseq(), again.body(), again.to_tag()), (refused.cseq(), refused.body(), refused.to_tag()));
+    assert_ne!(again.branch(), refused.branch());
+    assert!(call.desk.take_legs().is_empty(), "nobody hears of it");
+    call.desk.carrier(&again, 200, "x", ANSWER);
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Ok(_), .. }]));
+    // The phone's own flow is the only way to it.
+    call.offer(call.a, &large_offer());
+    assert_eq!(sent_over(&call.desk), "UDP");
+    call.desk.trunks(Vec::new());
     call.end();
 }
 
