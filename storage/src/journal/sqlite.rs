@@ -68,11 +68,12 @@ pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime
 pub(super) fn open(db: &SqliteDb) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(&db.path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // The log is carried into the database by the checkpointer, never by a commit. The cache (128 MB at most) holds the pages
-    // of the active accounts: a page that is not there is read and decoded for each row.
+    // The log is carried into the database by the checkpointer, never by a commit. The cache (8 MB at most) holds what is written
+    // again soon; the kernel has the rest. After most commits SQLite looks at each page in it, so a larger one costs more than it
+    // saves.
     connection.execute_batch(
         "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on; pragma secure_delete = on; \
-         pragma wal_autocheckpoint = 0; pragma cache_size = -131072; pragma temp_store = memory;",
+         pragma wal_autocheckpoint = 0; pragma cache_size = -8192; pragma temp_store = memory;",
     )?;
     Ok(connection)
 }
