@@ -118,8 +118,11 @@ pub struct Binding {
     /// Proxies between us and the phone, the nearest first (RFC 3327), as written in a Route.
     #[serde(default)]
     pub path: Vec<Pii<String>>,
-    /// Where its REGISTER came from: transport, address and port.
+    /// Where its REGISTER came from: transport, address and port. Over UDP that is its flow, which a restart does not end.
     pub source: Pii<String>,
+    /// When it was refreshed: the newest flow of a phone is tried first. Zero in rows of programs that did not note it.
+    #[serde(default)]
+    pub registered_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
 }

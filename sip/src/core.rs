@@ -313,8 +313,11 @@ impl Core {
             EdgeCommand::Recovered => self.recovered(),
             EdgeCommand::BindingRestored(binding) => {
                 self.guard.restored(&binding, now.mono);
+                let credential = binding.credential;
                 self.registrar.restore(*binding);
                 self.arm_bindings(now);
+                // Over UDP it is there; a leg that was resumed before may wait for it.
+                self.phone_came_back(credential, now);
             }
         }
     }

@@ -62,6 +62,16 @@ impl Flow {
         Self { protocol: Protocol::Udp, peer, connection: None }
     }
 
+    /// The address a flow over UDP has, out of what [`Self::source`] wrote. `None` for a connection: it ends with the process.
+    pub(crate) fn of_source(source: &str) -> Option<Self> {
+        source.strip_prefix("UDP ").and_then(|address| address.parse().ok()).map(Self::udp)
+    }
+
+    /// Protocol and address, as they are stored of a binding: `UDP 192.0.2.1:5060`.
+    pub(crate) fn source(&self) -> String {
+        format!("{} {}", self.protocol.via().as_str(), self.peer)
+    }
+
     /// What a digest nonce is bound to.
     #[must_use]
     pub const fn origin(&self) -> crate::digest::Origin {

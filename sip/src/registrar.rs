@@ -49,13 +49,24 @@ pub(crate) enum Decision {
     /// Final status.
     Refused(u16),
     /// Done: all contacts now, with their seconds, and what changed.
-    Registered { contacts: Vec<NameAddr>, changes: Vec<BindingChange> },
+    Registered { contacts: Vec<NameAddr>, changes: Vec<BindingChange>, moved: Option<Moved> },
+}
+
+/// A flow over UDP has another address now (RFC 5626 §6: it is the same one by its instance and `reg-id`). Unlike that of a
+/// connection its end shows in no other way.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) instance: Box<str>,
+    pub(crate) from: Flow,
 }
 
 struct Entry {
     binding: Binding,
     contact: NameAddr,
+    /// None: its connection is gone.
     flow: Option<Flow>,
+    /// A request that left by its flow met silence, and nothing came over it since.
+    is_silent: bool,
     call_id: Box<str>,
     cseq: u32,
 }
@@ -88,7 +99,7 @@ impl Registrar {
         decision
     }
 
-    /// Takes up a binding from before a restart.
+    /// Takes up a binding from before a restart. A flow over UDP is as it was; a connection is gone.
     pub(crate) fn restore(&mut self, binding: Binding) {
         let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return };
         let credential = binding.credential;
@@ -96,7 +107,9 @@ impl Registrar {
         let (instance, flow) = (binding.instance.as_ref().map(|instance| instance.expose().as_str()), binding.reg_id);
         entries.retain(|entry| !is_same(entry, &contact, instance, flow));
         if entries.len() < CONTACTS_MAX {
-            entries.push(Entry { binding, contact, flow: None, call_id: "".into(), cseq: 0 });
+            let flow = Flow::of_source(binding.source.expose());
+            let at = entries.partition_point(|entry| entry.binding.registered_at <= binding.registered_at);
+            entries.insert(at, Entry { binding, contact, flow, is_silent: false, call_id: "".into(), cseq: 0 });
         }
         self.put(credential, entries);
     }
@@ -135,17 +148,20 @@ impl Registrar {
         }
     }
 
-    /// The newest way to a phone: by its instance, else when it is the credential's only one.
+    /// The newest way to a phone: by its instance, else when it is the credential's only one. One that was silent is better than
+    /// none.
     pub(crate) fn flow_of(&self, credential: CredentialId, instance: Option<&str>) -> Option<Flow> {
         let entries = self.entries.get(&credential)?;
         let is_it = |entry: &&Entry| match instance {
             Some(_) => instance_of(entry) == instance,
             None => entries.len() == 1,
         };
-        entries.iter().rev().filter(is_it).find_map(|entry| entry.flow)
+        let its = entries.iter().rev().filter(is_it).filter(|entry| entry.flow.is_some());
+        its.min_by_key(|entry| entry.is_silent).and_then(|entry| entry.flow)
     }
 
-    /// Another way to the phone than this one, the newest first, and the proxies on it.
+    /// Another way to the phone than this one, the newest first, and the proxies on it. None that was silent: a request that
+    /// goes from one to the next must come to an end.
     pub(crate) fn flow_besides(
         &self,
         credential: CredentialId,
@@ -153,7 +169,8 @@ impl Registrar {
         failed: Flow,
     ) -> Option<(Flow, &[Pii<String>])> {
         let of_phone = self.entries.get(&credential)?.iter().rev().filter(|entry| instance_of(entry) == instance);
-        let mut ways = of_phone.filter_map(|entry| Some((entry.flow?, &entry.binding.path[..])));
+        let heard = of_phone.filter(|entry| !entry.is_silent);
+        let mut ways = heard.filter_map(|entry| Some((entry.flow?, &entry.binding.path[..])));
         ways.find(|(flow, _)| instance.is_some() && *flow != failed)
     }
 
@@ -171,6 +188,21 @@ impl Registrar {
         let bindings = count_of(&kept);
         self.put(credential, kept);
         gone.into_iter().map(|entry| left(entry.binding, bindings, at)).collect()
+    }
+
+    /// A request of ours that left by this flow met silence (RFC 5626 §7 has a 408 as a reason to try another one). Its
+    /// registration stands until it ends: whoever is there registers anew.
+    pub(crate) fn flow_silent(&mut self, credential: CredentialId, instance: Option<&str>, flow: Flow) {
+        for entry in self.entries.get_mut(&credential).into_iter().flatten() {
+            entry.is_silent |= entry.flow == Some(flow) && instance_of(entry) == instance;
+        }
+    }
+
+    /// The phone was heard over this flow.
+    pub(crate) fn flow_heard(&mut self, credential: CredentialId, flow: Flow) {
+        for entry in self.entries.get_mut(&credential).into_iter().flatten() {
+            entry.is_silent &= entry.flow != Some(flow);
+        }
     }
 
     /// The instance of the phone that registered over this flow.
@@ -226,7 +258,7 @@ fn remove_all(entries: &mut Vec<Entry>, registration: &Registration<'_>, at: Tim
         return Decision::Refused(500);
     }
     let changes = entries.drain(..).map(|entry| left(entry.binding, 0, at)).collect();
-    Decision::Registered { contacts: Vec::new(), changes }
+    Decision::Registered { contacts: Vec::new(), changes, moved: None }
 }
 
 fn update(
@@ -260,7 +292,7 @@ fn update(
             return Decision::Refused(500);
         }
     }
-    let mut changed = Vec::new();
+    let (mut changed, mut moved) = (Vec::new(), None);
     for ((contact, asked), flow) in contacts.iter().zip(&flows) {
         let before = entries.iter().position(|entry| is_it(entry, contact, *flow)).map(|at| entries.remove(at));
         if seconds(asked) == 0 {
@@ -269,7 +301,8 @@ fn update(
         }
         let asked_s = seconds(asked);
         let granted_s = (asked_s - asked_s * registration.shorter_permille.min(1_000) / 1_000).max(EXPIRES_MIN_S);
-        let entry = entry(registration, contact, *flow, at + Duration::from_secs(u64::from(granted_s)));
+        let entry = entry(registration, contact, *flow, at, Duration::from_secs(u64::from(granted_s)));
+        moved = moved.or(before.and_then(|before| moved_from(&before, &entry)));
         changed.push(entry.binding.clone());
         entries.push(entry);
     }
@@ -279,10 +312,22 @@ fn update(
     let bindings = count_of(entries);
     let changes = changed.into_iter().map(|binding| BindingChange { binding, bindings }).collect();
     let contacts = entries.iter().filter_map(|entry| with_expires(entry, at)).collect();
-    Decision::Registered { contacts, changes }
+    Decision::Registered { contacts, changes, moved }
 }
 
-fn entry(registration: &Registration<'_>, contact: &NameAddr, reg_id: Option<u32>, expires_at: Timestamp) -> Entry {
+fn moved_from(before: &Entry, now: &Entry) -> Option<Moved> {
+    let from = before.flow.filter(|flow| flow.connection.is_none() && now.flow != Some(*flow))?;
+    now.binding.reg_id?;
+    Some(Moved { instance: instance_of(now)?.into(), from })
+}
+
+fn entry(
+    registration: &Registration<'_>,
+    contact: &NameAddr,
+    reg_id: Option<u32>,
+    at: Timestamp,
+    lasts: Duration,
+) -> Entry {
     let instance = contact.params.unquoted("+sip.instance");
     let flow = registration.flow;
     Entry {
@@ -293,11 +338,13 @@ fn entry(registration: &Registration<'_>, contact: &NameAddr, reg_id: Option<u32
             instance: instance.map(Pii::new),
             reg_id,
             path: registration.path.iter().map(|hop| Pii::new(hop.to_string())).collect(),
-            source: Pii::new(format!("{} {}", flow.protocol.via().as_str(), flow.peer)),
-            expires_at,
+            source: Pii::new(flow.source()),
+            registered_at: at,
+            expires_at: at + lasts,
         },
         contact: contact.clone(),
         flow: Some(flow),
+        is_silent: false,
         call_id: registration.call_id.into(),
         cseq: registration.cseq,
     }
@@ -390,13 +437,13 @@ mod tests {
     #[test]
     fn a_phone_registers_refreshes_and_leaves() {
         let mut registrar = Registrar::default();
-        let Decision::Registered { contacts, changes } = one(&mut registrar, 1, "<sip:a@10.0.0.1>", None) else {
+        let Decision::Registered { contacts, changes, .. } = one(&mut registrar, 1, "<sip:a@10.0.0.1>", None) else {
             panic!()
         };
         assert_eq!((contacts[0].expires_s(), changes[0].bindings, registrar.len()), (Some(300), 1, 1));
         assert!(matches!(one(&mut registrar, 2, "<sip:a@10.0.0.1>", Some(600)), Decision::Registered { .. }));
         assert_eq!((registrar.len(), registrar.next_expiry()), (1, Some(NOW + Duration::from_secs(600))));
-        let Decision::Registered { contacts, changes } = one(&mut registrar, 3, "<sip:a@10.0.0.1>", Some(0)) else {
+        let Decision::Registered { contacts, changes, .. } = one(&mut registrar, 3, "<sip:a@10.0.0.1>", Some(0)) else {
             panic!()
         };
         assert!(contacts.is_empty() && changes[0].bindings == 0 && changes[0].binding.expires_at <= NOW);
@@ -446,7 +493,7 @@ mod tests {
         for (cseq, n) in [1, 2, 3, 4, 5, 1].into_iter().enumerate() {
             one(&mut registrar, 1 + u32::try_from(cseq).expect("small"), &format!("<sip:a@10.0.0.{n}>"), None);
         }
-        let Decision::Registered { contacts, changes } = one(&mut registrar, 7, "<sip:a@10.0.0.6>", None) else {
+        let Decision::Registered { contacts, changes, .. } = one(&mut registrar, 7, "<sip:a@10.0.0.6>", None) else {
             panic!()
         };
         let hosts: Vec<_> = contacts.iter().map(|c| c.uri.host().to_owned()).collect();
@@ -534,7 +581,8 @@ mod tests {
         let phone = |flow: &str| format!("<sip:a@10.0.0.1;ob>;+sip.instance=\"<urn:uuid:1>\"{flow}");
         register(&mut registrar, 1, &phone(";reg-id=1"), true);
         register(&mut registrar, 2, &phone(";reg-id=2"), true);
-        let Decision::Registered { contacts, changes } = register(&mut registrar, 3, &phone(";reg-id=1"), true) else {
+        let Decision::Registered { contacts, changes, .. } = register(&mut registrar, 3, &phone(";reg-id=1"), true)
+        else {
             panic!()
         };
         let flows: Vec<_> = contacts.iter().map(|c| c.params.value("reg-id").map(str::to_owned)).collect();

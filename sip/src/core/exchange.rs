@@ -105,13 +105,15 @@ pub(super) struct ClientExchange {
     pub(super) carrier: Option<Box<Carrier>>,
     /// Of a BYE, whose leg is gone: the phone that it is for.
     pub(super) phone: Option<Box<WhichPhone>>,
+    /// Something was heard of it, be it that it has arrived.
+    pub(super) is_heard: bool,
     armed: Option<Mono>,
 }
 
 impl ClientExchange {
     /// A request that is about to be sent.
     const fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
-        Self { machine, way, bytes, owner, asked, carrier: None, phone: None, armed: None }
+        Self { machine, way, bytes, owner, asked, carrier: None, phone: None, is_heard: false, armed: None }
     }
 
     /// The request as sent, while it is here.
@@ -396,6 +398,7 @@ impl Core {
         let Some(branch) = response.branch() else { return };
         let key = ClientKey::of(branch, response.method());
         let Some(exchange) = self.clients.get_mut(&key) else { return self.on_orphan(flow, response, now) };
+        exchange.is_heard = true;
         let reliable = exchange.way.protocol().is_reliable();
         let status = response.status().unwrap_or(0);
         let steps = match &mut exchange.machine {
@@ -444,7 +447,11 @@ impl Core {
                         None => {}
                     }
                 }
-                Step::TimedOut => self.on_no_answer(owner, 408, now),
+                Step::TimedOut => {
+                    if !self.leaves_silence(key, now) {
+                        self.on_no_answer(owner, 408, now);
+                    }
+                }
                 // A server's.
                 Step::Try => {}
                 Step::Terminate => {

@@ -2,7 +2,8 @@
 //! first, through the proxies of that one's Path (RFC 3327).
 
 use super::Core;
-use super::exchange::{Owner, Way};
+use super::exchange::{ClientExchange, Owner, Way, reply_flow};
+use super::leg::{Leg, Phone};
 use super::matching::ClientKey;
 use crate::flow::Flow;
 use crate::message::{Message, Method, NameAddr, RequestBuilder};
@@ -62,6 +63,7 @@ impl Core {
             let has_left = invite.is_some();
             if let Some(invite) = invite {
                 self.invite_left_again(owner, invite);
+                self.goes_over(owner, way);
             }
             has_left
         } else {
@@ -76,10 +78,8 @@ impl Core {
 
     /// A proxy says that the phone is not behind it any more: that binding is over.
     fn flow_failed(&mut self, key: &ClientKey, now: Now) {
-        let Some(exchange) = self.clients.get(key) else { return };
-        let Way::Flow(failed) = exchange.way else { return };
-        let phone = exchange.phone.as_deref().cloned().or_else(|| self.phone_of(exchange.owner));
-        if let Some((credential, instance)) = phone {
+        let Some(Way::Flow(failed)) = self.clients.get(key).map(|exchange| exchange.way) else { return };
+        if let Some((credential, instance)) = self.phone_under_way(key) {
             let changes = self.registrar.flow_failed(credential, instance.as_deref(), failed, now.wall);
             self.tell_bindings(changes);
         }
@@ -90,15 +90,91 @@ impl Core {
         Some((phone.credential, phone.instance.clone()))
     }
 
+    /// Nothing came of a request within 64·T1. By silence, and over UDP by nothing else, a flow ends: where the phone has another
+    /// one its calls go on by that. True when the request has left again.
+    pub(super) fn leaves_silence(&mut self, key: &ClientKey, now: Now) -> bool {
+        let Some(exchange) = self.clients.get(key).filter(|exchange| !exchange.is_heard) else { return false };
+        let (Way::Flow(silent), owner) = (exchange.way, exchange.owner) else { return false };
+        let Some(phone) = self.phone_under_way(key) else { return false };
+        let other = self.registrar.flow_besides(phone.0, phone.1.as_deref(), silent).map(|(flow, _)| flow);
+        let Some(other) = other else { return false };
+        self.registrar.flow_silent(phone.0, phone.1.as_deref(), silent);
+        self.legs_follow(&phone, silent, other, now);
+        let has_left = self.is_worth_another_flow(owner) && self.leaves_elsewhere(key, now);
+        self.clients.remove(key);
+        self.requests_follow(&phone, silent, now);
+        has_left
+    }
+
+    /// A phone has registered one of its flows over UDP from another address: its calls go on there.
+    pub(super) fn flow_moved(&mut self, phone: &WhichPhone, from: Flow, to: Flow, now: Now) {
+        self.legs_follow(phone, from, to, now);
+        self.requests_follow(phone, from, now);
+    }
+
+    fn legs_follow(&mut self, phone: &WhichPhone, from: Flow, to: Flow, now: Now) {
+        let is_phone = |of: &Phone| of.credential == phone.0 && of.instance == phone.1;
+        let is_its = |leg: &Leg| leg.way == Way::Flow(from) && leg.phone.as_deref().is_some_and(is_phone);
+        let legs: Vec<LegId> = self.legs.iter().filter(|(_, leg)| is_its(leg)).map(|(id, _)| *id).collect();
+        for id in legs {
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.moved_to(to, to);
+            }
+            self.tell_checkpoint(id, now);
+        }
+    }
+
+    fn requests_follow(&mut self, phone: &WhichPhone, from: Flow, now: Now) {
+        for key in self.under_way_over(from) {
+            let owner = self.clients.get(&key).filter(|exchange| !exchange.is_heard).map(|exchange| exchange.owner);
+            let follows = owner.is_some_and(|owner| self.is_worth_another_flow(owner))
+                && self.phone_under_way(&key).as_ref() == Some(phone);
+            if follows && self.leaves_elsewhere(&key, now) {
+                self.clients.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a request is worth sending late. A key would be pressed in another menu.
+    fn is_worth_another_flow(&self, owner: Owner) -> bool {
+        self.is_wanted_still(owner) && !matches!(owner, Owner::Key(_))
+    }
+
+    /// A phone has sent this request. Gives where those to it go: by the flow it has registered, else as an answer goes.
+    pub(super) fn phone_heard(&mut self, credential: CredentialId, flow: Flow, request: &Message) -> Flow {
+        let is_its_flow = self.registrar.instance_at(credential, flow).is_some();
+        let way = if is_its_flow { flow } else { reply_flow(flow, request) };
+        self.registrar.flow_heard(credential, way);
+        way
+    }
+
+    /// The phone to which a request is under way.
+    fn phone_under_way(&self, key: &ClientKey) -> Option<WhichPhone> {
+        let exchange = self.clients.get(key)?;
+        exchange.phone.as_deref().cloned().or_else(|| self.phone_of(exchange.owner))
+    }
+
+    /// In the order of their CSeq: a dialog takes no other.
+    fn under_way_over(&self, flow: Flow) -> Vec<ClientKey> {
+        let over_it = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::Flow(flow));
+        let cseq = |exchange: &ClientExchange| exchange.request().map(|request| request.cseq().0);
+        let mut over_it: Vec<_> = over_it.map(|(key, exchange)| (cseq(exchange), key.clone())).collect();
+        over_it.sort();
+        over_it.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// True when what is under way has left again by another flow.
+    fn leaves_elsewhere(&mut self, key: &ClientKey, now: Now) -> bool {
+        let request = self.clients.get(key).and_then(|exchange| exchange.request());
+        request
+            .filter(|request| request.is_request() && !request.is_ack() && *request.method() != Method::Cancel)
+            .is_some_and(|request| self.over_another_flow(key, &request, now))
+    }
+
     /// What was under way over this connection leaves by another one, or fails.
     pub(super) fn fail_flow(&mut self, flow: Flow, now: Now) {
-        let over_it = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::Flow(flow));
-        let over_it: Vec<ClientKey> = over_it.map(|(key, _)| key.clone()).collect();
-        for key in over_it {
-            let request = self.clients.get(&key).and_then(|exchange| exchange.request());
-            let has_left = request
-                .filter(|request| request.is_request() && !request.is_ack() && *request.method() != Method::Cancel)
-                .is_some_and(|request| self.over_another_flow(&key, &request, now));
+        for key in self.under_way_over(flow) {
+            let has_left = self.leaves_elsewhere(&key, now);
             let Some(exchange) = self.clients.remove(&key).filter(|_| !has_left) else { continue };
             match exchange.owner {
                 // The phone is asked again when it comes back.

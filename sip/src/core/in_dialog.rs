@@ -1,6 +1,5 @@
 //! Requests of the other side within a dialog.
 
-use super::exchange::reply_flow;
 use super::leg::Stage;
 use super::matching::ServerKey;
 use super::outgoing::q850_of;
@@ -88,10 +87,16 @@ impl Core {
         if let Err(status) = leg.dialog.take_request(request) {
             return self.answer_in_dialog(flow, request, status, now);
         }
-        leg.moved_to(flow, reply_flow(flow, request));
         let is_bye = *request.method() == Method::Bye;
         // A BYE over UDP may be repeated from before a restart; over a connection it comes once, and now.
-        if !is_bye || (leg.pulse.in_doubt && flow.protocol.is_reliable()) {
+        let shows_life = !is_bye || (leg.pulse.in_doubt && flow.protocol.is_reliable());
+        if let Some(credential) = leg.phone.as_ref().map(|phone| phone.credential) {
+            let way = self.phone_heard(credential, flow, request);
+            if let Some(leg) = self.legs.get_mut(&id) {
+                leg.moved_to(flow, way);
+            }
+        }
+        if shows_life {
             self.heard(id, now);
         }
         if !is_bye {

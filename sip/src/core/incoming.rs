@@ -1,7 +1,7 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
 use super::change::Change;
-use super::exchange::{Way, reply_flow};
+use super::exchange::Way;
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::matching::{MergeKey, ServerKey};
 use super::offer::usable_sdp;
@@ -124,7 +124,7 @@ impl Core {
         // A random user, so that legs cannot be linked.
         let user = self.entropy.hex::<8>();
         let contact = self.contact(Way::Flow(flow), &user).ok_or(500_u16)?;
-        let reply = reply_flow(flow, invite);
+        let reply = self.phone_heard(credential, flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
         let stage = Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono };
         let origin = Origin::fresh(&mut self.entropy);

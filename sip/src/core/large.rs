@@ -131,6 +131,13 @@ impl Core {
         has_left
     }
 
+    /// It goes this way now, and its CANCEL with it.
+    pub(super) fn goes_over(&mut self, owner: Owner, way: Way) {
+        if let Some((carriage, ..)) = self.carriage(owner) {
+            *carriage = Carriage::usual(way);
+        }
+    }
+
     /// Of the INVITE or early UPDATE under way: how it left, to which trunk, and the way of its dialog.
     fn carriage(&mut self, owner: Owner) -> Option<(&mut Carriage, Option<TrunkId>, Way)> {
         let way = match owner {

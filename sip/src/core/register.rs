@@ -4,9 +4,9 @@ use super::exchange::reply_flow;
 use super::matching::ServerKey;
 use super::timers::Timer;
 use super::{Core, Output};
-use crate::flow::{Flow, Protocol};
+use crate::flow::Flow;
 use crate::message::{HeaderName, Malformed, Message, NameAddr};
-use crate::registrar::{Ask, Decision, Registration};
+use crate::registrar::{Ask, Decision, Moved, Registration};
 use schema::account::SipCredential;
 use schema::edge::{BindingChange, EdgeEvent};
 use schema::time::{Mono, Now};
@@ -39,6 +39,8 @@ pub(super) const PATH: &str = "path";
 pub(super) const OUTBOUND: &str = "outbound";
 /// How often a phone shows that its flow is there, seconds; a connection is closed after 120 s of silence.
 const FLOW_TIMER_S: u32 = 100;
+/// The same over UDP, which a NAT forgets after 30 s; it is what RFC 5626 §4.4 has a phone do that is told nothing.
+const FLOW_TIMER_UDP_S: u32 = 29;
 /// Most proxies between us and a phone.
 const HOPS_MAX: usize = 8;
 /// Bytes of them all.
@@ -81,17 +83,19 @@ impl Core {
             return self.answer_status(flow, request, 403, now);
         }
         let shorter_permille = self.spread(now);
+        let outbound = wants_outbound(request);
+        let is_stream = flow.protocol.is_reliable();
         let registration = Registration {
             credential: credential.id,
             account: credential.account,
-            flow: reply_flow(flow, request),
+            // A flow is what the request came by, whatever its Via says.
+            flow: if outbound { flow } else { reply_flow(flow, request) },
             call_id: request.call_id(),
             cseq: request.cseq().0,
-            default_s: if flow.protocol == Protocol::Udp { 300 } else { 3_600 },
+            default_s: if is_stream { 3_600 } else { 300 },
             shorter_permille,
             asks: asks(request),
-            // Keep-alives of flows over UDP are STUN's, which we do not speak: there a phone has one flow.
-            outbound: flow.protocol.is_reliable() && wants_outbound(request),
+            outbound,
             path: path_of(request).unwrap_or_default(),
         };
         match self.registrar.register(&registration, now.wall) {
@@ -102,20 +106,24 @@ impl Core {
                 }
                 self.answer(flow, request, response, now);
             }
-            Decision::Registered { contacts, changes } => {
+            Decision::Registered { contacts, changes, moved } => {
                 let mut response = self.response(request, 200);
                 for hop in &registration.path {
                     response = response.header(HeaderName::Path, hop);
                 }
-                if registration.outbound {
+                if outbound {
+                    let flow_timer_s = if is_stream { FLOW_TIMER_S } else { FLOW_TIMER_UDP_S };
                     response =
-                        response.header(HeaderName::Require, &OUTBOUND).header(HeaderName::FlowTimer, &FLOW_TIMER_S);
+                        response.header(HeaderName::Require, &OUTBOUND).header(HeaderName::FlowTimer, &flow_timer_s);
                 }
                 let response =
                     contacts.iter().fold(response, |response, contact| response.header(HeaderName::Contact, contact));
                 self.answer(flow, request, response, now);
                 self.tell_bindings(changes);
                 self.arm_bindings(now);
+                if let Some(Moved { instance, from }) = moved {
+                    self.flow_moved(&(credential.id, Some(instance)), from, flow, now);
+                }
                 self.phone_came_back(credential.id, now);
             }
         }

@@ -52,6 +52,7 @@ async fn populate(store: &Store) -> AccountKey {
         reg_id: None,
         path: vec![Pii::new("<sip:edge@192.0.2.77;lr>".to_owned())],
         source: Pii::new("tls 192.0.2.77:40000".to_owned()),
+        registered_at: START,
         expires_at: Timestamp(i64::MAX),
     };
     store.write_bindings(&[BindingWrite::Put(binding)], START).await.expect("written");

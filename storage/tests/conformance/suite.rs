@@ -816,6 +816,7 @@ pub async fn bindings_survive_and_end(store: Store) {
         reg_id: None,
         path: vec![Pii::new("<sip:edge@192.0.2.77;lr>".to_owned())],
         source: Pii::new("udp 192.0.2.77:5060".to_owned()),
+        registered_at: START,
         expires_at: Timestamp(START.0 + 100),
     };
     let moved = Binding { contact: Pii::new("sip:ann@192.0.2.78".to_owned()), ..binding.clone() };

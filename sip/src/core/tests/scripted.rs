@@ -2,6 +2,7 @@
 
 mod calls;
 mod carriers;
+mod datagrams;
 mod edge;
 mod flows;
 mod large;
@@ -24,7 +25,7 @@ use crate::digest::Challenge;
 use crate::flow::{ConnectionId, Protocol, Unreached};
 use crate::message::{HeaderName, Method, NameAddr, ResponseBuilder};
 use schema::carrier::{TrunkDown, TrunkLogin, TrunkState};
-use schema::edge::Ticket;
+use schema::edge::{Binding, Ticket};
 use schema::leg::Invited;
 use schema::target::GatewayName;
 
@@ -48,12 +49,16 @@ struct Desk {
     core: Core,
     now: Now,
     sent: Vec<(SocketAddr, String)>,
+    /// By which flows.
+    flows: Vec<Flow>,
     legs: Vec<LegEvent>,
     wanted: Vec<Ticket>,
     /// What was told of trunks.
     states: Vec<TrunkState>,
     /// Whether and why they are down.
     probed: Vec<Option<TrunkDown>>,
+    /// Bindings as they were told.
+    bindings: Vec<Binding>,
     /// Names to be looked up.
     names: Vec<GatewayName>,
     /// Whether questions for credentials are answered at once.
@@ -81,10 +86,12 @@ impl Desk {
             core: Core::new(config, Entropy::from_number(seed)).expect("a realm"),
             now: Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) },
             sent: Vec::new(),
+            flows: Vec::new(),
             legs: Vec::new(),
             wanted: Vec::new(),
             states: Vec::new(),
             probed: Vec::new(),
+            bindings: Vec::new(),
             names: Vec::new(),
             answers: true,
             serial: 0,
@@ -94,6 +101,9 @@ impl Desk {
     fn handle(&mut self, input: Input) {
         self.core.handle(input, self.now);
         while let Some(output) = self.core.poll_output() {
+            if let Output::Send(flow, _) = &output {
+                self.flows.push(*flow);
+            }
             match output {
                 Output::Send(Flow { protocol, peer: to, .. }, bytes)
                 | Output::SendTo(Destination { protocol, address: to, .. }, bytes) => {
@@ -117,7 +127,8 @@ impl Desk {
                     self.states.push(state);
                 }
                 Output::Edge(EdgeEvent::NameWanted(name)) => self.names.push(name),
-                Output::Edge(EdgeEvent::BindingChanged(_)) | Output::Trust(_) => {}
+                Output::Edge(EdgeEvent::BindingChanged(change)) => self.bindings.push(change.binding),
+                Output::Trust(_) => {}
             }
         }
     }

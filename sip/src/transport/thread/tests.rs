@@ -1,6 +1,8 @@
 //! The whole edge over real sockets: the test phone registers and calls through the SIP thread to the test carrier; a bridge of a
 //! few lines stands where the call actors are.
 
+mod flows;
+
 use super::*;
 use crate::core::{Advertised, CoreConfig};
 use crate::demo::carrier::Carrier;

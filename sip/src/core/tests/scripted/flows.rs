@@ -2,10 +2,24 @@
 
 use super::*;
 
-const BOTH: &str = "Supported: path, outbound\r\n";
+pub(super) const BOTH: &str = "Supported: path, outbound\r\n";
 
 /// A REGISTER with this behind its Contact's address, challenged and sent again; the answer to it.
-fn registers(desk: &mut Desk, flow: Flow, contact: &str, more: &str) -> Message {
+pub(super) fn registers(desk: &mut Desk, flow: Flow, contact: &str, more: &str) -> Message {
+    send_register(desk, flow, contact, more, |text| text);
+    let answer = desk.last_sent();
+    desk.take_sent();
+    answer
+}
+
+/// The same, on its way changed by this.
+pub(super) fn send_register(
+    desk: &mut Desk,
+    flow: Flow,
+    contact: &str,
+    more: &str,
+    changed: impl Fn(String) -> String,
+) {
     let send = |desk: &mut Desk, more: &str| {
         let cseq = desk.serial + 1;
         let text = desk.text("REGISTER", flow, "r", "", cseq, more, "");
@@ -13,19 +27,16 @@ fn registers(desk: &mut Desk, flow: Flow, contact: &str, more: &str) -> Message 
         let peer = flow.peer;
         let text =
             text.replace(&format!("Contact: <sip:demo@{peer}>"), &format!("Contact: <sip:demo@{peer};ob>{contact}"));
-        desk.take(flow, &text);
+        desk.take(flow, &changed(text));
     };
     send(desk, more);
     if desk.last_sent().status() == Some(401) {
         let credentials = desk.credentials("REGISTER");
         send(desk, &format!("{more}{credentials}"));
     }
-    let answer = desk.last_sent();
-    desk.take_sent();
-    answer
 }
 
-fn flow_number(number: u32) -> String {
+pub(super) fn flow_number(number: u32) -> String {
     format!(";+sip.instance=\"<urn:uuid:1>\";reg-id={number}")
 }
 
@@ -99,6 +110,21 @@ fn what_is_under_way_over_a_connection_that_ends_leaves_by_another_one() {
 }
 
 #[test]
+fn what_has_left_by_another_flow_is_cancelled_there() {
+    let (mut desk, talk) = with_two_flows("");
+    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) });
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    let again = desk.last_sent();
+    // The phone rings at somebody who does not decide.
+    desk.phone(tls(2, 1), &again, 180);
+    desk.flows.clear();
+    desk.wait(Duration::from_secs(20));
+    assert!(matches!(desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(504), .. }]));
+    assert_eq!(*desk.last_sent().method(), Method::Cancel);
+    assert_eq!(desk.flows.last(), Some(&tls(2, 1)));
+}
+
+#[test]
 fn a_path_is_kept_returned_and_followed() {
     let path = "Path: <sip:near@10.0.0.1;lr>, <sip:edge@10.0.0.2;lr;ob>\r\nRequire: path\r\n";
     let (mut desk, talk) = with_two_flows(path);
@@ -163,8 +189,10 @@ fn a_proxy_that_does_not_keep_flows_is_a_439() {
         let answer = registers(&mut desk, tls(1, 1), &flow_number(1), &format!("{via}{BOTH}{path}"));
         assert_eq!(answer.status(), Some(status), "{path}");
     }
-    // Over UDP there is one flow: nothing is promised, so nothing is refused for lack of it but by a proxy.
-    let mut desk = Desk::new();
-    let answer = registers(&mut desk, udp(), &flow_number(1), BOTH);
-    assert_eq!((answer.status(), answer.require().count(), answer.text(HeaderName::FlowTimer)), (Some(200), 0, None));
+    // Whoever does not ask for it is promised nothing, so nothing is refused for lack of it.
+    for flow in [tls(1, 1), udp()] {
+        let answer = registers(&mut Desk::new(), flow, &flow_number(1), &format!("{via}Supported: path\r\n"));
+        let promised = (answer.require().count(), answer.text(HeaderName::FlowTimer));
+        assert_eq!((answer.status(), promised), (Some(200), (0, None)));
+    }
 }
