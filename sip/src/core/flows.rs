@@ -1,5 +1,6 @@
 //! A phone with several flows (RFC 5626): a request that meets a flow which has failed leaves again by the next one, the newest
-//! first, through the proxies of that one's Path (RFC 3327).
+//! first, through the proxies of that one's Path (RFC 3327). That a flow has failed shows by the end of its connection, by a 430,
+//! and by silence, over UDP by nothing else.
 
 use super::Core;
 use super::exchange::{ClientExchange, Owner, Way, reply_flow};

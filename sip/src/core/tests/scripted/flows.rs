@@ -110,6 +110,39 @@ fn what_is_under_way_over_a_connection_that_ends_leaves_by_another_one() {
 }
 
 #[test]
+fn what_leaves_again_keeps_its_order() {
+    let (mut desk, talk) = with_two_flows("");
+    for _ in 0..8 {
+        let key = schema::leg::Key { signal: Pii::new('5'), duration_ms: None };
+        desk.leg(LegCommand::PressKey { leg: talk.leg, key });
+    }
+    let cseqs = |desk: &mut Desk| {
+        let sent =
+            desk.take_sent().into_iter().map(|text| Message::parse_datagram(&Bytes::from(text)).expect("readable"));
+        sent.map(|request| request.cseq().0).collect::<Vec<_>>()
+    };
+    let first = cseqs(&mut desk);
+    desk.flows.clear();
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    assert_eq!(desk.flows, [tls(2, 1); 8]);
+    assert_eq!(cseqs(&mut desk), first);
+}
+
+#[test]
+fn a_connection_that_is_silent_is_left_for_the_next_flow() {
+    let (mut desk, talk) = with_two_flows("");
+    desk.leg(LegCommand::Probe { leg: talk.leg });
+    desk.handle(Input::Timeout);
+    assert_eq!(desk.flows.last(), Some(&tls(1, 1)));
+    desk.wait(Duration::from_secs(32));
+    assert_eq!(desk.flows.last(), Some(&tls(2, 1)));
+    let options = desk.last_sent();
+    desk.phone(tls(2, 1), &options, 200);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Checkpointed { .. }, LegEvent::Alive { .. }]));
+    assert_eq!(desk.core.counts().registrations, 2);
+}
+
+#[test]
 fn what_has_left_by_another_flow_is_cancelled_there() {
     let (mut desk, talk) = with_two_flows("");
     desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) });
