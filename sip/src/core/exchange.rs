@@ -447,11 +447,7 @@ impl Core {
                         None => {}
                     }
                 }
-                Step::TimedOut => {
-                    if !self.leaves_silence(key, now) {
-                        self.on_no_answer(owner, 408, now);
-                    }
-                }
+                Step::TimedOut => self.on_silence(key, owner, now),
                 // A server's.
                 Step::Try => {}
                 Step::Terminate => {

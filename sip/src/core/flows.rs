@@ -91,11 +91,18 @@ impl Core {
         Some((phone.credential, phone.instance.clone()))
     }
 
-    /// Nothing came of a request within 64·T1. By silence, and over UDP by nothing else, a flow ends: where the phone has another
-    /// one its calls go on by that. True when the request has left again.
-    pub(super) fn leaves_silence(&mut self, key: &ClientKey, now: Now) -> bool {
+    /// Nothing final came of a request within 64·T1.
+    pub(super) fn on_silence(&mut self, key: &ClientKey, owner: Owner, now: Now) {
+        if !self.leaves_silence(key, owner, now) {
+            self.on_no_answer(owner, 408, now);
+        }
+    }
+
+    /// Nothing was heard of a request. By silence, and over UDP by nothing else, a flow ends: where the phone has another one its
+    /// calls go on by that. True when the request has left again.
+    fn leaves_silence(&mut self, key: &ClientKey, owner: Owner, now: Now) -> bool {
         let Some(exchange) = self.clients.get(key).filter(|exchange| !exchange.is_heard) else { return false };
-        let (Way::Flow(silent), owner) = (exchange.way, exchange.owner) else { return false };
+        let Way::Flow(silent) = exchange.way else { return false };
         let Some(phone) = self.phone_under_way(key) else { return false };
         let other = self.registrar.flow_besides(phone.0, phone.1.as_deref(), silent).map(|(flow, _)| flow);
         let Some(other) = other else { return false };
