@@ -314,10 +314,12 @@ impl Core {
             EdgeCommand::BindingRestored(binding) => {
                 self.guard.restored(&binding, now.mono);
                 let credential = binding.credential;
-                self.registrar.restore(*binding);
+                let is_there = self.registrar.restore(*binding);
                 self.arm_bindings(now);
-                // Over UDP it is there; a leg that was resumed before may wait for it.
-                self.phone_came_back(credential, now);
+                // A leg that was resumed before may wait for it.
+                if is_there {
+                    self.phone_came_back(credential, now);
+                }
             }
         }
     }

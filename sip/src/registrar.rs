@@ -99,19 +99,22 @@ impl Registrar {
         decision
     }
 
-    /// Takes up a binding from before a restart. A flow over UDP is as it was; a connection is gone.
-    pub(crate) fn restore(&mut self, binding: Binding) {
-        let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return };
+    /// Takes up a binding from before a restart. True when its phone can be reached: a flow over UDP is as it was, a connection
+    /// is gone.
+    pub(crate) fn restore(&mut self, binding: Binding) -> bool {
+        let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return false };
         let credential = binding.credential;
         let mut entries = self.take(credential);
         let (instance, flow) = (binding.instance.as_ref().map(|instance| instance.expose().as_str()), binding.reg_id);
         entries.retain(|entry| !is_same(entry, &contact, instance, flow));
-        if entries.len() < CONTACTS_MAX {
-            let flow = Flow::of_source(binding.source.expose());
+        let flow = Flow::of_source(binding.source.expose());
+        let has_room = entries.len() < CONTACTS_MAX;
+        if has_room {
             let at = entries.partition_point(|entry| entry.binding.registered_at <= binding.registered_at);
             entries.insert(at, Entry { binding, contact, flow, is_silent: false, call_id: "".into(), cseq: 0 });
         }
         self.put(credential, entries);
+        has_room && flow.is_some()
     }
 
     /// Ends all bindings of a credential.
