@@ -100,15 +100,15 @@ impl Registrar {
     }
 
     /// Takes up a binding from before a restart. True when its phone can be reached: a flow over UDP is as it was, a connection
-    /// is gone.
+    /// is gone. What the phone has registered since is newer, and stays.
     pub(crate) fn restore(&mut self, binding: Binding) -> bool {
         let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return false };
         let credential = binding.credential;
         let mut entries = self.take(credential);
         let (instance, flow) = (binding.instance.as_ref().map(|instance| instance.expose().as_str()), binding.reg_id);
-        entries.retain(|entry| !is_same(entry, &contact, instance, flow));
+        let is_newer = entries.iter().any(|entry| is_same(entry, &contact, instance, flow));
         let flow = Flow::of_source(binding.source.expose());
-        let has_room = entries.len() < CONTACTS_MAX;
+        let has_room = !is_newer && entries.len() < CONTACTS_MAX;
         if has_room {
             let at = entries.partition_point(|entry| entry.binding.registered_at <= binding.registered_at);
             entries.insert(at, Entry { binding, contact, flow, is_silent: false, call_id: "".into(), cseq: 0 });

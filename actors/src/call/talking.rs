@@ -14,7 +14,8 @@ use schema::wrong::{self, Wrong};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A leg's BYE waits for its phone for 64·T1 at most, then for its answer as long, after an ACK that took as long.
+/// A leg's BYE waits for its phone for 64·T1 at most, then for its answer as long, after an ACK that took as long. What it takes by a
+/// further flow of the phone is not waited for.
 const OUTCOME_MAX: Duration = Duration::from_secs(100);
 
 /// A BYE over UDP is repeated for so long: 64·T1 (RFC 3261 §17.1.2.2).

@@ -219,7 +219,7 @@ impl Core {
     }
 
     /// CSeq of the next request; `None` when the dialog is not known any more.
-    fn next_cseq(&mut self, owner: Owner) -> Option<u32> {
+    pub(super) fn next_cseq(&mut self, owner: Owner) -> Option<u32> {
         let cseq = match owner {
             Owner::Register(number) => self.registrations.cseq(number)?,
             _ => &mut self.legs.get_mut(&owner.leg()?)?.dialog.local_cseq,
@@ -259,7 +259,7 @@ impl Core {
     }
 
     /// An early UPDATE has another CSeq now.
-    fn update_left_again(&mut self, owner: Owner, cseq: u32) {
+    pub(super) fn update_left_again(&mut self, owner: Owner, cseq: u32) {
         if let Owner::Offer(leg) = owner
             && let Some(change) = self.legs.get_mut(&leg).and_then(|leg| leg.change.as_mut())
         {

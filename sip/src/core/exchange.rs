@@ -107,13 +107,15 @@ pub(super) struct ClientExchange {
     pub(super) phone: Option<Box<WhichPhone>>,
     /// Something was heard of it, be it that it has arrived.
     pub(super) is_heard: bool,
+    /// How often it has left by another flow of its phone.
+    pub(super) moves: u8,
     armed: Option<Mono>,
 }
 
 impl ClientExchange {
     /// A request that is about to be sent.
     const fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
-        Self { machine, way, bytes, owner, asked, carrier: None, phone: None, is_heard: false, armed: None }
+        Self { machine, way, bytes, owner, asked, carrier: None, phone: None, is_heard: false, moves: 0, armed: None }
     }
 
     /// The request as sent, while it is here.

@@ -30,6 +30,9 @@ impl Owner {
     }
 }
 
+/// How often a request leaves by another flow: with 64·T1 for each it comes to an end whatever the phone registers meanwhile.
+const MOVES_MAX: u8 = 2;
+
 impl Core {
     /// Notes for which phone a request is whose leg is gone.
     pub(super) fn follow(&mut self, branch: &str, method: &Method, phone: Option<WhichPhone>) {
@@ -49,8 +52,10 @@ impl Core {
 
     /// The flow of a request has failed, by its end or by a 430 of a proxy. True when it has left again by another one.
     fn over_another_flow(&mut self, key: &ClientKey, request: &Message, now: Now) -> bool {
-        let Some(exchange) = self.clients.get_mut(key) else { return false };
-        let (owner, own) = (exchange.owner, exchange.phone.take());
+        let Some(exchange) = self.clients.get_mut(key).filter(|exchange| exchange.moves < MOVES_MAX) else {
+            return false;
+        };
+        let (owner, own, moves) = (exchange.owner, exchange.phone.take(), exchange.moves + 1);
         let Way::Flow(failed) = exchange.way else { return false };
         let Some(phone) = own.map(|own| *own).or_else(|| self.phone_of(owner)) else { return false };
         let Some((flow, path)) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), failed) else { return false };
@@ -70,7 +75,12 @@ impl Core {
         } else {
             self.request(way, branch, request.method().clone(), again, owner, now)
         };
+        if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, request.method())) {
+            exchange.moves = moves;
+        }
         match owner.leg().and_then(|leg| self.legs.get_mut(&leg)) {
+            // It was heard elsewhere meanwhile.
+            Some(Leg { way: Way::Flow(at), .. }) if *at != failed => {}
             Some(leg) => leg.way = way,
             None => self.follow(branch, request.method(), Some(phone)),
         }
@@ -127,6 +137,9 @@ impl Core {
         for id in legs {
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.moved_to(to, to);
+                if let Some(ok) = leg.ok.as_mut().filter(|ok| ok.flow == from) {
+                    ok.flow = to;
+                }
             }
             self.tell_checkpoint(id, now);
         }
@@ -143,9 +156,10 @@ impl Core {
         }
     }
 
-    /// Whether a request is worth sending late. A key would be pressed in another menu.
+    /// Whether a request is worth sending late. A key would be pressed in another menu; a probe is asked anew, and each without an
+    /// answer counts: else a phone could put off its end for ever.
     fn is_worth_another_flow(&self, owner: Owner) -> bool {
-        self.is_wanted_still(owner) && !matches!(owner, Owner::Key(_))
+        self.is_wanted_still(owner) && !matches!(owner, Owner::Key(_) | Owner::Pulse(_))
     }
 
     /// A phone has sent this request. Gives where those to it go: by the flow it has registered, else as an answer goes.
@@ -182,10 +196,12 @@ impl Core {
     /// What was under way over this connection leaves by another one, or fails.
     pub(super) fn fail_flow(&mut self, flow: Flow, now: Now) {
         for key in self.under_way_over(flow) {
-            let has_left = self.leaves_elsewhere(&key, now);
+            let is_probe = |exchange: &ClientExchange| matches!(exchange.owner, Owner::Pulse(_));
+            let has_left =
+                !self.clients.get(&key).is_some_and(|gone| is_probe(gone)) && self.leaves_elsewhere(&key, now);
             let Some(exchange) = self.clients.remove(&key).filter(|_| !has_left) else { continue };
             match exchange.owner {
-                // The phone is asked again when it comes back.
+                // The phone is asked again, by another flow or when it comes back; each question counts.
                 Owner::Pulse(leg) => self.pulse_lost_its_way(leg, now),
                 Owner::Offer(leg) => self.on_offer_unanswered(leg, 480, now),
                 Owner::Prack(leg) => self.on_prack_outcome(leg),

@@ -7,7 +7,7 @@ use super::challenge::Asked;
 use super::change::Change;
 use super::exchange::{Owner, SentInvite, Way};
 use super::leg::{Leg, Stage};
-use crate::flow::{Destination, Protocol};
+use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, Via};
 use bytes::Bytes;
 use schema::id::TrunkId;
@@ -118,11 +118,14 @@ impl Core {
         };
         let branch = format!("{branch}u");
         let Some(via) = self.via(way, Some(&branch)) else { return false };
-        let request = request.via(&via);
+        // Within a dialog another request may have left meanwhile. The INVITE of a call is the same after a crash.
+        let cseq = if matches!(owner, Owner::Offer(_)) { self.next_cseq(owner) } else { None };
+        let request = cseq.into_iter().fold(request, RequestBuilder::cseq).via(&via);
         let has_left = if *request.method() == Method::Invite {
             let sent = self.begin_invite(way, &branch, request, owner, asked, now);
             sent.map(|sent| self.invite_left_again(owner, sent)).is_some()
         } else {
+            self.update_left_again(owner, cseq.unwrap_or(0));
             self.begin(way, &branch, Method::Update, request, owner, asked, now)
         };
         if let Some((carriage, ..)) = self.carriage(owner) {
@@ -180,9 +183,10 @@ impl Core {
     }
 }
 
-/// The same way over TCP; `None` when it is no address that is spoken to over UDP.
+/// The same way over TCP; `None` when it is not over UDP. After a restart a carrier is answered where it spoke from.
 const fn over_tcp(usual: Way) -> Option<Way> {
     match usual {
+        Way::Flow(Flow { protocol: Protocol::Udp, peer, .. }) => Some(Way::To(Destination::new(Protocol::Tcp, peer))),
         Way::To(destination @ Destination { protocol: Protocol::Udp, .. }) => {
             Some(Way::To(Destination { protocol: Protocol::Tcp, ..destination }))
         }

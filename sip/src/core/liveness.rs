@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Probes without an answer until a leg counts as lost.
 const MISSES_MAX: u8 = 2;
+/// A leg that was asked so often and never answered is lost, too, though its connection ended each time before it had to.
+const ASKED_MAX: u8 = 4;
 /// Signs of life are told no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// When the transaction table is full a probe is tried again after this.
@@ -32,6 +34,8 @@ pub(super) struct Pulse {
     pub(super) in_doubt: bool,
     asking: bool,
     misses: u8,
+    /// How often it was asked and has not answered, whatever became of its connections.
+    asked: u8,
     told: Option<Mono>,
     /// Until when its phone is waited for, which is not connected.
     waits_until: Option<Mono>,
@@ -73,6 +77,9 @@ impl Core {
             return self.lost(id, true, now);
         }
         if leg.pulse.due.take().is_some() && leg.is_up() && !leg.pulse.asking {
+            if leg.pulse.asked >= ASKED_MAX {
+                return self.lost(id, true, now);
+            }
             self.ask(id, now);
         }
     }
@@ -88,9 +95,12 @@ impl Core {
         let options = leg.dialog.request(Method::Options, &via);
         let branch = via.branch().unwrap_or_default();
         let is_kept = self.request(way, branch, Method::Options, options, Owner::Pulse(id), now);
-        if let Some(leg) = self.legs.get_mut(&id).filter(|_| !is_kept) {
-            leg.pulse.asking = false;
-            leg.pulse.due = Some(now.mono + AGAIN);
+        let Some(pulse) = self.legs.get_mut(&id).map(|leg| &mut leg.pulse) else { return };
+        if is_kept {
+            pulse.asked += 1;
+        } else {
+            pulse.asking = false;
+            pulse.due = Some(now.mono + AGAIN);
         }
     }
 
@@ -133,7 +143,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id).filter(|_| !every.is_zero()) else { return };
         let is_customer = leg.phone.is_some();
         let pulse = &mut leg.pulse;
-        pulse.misses = 0;
+        (pulse.misses, pulse.asked) = (0, 0);
         pulse.due = is_customer.then(|| now.mono + every);
         let was_in_doubt = std::mem::replace(&mut pulse.in_doubt, false);
         let is_news = pulse.told.is_some_and(|told| now.mono.since(told) >= TELL_EVERY);

@@ -267,6 +267,12 @@ impl Core {
         Ok(())
     }
 
+    /// Whether this is the request whose offer is under way on the leg.
+    pub(super) fn is_its_offer(&self, id: LegId, request: Option<&Message>) -> bool {
+        let change = self.legs.get(&id).and_then(|leg| leg.change.as_ref());
+        matches!((change, request), (Some(Change::Ours(ours)), Some(request)) if ours.cseq == request.cseq().0)
+    }
+
     fn tell_refusal(&mut self, id: LegId, purpose: Purpose, status: u16, now: Now) {
         if purpose == Purpose::Asked {
             self.tell(LegEvent::OfferAnswered { leg: id, answer: Err(status) }, now);

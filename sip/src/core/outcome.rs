@@ -13,7 +13,13 @@ impl Core {
         let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.asked)).collect();
         self.acknowledge_over_udp(destination);
         for (key, owner, asked) in failed {
-            self.clients.remove(&key);
+            let gone = self.clients.remove(&key);
+            // Of an offer that was dropped meanwhile nobody waits for the outcome.
+            if let Owner::Offer(leg) = owner
+                && !self.is_its_offer(leg, gone.and_then(|gone| gone.request()).as_ref())
+            {
+                continue;
+            }
             if self.send_over_udp(owner, asked, now) {
                 continue;
             }

@@ -229,3 +229,22 @@ fn a_proxy_that_does_not_keep_flows_is_a_439() {
         assert_eq!((answer.status(), promised), (Some(200), (0, None)));
     }
 }
+
+#[test]
+fn a_phone_that_connects_anew_each_time_and_never_answers_is_lost() {
+    let mut desk = Desk::new();
+    registers(&mut desk, tls(1, 1), &flow_number(1), BOTH);
+    let talk = desk.talk(tls(1, 1), "c");
+    desk.leg(LegCommand::Probe { leg: talk.leg });
+    let asked_at = desk.now.mono;
+    for connection in 2..12 {
+        desk.wait(Duration::from_secs(20));
+        let is_lost = desk.take_legs().iter().any(|told| matches!(told, LegEvent::Ended { cause: EndCause::Lost, .. }));
+        if is_lost {
+            return assert!(desk.now.mono.since(asked_at) >= Duration::from_secs(80), "four questions");
+        }
+        desk.handle(Input::FlowClosed(tls(1, connection - 1)));
+        registers(&mut desk, tls(1, connection), &flow_number(1), BOTH);
+    }
+    panic!("it was asked for ever");
+}
