@@ -58,16 +58,10 @@ impl Core {
 
     /// Acknowledges the 200 to our INVITE of this CSeq; with the answer when the 200 holds an offer.
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
-        let has_answer = answer.is_some();
-        let ack = with_body(self.legs.get(&id)?.dialog.ack_without_via(cseq), answer);
-        let ack = self.with_credentials(id, ack);
+        let (has_answer, leg) = (answer.is_some(), self.legs.get(&id)?);
+        let ack = with_body(leg.dialog.ack_without_via(cseq), answer);
+        let ack = with_credentials(ack, leg.carrier.as_ref());
         self.send_ack_sized(id, ack, has_answer)
-    }
-
-    /// An ACK with the credentials of its INVITE.
-    pub(super) fn with_credentials(&self, id: LegId, ack: RequestBuilder) -> RequestBuilder {
-        let carrier = self.legs.get(&id).and_then(|leg| leg.carrier.as_ref());
-        carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack))
     }
 
     /// Whether a request of ours with this branch and method is under way.
@@ -97,7 +91,7 @@ impl Core {
             sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
         });
         let ack = with_body(dialog.ack_without_via(response.cseq().0).via(&ack_via), answer);
-        if let Ok(ack) = carrier.iter().fold(ack, |ack, carrier| carrier.answers.in_ack(ack)).build() {
+        if let Ok(ack) = with_credentials(ack, carrier.as_ref()).build() {
             self.send(way, ack);
         }
         if !self.is_asking(&branch, &Method::Bye) {
@@ -157,6 +151,14 @@ impl Core {
             Way::To(_) | Way::Gone(_) => None,
         };
         self.end_answered(dialog, way, carrier, false, response, now);
+    }
+}
+
+/// An ACK with the credentials of its INVITE.
+pub(super) fn with_credentials(ack: RequestBuilder, carrier: Option<&Carrier>) -> RequestBuilder {
+    match carrier {
+        Some(carrier) => carrier.answers.in_ack(ack),
+        None => ack,
     }
 }
 

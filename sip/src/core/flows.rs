@@ -156,10 +156,9 @@ impl Core {
         }
     }
 
-    /// Whether a request is worth sending late. A key would be pressed in another menu; a probe is asked anew, and each without an
-    /// answer counts: else a phone could put off its end for ever.
+    /// Whether a request is worth sending late. A key would be pressed in another menu.
     fn is_worth_another_flow(&self, owner: Owner) -> bool {
-        self.is_wanted_still(owner) && !matches!(owner, Owner::Key(_) | Owner::Pulse(_))
+        self.is_wanted_still(owner) && !matches!(owner, Owner::Key(_))
     }
 
     /// A phone has sent this request. Gives where those to it go: by the flow it has registered, else as an answer goes.
@@ -185,9 +184,11 @@ impl Core {
         over_it.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// True when what is under way has left again by another flow.
+    /// True when what is under way has left again by another flow. A probe is asked anew instead, and each without an answer
+    /// counts: else a phone could put off its end for ever.
     fn leaves_elsewhere(&mut self, key: &ClientKey, now: Now) -> bool {
-        let request = self.clients.get(key).and_then(|exchange| exchange.request());
+        let no_probe = self.clients.get(key).filter(|exchange| !matches!(exchange.owner, Owner::Pulse(_)));
+        let request = no_probe.and_then(|exchange| exchange.request());
         request
             .filter(|request| request.is_request() && !request.is_ack() && *request.method() != Method::Cancel)
             .is_some_and(|request| self.over_another_flow(key, &request, now))
@@ -196,9 +197,7 @@ impl Core {
     /// What was under way over this connection leaves by another one, or fails.
     pub(super) fn fail_flow(&mut self, flow: Flow, now: Now) {
         for key in self.under_way_over(flow) {
-            let is_probe = |exchange: &ClientExchange| matches!(exchange.owner, Owner::Pulse(_));
-            let has_left =
-                !self.clients.get(&key).is_some_and(|gone| is_probe(gone)) && self.leaves_elsewhere(&key, now);
+            let has_left = self.leaves_elsewhere(&key, now);
             let Some(exchange) = self.clients.remove(&key).filter(|_| !has_left) else { continue };
             match exchange.owner {
                 // The phone is asked again, by another flow or when it comes back; each question counts.

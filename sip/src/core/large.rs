@@ -3,6 +3,7 @@
 //! flow is the only way to it.
 
 use super::Core;
+use super::acknowledging::with_credentials;
 use super::challenge::Asked;
 use super::change::Change;
 use super::exchange::{Owner, SentInvite, Way};
@@ -32,7 +33,7 @@ impl Carriage {
 }
 
 impl Core {
-    /// Sends an INVITE to a carrier; it has all but its Via. `None`: nothing was sent.
+    /// Sends an INVITE or an early UPDATE; it has all but its Via. Gives the INVITE and how it left. `None`: no transaction began.
     pub(super) fn send_sized(
         &mut self,
         owner: Owner,
@@ -41,40 +42,29 @@ impl Core {
         branch: &str,
         request: RequestBuilder,
         now: Now,
-    ) -> Option<(SentInvite, Carriage)> {
+    ) -> Option<(Option<SentInvite>, Carriage)> {
         let request = self.signed(owner, request);
-        let (via, carriage) = self.size_up(trunk, way, branch, &request)?;
-        let sent = self.begin_invite(carriage.over, branch, request.via(&via), owner, Asked::default(), now)?;
-        Some((sent, carriage))
+        let (over, via) = self.way_and_via(trunk, way, Some(branch), &request)?;
+        let smaller = (over != way).then(|| Box::new((branch.into(), request.clone())));
+        let sent = self.begin_either(over, branch, request.via(&via), owner, Asked::default(), now)?;
+        Some((sent, Carriage { over, smaller, is_udp_only: false }))
     }
 
-    /// As [`Self::send_sized`], for an early UPDATE.
-    pub(super) fn send_update_sized(
+    /// Begins the transaction of an INVITE or of another request. `None`: there is none.
+    fn begin_either(
         &mut self,
-        owner: Owner,
-        trunk: Option<TrunkId>,
         way: Way,
         branch: &str,
         request: RequestBuilder,
+        owner: Owner,
+        asked: Asked,
         now: Now,
-    ) -> Option<Carriage> {
-        let request = self.signed(owner, request);
-        let (via, carriage) = self.size_up(trunk, way, branch, &request)?;
-        let request = request.via(&via);
-        self.begin(carriage.over, branch, Method::Update, request, owner, Asked::default(), now).then_some(carriage)
-    }
-
-    /// How a request leaves whose dialog goes this way, and its Via.
-    fn size_up(
-        &mut self,
-        trunk: Option<TrunkId>,
-        way: Way,
-        branch: &str,
-        request: &RequestBuilder,
-    ) -> Option<(Via, Carriage)> {
-        let (over, via) = self.way_and_via(trunk, way, Some(branch), request)?;
-        let smaller = (over != way).then(|| Box::new((branch.into(), request.clone())));
-        Some((via, Carriage { over, smaller, is_udp_only: false }))
+    ) -> Option<Option<SentInvite>> {
+        if *request.method() == Method::Invite {
+            return self.begin_invite(way, branch, request, owner, asked, now).map(Some);
+        }
+        let method = request.method().clone();
+        self.begin(way, branch, method, request, owner, asked, now).then_some(None)
     }
 
     fn way_and_via(
@@ -121,13 +111,14 @@ impl Core {
         // Within a dialog another request may have left meanwhile. The INVITE of a call is the same after a crash.
         let cseq = if matches!(owner, Owner::Offer(_)) { self.next_cseq(owner) } else { None };
         let request = cseq.into_iter().fold(request, RequestBuilder::cseq).via(&via);
-        let has_left = if *request.method() == Method::Invite {
-            let sent = self.begin_invite(way, &branch, request, owner, asked, now);
-            sent.map(|sent| self.invite_left_again(owner, sent)).is_some()
-        } else {
-            self.update_left_again(owner, cseq.unwrap_or(0));
-            self.begin(way, &branch, Method::Update, request, owner, asked, now)
-        };
+        if let Some(cseq) = cseq {
+            self.update_left_again(owner, cseq);
+        }
+        let sent = self.begin_either(way, &branch, request, owner, asked, now);
+        let has_left = sent.is_some();
+        if let Some(invite) = sent.flatten() {
+            self.invite_left_again(owner, invite);
+        }
         if let Some((carriage, ..)) = self.carriage(owner) {
             *carriage = Carriage { is_udp_only: true, ..Carriage::usual(way) };
         }
@@ -169,12 +160,15 @@ impl Core {
 
     /// Nobody answers an ACK: those that went to a gateway which takes no TCP leave again.
     pub(super) fn acknowledge_over_udp(&mut self, refused: Destination) {
+        if refused.protocol != Protocol::Tcp {
+            return;
+        }
         let went_there = |way, ack| way_of_ack(way, ack) == Way::To(refused) && way != Way::To(refused);
         let legs = self.legs.iter().filter(|(_, leg)| leg.ack.as_ref().is_some_and(|ack| went_there(leg.way, ack)));
         for id in legs.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(leg) = self.legs.get(&id) else { continue };
             let Some(sent) = leg.ack.as_ref().and_then(|ack| Message::parse_datagram(ack).ok()) else { continue };
-            let ack = self.with_credentials(id, RequestBuilder::again(&sent, sent.cseq().0));
+            let ack = with_credentials(RequestBuilder::again(&sent, sent.cseq().0), leg.carrier.as_ref());
             let again = self.send_ack_sized(id, ack, false);
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.ack = again;

@@ -251,12 +251,7 @@ impl Core {
         let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp.clone());
         let branch = via.branch().unwrap_or_default();
         let owner = Owner::Offer(id);
-        let (invite, carriage) = if is_up {
-            let (invite, carriage) = self.send_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?;
-            (Some(invite), carriage)
-        } else {
-            (None, self.send_update_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?)
-        };
+        let (invite, carriage) = self.send_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?;
         let until = Some(until);
         let ours =
             Ours { cseq, invite, carriage, offer: offer.clone(), sdp, origin, purpose, provisional: false, until };

@@ -118,7 +118,8 @@ impl Core {
         now: Now,
     ) -> Result<Outgoing, Malformed> {
         let (owner, trunk) = (Owner::Leg(invite.leg), Some(invite.trunk));
-        let (sent, carriage) = self.send_sized(owner, trunk, way, &invite.ids.branch, request, now).ok_or(Malformed)?;
+        let sent = self.send_sized(owner, trunk, way, &invite.ids.branch, request, now);
+        let Some((Some(sent), carriage)) = sent else { return Err(Malformed) };
         Ok(Outgoing {
             invite: sent,
             carriage,

@@ -47,7 +47,7 @@ fn an_invite_over_1300_bytes_goes_over_tcp_where_the_trunk_has_that_and_over_udp
     desk.take_legs();
     desk.sent.clear();
     let (leg, first) = invite(&mut desk, 1_400);
-    desk.handle(Input::Unreachable(Destination::new(Protocol::Tcp, CARRIER.into()), Unreached::NoConnection));
+    refuse_tcp(&mut desk);
     let again = desk.take_sent().pop().expect("sent again");
     let branch =
         |text: &str| text.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next().map(str::to_owned));
@@ -82,7 +82,7 @@ fn an_invite_that_grows_by_its_credentials_goes_over_tcp_and_over_udp_when_that_
     let large = desk.last_sent();
     assert_eq!((over(&desk).as_deref(), large.cseq().0), (Some("TCP"), first.cseq().0 + 1));
     assert!(desk.sent.last().is_some_and(|(_, text)| text.len() > 1_300));
-    desk.handle(Input::Unreachable(Destination::new(Protocol::Tcp, CARRIER.into()), Unreached::NoConnection));
+    refuse_tcp(&mut desk);
     let small = desk.last_sent();
     assert_eq!((over(&desk).as_deref(), small.cseq().0, small.body()), (Some("UDP"), large.cseq().0, large.body()));
     assert!(small.branch() != large.branch() && desk.take_legs().is_empty());
