@@ -25,7 +25,7 @@ mod written;
 pub use address::NameAddr;
 pub use error::{Malformed, ParseError, Problem};
 pub use framer::{Frame, Framer};
-pub use glance::Glance;
+pub use glance::{Glance, acknowledged};
 pub use name::{HeaderName, Method};
 pub use params::Params;
 pub use rack::RAck;

@@ -13,6 +13,7 @@ use sip::flow::{ConnectionId, Flow, Protocol};
 use sip::guard::GuardLimits;
 use sip::message::{
     Frame, Framer, Glance, HeaderName, Message, Method, NameAddr, Params, ParseError, ResponseBuilder, Uri, Via,
+    acknowledged,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -51,9 +52,12 @@ fn message(data: &[u8]) {
     }
 }
 
-/// What is refused at first sight is refused as if it had been read.
+/// What is refused at first sight, and the ACK of that, is as it would be if it had been read.
 fn glance_at(data: &[u8], message: &Message) {
-    if let Some(glance) = Glance::of(data).filter(|glance| !glance.is_ack()) {
+    if let Some(tag) = acknowledged(data) {
+        assert!(message.is_ack() && message.to_tag() == Some(tag));
+    }
+    if let Some(glance) = Glance::of(data) {
         assert!(*message.method() == Method::Invite && message.to_tag().is_none());
         let whole = ResponseBuilder::to_request(message, 503, Some("t")).header(HeaderName::RetryAfter, &9_u64);
         assert_eq!(glance.refusal(source(), "t", 9), whole.build().ok());

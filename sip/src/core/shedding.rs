@@ -6,11 +6,14 @@ use super::matching::ServerKey;
 use super::{Core, Output};
 use crate::flow::Flow;
 use crate::guard::Verdict;
-use crate::message::{Glance, HeaderName, Message, Method};
+use crate::message::{Glance, HeaderName, Message, Method, ResponseBuilder, acknowledged};
 use crate::overload::Reason;
 use schema::leg::{LegCommand, LegId};
 use schema::time::Now;
 use std::net::SocketAddr;
+
+/// How the tag of a refusal begins of which nothing is kept, so that its ACK is known by it. Other tags of ours are hexadecimal.
+const NOTHING_KEPT: &str = "r";
 
 impl Core {
     /// Whether the table of transactions has no room for this request: its last eighth is for what belongs to calls.
@@ -46,11 +49,14 @@ impl Core {
     }
 
     /// While more calls come than are let in: refuses a call at first sight, before its datagram is read, or takes the ACK of
-    /// such an answer. False: it is to be read.
+    /// a refusal of which nothing is kept. False: it is to be read.
     pub fn turn_away(&mut self, source: SocketAddr, datagram: &[u8], now: Now) -> bool {
         let is_full = self.is_full_of_legs();
         if !is_full && !self.overload.is_thinning(now.mono) {
             return false;
+        }
+        if acknowledged(datagram).is_some_and(|tag| tag.starts_with(NOTHING_KEPT)) {
+            return true;
         }
         let flow = Flow::udp(source);
         let Some(glance) = Glance::of(datagram).filter(|_| !self.is_trunk(flow) && !self.is_barred(flow)) else {
@@ -61,15 +67,13 @@ impl Core {
         if key.is_none_or(|key| self.servers.contains_key(&key)) {
             return false;
         }
-        if glance.is_ack() {
-            return glance.to_tag() == Some(&self.tag_at_sight(&glance));
-        }
         let known = self.guard.knows(flow.ip(), now.mono);
         let looked_at = if is_full { Err(Reason::Live) } else { self.overload.look_at(known, now.mono) };
         let Err(reason) = looked_at else { return false };
         if self.guard.request(flow.ip(), glance.user_agent(), false, now.mono) == Verdict::Pass {
             self.note_shed(reason, now);
-            let refusal = glance.refusal(source, &self.tag_at_sight(&glance), self.retry_after());
+            let tag = self.tag_for([glance.call_id(), glance.from_tag().unwrap_or_default(), ""], glance.branch());
+            let refusal = glance.refusal(source, &format!("{NOTHING_KEPT}{tag}"), self.retry_after());
             let back = glance.response_address(source).map_or(flow, Flow::udp);
             self.output.extend(refusal.map(|bytes| Output::Send(back, bytes)));
         }
@@ -79,11 +83,6 @@ impl Core {
     /// Whether no further leg has room.
     pub(super) fn is_full_of_legs(&self) -> bool {
         self.legs.len() >= self.config.legs_max
-    }
-
-    /// [`Core::tag_of`] the INVITE that this is, or whose refusal it acknowledges.
-    fn tag_at_sight(&self, glance: &Glance<'_>) -> String {
-        self.tag_for([glance.call_id(), glance.from_tag().unwrap_or_default(), ""], glance.branch())
     }
 
     /// 503 and when to come back.
@@ -107,10 +106,11 @@ impl Core {
         }
     }
 
-    /// 503 with Retry-After.
+    /// 503 with Retry-After, of which nothing is kept.
     pub(super) fn refuse_for_now(&mut self, flow: Flow, request: &Message) {
+        let tag = format!("{NOTHING_KEPT}{}", self.tag_of(request));
         let wait = self.retry_after();
-        let response = self.response(request, 503).header(HeaderName::RetryAfter, &wait);
+        let response = ResponseBuilder::to_request(request, 503, Some(&tag)).header(HeaderName::RetryAfter, &wait);
         self.reply(flow, request, response);
     }
 
