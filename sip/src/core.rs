@@ -27,6 +27,7 @@ mod names;
 mod offer;
 mod outcome;
 mod outgoing;
+mod peers;
 mod probe;
 mod register;
 mod registering;
@@ -53,6 +54,7 @@ use exchange::{ClientExchange, ServerExchange};
 use leg::Legs;
 use matching::{ClientKey, MergeKey, ServerKey};
 use names::Names;
+use peers::ByPeer;
 use probe::Probes;
 use register::Registering;
 use registering::Registrations;
@@ -141,7 +143,7 @@ pub struct Core {
     output: VecDeque<Output>,
     timers: Timers,
     servers: BTreeMap<ServerKey, Box<ServerExchange>>,
-    clients: BTreeMap<ClientKey, Box<ClientExchange>>,
+    clients: ByPeer<ClientKey, ClientExchange>,
     legs: Legs,
     dialogs: BTreeMap<DialogKey, LegId>,
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
@@ -191,7 +193,7 @@ impl Core {
             output: VecDeque::new(),
             timers: Timers::default(),
             servers: BTreeMap::new(),
-            clients: BTreeMap::new(),
+            clients: ByPeer::default(),
             legs: Legs::default(),
             dialogs: BTreeMap::new(),
             ended: BTreeMap::new(),

@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) core: Core,
     phone: Phone,
     carrier: Carrier,
-    now: Now,
+    pub(crate) now: Now,
     on_the_way: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
     said: Vec<LegCommand>,
     presented: PresentedNumber,

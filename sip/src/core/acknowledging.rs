@@ -2,10 +2,11 @@
 
 use super::Core;
 use super::challenge::Carrier;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::leg::{Leg, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
+use super::peers::Way;
 use crate::dialog::{Dialog, DialogKey};
 use crate::flow::Flow;
 use crate::message::{Message, Method, RequestBuilder};
@@ -60,7 +61,7 @@ impl Core {
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
         let (has_answer, leg) = (answer.is_some(), self.legs.get(&id)?);
         let ack = with_body(leg.dialog.ack_without_via(cseq), answer);
-        let ack = with_credentials(ack, leg.carrier.as_ref());
+        let ack = with_credentials(ack, leg.carrier.as_deref());
         self.send_ack_sized(id, ack, has_answer)
     }
 
@@ -74,7 +75,7 @@ impl Core {
         &mut self,
         mut dialog: Dialog,
         way: Way,
-        mut carrier: Option<Carrier>,
+        mut carrier: Option<Box<Carrier>>,
         offerless: bool,
         response: &Message,
         now: Now,
@@ -91,7 +92,7 @@ impl Core {
             sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
         });
         let ack = with_body(dialog.ack_without_via(response.cseq().0).via(&ack_via), answer);
-        if let Ok(ack) = with_credentials(ack, carrier.as_ref()).build() {
+        if let Ok(ack) = with_credentials(ack, carrier.as_deref()).build() {
             self.send(way, ack);
         }
         if !self.is_asking(&branch, &Method::Bye) {
@@ -147,7 +148,7 @@ impl Core {
             routes,
         };
         let carrier = match way {
-            Way::Flow(flow) => self.trunk_at(flow).map(Carrier::of),
+            Way::Flow(flow) => self.trunk_at(flow).map(Carrier::of).map(Box::new),
             Way::To(_) | Way::Gone(_) => None,
         };
         self.end_answered(dialog, way, carrier, false, response, now);

@@ -7,9 +7,11 @@
 
 use super::Core;
 use super::change::Change;
-use super::exchange::{Owner, SentInvite, Way};
+use super::exchange::{Owner, SentInvite};
 use super::leg::Stage;
 use super::matching::ClientKey;
+use super::peers::Bound;
+use super::peers::Way;
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use ring::digest::{Context, SHA256};
@@ -147,8 +149,8 @@ impl Core {
         now: Now,
     ) -> bool {
         let Some(exchange) = self.clients.get_mut(key) else { return false };
-        let (owner, way, asked, own) = (exchange.owner, exchange.way, exchange.asked, exchange.carrier.take());
-        let carrier = own.map(|own| *own).or_else(|| self.carrier_of(owner).cloned());
+        let (owner, way, asked, own) = (exchange.owner, exchange.way(), exchange.asked, exchange.carrier.take());
+        let carrier = own.or_else(|| self.carrier_of(owner).cloned().map(Box::new));
         let Some(mut carrier) = carrier.filter(|_| self.is_wanted_still(owner)) else { return false };
         let login = self.login_for(owner, carrier.trunk);
         let decided = match &login {
@@ -174,7 +176,7 @@ impl Core {
         way: Way,
         asked: Asked,
         login: &TrunkLogin,
-        mut carrier: Carrier,
+        mut carrier: Box<Carrier>,
         request: &Message,
         now: Now,
     ) -> bool {
@@ -196,7 +198,7 @@ impl Core {
             self.begin(way, &branch, method.clone(), again, owner, asked, now)
         };
         match self.carrier_of(owner) {
-            Some(place) => *place = carrier,
+            Some(place) => *place = *carrier,
             None => self.accompany(&branch, method, Some(carrier)),
         }
         has_left
@@ -207,7 +209,7 @@ impl Core {
         match owner {
             Owner::Register(number) => self.registrations.carrier(number),
             // With a BYE, whose leg is gone, the carrier goes; of a probe any answer will do.
-            _ => self.legs.get_mut(&owner.leg()?)?.carrier.as_mut(),
+            _ => self.legs.get_mut(&owner.leg()?)?.carrier.as_deref_mut(),
         }
     }
 
@@ -304,9 +306,9 @@ impl Core {
     }
 
     /// Notes for which carrier a request is whose leg is gone.
-    pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Carrier>) {
+    pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Box<Carrier>>) {
         if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, method)) {
-            exchange.carrier = carrier.map(Box::new);
+            exchange.carrier = carrier;
         }
     }
 

@@ -22,7 +22,15 @@ pub(super) enum Change {
     /// Ours, in a re-INVITE or an early UPDATE.
     Ours(Box<Ours>),
     /// Ours, after it crossed one of theirs.
-    Waiting { offer: Sdp, purpose: Purpose, at: Mono, until: Mono },
+    Waiting(Box<Waiting>),
+}
+
+/// Our re-INVITE or UPDATE that is to be sent again at a time of our own.
+pub(super) struct Waiting {
+    pub(super) offer: Sdp,
+    pub(super) purpose: Purpose,
+    pub(super) at: Mono,
+    pub(super) until: Mono,
 }
 
 /// Their re-INVITE or UPDATE under way.
@@ -105,7 +113,7 @@ impl Change {
         match self {
             Self::Theirs(theirs) => Some(theirs.until),
             Self::Ours(ours) => ours.until,
-            Self::Waiting { at, .. } => Some(*at),
+            Self::Waiting(waiting) => Some(waiting.at),
         }
     }
 }

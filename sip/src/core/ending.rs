@@ -1,8 +1,9 @@
 //! How a leg ends: hung up, given up, or its phone out of reach.
 
 use super::Core;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::leg::{Answer, Leg, Stage};
+use super::peers::{Bound, Way};
 use super::timers::Timer;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Method, Reason};
@@ -68,8 +69,8 @@ impl Core {
         // The ACK is first, wherever it goes.
         self.end_search(id);
         let Some(mut leg) = self.forget_leg(id, now) else { return };
-        leg.way = self.way_of(&leg);
-        if matches!(leg.way, Way::Gone(_)) {
+        leg.set_way(self.way_of(&leg));
+        if matches!(leg.way(), Way::Gone(_)) {
             let until = now.mono + GIVE_UP;
             self.timers.set(until, Timer::Leg(id));
             self.parked.insert(id, Parked { leg, cause, until });
@@ -79,7 +80,7 @@ impl Core {
     }
 
     fn send_bye(&mut self, id: LegId, mut leg: Leg, cause: Option<HangupCause>, now: Now) {
-        let Some(via) = self.via(leg.way, None) else { return };
+        let Some(via) = self.via(leg.way(), None) else { return };
         let mut bye = leg.dialog.request(Method::Bye, &via);
         if let Some(cause) = cause {
             bye = bye.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), cause.as_str()));
@@ -89,7 +90,7 @@ impl Core {
         }
         let branch = via.branch().unwrap_or_default();
         let owner = if leg.pulse.in_doubt { Owner::Bye(id) } else { Owner::Nobody };
-        let is_kept = self.request(leg.way, branch, Method::Bye, bye, owner, now);
+        let is_kept = self.request(leg.way(), branch, Method::Bye, bye, owner, now);
         self.accompany(branch, &Method::Bye, leg.carrier);
         self.follow(branch, &Method::Bye, leg.phone.map(|phone| (phone.credential, phone.instance)));
         if leg.pulse.in_doubt && !is_kept {
@@ -99,9 +100,9 @@ impl Core {
 
     /// Where a leg's requests go now.
     pub(super) fn way_of(&self, leg: &Leg) -> Way {
-        match (leg.way, &leg.phone) {
+        match (leg.way(), &leg.phone) {
             (Way::Gone(_), Some(phone)) => {
-                self.registrar.flow_of(phone.credential, phone.instance.as_deref()).map_or(leg.way, Way::Flow)
+                self.registrar.flow_of(phone.credential, phone.instance.as_deref()).map_or(leg.way(), Way::Flow)
             }
             (way, _) => way,
         }
@@ -114,9 +115,10 @@ impl Core {
         for id in its {
             let Some(way) = self.parked.get(&id).map(|parked| self.way_of(&parked.leg)) else { continue };
             if !matches!(way, Way::Gone(_))
-                && let Some(Parked { leg, cause, .. }) = self.parked.remove(&id)
+                && let Some(Parked { mut leg, cause, .. }) = self.parked.remove(&id)
             {
-                self.send_bye(id, Leg { way, ..leg }, cause, now);
+                leg.set_way(way);
+                self.send_bye(id, leg, cause, now);
             }
         }
         self.greet_phones(credential, now);
@@ -178,10 +180,9 @@ impl Core {
         self.registrar.connection_closed(connection);
         self.doubt_registrations_at(flow, now);
         self.fail_flow(flow, now);
-        let over_it = self.legs.iter().filter(|(_, leg)| leg.way == Way::Flow(flow)).map(|(id, _)| *id);
-        for id in over_it.collect::<Vec<_>>() {
-            let Some(leg) = self.legs.get_mut(&id) else { continue };
-            leg.way = Way::Gone(flow.protocol);
+        for id in self.legs.over(Way::Flow(flow)).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.legs.lead(&id, Way::Gone(flow.protocol));
+            let Some(leg) = self.legs.get(&id) else { continue };
             if let Stage::Incoming { key, .. } = &leg.stage {
                 let key = key.clone();
                 self.close_server(&key);

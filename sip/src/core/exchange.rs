@@ -3,9 +3,10 @@
 use super::challenge::{Asked, Carrier};
 use super::flows::WhichPhone;
 use super::matching::{ClientKey, MergeKey, ServerKey};
+use super::peers::{Bound, Way};
 use super::timers::Timer;
 use super::{Core, Output};
-use crate::flow::{Destination, Flow, Protocol};
+use crate::flow::{Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via, limits};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
@@ -38,36 +39,6 @@ enum ClientMachine {
     Other(OtherClient),
 }
 
-/// Where a request of ours goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Back the way the peer's messages come.
-    Flow(Flow),
-    /// To an address.
-    To(Destination),
-    /// Nowhere: the peer's connection over this protocol is gone.
-    Gone(Protocol),
-}
-
-impl Way {
-    pub(super) const fn protocol(self) -> Protocol {
-        match self {
-            Self::Flow(flow) => flow.protocol,
-            Self::To(destination) => destination.protocol,
-            Self::Gone(protocol) => protocol,
-        }
-    }
-
-    /// Whether it leads to an IPv6 address.
-    pub(super) const fn is_ipv6(self) -> bool {
-        match self {
-            Self::Flow(flow) => flow.peer.is_ipv6(),
-            Self::To(destination) => destination.address.is_ipv6(),
-            Self::Gone(_) => false,
-        }
-    }
-}
-
 /// On whose behalf a request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -95,7 +66,7 @@ pub(super) enum Owner {
 /// A request under way to a peer. After its final response it keeps the key and what it repeats only.
 pub(super) struct ClientExchange {
     machine: ClientMachine,
-    pub(super) way: Way,
+    way: Way,
     /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
     pub(super) owner: Owner,
@@ -110,6 +81,16 @@ pub(super) struct ClientExchange {
     /// How often it has left by another flow of its phone.
     pub(super) moves: u8,
     armed: Option<Mono>,
+}
+
+impl Bound for ClientExchange {
+    fn way(&self) -> Way {
+        self.way
+    }
+
+    fn set_way(&mut self, way: Way) {
+        self.way = way;
+    }
 }
 
 impl ClientExchange {
@@ -357,7 +338,7 @@ impl Core {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
             let key = ClientKey::of(branch, &method);
             let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
-            self.clients.insert(key.clone(), Box::new(exchange));
+            self.clients.insert(key.clone(), exchange);
             self.after_client(&key, &[], None, now);
         }
         self.send(way, bytes);
@@ -390,7 +371,7 @@ impl Core {
         let machine = ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable()));
         let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
         let key = ClientKey::of(branch, &Method::Invite);
-        self.clients.insert(key.clone(), Box::new(exchange));
+        self.clients.insert(key.clone(), exchange);
         self.send(way, bytes);
         self.after_client(&key, &[], None, now);
         Some(sent)
@@ -454,7 +435,7 @@ impl Core {
                 Step::Try => {}
                 Step::Terminate => {
                     let gone = self.clients.remove(key);
-                    self.forget_ack(gone.as_deref());
+                    self.forget_ack(gone.as_ref());
                 }
             }
         }

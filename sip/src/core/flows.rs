@@ -3,9 +3,10 @@
 //! and by silence, over UDP by nothing else.
 
 use super::Core;
-use super::exchange::{ClientExchange, Owner, Way, reply_flow};
+use super::exchange::{ClientExchange, Owner, reply_flow};
 use super::leg::{Leg, Phone};
 use super::matching::ClientKey;
+use super::peers::{Bound, Way};
 use crate::flow::Flow;
 use crate::message::{Message, Method, NameAddr, RequestBuilder};
 use schema::id::CredentialId;
@@ -56,7 +57,7 @@ impl Core {
             return false;
         };
         let (owner, own, moves) = (exchange.owner, exchange.phone.take(), exchange.moves + 1);
-        let Way::Flow(failed) = exchange.way else { return false };
+        let Way::Flow(failed) = exchange.way() else { return false };
         let Some(phone) = own.map(|own| *own).or_else(|| self.phone_of(owner)) else { return false };
         let Some((flow, path)) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), failed) else { return false };
         let path: Vec<NameAddr> = path.iter().filter_map(|hop| NameAddr::parse(hop.expose()).ok()).collect();
@@ -78,10 +79,10 @@ impl Core {
         if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, request.method())) {
             exchange.moves = moves;
         }
-        match owner.leg().and_then(|leg| self.legs.get_mut(&leg)) {
+        match owner.leg().and_then(|id| Some((id, self.legs.get(&id)?.way()))) {
             // It was heard elsewhere meanwhile.
-            Some(Leg { way: Way::Flow(at), .. }) if *at != failed => {}
-            Some(leg) => leg.way = way,
+            Some((_, Way::Flow(at))) if at != failed => {}
+            Some((id, _)) => self.legs.lead(&id, way),
             None => self.follow(branch, request.method(), Some(phone)),
         }
         has_left
@@ -89,7 +90,7 @@ impl Core {
 
     /// A proxy says that the phone is not behind it any more: that binding is over.
     fn flow_failed(&mut self, key: &ClientKey, now: Now) {
-        let Some(Way::Flow(failed)) = self.clients.get(key).map(|exchange| exchange.way) else { return };
+        let Some(Way::Flow(failed)) = self.clients.get(key).map(ClientExchange::way) else { return };
         if let Some((credential, instance)) = self.phone_under_way(key) {
             let changes = self.registrar.flow_failed(credential, instance.as_deref(), failed, now.wall);
             self.tell_bindings(changes);
@@ -112,7 +113,7 @@ impl Core {
     /// calls go on by that. True when the request has left again.
     fn leaves_silence(&mut self, key: &ClientKey, owner: Owner, now: Now) -> bool {
         let Some(exchange) = self.clients.get(key).filter(|exchange| !exchange.is_heard) else { return false };
-        let Way::Flow(silent) = exchange.way else { return false };
+        let Way::Flow(silent) = exchange.way() else { return false };
         let Some(phone) = self.phone_under_way(key) else { return false };
         let other = self.registrar.flow_besides(phone.0, phone.1.as_deref(), silent).map(|(flow, _)| flow);
         let Some(other) = other else { return false };
@@ -132,14 +133,13 @@ impl Core {
 
     fn legs_follow(&mut self, phone: &WhichPhone, from: Flow, to: Flow, now: Now) {
         let is_phone = |of: &Phone| of.credential == phone.0 && of.instance == phone.1;
-        let is_its = |leg: &Leg| leg.way == Way::Flow(from) && leg.phone.as_deref().is_some_and(is_phone);
-        let legs: Vec<LegId> = self.legs.iter().filter(|(_, leg)| is_its(leg)).map(|(id, _)| *id).collect();
-        for id in legs {
-            if let Some(leg) = self.legs.get_mut(&id) {
-                leg.moved_to(to, to);
-                if let Some(ok) = leg.ok.as_mut().filter(|ok| ok.flow == from) {
-                    ok.flow = to;
-                }
+        let is_its = |leg: &Leg| leg.phone.as_deref().is_some_and(is_phone);
+        let over_it = self.legs.over(Way::Flow(from)).filter(|(_, leg)| is_its(leg));
+        for id in over_it.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.legs.moved_to(&id, to, to);
+            let ok = self.legs.get_mut(&id).and_then(|leg| leg.ok.as_mut());
+            if let Some(ok) = ok.filter(|ok| ok.flow == from) {
+                ok.flow = to;
             }
             self.tell_checkpoint(id, now);
         }
@@ -177,7 +177,7 @@ impl Core {
 
     /// In the order of their CSeq: a dialog takes no other.
     fn under_way_over(&self, flow: Flow) -> Vec<ClientKey> {
-        let over_it = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::Flow(flow));
+        let over_it = self.clients.over(Way::Flow(flow));
         let cseq = |exchange: &ClientExchange| exchange.request().map(|request| request.cseq().0);
         let mut over_it: Vec<_> = over_it.map(|(key, exchange)| (cseq(exchange), key.clone())).collect();
         over_it.sort();

@@ -92,9 +92,7 @@ impl Core {
         let shows_life = !is_bye || (leg.pulse.in_doubt && flow.protocol.is_reliable());
         if let Some(credential) = leg.phone.as_ref().map(|phone| phone.credential) {
             let way = self.phone_heard(credential, flow, request);
-            if let Some(leg) = self.legs.get_mut(&id) {
-                leg.moved_to(flow, way);
-            }
+            self.legs.moved_to(&id, flow, way);
         }
         if shows_life {
             self.heard(id, now);

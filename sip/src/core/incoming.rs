@@ -1,10 +1,10 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
 use super::change::Change;
-use super::exchange::Way;
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::matching::{MergeKey, ServerKey};
 use super::offer::usable_sdp;
+use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::Timer;
@@ -128,14 +128,13 @@ impl Core {
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
         let stage = Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono };
         let origin = Origin::fresh(&mut self.entropy);
-        Ok(Leg {
-            phone: Some(Box::new(Phone { credential, instance, ip: flow.ip() })),
-            offerless,
-            remote_sdp: (!offerless).then(|| invite.body_alone()),
-            reliable: Reliable::wanted_by(invite, self.first_rseq()),
-            timer: SessionTimer::asked(invite, None, now.mono),
-            ..Leg::new(stage, dialog, contact, Way::Flow(reply), origin)
-        })
+        let mut leg = Leg::new(stage, dialog, contact, Way::Flow(reply), origin);
+        leg.phone = Some(Box::new(Phone { credential, instance, ip: flow.ip() }));
+        leg.offerless = offerless;
+        leg.remote_sdp = (!offerless).then(|| invite.body_alone());
+        leg.reliable = Reliable::wanted_by(invite, self.first_rseq());
+        leg.timer = SessionTimer::asked(invite, None, now.mono);
+        Ok(leg)
     }
 
     /// A number to count reliable responses from, 1 to 2³¹ - 1 (RFC 3262 §3).
@@ -217,7 +216,7 @@ impl Core {
         let response = SessionTimer::in_response(leg.timer.as_ref(), response);
         let (key, cseq) = (key.clone(), invite.cseq().0);
         let Ok(bytes) = with_sdp(response, body).build() else { return };
-        let Way::Flow(flow) = leg.way else { return };
+        let Way::Flow(flow) = leg.way() else { return };
         leg.ok = Some(Box::new(Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono)));
         leg.stage = Stage::Up;
         if let Some(timer) = &mut leg.timer {

@@ -2,9 +2,10 @@
 //! (RFC 4733) pass with them.
 
 use super::Core;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::leg::Stage;
 use super::outgoing::ALLOW_IN_DIALOG;
+use super::peers::Way;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder};
 use bytes::Bytes;

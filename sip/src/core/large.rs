@@ -6,8 +6,9 @@ use super::Core;
 use super::acknowledging::with_credentials;
 use super::challenge::Asked;
 use super::change::Change;
-use super::exchange::{Owner, SentInvite, Way};
+use super::exchange::{Owner, SentInvite};
 use super::leg::{Leg, Stage};
+use super::peers::{Bound, Way};
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, Via};
 use bytes::Bytes;
@@ -136,7 +137,7 @@ impl Core {
     fn carriage(&mut self, owner: Owner) -> Option<(&mut Carriage, Option<TrunkId>, Way)> {
         let way = match owner {
             Owner::Offer(id) => self.legs.get(&id).map(|leg| self.early_way(leg))?,
-            _ => self.legs.get(&owner.leg()?)?.way,
+            _ => self.legs.get(&owner.leg()?)?.way(),
         };
         let Leg { stage, change, carrier, .. } = self.legs.get_mut(&owner.leg()?)?;
         match (owner, stage, change) {
@@ -152,7 +153,7 @@ impl Core {
     pub(super) fn send_ack_sized(&mut self, id: LegId, ack: RequestBuilder, has_answer: bool) -> Option<Bytes> {
         let leg = self.legs.get(&id)?;
         let trunk = leg.carrier.as_ref().map(|carrier| carrier.trunk).filter(|_| has_answer);
-        let (over, via) = self.way_and_via(trunk, leg.way, None, &ack)?;
+        let (over, via) = self.way_and_via(trunk, leg.way(), None, &ack)?;
         let ack = ack.via(&via).build().ok()?;
         self.send(over, ack.clone());
         Some(ack)
@@ -164,11 +165,12 @@ impl Core {
             return;
         }
         let went_there = |way, ack| way_of_ack(way, ack) == Way::To(refused) && way != Way::To(refused);
-        let legs = self.legs.iter().filter(|(_, leg)| leg.ack.as_ref().is_some_and(|ack| went_there(leg.way, ack)));
+        let legs = self.legs.at_peer_of(Way::To(refused));
+        let legs = legs.filter(|(_, leg)| leg.ack.as_ref().is_some_and(|ack| went_there(leg.way(), ack)));
         for id in legs.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(leg) = self.legs.get(&id) else { continue };
             let Some(sent) = leg.ack.as_ref().and_then(|ack| Message::parse_datagram(ack).ok()) else { continue };
-            let ack = with_credentials(RequestBuilder::again(&sent, sent.cseq().0), leg.carrier.as_ref());
+            let ack = with_credentials(RequestBuilder::again(&sent, sent.cseq().0), leg.carrier.as_deref());
             let again = self.send_ack_sized(id, ack, false);
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.ack = again;

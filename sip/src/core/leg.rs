@@ -2,12 +2,13 @@
 
 use super::challenge::Carrier;
 use super::change::{Change, Pace};
-use super::exchange::{SentInvite, Way};
+use super::exchange::SentInvite;
 use super::large::Carriage;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::names::Search;
 use super::offer::ANSWER_WITHIN;
+use super::peers::{Bound, ByPeer, Way};
 use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
@@ -22,9 +23,7 @@ use schema::leg::{Checkpoint, HangupCause, LegId};
 use schema::target::HostName;
 use schema::time::{Mono, Timestamp};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeBounds;
 
 /// Where a leg stands.
 ///
@@ -118,11 +117,11 @@ pub(super) struct Leg {
     /// Our Contact.
     pub(super) contact: NameAddr,
     /// Where its requests go.
-    pub(super) way: Way,
+    way: Way,
     /// The phone of a customer's leg; none of a carrier's.
     pub(super) phone: Option<Box<Phone>>,
     /// The carrier of a carrier's leg; none of a customer's, whose challenges are not answered.
-    pub(super) carrier: Option<Carrier>,
+    pub(super) carrier: Option<Box<Carrier>>,
     /// The INVITE that began it has no offer: its 200 has one, and the ACK of that the answer.
     pub(super) offerless: bool,
     /// Origin of our session descriptions.
@@ -153,45 +152,26 @@ pub(super) struct Leg {
     pub(super) armed: Option<Mono>,
 }
 
-/// All legs. A leg is large: it stays where it is while others come and go.
-#[derive(Default)]
-pub(super) struct Legs(BTreeMap<LegId, Box<Leg>>);
+/// All legs.
+pub(super) type Legs = ByPeer<LegId, Leg>;
+
+impl Bound for Leg {
+    fn way(&self) -> Way {
+        self.way
+    }
+
+    fn set_way(&mut self, way: Way) {
+        self.way = way;
+    }
+}
 
 impl Legs {
-    pub(super) fn get(&self, id: &LegId) -> Option<&Leg> {
-        self.0.get(id).map(|leg| &**leg)
-    }
-
-    pub(super) fn get_mut(&mut self, id: &LegId) -> Option<&mut Leg> {
-        self.0.get_mut(id).map(|leg| &mut **leg)
-    }
-
-    pub(super) fn insert(&mut self, id: LegId, leg: Leg) {
-        self.0.insert(id, Box::new(leg));
-    }
-
-    pub(super) fn remove(&mut self, id: &LegId) -> Option<Leg> {
-        self.0.remove(id).map(|leg| *leg)
-    }
-
-    pub(super) fn contains_key(&self, id: &LegId) -> bool {
-        self.0.contains_key(id)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&LegId, &Leg)> {
-        self.0.iter().map(|(id, leg)| (id, &**leg))
-    }
-
-    pub(super) fn range(&self, ids: impl RangeBounds<LegId>) -> impl Iterator<Item = (&LegId, &Leg)> {
-        self.0.range(ids).map(|(id, leg)| (id, &**leg))
+    /// Notes the newest way to a phone: behind a NAT its port may change, and its connection may be a new one.
+    pub(super) fn moved_to(&mut self, id: &LegId, source: Flow, reply: Flow) {
+        if let Some(phone) = self.get_mut(id).and_then(|leg| leg.phone.as_mut()) {
+            phone.ip = source.ip();
+            self.lead(id, Way::Flow(reply));
+        }
     }
 }
 
@@ -254,14 +234,6 @@ impl Leg {
     /// to be. Others have to prove that they are the phone.
     pub(super) fn is_known_source(&self, flow: Flow) -> bool {
         self.phone.as_ref().is_none_or(|phone| phone.ip == flow.ip() && self.way.protocol() == flow.protocol)
-    }
-
-    /// Notes the newest way to a phone: behind a NAT its port may change, and its connection may be a new one.
-    pub(super) fn moved_to(&mut self, source: Flow, reply: Flow) {
-        if let Some(phone) = &mut self.phone {
-            phone.ip = source.ip();
-            self.way = Way::Flow(reply);
-        }
     }
 
     /// All that the leg needs after a restart, as it is `at`.
@@ -327,7 +299,7 @@ impl Leg {
             phone: stored
                 .phone
                 .map(|StoredPhone { credential, instance }| Box::new(Phone { credential, instance, ip: address.ip() })),
-            carrier: stored.trunk.map(Carrier::of),
+            carrier: stored.trunk.map(Carrier::of).map(Box::new),
             timer: stored.timer.map(SessionTimer::stored),
             server: stored.server,
             unconfirmed: stored.invite.map(Box::new),

@@ -6,8 +6,9 @@
 //! connection is gone is waited for.
 
 use super::Core;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::leg::{Answer, Pending200};
+use super::peers::Way;
 use crate::message::Method;
 use crate::transaction::{GIVE_UP, earliest};
 use bytes::Bytes;
@@ -89,8 +90,8 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return self.wait_for_phone(id, now);
         }
+        self.legs.lead(&id, way);
         let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
-        leg.way = way;
         leg.pulse.asking = true;
         let options = leg.dialog.request(Method::Options, &via);
         let branch = via.branch().unwrap_or_default();
@@ -220,8 +221,8 @@ impl Core {
         if !self.stop_waiting_for(credential, id) {
             return;
         }
+        self.legs.lead(&id, way);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.way = way;
         leg.pulse.waits_until = None;
         let unsent = leg.pulse.unsent.take().map(|unsent| *unsent);
         match unsent {

@@ -1,7 +1,7 @@
 //! Names under which carriers are found: what DNS said, for as long as it holds. The shell asks DNS and tells; until then a trunk
 //! is down with that reason and what a dialog sends waits a short time.
 
-use super::exchange::Way;
+use super::peers::{Bound, Way};
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::dialog::Dialog;
@@ -173,9 +173,11 @@ impl Core {
     /// looked up, and the ACK waits for it a short time; until it is known, and when it leads nowhere, they go where the call
     /// went.
     pub(super) fn find_way(&mut self, id: LegId, now: Now) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.way = next_way(&leg.dialog, leg.way);
-        let Some(name) = name_of(leg.dialog.next_hop(), leg.way.protocol()) else { return };
+        let Some(leg) = self.legs.get(&id) else { return };
+        let way = next_way(&leg.dialog, leg.way());
+        let name = name_of(leg.dialog.next_hop(), way.protocol());
+        self.legs.lead(&id, way);
+        let Some(name) = name else { return };
         if self.names.known.len() >= NAMES_MAX && !self.names.known.contains_key(&name) {
             return;
         }
@@ -198,8 +200,9 @@ impl Core {
         let next = found.and_then(|targets| targets.ordered(&mut self.entropy).first().copied());
         if let Some(gateway) = next {
             let destination = self.destination(gateway, Some(&name.host));
+            self.legs.lead(&id, Way::To(destination));
             if let Some(leg) = self.legs.get_mut(&id) {
-                (leg.way, leg.server) = (Way::To(destination), Some(name.host.clone()));
+                leg.server = Some(name.host.clone());
             }
         }
         self.end_search(id);

@@ -3,12 +3,13 @@
 //! dialog (RFC 3264 §4); a second one is refused by 491, and one of ours that is refused so is tried again (RFC 3261 §14.1).
 //! Before the call is answered both are UPDATEs, once the first offer was answered reliably (`reliable.rs`).
 
-use super::change::{Change, Ours, Purpose, Theirs};
-use super::exchange::{Owner, Way, reply_flow};
+use super::change::{Change, Ours, Purpose, Theirs, Waiting};
+use super::exchange::{Owner, reply_flow};
 use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
 use super::outgoing::ALLOW_IN_DIALOG;
+use super::peers::Way;
 use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
 use crate::flow::Flow;
@@ -240,10 +241,10 @@ impl Core {
         let description = Description::parse(offer.expose().as_bytes()).map_err(|_| 488_u16)?;
         let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, |_, _| Placement::AsGiven));
         let via = self.via(way, None).ok_or(500_u16)?;
-        let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
         if is_up {
-            leg.way = way;
+            self.legs.lead(&id, way);
         }
+        let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
         let method = if is_up { Method::Invite } else { Method::Update };
         let request = leg.dialog.request_without_via(method).contact(&leg.contact);
         let request = SessionTimer::in_request(leg.timer.as_ref().filter(|_| is_up), request);
@@ -346,7 +347,7 @@ impl Core {
                 let Some(leg) = self.legs.get_mut(&id).filter(|_| at < until) else {
                     return self.tell_refusal(id, purpose, status, now);
                 };
-                leg.change = Some(Change::Waiting { offer, purpose, at, until });
+                leg.change = Some(Change::Waiting(Box::new(Waiting { offer, purpose, at, until })));
                 self.arm_leg(id);
             }
             _ => self.tell_refusal(id, purpose, status, now),
@@ -375,7 +376,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match leg.change.take() {
             Some(Change::Theirs(theirs)) => self.refuse_offer(&theirs.key, &theirs.request, 504, now),
-            Some(Change::Waiting { offer, purpose, until, .. }) => self.offer_for(id, &offer, purpose, until, now),
+            Some(Change::Waiting(again)) => self.offer_for(id, &again.offer, again.purpose, again.until, now),
             Some(Change::Ours(mut ours)) => {
                 let told = std::mem::replace(&mut ours.purpose, Purpose::GivenUp);
                 let may_cancel = ours.provisional;
@@ -411,7 +412,7 @@ impl Core {
                     self.limit_client(&invite.branch, now);
                 }
             }
-            Change::Waiting { .. } => {}
+            Change::Waiting(_) => {}
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What came of our requests is told to whoever they were sent for.
 
 use super::Core;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
+use super::peers::Way;
 use crate::flow::{Destination, Flow, Unreached};
 use crate::message::Message;
 use schema::time::Now;
@@ -9,7 +10,7 @@ use schema::time::Now;
 impl Core {
     /// Every request under way to this destination has failed.
     pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
-        let failed = self.clients.iter().filter(|(_, exchange)| exchange.way == Way::To(destination));
+        let failed = self.clients.over(Way::To(destination));
         let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.asked)).collect();
         self.acknowledge_over_udp(destination);
         for (key, owner, asked) in failed {

@@ -3,12 +3,13 @@
 use super::Core;
 use super::acknowledging::with_body;
 use super::challenge::Carrier;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::incoming::text_of;
 use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
 use super::offer::usable_sdp;
+use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
@@ -60,13 +61,12 @@ impl Core {
         let way = Way::To(self.destination(invite.gateway, host));
         let draft = self.draft(invite, way)?;
         let outgoing = self.send_draft(invite, way, draft.request, now)?;
-        let leg = Leg {
-            carrier: Some(Carrier::of(invite.trunk)),
-            offerless: invite.offer.is_none(),
-            local_sdp: draft.sdp,
-            server: host.cloned(),
-            ..Leg::new(Stage::Outgoing(Box::new(outgoing)), draft.dialog, draft.contact, way, draft.origin)
-        };
+        let stage = Stage::Outgoing(Box::new(outgoing));
+        let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
+        leg.carrier = Some(Box::new(Carrier::of(invite.trunk)));
+        leg.offerless = invite.offer.is_none();
+        leg.local_sdp = draft.sdp;
+        leg.server = host.cloned();
         self.dialogs.insert(leg.dialog.key(), invite.leg);
         self.legs.insert(invite.leg, leg);
         self.arm_leg(invite.leg);
@@ -211,18 +211,18 @@ impl Core {
             Stage::Outgoing(outgoing) => {
                 // It was answered while our CANCEL was on its way: the call is not wanted.
                 let (cause, rang) = (outgoing.unwanted, outgoing.rang);
-                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way, leg.carrier.clone());
+                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
                 self.end_answered(dialog, way, carrier, leg.offerless, response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
-                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way, leg.carrier.clone());
+                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
                 self.end_answered(dialog, way, carrier, leg.offerless, response, now);
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
-            stage => match (leg.ack.clone(), leg.way) {
+            stage => match (leg.ack.clone(), leg.way()) {
                 (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),
                 (None, _) if matches!(stage, Stage::Up) => {
                     let answer = leg.local_sdp.clone().filter(|_| leg.offerless);
@@ -242,7 +242,7 @@ impl Core {
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {
-            let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way, leg.carrier.clone());
+            let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
             let offerless = leg.offerless;
             self.end_answered(dialog, way, carrier, offerless, response, now);
             self.forget_leg(id, now);

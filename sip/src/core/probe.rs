@@ -1,7 +1,8 @@
 //! Trunks: who they are, where their names lead, and whether calls can be sent there: targets answer OPTIONS, the carrier has us
 //! registered and takes our credentials.
 
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
+use super::peers::Way;
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::flow::{Flow, Unreached};

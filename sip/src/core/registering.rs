@@ -3,7 +3,8 @@
 
 use super::Core;
 use super::challenge::Carrier;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
+use super::peers::Way;
 use super::probe::{host_of, target_uri};
 use super::timers::Timer;
 use crate::flow::{Destination, Flow};

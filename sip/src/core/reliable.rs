@@ -3,10 +3,11 @@
 //! `offer.rs`.
 
 use super::Core;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::leg::{Leg, Outgoing, Stage};
 use super::names::next_way;
 use super::offer::{same_media, usable_sdp};
+use super::peers::{Bound, Way};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RAck};
 use crate::sdp::{Description, Placement};
@@ -242,7 +243,7 @@ impl Core {
         let Some(leg) = self.legs.get(&id) else { return false };
         let is_first = leg.dialog.remote.tag() == response.to_tag();
         let mut dialog = if is_first { leg.dialog.clone() } else { leg.dialog.confirmed_by(response) };
-        let way = next_way(&dialog, leg.way);
+        let way = next_way(&dialog, leg.way());
         let rack = RAck { rseq, cseq: response.cseq().0, method: Method::Invite };
         let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return false };
         let prack = dialog.request(Method::Prack, &via).header(HeaderName::RAck, &rack);
@@ -267,7 +268,7 @@ impl Core {
     /// Where a request in an early dialog of the carrier goes; the leg's own way is that of its INVITE, and of the CANCEL.
     pub(super) fn early_way(&self, leg: &Leg) -> Way {
         match leg.stage {
-            Stage::Outgoing(_) => next_way(&leg.dialog, leg.way),
+            Stage::Outgoing(_) => next_way(&leg.dialog, leg.way()),
             _ => self.way_of(leg),
         }
     }

@@ -1,10 +1,10 @@
 //! Legs of calls that were up when the process before this one ended.
 
-use super::exchange::Way;
 use super::incoming::{text_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::liveness::Pulse;
 use super::matching::ServerKey;
+use super::peers::{Bound, Way};
 use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
 use crate::dialog::{Dialog, Stored, StoredInvite};
@@ -48,8 +48,8 @@ impl Core {
                     self.arm_sweep(now);
                 }
                 leg.pulse = Pulse::in_doubt();
-                if let (Way::To(destination), Some(host)) = (&mut leg.way, &leg.server) {
-                    *destination = self.named(*destination, host);
+                if let (Way::To(destination), Some(host)) = (leg.way(), &leg.server) {
+                    leg.set_way(Way::To(self.named(destination, host)));
                 }
                 self.resume_timer(&mut leg, now);
                 self.dialogs.insert(leg.dialog.key(), id);
@@ -73,8 +73,8 @@ impl Core {
             return self.probe_leg(id, now);
         };
         let body = self.describe(id, sdp);
-        let Some(way) = self.legs.get(&id).map(|leg| self.way_of(leg)) else { return };
-        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(leg) = self.legs.get(&id) else { return };
+        let way = self.way_of(leg);
         let Ok(invite) = invite_of(&leg.dialog, &invite) else { return };
         let response = ResponseBuilder::to_request(&invite, 200, leg.dialog.local.tag())
             .record_route()
@@ -84,8 +84,9 @@ impl Core {
         let Ok(bytes) = with_sdp(response, body).build() else { return };
         let cseq = invite.cseq().0;
         let Way::Flow(flow) = way else { return self.hold_answer(id, bytes, cseq, now) };
-        leg.way = way;
         let first = Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono);
+        self.legs.lead(&id, way);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.ok = Some(Box::new(Pending200 { kind: Answer::Again, ..first }));
         self.send(way, bytes);
         self.arm_leg(id);

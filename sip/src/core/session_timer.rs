@@ -4,9 +4,10 @@
 
 use super::Core;
 use super::change::Purpose;
-use super::exchange::{Owner, Way};
+use super::exchange::Owner;
 use super::incoming::text_of;
 use super::leg::Leg;
+use super::peers::Way;
 use crate::dialog::StoredTimer;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
 use schema::leg::LegId;
@@ -185,8 +186,8 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return;
         }
+        self.legs.lead(&id, way);
         let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
-        leg.way = way;
         let update = leg.dialog.request(Method::Update, &via).contact(&leg.contact);
         let update = SessionTimer::in_request(leg.timer.as_ref(), update);
         let branch = via.branch().unwrap_or_default();

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::core::challenge::Asked;
-use crate::core::exchange::{Owner, Way};
+use crate::core::exchange::Owner;
+use crate::core::peers::Way;
 use crate::message::{HeaderName, RequestBuilder, Uri, limits};
 
 /// Status, Allow and Reason of the last thing sent.
