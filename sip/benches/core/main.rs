@@ -2,7 +2,7 @@
 //! virtual time, so that the tables are as full as they would be. By hand, without sockets or other threads:
 //! `cargo bench -p sip --bench core -- [CALLS PER SECOND] [SECONDS]`. Only the time within the core and its reader is counted.
 
-#![expect(clippy::float_arithmetic, reason = "times that were measured; no money")]
+#![expect(clippy::float_arithmetic, clippy::disallowed_methods, reason = "times that are measured; no money")]
 
 mod world;
 

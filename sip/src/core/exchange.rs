@@ -113,15 +113,17 @@ impl ClientExchange {
         self.bytes.clone()
     }
 
-    /// Lets go of what is not repeated any more.
-    fn shed(&mut self) {
+    /// Lets go of what is not repeated any more. True when it has its final response.
+    fn shed(&mut self) -> bool {
         match self.machine {
             ClientMachine::Invite(InviteClient::Accepted { .. }) => self.bytes = Bytes::new(),
+            ClientMachine::Invite(InviteClient::Completed { .. }) => {}
             ClientMachine::Other(OtherClient::Completed { .. }) => {
                 (self.bytes, self.carrier, self.phone) = (Bytes::new(), None, None);
             }
-            _ => {}
+            _ => return false,
         }
+        true
     }
 }
 
@@ -440,12 +442,15 @@ impl Core {
             }
         }
         let Some(exchange) = self.clients.get_mut(key) else { return };
-        exchange.shed();
+        let has_end = exchange.shed();
         let next = match &exchange.machine {
             ClientMachine::Invite(machine) => machine.next_time(),
             ClientMachine::Other(machine) => machine.next_time(),
         };
         self.timers.arm(&mut exchange.armed, next, || Timer::Client(key.clone()));
+        if has_end {
+            self.clients.rest(key);
+        }
     }
 
     /// Behind this a 200 that is repeated is acknowledged anew: it comes late, if ever.
