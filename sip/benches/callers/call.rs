@@ -58,6 +58,8 @@ pub(crate) struct Call {
     step: Step,
     asked: Asked,
     since: Instant,
+    /// Its failure is told; answered after that, it is hung up.
+    is_given_up: bool,
     credentials: String,
     /// Request URI and To within the dialog.
     dialog: (String, String),
@@ -66,7 +68,15 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(number: u32, now: Instant) -> Self {
         let (credentials, dialog) = Default::default();
-        Self { number, step: Step::Asking, asked: Asked { cseq: INVITE, sent: 0 }, since: now, credentials, dialog }
+        Self {
+            number,
+            step: Step::Asking,
+            asked: Asked { cseq: INVITE, sent: 0 },
+            since: now,
+            is_given_up: false,
+            credentials,
+            dialog,
+        }
     }
 
     /// Whose answer this is.
@@ -93,10 +103,11 @@ impl Call {
     /// Whether it gives up now, for no answer has come since it asked so.
     pub(crate) fn is_given_up(&mut self, asked: Asked) -> bool {
         let is_over = self.step == Step::Asking && self.asked == asked && asked.sent >= SENT_MAX;
+        let is_told = self.is_given_up;
         if is_over {
-            self.step = Step::Over;
+            (self.step, self.is_given_up) = (Step::Over, true);
         }
-        is_over
+        is_over && !is_told
     }
 
     /// Takes an answer: the ACK that it asks for, and what became of the call.
@@ -105,6 +116,9 @@ impl Call {
         let (cseq, method) = answer.cseq();
         let is_awaited = self.step != Step::Over && cseq == self.asked.cseq;
         let event = if is_awaited { self.on_answer(world, answer, status, now) } else { None };
+        if self.is_given_up && self.step == Step::Over && cseq == self.asked.cseq && cseq != BYE && status == 200 {
+            self.is_up(world, answer, now);
+        }
         // Also when the answer comes again.
         let ack = (*method == Method::Invite && status >= 200).then(|| match status {
             200..300 => self.in_dialog(world, "ACK", cseq),
@@ -116,17 +130,16 @@ impl Call {
     fn on_answer(&mut self, world: &World, answer: &Message, status: u16, now: Instant) -> Option<Event> {
         let took = now - self.since;
         match status {
+            100..200 if self.asked.cseq == BYE => {}
             100..200 => self.step = Step::Proceeding,
             407 if self.asked.cseq == INVITE && self.authorize(world, answer).is_some() => self.ask(INVITE_AGAIN, now),
             200 if self.asked.cseq != BYE => {
-                let target = answer.contact().map(|contact| contact.uri.as_str().to_owned());
-                self.dialog = (target.unwrap_or_else(|| self.target(world)), self.to(world, answer));
-                self.ask(BYE, now);
+                self.is_up(world, answer, now);
                 return Some(Event::Answered(took));
             }
             _ => {
                 self.step = Step::Over;
-                return Some(match status {
+                return (!self.is_given_up).then_some(match status {
                     200 => Event::Ended,
                     503 if self.asked.cseq != BYE => Event::Refused(took),
                     _ => Event::Failed,
@@ -134,6 +147,13 @@ impl Call {
             }
         }
         None
+    }
+
+    /// It is answered, and hung up at once.
+    fn is_up(&mut self, world: &World, answer: &Message, now: Instant) {
+        let target = answer.contact().map(|contact| contact.uri.as_str().to_owned());
+        self.dialog = (target.unwrap_or_else(|| self.target(world)), self.to(world, answer));
+        self.ask(BYE, now);
     }
 
     const fn ask(&mut self, cseq: u32, now: Instant) {

@@ -24,6 +24,8 @@ const RECEIVE_BYTES: usize = 32 << 20;
 /// Calls that begin, and what is read or sent again, in one turn.
 const BEGIN_MAX: u32 = 8;
 const READ_MAX: u32 = 64;
+/// So long after the last call began, what has no end has failed.
+const PATIENCE: Duration = Duration::from_secs(45);
 /// Behind by more, the callers are the limit: what is overdue is not caught up in one burst.
 const BURST: Duration = Duration::from_millis(200);
 
@@ -146,11 +148,10 @@ impl Callers {
         count > 0
     }
 
-    /// Offers calls until the time is over, and carries on until each has its end. Gives how many began a second.
-    fn run(&mut self, rate: u32) -> f64 {
-        let bar = bar(u64::from(rate) * self.until.saturating_duration_since(Instant::now()).as_secs());
-        let start = Instant::now();
-        let (apart, mut next, mut last) = (Duration::from_secs(1) / rate, start, start);
+    /// Offers calls until the time is over, and carries on until each has its end.
+    fn run(&mut self, rate: u32, seconds: u32) {
+        let bar = bar(u64::from(rate) * u64::from(seconds));
+        let (apart, mut next) = (Duration::from_secs(1) / rate, Instant::now());
         loop {
             let now = Instant::now();
             next = next.max(now - BURST);
@@ -160,9 +161,11 @@ impl Callers {
                     break;
                 }
                 self.begin(now);
-                (next, last, busy) = (next + apart, now, true);
+                (next, busy) = (next + apart, true);
             }
-            if now >= self.until && self.over() >= self.calls.len() as u64 {
+            let open = self.calls.len() as u64 - self.over();
+            if now >= self.until && (open == 0 || now >= self.until + PATIENCE) {
+                self.seen.failed += u32::try_from(open).unwrap_or(u32::MAX);
                 break;
             }
             if !busy {
@@ -171,7 +174,6 @@ impl Callers {
             }
         }
         bar.finish_and_clear();
-        self.calls.len() as f64 / (last - start).as_secs_f64().max(1.0)
     }
 }
 
@@ -202,7 +204,8 @@ fn main() {
     let until = Instant::now() + Duration::from_secs(arguments.seconds.into());
     let mut callers =
         Callers { socket, world, calls: Vec::new(), due: BinaryHeap::new(), until, seen: Seen::default() };
-    let rate = callers.run(arguments.rate);
+    callers.run(arguments.rate, arguments.seconds);
+    let rate = callers.calls.len() as f64 / f64::from(arguments.seconds);
     let Seen { answered, in_time, failed, mut set_up, mut refused, .. } = callers.seen;
     let report = serde_json::json!({
         "created": callers.calls.len(), "rate": rate.round(), "answered": answered, "in_time": in_time, "failed": failed,

@@ -73,15 +73,15 @@ pub(super) enum Purpose {
 /// How many changes the far end has wanted of late.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    since: Option<Mono>,
+    since: Mono,
     count: u8,
 }
 
 impl Pace {
     /// Counts one; false when it is one too many.
     pub(super) fn admits(&mut self, now: Mono) -> bool {
-        if self.since.is_none_or(|since| now.since(since) >= PACE_TIME) {
-            *self = Self { since: Some(now), count: 0 };
+        if self.count == 0 || now.since(self.since) >= PACE_TIME {
+            *self = Self { since: now, count: 0 };
         }
         self.count = self.count.saturating_add(1);
         self.count <= PACE_MAX

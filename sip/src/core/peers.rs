@@ -52,11 +52,12 @@ pub(super) trait Bound {
     fn set_way(&mut self, way: Way);
 }
 
-/// A table. All that was put in goes to a peer until it rests. What is in it is large: it stays where it is while others come and go.
+/// A table. All that was put in goes to a peer until it rests. What is in it is large: it stays where it is while others come
+/// and go.
 pub(super) struct ByPeer<K, V> {
     all: BTreeMap<K, Box<V>>,
-    /// The number of a peer, and who goes to it; `None` is no entry, but before all of that number.
-    peers: BTreeSet<(u64, Option<K>)>,
+    /// A peer, and who goes to it; `None` is no entry, but before all of that peer.
+    peers: BTreeSet<(Peer, Option<K>)>,
 }
 
 impl<K, V> Default for ByPeer<K, V> {
@@ -130,37 +131,39 @@ impl<K: Ord + Clone, V: Bound> ByPeer<K, V> {
         self.at_peer_of(way).filter(move |(_, of)| of.way() == way)
     }
 
-    /// All that goes to the peer to which this way leads, by whichever way, and perhaps a few to others.
+    /// All that goes to the peer to which this way leads, by whichever way.
     pub(super) fn at_peer_of(&self, way: Way) -> impl Iterator<Item = (&K, &V)> {
-        let number = way.peer().map(number_of);
-        let from = number.map(|number| self.peers.range((number, None)..)).into_iter().flatten();
-        let of_peer = from.take_while(move |(of, _)| Some(*of) == number).filter_map(|(_, key)| key.as_ref());
+        let peer = way.peer().map(bytes_of);
+        let from = peer.map(|peer| self.peers.range((peer, None)..)).into_iter().flatten();
+        let of_peer = from.take_while(move |(of, _)| Some(*of) == peer).filter_map(|(_, key)| key.as_ref());
         of_peer.filter_map(|key| Some((key, self.get(key)?)))
     }
 
     fn note(&mut self, key: &K, way: Way) {
         if let Some(peer) = way.peer() {
-            self.peers.insert((number_of(peer), Some(key.clone())));
+            self.peers.insert((bytes_of(peer), Some(key.clone())));
         }
     }
 
     fn forget(&mut self, key: &K, way: Way) {
         if let Some(peer) = way.peer() {
-            self.peers.remove(&(number_of(peer), Some(key.clone())));
+            self.peers.remove(&(bytes_of(peer), Some(key.clone())));
         }
     }
 }
 
-/// A number for a peer: of an IPv4 address and port its own, of an IPv6 one that few others share.
-fn number_of(peer: SocketAddr) -> u64 {
-    let port = u64::from(peer.port());
-    match peer.ip() {
-        IpAddr::V4(ip) => u64::from(u32::from(ip)) << 16 | port,
-        IpAddr::V6(ip) => {
-            let (network, host) = ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64);
-            network.rotate_left(16) ^ host ^ port
-        }
-    }
+/// Address and port of a peer: as short as they can be, and no two peers have the same.
+type Peer = [u8; 18];
+
+fn bytes_of(peer: SocketAddr) -> Peer {
+    let address = match peer.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = [0; 18];
+    bytes[..16].copy_from_slice(&address.octets());
+    bytes[16..].copy_from_slice(&peer.port().to_be_bytes());
+    bytes
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use schema::leg::{LegCommand, LegId};
 use schema::time::Now;
 use std::net::SocketAddr;
 
-/// How the tag of a refusal begins of which nothing is kept, so that its ACK is known by it. Other tags of ours are hexadecimal.
+/// How the tag of a 503 begins of which nothing is kept, so that its ACK is known by it. Other tags of ours are hexadecimal.
 const NOTHING_KEPT: &str = "r";
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
     }
 
     /// While more calls come than are let in: refuses a call at first sight, before its datagram is read, or takes the ACK of
-    /// a refusal of which nothing is kept. False: it is to be read.
+    /// a 503 of which nothing is kept. False: it is to be read.
     pub fn turn_away(&mut self, source: SocketAddr, datagram: &[u8], now: Now) -> bool {
         let is_full = self.is_full_of_legs();
         if !is_full && !self.overload.is_thinning(now.mono) {

@@ -131,13 +131,16 @@ impl<'a> Glance<'a> {
 /// Of an ACK the tag of To, by which it names the answer that it acknowledges. `None`: it is something else, or not ordinary.
 #[must_use]
 pub fn acknowledged(datagram: &[u8]) -> Option<&str> {
-    for line in Lines::of(datagram, b"ACK ")? {
+    let mut lines = Lines::of(datagram, b"ACK ")?;
+    while let Some(line) = lines.next() {
         let line = line?;
         // Most lines are told by their first letter.
         if line.starts_with(['T', 't']) {
             let (name, value) = split_at(line, b':')?;
             if HeaderName::parse(name.trim_end_matches([' ', '\t'])) == HeaderName::To {
-                return tag_of(scan::trim(value))?;
+                // Of a line that is folded the rest is in the next one.
+                let is_whole = lines.next().is_none_or(|next| next.is_some());
+                return tag_of(scan::trim(value))?.filter(|_| is_whole);
             }
         }
     }
@@ -266,9 +269,14 @@ mod tests {
             assert!(Glance::of(&whole.as_bytes()[..end]).is_none());
             assert!(acknowledged(&ack().as_bytes()[..end]).is_none());
         }
-        for not in
-            [ack().replace("ACK sip", "BYE sip"), ack().replace("\r\nTo:", "\r\nTop:"), ack().replace(";tag=z", "")]
-        {
+        let folded = ack().replace(";tag=z", ";tag\r\n =z");
+        assert!(Message::parse_datagram(&Bytes::from(folded.clone())).is_ok_and(|ack| ack.to_tag() == Some("z")));
+        for not in [
+            folded,
+            ack().replace("ACK sip", "BYE sip"),
+            ack().replace("\r\nTo:", "\r\nTop:"),
+            ack().replace(";tag=z", ""),
+        ] {
             assert!(acknowledged(not.as_bytes()).is_none(), "{not}");
         }
         for other in ["INVITE sip:1@h SIP/3.0", "INVITE  ", "REGISTER sip:h SIP/2.0"] {
