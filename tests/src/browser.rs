@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often chromedriver is started at most.
+const STARTS_MAX: u32 = 5;
 /// The key of an element's id (WebDriver §12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// Nothing but the page asked for: no first-run work, no updates, no name is ever looked up.
@@ -53,21 +55,13 @@ impl Browser {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = folder.path().join("chromedriver.log");
-        let output = fs::File::create(&log).expect("a log");
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .env("TZ", "UTC")
-            .stdin(Stdio::null())
-            .stderr(output.try_clone().expect("a log"))
-            .stdout(output)
-            .spawn()
-            .expect("chromedriver of Debian's package chromium-driver");
+        let (driver, port) = start_driver(&log).await;
         // reqwest wants a provider of TLS even where none is spoken.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         // From here on a panic ends the driver.
         let mut browser = Self { driver, pid: None, http, session: String::new(), folder };
-        browser.session = format!("http://127.0.0.1:{}/session", port(&log).await);
+        browser.session = format!("http://127.0.0.1:{port}/session");
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).to_vec();
         flags.push(format!("--user-data-dir={}", log.with_file_name("profile").display()));
         let wanted = json!({ "capabilities": { "alwaysMatch": {
@@ -286,17 +280,39 @@ impl Drop for Browser {
     }
 }
 
-/// The port that chromedriver has chosen, once it says so.
-async fn port(log: &Path) -> u16 {
+/// chromedriver, and the port that it has chosen. It takes one that is free over IPv6 and ends when that is not free over IPv4,
+/// so it is started again.
+async fn start_driver(log: &Path) -> (Child, u16) {
+    for _ in 0..STARTS_MAX {
+        let output = fs::File::create(log).expect("a log");
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .env("TZ", "UTC")
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().expect("a log"))
+            .stdout(output)
+            .spawn()
+            .expect("chromedriver of Debian's package chromium-driver");
+        if let Some(port) = port(&mut driver, log).await {
+            return (driver, port);
+        }
+        let _ = driver.kill();
+        let _ = driver.wait();
+    }
+    panic!("chromedriver does not start: {}", fs::read_to_string(log).unwrap_or_default());
+}
+
+/// The port that chromedriver has chosen, once it says so; `None` when it ends before, or says nothing.
+async fn port(driver: &mut Child, log: &Path) -> Option<u16> {
     let deadline = Instant::now() + PATIENCE;
-    loop {
+    while Instant::now() <= deadline && matches!(driver.try_wait(), Ok(None)) {
         let text = fs::read_to_string(log).unwrap_or_default();
         let said =
             text.lines().find_map(|line| line.split_once("successfully on port ")?.1.strip_suffix('.')?.parse().ok());
-        if let Some(port) = said {
-            return port;
+        if said.is_some() {
+            return said;
         }
-        assert!(Instant::now() <= deadline, "chromedriver does not start: {text}");
         sleep(PAUSE).await;
     }
+    None
 }
