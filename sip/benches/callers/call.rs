@@ -101,7 +101,7 @@ impl Call {
     }
 
     /// Whether it gives up now, for no answer has come since it asked so.
-    pub(crate) fn is_given_up(&mut self, asked: Asked) -> bool {
+    pub(crate) fn gives_up(&mut self, asked: Asked) -> bool {
         let is_over = self.step == Step::Asking && self.asked == asked && asked.sent >= SENT_MAX;
         let is_told = self.is_given_up;
         if is_over {
@@ -117,7 +117,7 @@ impl Call {
         let is_awaited = self.step != Step::Over && cseq == self.asked.cseq;
         let event = if is_awaited { self.on_answer(world, answer, status, now) } else { None };
         if self.is_given_up && self.step == Step::Over && cseq == self.asked.cseq && cseq != BYE && status == 200 {
-            self.is_up(world, answer, now);
+            self.goes_up(world, answer, now);
         }
         // Also when the answer comes again.
         let ack = (*method == Method::Invite && status >= 200).then(|| match status {
@@ -134,7 +134,7 @@ impl Call {
             100..200 => self.step = Step::Proceeding,
             407 if self.asked.cseq == INVITE && self.authorize(world, answer).is_some() => self.ask(INVITE_AGAIN, now),
             200 if self.asked.cseq != BYE => {
-                self.is_up(world, answer, now);
+                self.goes_up(world, answer, now);
                 return Some(Event::Answered(took));
             }
             _ => {
@@ -150,7 +150,7 @@ impl Call {
     }
 
     /// It is answered, and hung up at once.
-    fn is_up(&mut self, world: &World, answer: &Message, now: Instant) {
+    fn goes_up(&mut self, world: &World, answer: &Message, now: Instant) {
         let target = answer.contact().map(|contact| contact.uri.as_str().to_owned());
         self.dialog = (target.unwrap_or_else(|| self.target(world)), self.to(world, answer));
         self.ask(BYE, now);

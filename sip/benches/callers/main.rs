@@ -4,11 +4,13 @@
 #![expect(clippy::float_arithmetic, clippy::disallowed_methods, reason = "times that are measured; no money")]
 
 mod call;
+#[path = "../registrar/figures.rs"]
+mod figures;
 
 use bytes::Bytes;
 use call::{Asked, Call, Event, World};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
+use figures::{at, bar};
 use sip::message::Message;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cmp::Reverse;
@@ -101,7 +103,7 @@ impl Callers {
             return false;
         };
         self.due.pop();
-        if self.calls[number].is_given_up(asked) {
+        if self.calls[number].gives_up(asked) {
             self.seen.failed += 1;
         } else if self.calls[number].asked() == asked {
             self.send(number, now);
@@ -150,7 +152,7 @@ impl Callers {
 
     /// Offers calls until the time is over, and carries on until each has its end.
     fn run(&mut self, rate: u32, seconds: u32) {
-        let bar = bar(u64::from(rate) * u64::from(seconds));
+        let bar = bar("calls", u64::from(rate) * u64::from(seconds));
         let (apart, mut next) = (Duration::from_secs(1) / rate, Instant::now());
         loop {
             let now = Instant::now();
@@ -177,18 +179,10 @@ impl Callers {
     }
 }
 
-fn bar(length: u64) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    bar.set_style(ProgressStyle::with_template("calls {bar:40} {pos}/{len} {eta} left").expect("a template"));
-    bar
-}
-
 /// p50, p95 and p99 in milliseconds.
 fn percentiles(times: &mut [Duration]) -> [f64; 3] {
     times.sort_unstable();
-    let last = times.len().saturating_sub(1);
-    [50, 95, 99]
-        .map(|part| times.get((times.len() * part / 100).min(last)).map_or(0.0, |time| time.as_secs_f64() * 1e3))
+    [500, 950, 990].map(|permille| at(times, permille).as_secs_f64() * 1e3)
 }
 
 fn main() {

@@ -3,17 +3,16 @@
 
 #![expect(clippy::float_arithmetic, reason = "times that were measured; no money")]
 
+mod figures;
 mod phone;
 mod process;
 mod refreshes;
 mod strangers;
 
 use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,17 +53,4 @@ async fn main() -> ExitCode {
         What::Strangers(asked) => strangers::run(&domain, arguments.users, &asked).await,
     };
     if as_wanted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn bar(what: &str, length: u64) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    let look = format!("{what:<14} {{bar:40}} {{pos}}/{{len}} {{msg}} {{eta}} left");
-    bar.set_style(ProgressStyle::with_template(&look).expect("a template"));
-    bar
-}
-
-/// The value below which this share of sorted values lies.
-fn at(sorted: &[Duration], permille: usize) -> Duration {
-    let place = (sorted.len() * permille).div_ceil(1_000).clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(place).copied().unwrap_or_default()
 }

@@ -1,8 +1,8 @@
 //! Everybody registers, is refreshed at a steady rate, and leaves.
 
+use crate::figures::{at, bar};
 use crate::phone::{Answer, Domain, Phone};
 use crate::process::{memory_kib, processor_time};
-use crate::{at, bar};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use sip::message::Message;

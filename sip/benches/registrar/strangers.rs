@@ -1,8 +1,8 @@
 //! Does the time of a refusal tell whether a user exists? Phones answer their challenges with a wrong password, in random order as a
 //! user that exists or as one that does not; names are of the same length and each is as likely to come again.
 
+use crate::figures::{at, bar};
 use crate::phone::{Answer, Domain, Phone};
-use crate::{at, bar};
 use schema::entropy::Entropy;
 use sip::message::Message;
 use std::sync::Arc;

@@ -90,8 +90,9 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return self.wait_for_phone(id, now);
         }
+        let Some(via) = self.via(way, None) else { return };
         self.legs.lead(&id, way);
-        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.pulse.asking = true;
         let options = leg.dialog.request(Method::Options, &via);
         let branch = via.branch().unwrap_or_default();

@@ -186,8 +186,9 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return;
         }
+        let Some(via) = self.via(way, None) else { return };
         self.legs.lead(&id, way);
-        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         let update = leg.dialog.request(Method::Update, &via).contact(&leg.contact);
         let update = SessionTimer::in_request(leg.timer.as_ref(), update);
         let branch = via.branch().unwrap_or_default();
