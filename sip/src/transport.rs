@@ -4,6 +4,7 @@
 
 mod connection;
 mod inbox;
+mod outgoing;
 mod registry;
 mod stun;
 mod thread;

@@ -101,6 +101,7 @@ impl Server {
                         Arrival::Unreachable(destination, why) => drop(lost.try_send((destination, why))),
                     }
                 }
+                wire.leave();
             }
         });
         let bound = |address: Option<SocketAddr>| address.expect("bound");

@@ -6,7 +6,7 @@ use super::{Bound, TransportCounts, TransportLimits};
 use crate::core::{Core, Counts, Figures, Input, Output};
 use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
-use schema::leg::{LegCommand, LegEventAt};
+use schema::leg::{LegCommand, LegEvent, LegEventAt};
 use schema::time::{Clock, Mono, Now};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,6 +178,7 @@ impl Worker {
                     self.handle(Input::Timeout, now);
                 }
             }
+            self.wire.leave();
             *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
         }
     }
@@ -185,13 +186,15 @@ impl Worker {
     /// Takes what arrived and all else that has; handles what is under way at once, and of the rest a slice.
     fn receive(&mut self, arrivals: &mut Vec<Arrival>, idle_from: Mono) {
         let now = self.woke(idle_from);
-        let mut turned_away = |source, datagram: &[u8]| self.core.turn_away(source, datagram, now);
         let mut batches = 0;
-        while batches < READ_ON && self.wire.datagrams(arrivals, &mut turned_away) {
+        while batches < READ_ON
+            && self.wire.datagrams(arrivals, &mut |source, datagram| self.core.turn_away(source, datagram, now))
+        {
             batches += 1;
+            self.carry_out_refusals();
         }
+        self.carry_out_refusals();
         let now = (self.clock)();
-        self.carry_out();
         // The oldest may have come as soon as nobody looked any more.
         let worked = idle_from.since(self.emptied);
         let surplus = self.inbox.sort(arrivals, Mono(now.mono.0.saturating_sub(micros(worked))));
@@ -203,9 +206,10 @@ impl Worker {
         }
         for arrival in surplus {
             if let Arrival::Message(flow, request) = arrival {
-                self.handle(Input::Surplus(flow, request), now);
+                self.core.handle(Input::Surplus(flow, request), now);
             }
         }
+        self.carry_out_refusals();
         self.serve();
     }
 
@@ -235,15 +239,37 @@ impl Worker {
 
     fn carry_out(&mut self) {
         while let Some(output) = self.core.poll_output() {
+            self.carry(output);
+        }
+    }
+
+    /// Carries out answers to requests that have nothing to do with one another.
+    fn carry_out_refusals(&mut self) {
+        let mut datagrams = Vec::new();
+        while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Send(flow, bytes) => self.wire.send(flow, bytes),
-                Output::SendTo(destination, bytes) => {
-                    self.wire.send_to(destination, self.core.peer_name(destination), bytes);
-                }
-                Output::Trust(flow) => self.wire.trust(flow),
-                Output::Leg(event) => (self.seam.on_leg)(event),
-                Output::Edge(event) => (self.seam.on_edge)(event),
+                Output::Send(flow, bytes) if flow.connection.is_none() => datagrams.push((flow.peer, bytes)),
+                other => self.carry(other),
             }
+        }
+        self.wire.send_unordered(datagrams);
+    }
+
+    fn carry(&mut self, output: Output) {
+        match output {
+            Output::Send(flow, bytes) => self.wire.send(flow, bytes),
+            Output::SendTo(destination, bytes) => {
+                self.wire.send_to(destination, self.core.peer_name(destination), bytes);
+            }
+            Output::Trust(flow) => self.wire.trust(flow),
+            Output::Leg(event) => {
+                // A call is settled once this is told, and then nobody repeats the BYE.
+                if matches!(event.event, LegEvent::Ended { .. }) {
+                    self.wire.leave();
+                }
+                (self.seam.on_leg)(event);
+            }
+            Output::Edge(event) => (self.seam.on_edge)(event),
         }
     }
 }

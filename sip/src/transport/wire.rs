@@ -1,6 +1,7 @@
 //! The sockets of the SIP thread: datagrams and connections in, bytes out. Nothing here waits for a peer.
 
 use super::connection::{Arrived, Line};
+use super::outgoing::{self, Outgoing};
 use super::registry::Registry;
 use super::{Bound, Sockets, TransportCounts, TransportLimits, stun, tls};
 use crate::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
@@ -51,6 +52,7 @@ pub(super) struct Wire {
     arrived: mpsc::Receiver<Arrived>,
     /// Found while sending; told with the next arrivals.
     lost: Vec<Arrival>,
+    outgoing: Outgoing,
     buffer: Vec<u8>,
     entropy: Entropy,
     counts: Arc<TransportCounts>,
@@ -86,6 +88,7 @@ impl Wire {
             arrivals,
             arrived,
             lost: Vec::new(),
+            outgoing: Outgoing::default(),
             buffer: vec![0; MAX_DATAGRAM + 1],
             entropy,
             counts,
@@ -164,7 +167,7 @@ impl Wire {
     fn on_datagram(&mut self, length: usize, source: SocketAddr, into: &mut Vec<Arrival>) {
         if stun::is_message(&self.buffer[..length]) {
             if let Some(answer) = stun::answer(&self.buffer[..length], source) {
-                self.send_datagram(source, &answer);
+                self.send_datagram(source, answer.into());
             }
             return;
         }
@@ -247,7 +250,7 @@ impl Wire {
     /// Sends on a flow. A flow that is gone is told with the next arrivals.
     pub(super) fn send(&mut self, flow: Flow, bytes: Bytes) {
         match flow.connection {
-            None => self.send_datagram(flow.peer, &bytes),
+            None => self.send_datagram(flow.peer, bytes),
             Some(id) => {
                 let known = self.registry.flow(id).is_some();
                 if !self.registry.send(id, bytes) {
@@ -259,20 +262,30 @@ impl Wire {
         }
     }
 
-    fn send_datagram(&self, to: SocketAddr, bytes: &[u8]) {
-        // A full socket buffer loses the datagram, as the network may; what matters is repeated.
-        let v6 = self.udp.v6.as_ref().filter(|_| to.is_ipv6());
-        let sent = v6.or(self.udp.first.as_ref()).map(|socket| socket.try_send_to(bytes, to));
-        if !matches!(sent, Some(Ok(_))) {
-            self.counts.unsent.fetch_add(1, Relaxed);
+    fn send_datagram(&mut self, to: SocketAddr, bytes: Bytes) {
+        if self.outgoing.push(to, bytes) {
+            self.leave();
         }
+    }
+
+    /// Sends datagrams whose order does not matter.
+    pub(super) fn send_unordered(&mut self, mut datagrams: Vec<outgoing::Datagram>) {
+        outgoing::group(&mut datagrams);
+        for (to, bytes) in datagrams {
+            self.send_datagram(to, bytes);
+        }
+    }
+
+    /// Datagrams that wait leave: at the end of each turn.
+    pub(super) fn leave(&mut self) {
+        self.outgoing.leave(&self.udp, &self.counts);
     }
 
     /// Sends to a destination, over the connection to it if there is one, else over a new one. `name` is the one its number
     /// stands for.
     pub(super) fn send_to(&mut self, to: Destination, name: Option<&HostName>, bytes: Bytes) {
         if to.protocol == Protocol::Udp {
-            return self.send_datagram(to.address, &bytes);
+            return self.send_datagram(to.address, bytes);
         }
         let id = match self.registry.to(to) {
             Some(id) => id,

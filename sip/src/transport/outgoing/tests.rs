@@ -1,0 +1,94 @@
+//! Whether each peer gets what was sent to it, and whether datagrams leave together where they can.
+
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+
+/// Two sockets of peers, and ours.
+async fn peers() -> (Sockets<UdpSocket>, [UdpSocket; 2]) {
+    let any = || UdpSocket::bind("127.0.0.1:0");
+    let (ours, first, second) = tokio::join!(any(), any(), any());
+    let ours = ours.expect("a port");
+    ours.writable().await.expect("open");
+    (Sockets { first: Some(ours), v6: None }, [first.expect("a port"), second.expect("a port")])
+}
+
+/// What a peer got, in order.
+async fn got(peer: &UdpSocket, wanted: usize) -> Vec<Vec<u8>> {
+    let (mut all, mut buffer) = (Vec::new(), [0; 4_096]);
+    while all.len() < wanted {
+        let length = tokio::time::timeout(Duration::from_secs(5), peer.recv(&mut buffer)).await.expect("in time");
+        all.push(buffer[..length.expect("received")].to_vec());
+    }
+    assert!(peer.try_recv(&mut buffer).is_err(), "one too many");
+    all
+}
+
+fn datagram(number: usize, length: usize) -> Bytes {
+    let mut bytes = vec![b'.'; length.max(4)];
+    bytes[..4].copy_from_slice(format!("{number:04}").as_bytes());
+    bytes.into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Each peer gets what it would get if all were sent one by one.
+    #[test]
+    fn each_peer_gets_each_datagram_once_and_in_order(
+        sent in proptest::collection::vec((0_usize..2, prop::sample::select(vec![4, 350, 351, 1_300, 1_301, 3_000])), 1..150)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (sockets, peers) = peers().await;
+            let (mut outgoing, counts) = (Outgoing::default(), TransportCounts::default());
+            for (number, (peer, length)) in sent.iter().enumerate() {
+                let to = peers[*peer].local_addr().expect("bound");
+                if outgoing.push(to, datagram(number, *length)) {
+                    outgoing.leave(&sockets, &counts);
+                }
+            }
+            outgoing.leave(&sockets, &counts);
+            assert_eq!(counts.unsent.load(Relaxed), 0);
+            for (index, peer) in peers.iter().enumerate() {
+                let numbered = sent.iter().enumerate().filter(|(_, (to, _))| *to == index);
+                let wanted: Vec<_> = numbered.map(|(number, (_, length))| datagram(number, *length).to_vec()).collect();
+                assert_eq!(got(peer, wanted.len()).await, wanted);
+            }
+        });
+    }
+}
+
+/// One call of the kernel carries them: this fails where the kernel does not know `UDP_SEGMENT`, or something is wrong about how
+/// it is asked.
+#[tokio::test]
+async fn datagrams_of_one_length_leave_together() {
+    let (sockets, [peer, _]) = peers().await;
+    let to = peer.local_addr().expect("bound");
+    let part: Vec<_> = (0..WAITING).map(|number| (to, datagram(number, 350))).collect();
+    let socket = sockets.first.as_ref().expect("bound");
+    assert_eq!(together(socket, to, &part).expect("sent"), 350 * WAITING);
+    let wanted: Vec<_> = part.iter().map(|(_, bytes)| bytes.to_vec()).collect();
+    assert_eq!(got(&peer, WAITING).await, wanted);
+}
+
+/// A way that cannot do it gets them one by one.
+#[tokio::test]
+async fn what_cannot_leave_together_leaves_one_by_one() {
+    let (sockets, [peer, _]) = peers().await;
+    let to = peer.local_addr().expect("bound");
+    let socket = sockets.first.as_ref().expect("bound");
+    // More than the kernel takes.
+    let part: Vec<_> = (0..60).map(|number| (to, datagram(number, 1_300))).collect();
+    assert!(together(socket, to, &part).is_err());
+    assert_eq!(send(socket, to, &part), 0);
+    assert_eq!(got(&peer, 60).await.len(), 60);
+}
+
+#[test]
+fn what_needs_no_order_is_put_so_that_much_leaves_together() {
+    let [one, other] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut all: Vec<_> = (0..40).map(|n| (if n % 3 == 0 { one } else { other }, datagram(n, 350 + n % 2))).collect();
+    group(&mut all);
+    assert_eq!(all.chunk_by(alike).count(), 4);
+}
