@@ -9,6 +9,7 @@ use crate::world::World;
 use crate::{clock, credit, data, demo};
 use actors::{Actors, ActorsConfig};
 use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,10 +54,19 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// Allows as many open files as the system lets this process have: each connection is one, and the usual first limit is 1,024.
+fn may_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, current = limit.current, "no more files can be opened than now");
+    }
+}
+
 async fn serve(config: &Config) -> anyhow::Result<bool> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    may_open_files();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut server = Server::start(config).await?;
     println!("{}", server.screen());

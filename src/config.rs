@@ -175,6 +175,8 @@ pub struct NodeLimits {
     pub live_calls: u32,
     /// New calls a second, 1 to 100,000.
     pub calls_per_second: u32,
+    /// SIP connections over TCP and TLS that peers opened, together, 10 to 1,000,000. Beyond it one that has not signed in makes room.
+    pub connections: u32,
     /// Stream connections of one address before it has signed in.
     pub connections_per_ip: u32,
     /// SIP requests a second, twice as many at once, of one address (IPv6: /64) from which nobody has signed in: 1 to 100,000.
@@ -223,6 +225,7 @@ impl Default for Config {
             limits: NodeLimits {
                 live_calls: 20_000,
                 calls_per_second: 5_000,
+                connections: 5_000,
                 connections_per_ip: 20,
                 requests_per_ip: 20,
                 exempt_ips: Vec::new(),
@@ -358,6 +361,9 @@ impl Config {
         if !(1..=100_000).contains(&self.limits.calls_per_second) {
             return wrong("limits.calls_per_second", self.limits.calls_per_second, "must be 1 to 100000");
         }
+        if !(10..=1_000_000).contains(&self.limits.connections) {
+            return wrong("limits.connections", self.limits.connections, "must be 10 to 1000000");
+        }
         if !(1..=100_000).contains(&self.limits.requests_per_ip) {
             return wrong("limits.requests_per_ip", self.limits.requests_per_ip, "must be 1 to 100000");
         }
@@ -483,6 +489,10 @@ mod tests {
             (
                 "[limits]\nlive_calls = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
                 "limits.live_calls = 0: must be 1 to 1000000",
+            ),
+            (
+                "[limits]\nconnections = 9\n[sip]\nudp = \"127.0.0.1:5060\"",
+                "limits.connections = 9: must be 10 to 1000000",
             ),
             (
                 "[limits]\nrequests_per_ip = 0\n[sip]\nudp = \"127.0.0.1:5060\"",

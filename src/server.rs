@@ -282,8 +282,12 @@ impl<'a> Parts<'a> {
                 }
             }),
         };
-        let per_address = usize::try_from(self.config.limits.connections_per_ip)?;
-        let limits = TransportLimits { per_address, exempt: self.config.exempt_ips(), ..TransportLimits::default() };
+        let limits = TransportLimits {
+            connections: usize::try_from(self.config.limits.connections)?,
+            per_address: usize::try_from(self.config.limits.connections_per_ip)?,
+            exempt: self.config.exempt_ips(),
+            ..TransportLimits::default()
+        };
         Ok(SipThread::start(bound, limits, core, self.entropy.fork(), self.clock.clone(), seam)?)
     }
 

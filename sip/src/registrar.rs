@@ -305,6 +305,9 @@ fn update(
         let asked_s = seconds(asked);
         let granted_s = (asked_s - asked_s * registration.shorter_permille.min(1_000) / 1_000).max(EXPIRES_MIN_S);
         let entry = entry(registration, contact, *flow, at, Duration::from_secs(u64::from(granted_s)));
+        if before.is_none() {
+            changed.extend(left_behind(entries, &entry).map(|entry| Binding { expires_at: at, ..entry.binding }));
+        }
         moved = moved.or(before.and_then(|before| moved_from(&before, &entry)));
         changed.push(entry.binding.clone());
         entries.push(entry);
@@ -316,6 +319,17 @@ fn update(
     let changes = changed.into_iter().map(|binding| BindingChange { binding, bindings }).collect();
     let contacts = entries.iter().filter_map(|entry| with_expires(entry, at)).collect();
     Decision::Registered { contacts, changes, moved }
+}
+
+/// Of a phone that connected anew and has no instance: what it registered over the connection that is gone. Its Contact often names
+/// the port of that one. Where two wait for their phone nobody can say whose it is.
+fn left_behind(entries: &mut Vec<Entry>, now: &Entry) -> Option<Entry> {
+    let is_its = |entry: &Entry| {
+        instance_of(entry).is_none() && entry.flow.is_none() && entry.contact.uri.user() == now.contact.uri.user()
+    };
+    let mut waiting = entries.iter().enumerate().filter(|(_, entry)| is_its(entry)).map(|(at, _)| at);
+    let (first, second) = (waiting.next()?, waiting.next());
+    (instance_of(now).is_none() && second.is_none()).then(|| entries.remove(first))
 }
 
 fn moved_from(before: &Entry, now: &Entry) -> Option<Moved> {
@@ -397,6 +411,7 @@ fn left(binding: Binding, bindings: u32, at: Timestamp) -> BindingChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::Protocol;
     use schema::entropy::Entropy;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -451,6 +466,51 @@ mod tests {
         };
         assert!(contacts.is_empty() && changes[0].bindings == 0 && changes[0].binding.expires_at <= NOW);
         assert_eq!(registrar.len(), 0);
+    }
+
+    #[test]
+    fn a_phone_without_an_instance_that_connects_anew_is_found_again() {
+        let mut registrar = Registrar::default();
+        let over = |number: u64, port: u16| {
+            let peer = std::net::SocketAddr::from(([10, 0, 0, 5], port));
+            Flow { protocol: Protocol::Tls, peer, connection: Some(ConnectionId(number)) }
+        };
+        let register = |registrar: &mut Registrar, number, port: u16| {
+            let text = format!("<sip:u@10.0.0.5:{port};transport=tls>");
+            ask_over(registrar, over(number, port), u32::from(port), Ask::Contacts(vec![(contact(&text), None)]))
+        };
+        register(&mut registrar, 1, 49_152);
+        registrar.connection_closed(ConnectionId(1));
+        assert_eq!(registrar.flow_of(credential(), None), None);
+        let Decision::Registered { contacts, changes, .. } = register(&mut registrar, 2, 50_311) else { panic!() };
+        assert_eq!(registrar.flow_of(credential(), None), Some(over(2, 50_311)));
+        assert_eq!((contacts.len(), changes.len(), changes[0].binding.expires_at), (1, 2, NOW));
+        // Beside another one that is there, too; but of two that are away nobody can say which one came back.
+        register(&mut registrar, 3, 50_400);
+        registrar.connection_closed(ConnectionId(2));
+        register(&mut registrar, 4, 50_500);
+        assert_eq!((registrar.len(), registrar.flow_of(credential(), None)), (2, None));
+        registrar.connection_closed(ConnectionId(3));
+        registrar.connection_closed(ConnectionId(4));
+        register(&mut registrar, 5, 50_600);
+        assert_eq!((registrar.len(), registrar.flow_of(credential(), None)), (3, None));
+    }
+
+    #[test]
+    fn what_a_phone_with_an_instance_left_behind_stays() {
+        let mut registrar = Registrar::default();
+        let flow = |number| Flow { connection: Some(ConnectionId(number)), ..Flow::udp(([10, 0, 0, 5], 5_061).into()) };
+        let ask = |registrar: &mut Registrar, number: u64, text: &str| {
+            let cseq = u32::try_from(number).expect("small");
+            ask_over(registrar, flow(number), cseq, Ask::Contacts(vec![(contact(text), None)]))
+        };
+        ask(&mut registrar, 1, "<sip:u@10.0.0.5:1>;+sip.instance=\"<urn:uuid:1>\"");
+        registrar.connection_closed(ConnectionId(1));
+        ask(&mut registrar, 2, "<sip:u@10.0.0.5:2>");
+        registrar.connection_closed(ConnectionId(2));
+        ask(&mut registrar, 3, "<sip:other@10.0.0.5:3>");
+        ask(&mut registrar, 4, "<sip:u@10.0.0.5:4>;+sip.instance=\"<urn:uuid:2>\"");
+        assert_eq!(registrar.len(), 4);
     }
 
     #[test]

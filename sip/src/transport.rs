@@ -4,6 +4,7 @@
 
 mod connection;
 mod inbox;
+mod outbox;
 mod outgoing;
 mod registry;
 mod stun;
@@ -49,8 +50,10 @@ pub struct TransportLimits {
     pub idle: Duration,
     /// Longest time one message takes to be written.
     pub write: Duration,
-    /// Messages queued for one connection; one more closes it.
-    pub outbox: usize,
+    /// Bytes queued for the connection of a peer that is not known yet; more closes it.
+    pub outbox_stranger: usize,
+    /// The same where a digest was right, a dialog is carried on, or we opened it: a carrier's has hundreds of calls.
+    pub outbox_known: usize,
 }
 
 impl Default for TransportLimits {
@@ -65,7 +68,8 @@ impl Default for TransportLimits {
             first_message: Duration::from_secs(10),
             idle: Duration::from_secs(120),
             write: Duration::from_secs(10),
-            outbox: 64,
+            outbox_stranger: 64 * 1024,
+            outbox_known: 4 * 1024 * 1024,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Where a request goes: its transaction, its dialog, or by its method.
 
-use super::Core;
 use super::matching::ServerKey;
 use super::register::{OUTBOUND, PATH};
 use super::reliable::RELIABLE;
 use super::session_timer::TIMER;
+use super::{Core, Output};
 use crate::flow::{Flow, Protocol};
 use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
@@ -60,10 +60,14 @@ impl Core {
     /// False when a stranger asks too often, is banned or looks for open servers: it gets no answer. Dialogs go on, whatever
     /// their side did elsewhere.
     pub(super) fn is_let_in(&mut self, flow: Flow, request: &Message, now: Now) -> bool {
-        if request.to_tag().is_some() && self.is_of_a_dialog(request) {
+        let is_of_a_dialog = request.to_tag().is_some() && self.is_of_a_dialog(request);
+        let is_trunk = !is_of_a_dialog && self.is_trunk(flow);
+        if (is_of_a_dialog || is_trunk) && flow.connection.is_some() {
+            self.output.push_back(Output::Trust(flow));
+        }
+        if is_of_a_dialog {
             return true;
         }
-        let is_trunk = self.is_trunk(flow);
         let agent = request.text(HeaderName::UserAgent);
         self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
     }

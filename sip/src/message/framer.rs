@@ -58,10 +58,10 @@ impl Framer {
         }
     }
 
-    /// True between messages: nothing of the next one has come.
+    /// True between messages: nothing of the next one has come but line ends, which are nothing (RFC 3261 §7.5) or half a ping.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.buffer.is_empty() && matches!(self.state, State::Head { .. })
+        matches!(self.state, State::Head { scanned: 0 }) && b"\r\n\r".starts_with(&self.buffer)
     }
 
     /// The next frame, `None` when more bytes are needed.

@@ -1,9 +1,9 @@
 //! One TCP or TLS connection: a task between two bounded queues. It can delay nobody but itself.
 
 use super::TransportLimits;
+use super::outbox::Queued;
 use crate::flow::{ConnectionId, Flow, Unreached};
 use crate::message::{Frame, Framer, Message, Method, ParseError};
-use bytes::Bytes;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -37,7 +37,7 @@ pub(super) struct Line {
     /// Whether the peer opened it: then its first message has to come in time, and its pings are answered.
     pub(super) incoming: bool,
     pub(super) arrivals: mpsc::Sender<Arrived>,
-    pub(super) outbox: mpsc::Receiver<Bytes>,
+    pub(super) outbox: Queued,
     pub(super) limits: TransportLimits,
 }
 
@@ -86,7 +86,7 @@ impl Line {
                         self.take_frames(&mut framer, &mut pace, &mut unanswered, &mut writer).await
                     }
                 },
-                bytes = self.outbox.recv() => match bytes {
+                bytes = self.outbox.next() => match bytes {
                     Some(bytes) => self.answer(&mut writer, &mut unanswered, &bytes).await,
                     None => Err(End::Now),
                 },
@@ -167,7 +167,7 @@ impl Line {
                 return;
             }
             let step = tokio::select! {
-                bytes = self.outbox.recv() => match bytes {
+                bytes = self.outbox.next() => match bytes {
                     Some(_) if is_shut => Ok(()),
                     Some(bytes) => self.answer(writer, &mut unanswered, &bytes).await,
                     None => Err(End::Now),
@@ -246,7 +246,11 @@ impl Pace {
         self.first = None;
     }
 
+    /// What was read is taken. Line ends alone count as life, as a ping does.
     fn waiting(&mut self, between_messages: bool) {
-        self.partial = if between_messages { None } else { Some(self.partial.unwrap_or_else(Instant::now)) };
+        if between_messages {
+            return self.ping();
+        }
+        self.partial = Some(self.partial.unwrap_or_else(Instant::now));
     }
 }

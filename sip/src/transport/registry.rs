@@ -1,19 +1,22 @@
 //! The table of connections and its limits (`security.md` §4.1). Pure.
 
 use super::TransportLimits;
+use super::outbox::{Outbox, Queued, outbox};
 use crate::flow::{ConnectionId, Destination, Flow, Protocol};
 use crate::guard::Source;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use tokio::sync::mpsc;
+
+/// Most connections that we opened.
+const OUTGOING: usize = 1_024;
 
 struct Connection {
     flow: Flow,
-    outbox: mpsc::Sender<Bytes>,
+    outbox: Outbox,
     /// Where it goes, when we opened it.
     to: Option<Destination>,
-    /// A digest was right on it: it no longer counts against its address's limit.
+    /// Its peer is known: it no longer counts against its address's limit, and makes room for nobody.
     trusted: bool,
 }
 
@@ -34,6 +37,8 @@ pub(super) struct Registry {
     untrusted: BTreeMap<Source, usize>,
     /// Incoming TLS handshakes under way, the oldest first.
     shaking: BTreeSet<ConnectionId>,
+    /// Incoming connections whose peer is not known, the oldest first.
+    strangers: BTreeSet<ConnectionId>,
     next: u64,
 }
 
@@ -45,6 +50,7 @@ impl Registry {
             outgoing: BTreeMap::new(),
             untrusted: BTreeMap::new(),
             shaking: BTreeSet::new(),
+            strangers: BTreeSet::new(),
             next: 0,
         }
     }
@@ -58,12 +64,13 @@ impl Registry {
     }
 
     /// Takes a connection that a peer opened. The outbox's other end goes to its task. Where all handshakes are taken the
-    /// oldest one makes room: a phone is through with its own long before, a peer that says nothing is not waited for.
+    /// oldest one makes room: a phone is through with its own long before, a peer that says nothing is not waited for. So does the
+    /// oldest stranger where all connections are taken: a phone has shown who it is long before.
     pub(super) fn accept(
         &mut self,
         protocol: Protocol,
         peer: SocketAddr,
-    ) -> Result<(ConnectionId, Flow, mpsc::Receiver<Bytes>), Full> {
+    ) -> Result<(ConnectionId, Flow, Queued), Full> {
         let source = Source::of(peer.ip());
         let count = self.untrusted.get(&source).copied().unwrap_or(0);
         if count >= self.limits.per_address && !self.is_exempt(peer.ip()) {
@@ -75,20 +82,22 @@ impl Registry {
         {
             self.remove(oldest);
         }
-        if self.connections.len() >= self.limits.connections {
-            return Err(Full::Total);
+        if self.connections.len() - self.outgoing.len() >= self.limits.connections {
+            let oldest = self.strangers.first().copied().ok_or(Full::Total)?;
+            self.remove(oldest);
         }
         *self.untrusted.entry(source).or_default() += 1;
         let added = self.add(protocol, peer, None);
+        self.strangers.insert(added.0);
         if protocol == Protocol::Tls {
             self.shaking.insert(added.0);
         }
         Ok(added)
     }
 
-    /// Notes a connection that we open.
-    pub(super) fn open(&mut self, to: Destination) -> Result<(ConnectionId, Flow, mpsc::Receiver<Bytes>), Full> {
-        if self.connections.len() >= self.limits.connections {
+    /// Notes a connection that we open. Those have a limit of their own, so that no peer takes the carriers' room.
+    pub(super) fn open(&mut self, to: Destination) -> Result<(ConnectionId, Flow, Queued), Full> {
+        if self.outgoing.len() >= OUTGOING {
             return Err(Full::Total);
         }
         let added = self.add(to.protocol, to.address, Some(to));
@@ -96,15 +105,10 @@ impl Registry {
         Ok(added)
     }
 
-    fn add(
-        &mut self,
-        protocol: Protocol,
-        peer: SocketAddr,
-        to: Option<Destination>,
-    ) -> (ConnectionId, Flow, mpsc::Receiver<Bytes>) {
+    fn add(&mut self, protocol: Protocol, peer: SocketAddr, to: Option<Destination>) -> (ConnectionId, Flow, Queued) {
         let id = ConnectionId(self.next);
         self.next += 1;
-        let (outbox, receiver) = mpsc::channel(self.limits.outbox);
+        let (outbox, receiver) = outbox();
         let flow = Flow { protocol, peer, connection: Some(id) };
         self.connections.insert(id, Connection { flow, outbox, to, trusted: false });
         (id, flow, receiver)
@@ -129,6 +133,7 @@ impl Registry {
             && !std::mem::replace(&mut connection.trusted, true)
         {
             let ip = connection.flow.ip();
+            self.strangers.remove(&id);
             self.release(ip);
         }
     }
@@ -146,7 +151,9 @@ impl Registry {
     /// Queues bytes. False when the connection is gone, or its queue full: then it is closed, its reader being too slow.
     pub(super) fn send(&mut self, id: ConnectionId, bytes: Bytes) -> bool {
         let Some(connection) = self.connections.get(&id) else { return false };
-        if connection.outbox.try_send(bytes).is_ok() {
+        let is_known = connection.trusted || connection.to.is_some();
+        let most = if is_known { self.limits.outbox_known } else { self.limits.outbox_stranger };
+        if connection.outbox.put(bytes, most) {
             return true;
         }
         self.remove(id);
@@ -158,6 +165,7 @@ impl Registry {
         let connection = self.connections.remove(&id)?;
         let Connection { flow, to, trusted, .. } = connection;
         self.shaking.remove(&id);
+        self.strangers.remove(&id);
         if to.is_none() && !trusted {
             self.release(flow.ip());
         }
@@ -174,9 +182,22 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::guard::Network;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    fn next(outbox: &mut Queued) -> Poll<Option<Bytes>> {
+        pin!(outbox.next()).poll(&mut Context::from_waker(Waker::noop()))
+    }
 
     fn limits() -> TransportLimits {
-        TransportLimits { connections: 5, per_address: 2, handshakes: 2, outbox: 3, ..TransportLimits::default() }
+        TransportLimits {
+            connections: 5,
+            per_address: 2,
+            handshakes: 2,
+            outbox_stranger: 3,
+            outbox_known: 200,
+            ..TransportLimits::default()
+        }
     }
 
     fn peer(last: u8, port: u16) -> SocketAddr {
@@ -203,14 +224,69 @@ mod tests {
         let to = Destination::new(Protocol::Tcp, peer(9, 5060));
         boxes.extend(registry.open(to).map(|(id, _, outbox)| (id, outbox)));
         assert_eq!(registry.to(to), Some(boxes[4].0));
-        assert_eq!(registry.accept(Protocol::Tcp, peer(3, 1)).map(|_| ()), Err(Full::Total));
         for (id, _) in &boxes {
             assert!(registry.remove(*id).is_some() && registry.remove(*id).is_none());
         }
         assert_eq!(
-            (registry.len(), registry.untrusted.len(), registry.shaking.len(), registry.to(to)),
-            (0, 0, 0, None)
+            (
+                registry.len(),
+                registry.untrusted.len(),
+                registry.shaking.len(),
+                registry.strangers.len(),
+                registry.to(to)
+            ),
+            (0, 0, 0, 0, None)
         );
+    }
+
+    #[test]
+    fn where_all_connections_are_taken_the_oldest_stranger_makes_room_and_nobody_who_is_known() {
+        let mut registry = Registry::new(limits());
+        let mut kept = Vec::new();
+        for last in 1..=5 {
+            kept.push(registry.accept(Protocol::Tcp, peer(last, 1)).expect("room"));
+        }
+        let ids: Vec<_> = kept.iter().map(|(id, ..)| *id).collect();
+        registry.trust(ids[0]);
+        kept.push(registry.accept(Protocol::Tcp, peer(6, 1)).expect("a stranger's place"));
+        assert_eq!((registry.flow(ids[1]), registry.len()), (None, 5));
+        assert!(registry.flow(ids[0]).is_some() && registry.flow(ids[2]).is_some());
+        // Carriers have room of their own.
+        kept.push(registry.open(Destination::new(Protocol::Tls, peer(9, 5061))).expect("room"));
+        kept.iter().for_each(|(id, ..)| registry.trust(*id));
+        assert_eq!(registry.accept(Protocol::Tcp, peer(7, 1)).map(|_| ()), Err(Full::Total));
+        assert_eq!((registry.len(), registry.strangers.len()), (6, 0));
+    }
+
+    #[test]
+    fn we_open_no_more_connections_than_have_room() {
+        let mut registry = Registry::new(limits());
+        let to = |port| Destination::new(Protocol::Tcp, peer(9, port));
+        let kept: Vec<_> =
+            (0..OUTGOING).map(|n| registry.open(to(u16::try_from(n).expect("small"))).expect("room")).collect();
+        assert_eq!((kept.len(), registry.open(to(u16::MAX)).map(|_| ())), (OUTGOING, Err(Full::Total)));
+        assert!(registry.accept(Protocol::Tcp, peer(1, 1)).is_ok());
+    }
+
+    #[test]
+    fn whoever_is_known_may_have_more_waiting() {
+        let mut registry = Registry::new(limits());
+        let (phone, _, _kept) = registry.accept(Protocol::Tcp, peer(1, 1)).expect("room");
+        let (carrier, _, _opened) = registry.open(Destination::new(Protocol::Tls, peer(9, 5061))).expect("room");
+        registry.trust(phone);
+        for id in [phone, carrier] {
+            assert_eq!((0..300).filter(|_| registry.send(id, Bytes::from_static(b"x"))).count(), 200);
+        }
+    }
+
+    #[test]
+    fn one_message_alone_is_always_taken() {
+        let mut registry = Registry::new(limits());
+        let (id, ..) = registry.accept(Protocol::Tcp, peer(1, 1)).expect("room");
+        let (other, _, mut outbox) = registry.accept(Protocol::Tcp, peer(1, 2)).expect("room");
+        assert!(!registry.send(id, Bytes::from_static(b"nobody takes it")), "its connection is over");
+        assert!(registry.send(other, Bytes::from_static(b"longer than is allowed")));
+        assert!(next(&mut outbox).is_ready() && registry.send(other, Bytes::from_static(b"once more")));
     }
 
     #[test]
@@ -224,7 +300,7 @@ mod tests {
         assert_eq!(registry.len(), 3, "who is through does not count");
         let (_, _, _fourth_box) = accept(&mut registry, 4);
         assert!(registry.flow(second).is_none() && registry.flow(first).is_some() && registry.flow(third).is_some());
-        assert!(first_box.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty), "it stays open");
+        assert!(next(&mut first_box).is_pending(), "it stays open");
     }
 
     #[test]
@@ -247,7 +323,7 @@ mod tests {
         let sent: Vec<bool> = (0..5).map(|_| registry.send(slow, Bytes::from_static(b"x"))).collect();
         assert_eq!(sent, [true, true, true, false, false]);
         assert!(registry.send(other, Bytes::from_static(b"y")));
-        assert_eq!(outbox.try_recv().ok(), Some(Bytes::from_static(b"y")));
+        assert_eq!(next(&mut outbox), Poll::Ready(Some(Bytes::from_static(b"y"))));
         assert_eq!(registry.len(), 1);
     }
 
@@ -256,6 +332,6 @@ mod tests {
         let mut registry = Registry::new(TransportLimits { exempt: [Network::LOOPBACK_V4].into(), ..limits() });
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let kept: Vec<_> = (1..=5).map(|port| registry.accept(Protocol::Tcp, local(port)).expect("exempt")).collect();
-        assert_eq!((kept.len(), registry.accept(Protocol::Tcp, local(6)).map(|_| ())), (5, Err(Full::Total)));
+        assert_eq!((kept.len(), registry.len()), (5, 5));
     }
 }

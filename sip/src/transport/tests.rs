@@ -302,6 +302,21 @@ async fn keep_alives_hold_an_idle_connection() {
 }
 
 #[tokio::test]
+async fn a_line_end_too_many_costs_nobody_its_connection() {
+    let first_message = Duration::from_millis(300);
+    let server = Server::start(TransportLimits { first_message, ..TransportLimits::default() }, 0);
+    let mut stream = server.tcp().await;
+    for number in 1..=2 {
+        stream.write_all(&request(number, 0)).await.expect("open");
+        stream.write_all(b"\r\n").await.expect("open");
+        answers(&mut stream, 1).await;
+        sleep(first_message * 3).await;
+    }
+    stream.write_all(&request(3, 0)).await.expect("open");
+    answers(&mut stream, 1).await;
+}
+
+#[tokio::test]
 async fn a_reader_too_slow_delays_nobody() {
     let limits = TransportLimits { write: Duration::from_millis(500), ..TransportLimits::default() };
     let server = Server::start(limits, 60_000);

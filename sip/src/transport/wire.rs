@@ -222,8 +222,8 @@ impl Wire {
                 return;
             }
         };
-        let dropped = u64::from(self.registry.len() == before);
-        self.counts.shed_connections.fetch_add(dropped, Relaxed);
+        let made_room = before + 1 - self.registry.len();
+        self.counts.shed_connections.fetch_add(made_room as u64, Relaxed);
         self.count_connections();
         let _ = stream.set_nodelay(true);
         let mut line =
@@ -236,7 +236,7 @@ impl Wire {
                     let shaken = tokio::select! {
                         shaken = timeout(line.limits.handshake, acceptor.accept(stream)) => shaken.ok().and_then(Result::ok),
                         // A newer one took its place; nothing is sent before it is open.
-                        _ = line.outbox.recv() => None,
+                        _ = line.outbox.next() => None,
                     };
                     match shaken {
                         Some(stream) => line.carry(stream).await,

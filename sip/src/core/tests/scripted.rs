@@ -51,6 +51,8 @@ struct Desk {
     sent: Vec<(SocketAddr, String)>,
     /// By which flows.
     flows: Vec<Flow>,
+    /// Whose peers are known.
+    trusted: Vec<Flow>,
     legs: Vec<LegEvent>,
     wanted: Vec<Ticket>,
     /// What was told of trunks.
@@ -87,6 +89,7 @@ impl Desk {
             now: Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) },
             sent: Vec::new(),
             flows: Vec::new(),
+            trusted: Vec::new(),
             legs: Vec::new(),
             wanted: Vec::new(),
             states: Vec::new(),
@@ -128,7 +131,7 @@ impl Desk {
                 }
                 Output::Edge(EdgeEvent::NameWanted(name)) => self.names.push(name),
                 Output::Edge(EdgeEvent::BindingChanged(change)) => self.bindings.push(change.binding),
-                Output::Trust(_) => {}
+                Output::Trust(flow) => self.trusted.push(flow),
             }
         }
     }

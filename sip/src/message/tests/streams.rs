@@ -85,3 +85,14 @@ fn a_message_as_large_as_the_limit_passes_a_stream_byte_by_byte() {
     }
     assert_eq!(frames(&mut framer), ["INVITE 64000"]);
 }
+
+/// RFC 3261 §7.5: they are nothing, so a peer that sends one too many has not begun its next message.
+#[test]
+fn line_ends_between_messages_begin_none() {
+    let mut framer = Framer::new();
+    for (bytes, is_idle) in [(&b"\r"[..], true), (b"\n", true), (b"\r", true), (b"\n", true), (b"\r\nI", false)] {
+        framer.push(bytes);
+        while framer.next_frame().expect("a frame or more is needed").is_some() {}
+        assert_eq!(framer.is_idle(), is_idle, "{bytes:?}");
+    }
+}

@@ -157,3 +157,27 @@ fn an_unknown_name_and_a_wrong_secret_are_answered_with_the_same_bytes_at_the_sa
     let late = REFUSAL + Duration::from_millis(1);
     assert_eq!(answer_to("nemo", late).1, late);
 }
+
+/// Where connections are scarce those of strangers end first.
+#[test]
+fn a_connection_is_trusted_for_a_digest_a_dialog_or_a_trunk() {
+    let mut desk = Desk::new();
+    let mut talk = desk.talk(tls(1, 1), "talk");
+    assert!(desk.trusted.contains(&tls(1, 1)));
+    let stranger = tls(2, 9);
+    let options = desk.text("OPTIONS", stranger, "scan", "", 1, "", "");
+    desk.take(stranger, &options);
+    assert!(!desk.trusted.contains(&stranger));
+    // A phone behind a proxy: its dialog goes on over a connection on which nobody signed in.
+    talk.flow = tls(3, 2);
+    desk.in_dialog(&mut talk, "OPTIONS", "", "");
+    assert!(desk.trusted.contains(&tls(3, 2)));
+    let trunk = Flow { protocol: Protocol::Tcp, peer: CARRIER.into(), connection: Some(ConnectionId(4)) };
+    let gateway = Gateway { transport: GatewayTransport::Tcp, address: CARRIER.into() }.into();
+    let id = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
+    let address = TrunkAddress { trunk: id, gateway, large_over_tcp: false, login: None };
+    desk.handle(Input::Edge(EdgeCommand::Trunks(vec![address])));
+    let options = desk.text("OPTIONS", trunk, "health", "", 1, "", "");
+    desk.take(trunk, &options);
+    assert!(desk.trusted.contains(&trunk));
+}
