@@ -73,7 +73,8 @@ fn check_required(seen: [bool; 4]) -> Result<(), SdpError> {
     }
 }
 
-/// Lines without their ends. They may end in LF alone (RFC 8866 §5), the last one in CR alone or not at all.
+/// Lines without their ends. They may end in LF alone (RFC 8866 §5), the last one in CR alone or not at all. Empty ones at the end are
+/// no part of it: some write them, and others read over them.
 struct Lines<'a> {
     rest: Option<&'a str>,
     is_ascii: bool,
@@ -81,7 +82,7 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
-        Self { rest: Some(text.strip_suffix('\n').unwrap_or(text)), is_ascii: text.is_ascii() }
+        Self { rest: Some(text.trim_end_matches(['\r', '\n'])), is_ascii: text.is_ascii() }
     }
 }
 
