@@ -116,7 +116,7 @@ fn is_success_of_invite(message: &Message) -> bool {
 
 /// Whether somebody says that there is no such call any more.
 fn is_gone(message: &Message) -> bool {
-    message.status() == Some(481) && matches!(message.method(), Method::Options | Method::Bye)
+    message.status() == Some(481) && matches!(message.method(), Method::Options | Method::Bye | Method::Invite)
 }
 
 fn tag(text: Option<&str>) -> Box<str> {

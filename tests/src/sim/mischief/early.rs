@@ -126,7 +126,8 @@ impl Leg {
         let next = match self.mischief {
             Mischief::SecondSession => self.rings(own, SECOND, body),
             Mischief::RingsForked => {
-                self.early.will_replace = entropy.below(2) == 0;
+                // Whoever has answered before goes on as who it is.
+                self.early.will_replace = entropy.below(2) == 0 && !self.answered;
                 self.rings(FORK, OF_FORK, body)
             }
             _ => self.offers(own, body, entropy),
