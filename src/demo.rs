@@ -39,6 +39,7 @@ pub async fn call(
         password: Pii::new(credential.password.as_str().into()),
         expires_s: 300,
         most_calls: 1,
+        takes_reliable: false,
     };
     let mut phone = Phone::new(config, entropy.fork())?;
     let (commands, commands_in) = mpsc::channel(8);
@@ -82,7 +83,7 @@ async fn follow(
                     println!("hung up by {who}{}", q850.map_or_else(String::new, |cause| format!(" (Q.850 cause {cause})")));
                     return Ok(answered);
                 }
-                Some(PhoneEvent::Registered { .. } | PhoneEvent::RegistrationFailed { .. }) => {}
+                Some(PhoneEvent::Registered { .. } | PhoneEvent::RegistrationFailed { .. } | PhoneEvent::Changed { .. }) => {}
                 None => bail!("the phone's socket failed"),
             },
             reply = watch.reply() => match reply? {

@@ -56,6 +56,7 @@ impl TestPhone {
             password: Pii::new(password.into()),
             expires_s: 300,
             most_calls: 1_000,
+            takes_reliable: false,
         };
         let clock = ringfence::clock::system();
         let seed = u64::from(config.address.port()) << 48 ^ clock().mono.0;

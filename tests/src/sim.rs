@@ -5,6 +5,7 @@
 //! What it replaces: sockets, the database, the clocks, randomness. What it runs: `sip::core`, the actors with their
 //! supervisors, the journal's rules, recovery. What a seed chooses stands in `plan.rs`.
 
+pub mod admission;
 pub mod checker;
 pub mod history;
 pub mod mischief;
@@ -12,6 +13,8 @@ pub mod network;
 pub mod plan;
 pub mod process;
 pub mod provision;
+pub mod redial;
+pub mod ringing;
 pub mod streams;
 pub mod tally;
 pub mod tap;
@@ -22,7 +25,7 @@ pub mod world;
 
 use actors::ActorsConfig;
 use checker::Checker;
-use plan::{Act, BEGIN, Crash, Plan, Size};
+use plan::{Act, BEGIN, Crash, Limits, Plan, Size};
 use process::{End, Log};
 use schema::entropy::Entropy;
 use schema::id::{AccountKey, TrunkId};
@@ -62,6 +65,7 @@ struct Simulation {
     world: World,
     disk: MemDisk,
     sync: Duration,
+    limits: Limits,
     /// Reads of the next process that fail.
     failing_reads: u32,
     accounts: Vec<AccountKey>,
@@ -148,6 +152,7 @@ impl Simulation {
             world,
             disk,
             sync: plan.sync,
+            limits: plan.limits,
             failing_reads: 0,
             accounts: provisioned.0,
             trunks: provisioned.1,
@@ -182,6 +187,9 @@ impl Simulation {
         match act {
             Act::Call { phone, call, number } => {
                 self.world.command(now, phone, PhoneCommand::Call { call: PhoneCall(call), number: Pii::new(number) });
+            }
+            Act::Change { phone, call } => {
+                self.world.command(now, phone, PhoneCommand::Change { call: PhoneCall(call) });
             }
             Act::HangUp { phone, call } => {
                 self.world.command(now, phone, PhoneCommand::HangUp { call: PhoneCall(call) });

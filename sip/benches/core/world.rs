@@ -55,6 +55,7 @@ fn phone() -> Phone {
         password: Pii::new("secret".into()),
         expires_s: 120,
         most_calls: 100_000,
+        takes_reliable: false,
     };
     Phone::new(config, Entropy::from_number(4)).expect("a domain")
 }

@@ -107,6 +107,7 @@ impl World {
             password: Pii::new(password.into()),
             expires_s: 120,
             most_calls: 10,
+            takes_reliable: false,
         };
         Self {
             core: Core::new(config(), Entropy::from_number(3)).expect("a realm"),

@@ -12,8 +12,8 @@
 //! | 90–94 | 604 Does Not Exist Anywhere |
 //! | 95–99 | 603 Decline |
 //!
-//! A number that does not end in two digits is answered 484. A 183 is reliable where the caller takes that (RFC 3262): it is
-//! repeated until its PRACK, which the 200 waits for. It may be made to ask for credentials (`gate.rs`).
+//! A number that does not end in two digits is answered 484. A 183 is reliable where the caller takes that (RFC 3262), and a
+//! 180 of a carrier that rings reliably: it is repeated until its PRACK, which a later 200 waits for. It may be made to ask for credentials (`gate.rs`).
 
 mod behaviour;
 mod gate;
@@ -133,6 +133,7 @@ pub struct Carrier {
     timers: Timers<u64>,
     counts: CarrierCounts,
     gate: Option<gate::Gate>,
+    rings_reliably: bool,
 }
 
 type Out = Actions<CarrierEvent>;
@@ -169,7 +170,14 @@ impl Carrier {
             timers: Timers::new(),
             counts: CarrierCounts::default(),
             gate: None,
+            rings_reliably: false,
         }
+    }
+
+    /// Its 180s are reliable, too.
+    #[must_use]
+    pub fn ringing_reliably(self) -> Self {
+        Self { rings_reliably: true, ..self }
     }
 
     /// Counters since the start.
@@ -214,6 +222,9 @@ impl Carrier {
                 let Some(call) = self.calls.get(&number) else { return };
                 // A probe in the dialog of a call that is over (RFC 3261 §12.2.2).
                 let is_over = matches!(call.state, State::Over | State::HangingUp { .. } | State::Refused { .. });
+                if !is_over && *request.method() == Method::Update && request.has_sdp() {
+                    return self.answer_update(number, request, out);
+                }
                 refuse(request, if is_over { 481 } else { 200 }, &call.to_tag, out);
             }
             (Method::Invite | Method::Cancel | Method::Bye | Method::Prack, None)
@@ -256,7 +267,8 @@ impl Carrier {
         };
         self.calls.insert(number, call);
         if let Some(status) = behaviour.progress {
-            if let Some(call) = self.calls.get_mut(&number).filter(|_| status == 183 && takes_reliable(invite)) {
+            let is_reliable = (status == 183 || self.rings_reliably) && takes_reliable(invite);
+            if let Some(call) = self.calls.get_mut(&number).filter(|_| is_reliable) {
                 let mut repeat = Repeat::of_invite(now);
                 call.early = Some((repeat.next(now), repeat));
             }
@@ -278,7 +290,7 @@ impl Carrier {
         if status < 300 {
             builder = builder.record_route().contact(&contact);
         }
-        if call.early.is_some() && status == 183 {
+        if call.early.is_some() && status < 200 {
             builder = builder.header(HeaderName::Require, &RELIABLE).header(HeaderName::RSeq, &RSEQ);
         }
         if matches!(status, 183 | 200) {

@@ -1,10 +1,12 @@
-//! The test phone: registers, calls with digest, answers what a phone must answer, and reports what it sees.
+//! The test phone: registers, calls with digest, answers what a phone must answer, and reports what it sees. It takes reliable
+//! provisional responses where it is told to, and changes its sessions.
 
 mod call;
 mod client;
+mod early;
 
 use super::{Actions, Endpoint, Repeat, Timers};
-use crate::message::{HeaderName, Message, Method, NameAddr, Uri};
+use crate::message::{HeaderName, Message, Method, NameAddr, RAck, Uri};
 use crate::sdp::Origin;
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -33,6 +35,8 @@ pub struct PhoneConfig {
     pub expires_s: u32,
     /// Most calls at a time; more fail with 503.
     pub most_calls: usize,
+    /// Its INVITEs say that it takes reliable provisional responses (RFC 3262), and UPDATE.
+    pub takes_reliable: bool,
 }
 
 /// A call of this phone; chosen by whoever commands it, never used twice.
@@ -52,6 +56,12 @@ pub enum PhoneCommand {
         call: PhoneCall,
         /// User part of the Request-URI.
         number: Pii<Box<str>>,
+    },
+    /// Offer another session, on hold or back: re-INVITE in a call, UPDATE before the answer (RFC 3311) where that is allowed. What
+    /// is not possible now is not done.
+    Change {
+        /// Which.
+        call: PhoneCall,
     },
     /// End a call: CANCEL before the answer, BYE behind it.
     HangUp {
@@ -86,6 +96,13 @@ pub enum PhoneEvent {
     Answered {
         /// Which.
         call: PhoneCall,
+    },
+    /// An offer of the phone was answered.
+    Changed {
+        /// Which.
+        call: PhoneCall,
+        /// Final status.
+        status: u16,
     },
     /// Not answered.
     Failed {
@@ -126,9 +143,12 @@ struct Call {
     /// Hung up before the answer.
     unwanted: bool,
     invite: u64,
-    /// The ACK of the 2xx and where it went, for repetitions of the 2xx.
-    ack: Option<(SocketAddr, Bytes)>,
+    /// The ACK of each 2xx by its CSeq number, and where it went, for repetitions of the 2xx.
+    acks: BTreeMap<u32, (SocketAddr, Bytes)>,
     origin: Origin,
+    early: early::Early,
+    /// It is on hold, as the phone has offered last.
+    held: bool,
 }
 
 /// What requests of one dialog, or of the registration, have in common.
@@ -156,11 +176,17 @@ struct Outgoing {
     body: Option<Bytes>,
     /// Header and value of the credentials.
     authorization: Option<(HeaderName, String)>,
+    /// What a PRACK acknowledges.
+    rack: Option<RAck>,
+    /// CSeq number of an ACK: its INVITE's.
+    cseq: Option<u32>,
+    /// An offer within the dialog.
+    is_change: bool,
 }
 
 impl Outgoing {
     const fn new(method: Method) -> Self {
-        Self { method, expires_s: None, body: None, authorization: None }
+        Self { method, expires_s: None, body: None, authorization: None, rack: None, cseq: None, is_change: false }
     }
 }
 
@@ -271,6 +297,7 @@ impl Endpoint for Phone {
                 self.send(Owner::Registration, Outgoing { expires_s, ..Outgoing::new(Method::Register) }, now, actions);
             }
             PhoneCommand::Call { call, number } => self.place_call(call, number.expose(), now, actions),
+            PhoneCommand::Change { call } => self.change(call, now, actions),
             PhoneCommand::HangUp { call } => self.hang_up(call, now, actions),
         }
     }

@@ -42,6 +42,16 @@ fn address(text: &str) -> SocketAddr {
 
 impl World {
     fn new() -> Self {
+        Self::of(false)
+    }
+
+    /// Both take and send reliable provisional responses.
+    fn reliable() -> Self {
+        let world = Self::of(true);
+        Self { carrier: Carrier::new(Entropy::from_number(2), address(CARRIER), 50).ringing_reliably(), ..world }
+    }
+
+    fn of(takes_reliable: bool) -> Self {
         let config = PhoneConfig {
             server: address(CARRIER),
             domain: "ringfence.example".into(),
@@ -50,6 +60,7 @@ impl World {
             password: Pii::new("secret".into()),
             expires_s: 300,
             most_calls: 100,
+            takes_reliable,
         };
         Self {
             phone: Phone::new(config, Entropy::from_number(1)).expect("a domain"),
@@ -389,15 +400,57 @@ fn the_carrier_answers_probes_and_re_invites() {
     }
 }
 
+#[test]
+fn a_phone_that_takes_reliable_responses_acknowledges_them_and_offers_before_and_after_the_answer() {
+    let mut world = World::reliable();
+    let changed = PhoneEvent::Changed { call: CALL, status: 200 };
+    world.call("+447700900140");
+    world.command(PhoneCommand::Change { call: CALL });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.log, ["INVITE", "183", "PRACK", "200"], "nothing is answered yet that could be changed");
+    world.command(PhoneCommand::Change { call: CALL });
+    world.command(PhoneCommand::Change { call: CALL });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.log.split_off(4), ["UPDATE", "200"], "one offer at a time");
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.log.split_off(4), ["200", "ACK"]);
+    world.command(PhoneCommand::Change { call: CALL });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.log.split_off(4), ["INVITE", "200", "ACK"]);
+    world.command(PhoneCommand::HangUp { call: CALL });
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.log.split_off(4), ["BYE", "200"]);
+    assert_eq!(world.events[1..], [changed.clone(), answered(), changed, ended(true)]);
+    world.assert_empty();
+}
+
+#[test]
+fn a_reliable_180_that_is_lost_comes_again_and_is_acknowledged_once() {
+    let mut world = World::reliable();
+    // The 180, and then the 200 to its PRACK.
+    world.loses = Box::new(|number| [1, 6].contains(&number));
+    world.call("+447700900120");
+    world.run(Duration::from_secs(5));
+    assert_eq!(
+        world.log,
+        ["INVITE", "180", "INVITE", "180", "180", "PRACK", "200", "PRACK", "200", "200", "ACK"],
+        "of the two 180s that come one is acknowledged"
+    );
+    world.command(PhoneCommand::HangUp { call: CALL });
+    world.assert_empty();
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_is_lost_every_call_ends_on_both_sides(lost in proptest::collection::btree_set(0_u64..30, 0..10), digits in 0_u8..100, after_s in 0_u64..8) {
-        let mut world = World::with_gate("secret");
+    fn whatever_is_lost_every_call_ends_on_both_sides(lost in proptest::collection::btree_set(0_u64..30, 0..10), digits in 0_u8..100, after_s in 0_u64..8, reliable in proptest::bool::ANY) {
+        let mut world = if reliable { World::reliable() } else { World::with_gate("secret") };
         world.loses = Box::new(move |number| lost.contains(&number));
         world.call(&format!("+4477009001{digits:02}"));
         world.run(Duration::from_secs(after_s));
+        world.command(PhoneCommand::Change { call: CALL });
+        world.run(Duration::from_millis(300));
         world.command(PhoneCommand::HangUp { call: CALL });
         world.run(Duration::from_secs(120));
         let last = world.events.last();
@@ -427,6 +480,7 @@ async fn both_speak_over_real_sockets() {
         password: Pii::new("secret".into()),
         expires_s: 300,
         most_calls: 100,
+        takes_reliable: false,
     };
     let mut phone = Phone::new(config, Entropy::from_number(1)).expect("a domain");
     let mut carrier = Carrier::new(Entropy::from_number(2), server, 50);

@@ -1,6 +1,8 @@
 //! The invariants while a world runs, against what is stored and what was seen on the wire. What is only known at the end is
 //! in `history.rs`.
 
+use super::admission::Admission;
+use super::ringing::Ringing;
 use super::tap::{Notable, Observed, Tap};
 use super::trace::Trace;
 use super::wall::Wall;
@@ -56,6 +58,10 @@ type Row = (AccountKey, LiveCall);
 pub struct Checker {
     /// The wire.
     pub tap: Tap,
+    /// What is seen of reliable provisional responses.
+    pub ringing: Ringing,
+    /// And of admission.
+    pub admission: Admission,
     /// Calls that were live at some time.
     pub known: BTreeMap<CallId, Known>,
     /// Calls that are live now.
@@ -110,11 +116,21 @@ impl Checker {
     pub fn restarted(&mut self, now: Mono, rebooted: bool) {
         self.crashes.push(now);
         self.legs_left_behind = true;
+        self.ringing.restarted();
+        self.admission.restarted();
         for call in &self.live {
             if let Some(known) = self.known.get_mut(call) {
                 known.crashes.push(now);
                 known.rebooted |= rebooted;
             }
+        }
+    }
+
+    /// The actors are asked about a call to this number; `dialog` is what is known of its caller's.
+    pub fn invited(&mut self, call: CallId, number: &str, dialog: &str) {
+        let call_id = self.tap.invited(call, number, dialog);
+        if let Err(what) = self.admission.let_in(call, call_id) {
+            self.broken(what);
         }
     }
 
@@ -166,6 +182,7 @@ impl Checker {
         {
             self.broken(format!("A3: {call} is live, and no actor was made for it out of the store"));
         }
+        self.ringing.look(now).into_iter().chain(self.admission.unanswered(now)).for_each(|what| self.broken(what));
         let mut calls = self.tap.open();
         while let Some(call) = calls.next(&self.tap) {
             self.look_at_call(call, now, up_since);
@@ -212,6 +229,7 @@ impl Checker {
         for (call, (account, row)) in &rows {
             let known = Known { account: *account, paid_s: row.paid_s, crashes: Vec::new(), rebooted: false };
             self.known.entry(*call).or_insert(known).paid_s = row.paid_s;
+            self.has_row(*call);
         }
         let now: BTreeSet<_> = rows.keys().copied().collect();
         let gone: Vec<_> = self.live.difference(&now).copied().collect();
@@ -226,6 +244,13 @@ impl Checker {
         }
         self.live = now;
         self.rows = rows;
+    }
+
+    /// Of a call that was refused before anybody was asked there is nothing.
+    pub fn has_row(&mut self, call: CallId) {
+        if !self.admission.was_let_in(call) {
+            self.broken(format!("D44: {call} was not let in, and is stored"));
+        }
     }
 
     fn look_at_call(&mut self, call: CallId, now: Mono, up_since: Mono) {
@@ -254,15 +279,18 @@ impl Checker {
             }
             (None, None) => {
                 let paid_s = row.map(|row| row.paid_s);
-                self.look_at_grant(call, paid_s, answered, now, up_since);
+                // It begins when it is durable, however long that takes.
+                let begun = seen.accepted.unwrap_or_default().max(up_since);
+                self.look_at_grant(call, paid_s, answered, now, begun);
             }
         }
     }
 
-    fn look_at_grant(&mut self, call: CallId, paid_s: Option<u64>, answered: Option<Mono>, now: Mono, up_since: Mono) {
+    /// `begun`: when the caller heard its answer, or this process began.
+    fn look_at_grant(&mut self, call: CallId, paid_s: Option<u64>, answered: Option<Mono>, now: Mono, begun: Mono) {
         let (Some(paid_s), Some(answered)) = (paid_s, answered) else {
             let since = *self.lost_since.entry(call).or_insert(now);
-            if now > since.max(up_since) + GRACE {
+            if now > since.max(begun) + GRACE {
                 self.broken(format!("C2: {call} is up, and nobody pays: it is not live"));
             }
             return;
@@ -271,7 +299,7 @@ impl Checker {
         let rebooted = self.known.get(&call).is_some_and(|known| known.rebooted);
         let (_, back) = if rebooted { self.wall.set_between(answered, now) } else { Default::default() };
         let paid = answered + Duration::from_secs(paid_s) + back;
-        if now > paid.max(up_since) + GRACE {
+        if now > paid.max(begun) + GRACE {
             self.broken(format!("C2: {call} is paid for {paid_s} s and goes on"));
         }
     }

@@ -36,6 +36,7 @@ pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDis
         let records = read(account, disk).await;
         for cdr in &records.cdrs {
             *counted.entry(cdr.call.id).or_default() += 1;
+            checker.has_row(cdr.call.id);
             count(tally, cdr, checker.known.get(&cdr.call.id), checker.seen(cdr.call.id), &checker.wall);
             if let Err(what) = bill(checker, cdr) {
                 checker.broken(format!("C3: {}: {what}", cdr.call.id));
@@ -125,8 +126,13 @@ fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) ->
         if *crash <= first && first <= *crash + RECOVERY {
             last = last.max(first + RECOVERY);
         }
-        // One past its grant that was being cut when the process died is cut by the next.
-        if is_by(cdr, HangupCause::FundsExhausted) && first <= *crash {
+        // An end that nobody had written down yet is told once more, over another connection.
+        if seen.over_tcp && first <= *crash && *crash <= first + RECOVERY {
+            last = last.max(*crash + RECOVERY);
+        }
+        // One past its grant, or its longest duration, that was being cut when the process died is cut by the next.
+        let is_cut = is_by(cdr, HangupCause::FundsExhausted) || is_by(cdr, HangupCause::DurationLimit);
+        if is_cut && first <= *crash {
             last = last.max(*crash + RECOVERY);
         }
     }
@@ -155,7 +161,10 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let given_up = is_by(cdr, HangupCause::ServiceFailure) || seen.cancelled.is_some_and(is_first_end);
     // Over a connection it is not told again: the 200 went with the process.
     let connection_lost = seen.over_tcp && checker.has_lost_connection(Some(answered));
-    if !accepted && !given_up && !long_down && !connection_lost && price.is_positive() {
+    // Who never acknowledges that it rings cannot be told, whatever the carrier did (D43).
+    let unheard = checker.tap.caller(cdr.call.id).is_some_and(|call_id| checker.ringing.was_unheard(call_id));
+    let excused = given_up || long_down || connection_lost || unheard;
+    if !accepted && !excused && price.is_positive() {
         return Err("the caller never heard the answer and is charged".to_owned());
     }
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
@@ -166,6 +175,10 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let elsewhere = |cancelled: Mono| cancelled >= answered && known.crashes.iter().any(|crash| *crash >= answered);
     if seen.cancelled.is_some_and(elsewhere) {
         last = Mono(u64::MAX);
+    }
+    // The actor's panic may take the news of the end with it: then it is billed at most its grant (D12).
+    if is_by(cdr, HangupCause::ServiceFailure) && checker.panicked.contains(&cdr.call.id) {
+        last = last.max(answered + Duration::from_secs(known.paid_s));
     }
     // A call that could not be taken up again, or lost one side, is billed to its last proof of life; so is one whose actor
     // failed while it asked both sides about that.

@@ -1,6 +1,8 @@
 //! Phones and carriers that do what they must not, or do not what they must. It stands between them and the network and
 //! changes what passes; who misbehaves in which call, the plan says.
 
+mod early;
+
 use super::tally::Tally;
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -32,10 +34,28 @@ pub enum Mischief {
     AnswersAgain,
     /// The phone never acknowledges its answer.
     NeverAcks,
+    /// The carrier hears no PRACK: it repeats its 18x, and refuses the call in the end.
+    IgnoresPracks,
+    /// So does one that says nothing in the end.
+    GivesUpSilently,
+    /// The carrier sends a second reliable 183, with another session.
+    SecondSession,
+    /// Somebody else rings reliably, too, with a session of its own, and may be the one who answers.
+    RingsForked,
+    /// The carrier offers another session while it rings.
+    OffersEarly,
+    /// The phone's PRACKs come late.
+    PracksLate,
+    /// They come twice, in another transaction.
+    PracksTwice,
+    /// They never come.
+    NeverPracks,
+    /// They come after its CANCEL.
+    PracksCancelled,
 }
 
 impl Mischief {
-    /// All of it.
+    /// Of calls whoever rings how.
     pub const ALL: [Self; 10] = [
         Self::AnswersCancelled,
         Self::Forks,
@@ -47,6 +67,21 @@ impl Mischief {
         Self::Late,
         Self::AnswersAgain,
         Self::NeverAcks,
+    ];
+    /// Of carriers that ring reliably.
+    pub const EARLY_OF_CARRIERS: [Self; 5] =
+        [Self::IgnoresPracks, Self::GivesUpSilently, Self::SecondSession, Self::RingsForked, Self::OffersEarly];
+    /// Of these and of phones that take that.
+    pub const EARLY: [Self; 9] = [
+        Self::IgnoresPracks,
+        Self::GivesUpSilently,
+        Self::SecondSession,
+        Self::RingsForked,
+        Self::OffersEarly,
+        Self::PracksLate,
+        Self::PracksTwice,
+        Self::NeverPracks,
+        Self::PracksCancelled,
     ];
 
     /// As it is counted.
@@ -63,6 +98,15 @@ impl Mischief {
             Self::Late => "late answers",
             Self::AnswersAgain => "late repeated answers",
             Self::NeverAcks => "answers never acknowledged",
+            Self::IgnoresPracks => "PRACKs ignored",
+            Self::GivesUpSilently => "early dialogs given up in silence",
+            Self::SecondSession => "second early sessions",
+            Self::RingsForked => "forks that ring reliably",
+            Self::OffersEarly => "early offers of carriers",
+            Self::PracksLate => "late PRACKs",
+            Self::PracksTwice => "PRACKs sent twice",
+            Self::NeverPracks => "PRACKs never sent",
+            Self::PracksCancelled => "PRACKs after CANCEL",
         }
     }
 
@@ -84,6 +128,7 @@ struct Leg {
     acknowledged: bool,
     /// Once is enough.
     done: bool,
+    early: early::Early,
 }
 
 /// Who misbehaves.
@@ -111,7 +156,15 @@ impl Mischiefs {
             let number = message.request_uri().and_then(Uri::user_decoded).unwrap_or_default();
             if let Some(mischief) = self.by_number.get(&*number).copied() {
                 let invite = message.clone();
-                let leg = Leg { mischief, invite, carrier, answered: false, acknowledged: false, done: false };
+                let leg = Leg {
+                    mischief,
+                    invite,
+                    carrier,
+                    answered: false,
+                    acknowledged: false,
+                    done: false,
+                    early: early::Early::default(),
+                };
                 self.legs.entry(message.call_id().into()).or_insert(leg);
             }
         }
@@ -158,7 +211,7 @@ impl Mischiefs {
                 }
                 true
             }
-            _ => true,
+            _ => early::at_carrier(leg, &message, &mut self.entropy, out, tally),
         }
     }
 
@@ -195,23 +248,23 @@ impl Mischiefs {
                 let later = Duration::from_millis(5_000 + self.entropy.below(60_000));
                 vec![(Duration::ZERO, bytes.clone()), (later, bytes)]
             }
-            _ => vec![(Duration::ZERO, bytes)],
+            _ => early::of_carrier(leg, bytes, &message, status, tally),
         }
     }
 
-    /// A phone sends a message. False: it does not.
-    pub fn of_phone(&mut self, bytes: &Bytes, tally: &mut Tally) -> bool {
+    /// A phone sends a message: what is sent instead.
+    pub fn of_phone(&mut self, bytes: Bytes, tally: &mut Tally) -> Out {
         if self.by_number.is_empty() {
-            return true;
+            return vec![(Duration::ZERO, bytes)];
         }
-        let Ok(message) = Message::parse_datagram(bytes) else { return true };
+        let Ok(message) = Message::parse_datagram(&bytes) else { return vec![(Duration::ZERO, bytes)] };
         self.begin(None, &message);
-        let Some(leg) = self.legs.get(message.call_id()) else { return true };
+        let Some(leg) = self.legs.get_mut(message.call_id()) else { return vec![(Duration::ZERO, bytes)] };
         // The ACK of a failure goes where the INVITE went.
         let of_success = *message.method() == Method::Ack && message.request_uri() != leg.invite.request_uri();
         let dropped = leg.mischief == Mischief::NeverAcks && of_success;
         tally.add_if(leg.mischief.name(), dropped);
-        !dropped
+        if dropped { Out::new() } else { early::of_phone(leg, bytes, &message, &mut self.entropy, tally) }
     }
 }
 

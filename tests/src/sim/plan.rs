@@ -1,5 +1,10 @@
 //! What a seed chooses: accounts and their money, prices, the weather, and what is done to the world when.
 
+mod early;
+mod overload;
+
+pub use overload::{Limits, Temper};
+
 use super::mischief::Mischief;
 use super::network::{Cut, Weather};
 use actors::faults::FaultPoint;
@@ -31,6 +36,10 @@ pub struct Plan {
     pub sync: Duration,
     /// Which carriers speak TCP.
     pub carriers_over_tcp: [bool; 2],
+    /// Which carriers send all their 18x reliably.
+    pub carriers_ring_reliably: [bool; 2],
+    /// Most that is let in.
+    pub limits: Limits,
     /// What goes wrong in the call to a number.
     pub mischiefs: BTreeMap<Box<str>, Mischief>,
     /// What happens when, in order.
@@ -52,6 +61,10 @@ pub struct AccountPlan {
     pub registers: bool,
     /// Whether its phone speaks TCP.
     pub over_tcp: bool,
+    /// Whether its phone takes reliable provisional responses.
+    pub takes_reliable: bool,
+    /// What its phone does when it is refused.
+    pub temper: Temper,
 }
 
 /// How much happens in a world.
@@ -69,6 +82,8 @@ pub enum Size {
 pub enum Act {
     /// A phone calls a number that no other call has.
     Call { phone: usize, call: u64, number: Box<str> },
+    /// A phone offers another session: re-INVITE or, before the answer, UPDATE.
+    Change { phone: usize, call: u64 },
     /// A phone hangs up: CANCEL or BYE.
     HangUp { phone: usize, call: u64 },
     /// The `pick`-th live call of the account is hung up from the dashboard.
@@ -167,7 +182,7 @@ impl Plan {
         let mut draw = Draw::new(Entropy::from_number(0), Size::Small);
         acts.iter().for_each(|(after, act)| draw.act(BEGIN + *after, act.clone()));
         let end = recover(&mut draw, 1);
-        let account = AccountPlan { opening, live_calls: 5, call_seconds: 7_200, registers: true, over_tcp: false };
+        let account = AccountPlan { opening, live_calls: 5, registers: true, ..SENTINEL };
         Self {
             accounts: vec![account, SENTINEL],
             retail: PER_SECOND,
@@ -175,6 +190,8 @@ impl Plan {
             weather: Weather::FAIR,
             sync,
             carriers_over_tcp: [false; 2],
+            carriers_ring_reliably: [false; 2],
+            limits: Limits::WIDE,
             mischiefs: BTreeMap::new(),
             acts: draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect(),
             end,
@@ -216,12 +233,34 @@ impl Plan {
         let trunks = [(draw.pick(&[1, 2, 100]), draw.pick(&[1, 100])), (100, 100)];
         let carriers_over_tcp = draw.pick(&[[false; 2], [false; 2], [true, false], [true; 2]]);
         // Never at once: what is told before an entry is submitted has left before it is durable.
-        let sync = Duration::from_millis(draw.pick(&[1, 2, 5, 20]));
+        let mut sync = Duration::from_millis(draw.pick(&[1, 2, 5, 20]));
+        // From a stream of their own: without them a seed's world is what it was before there were such things.
+        draw.entropy = Entropy::from_number(seed ^ 0x3262_3311_0000_0000);
+        let mut carriers_ring_reliably = [false; 2];
+        if draw.one_in(5) {
+            carriers_ring_reliably = early::draw(&mut draw, &mut accounts, within_ms);
+        }
+        let mut limits = Limits::WIDE;
+        if draw.one_in(10) {
+            limits = overload::draw(&mut draw, &mut accounts, within_ms, &mut sync);
+        }
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();
         let mischiefs = draw.mischiefs;
-        Self { accounts, retail, trunks, weather, sync, carriers_over_tcp, mischiefs, acts, end }
+        Self {
+            accounts,
+            retail,
+            trunks,
+            weather,
+            sync,
+            carriers_over_tcp,
+            carriers_ring_reliably,
+            limits,
+            mischiefs,
+            acts,
+            end,
+        }
     }
 }
 
@@ -235,8 +274,15 @@ const PER_SECOND: RateTerms = RateTerms {
 };
 
 /// Calls when all is well again: everything must work then.
-const SENTINEL: AccountPlan =
-    AccountPlan { opening: Micros(10_000_000), live_calls: 2, call_seconds: 7_200, registers: false, over_tcp: false };
+const SENTINEL: AccountPlan = AccountPlan {
+    opening: Micros(10_000_000),
+    live_calls: 2,
+    call_seconds: 7_200,
+    registers: false,
+    over_tcp: false,
+    takes_reliable: false,
+    temper: Temper::GivesUp,
+};
 
 fn account(draw: &mut Draw) -> AccountPlan {
     let cents = draw.pick(&[0, 1, 4, 15, 40, 100, 500]);
@@ -246,7 +292,13 @@ fn account(draw: &mut Draw) -> AccountPlan {
         call_seconds: draw.pick(&[7_200, 7_200, 25, 90]),
         registers: draw.one_in(2),
         over_tcp: draw.one_in(3),
+        ..SENTINEL
     }
+}
+
+/// The number that a call is to; its last two digits say what the test carrier does.
+fn number(phone: usize, call: u64, digits: u64) -> Box<str> {
+    format!("+4477{:06}{digits:02}", phone as u64 * 1_000 + call).into()
 }
 
 /// The last two digits say what the test carrier does.
@@ -264,7 +316,7 @@ fn calls(draw: &mut Draw, phone: usize, within_ms: u64, misbehave: bool) {
         let mischief = (misbehave && draw.one_in(2)).then(|| draw.pick(&Mischief::ALL));
         let cancelled = mischief == Some(Mischief::AnswersCancelled);
         let digits = if cancelled { draw.pick(&[20, 40, 60]) } else { behaviour(draw) };
-        let number = format!("+4477{:06}{digits:02}", phone as u64 * 1_000 + call).into_boxed_str();
+        let number = number(phone, call, digits);
         draw.mischiefs.extend(mischief.map(|mischief| (number.clone(), mischief)));
         let at = draw.moment(within_ms);
         draw.act(at, Act::Call { phone, call, number });
@@ -324,7 +376,7 @@ fn crashes(draw: &mut Draw, within_ms: u64) {
 /// Whether an act goes on without a server.
 #[must_use]
 pub const fn is_of_phone(act: &Act) -> bool {
-    matches!(act, Act::Call { .. } | Act::HangUp { .. })
+    matches!(act, Act::Call { .. } | Act::Change { .. } | Act::HangUp { .. })
 }
 
 fn panics(draw: &mut Draw, accounts: usize, within_ms: u64) {
@@ -416,7 +468,7 @@ fn recover(draw: &mut Draw, sentinel: usize) -> Mono {
     draw.act(heal, Act::Heal);
     draw.act(heal + Duration::from_secs(50), Act::HangUpAll);
     let call = heal + Duration::from_secs(80);
-    let number = format!("+4477{:06}00", sentinel as u64 * 1_000).into_boxed_str();
+    let number = number(sentinel, 0, 0);
     draw.act(call, Act::Call { phone: sentinel, call: 0, number });
     draw.act(call + Duration::from_millis(7_500), Act::HangUp { phone: sentinel, call: 0 });
     heal + DRAIN

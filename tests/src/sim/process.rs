@@ -2,7 +2,7 @@
 //! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
 
 use super::checker::{NO_ACK, Payment};
-use super::plan::{Act, Crash};
+use super::plan::{Act, Crash, Limits};
 use super::tap::Notable;
 use super::world::{Arrival, DOMAIN, carrier, server};
 use super::{Simulation, history};
@@ -120,17 +120,19 @@ pub(super) async fn live(sim: &mut Simulation) -> End {
         if life.draining.as_ref().is_some_and(|done| done.load(Ordering::Acquire)) {
             // What was decided since it flushed is not acknowledged, and lost.
             life.look().await;
+            life.count_refused();
             return End::Drained;
         }
         if now >= life.sim.end && (life.is_at_rest() || now >= life.sim.end + SETTLE) {
             life.check_the_end().await;
+            life.count_refused();
             return End::Over;
         }
         life.wait().await;
     }
 }
 
-fn core_config() -> CoreConfig {
+fn core_config(limits: Limits) -> CoreConfig {
     let host: Box<str> = server().ip().to_string().into();
     CoreConfig {
         domain: DOMAIN.into(),
@@ -143,8 +145,8 @@ fn core_config() -> CoreConfig {
         sdp_address: server().ip(),
         plain_customers: true,
         dialog_probe: Duration::from_secs(30),
-        legs_max: 1_000,
-        calls_per_second: 10_000,
+        legs_max: limits.legs,
+        calls_per_second: limits.calls_per_second,
         transactions_max: 10_000,
         lookups_max: 100,
         guard: GuardLimits::default(),
@@ -168,7 +170,7 @@ impl<'a> Life<'a> {
         let actors = actors.await.expect("a disk without faults can be started from");
         let faults = sim.disk.faults();
         sim.disk.set_faults(MemFaults { failing_calls: sim.failing_reads, ..faults });
-        let core = Core::new(core_config(), sim.entropy.fork()).expect("a realm").recovering();
+        let core = Core::new(core_config(sim.limits), sim.entropy.fork()).expect("a realm").recovering();
         sim.world.trace.note(up_since, "the server starts");
         sim.world.server_is_up = true;
         let recovered = Arc::new(AtomicBool::new(false));
@@ -213,6 +215,11 @@ impl<'a> Life<'a> {
             Arrival::Datagram { from, bytes } => {
                 self.sim.world.trace.bytes(self.now(), &bytes, || format!("in  {from} {}", first_line(&bytes)));
                 match Message::parse_datagram(&bytes) {
+                    Ok(message) if self.core.turn_away(from, &bytes, self.server_now()) => {
+                        self.sim.world.tally.add("datagrams turned away at first sight");
+                        self.note_received(from, &message);
+                        self.output(None).await;
+                    }
                     Ok(message) => self.message(Flow::udp(from), message).await,
                     Err(_) => self.unreadable(&bytes),
                 }
@@ -220,9 +227,12 @@ impl<'a> Life<'a> {
             Arrival::Bytes { connection, peer, bytes } => self.bytes(connection, peer, &bytes).await,
             Arrival::Closed { connection, peer } => {
                 self.framers.remove(&connection);
+                self.sim.checker.ringing.closed(peer);
+                self.sim.checker.admission.closed(peer);
                 self.input(Input::FlowClosed(over(connection, peer)), None).await;
             }
             Arrival::Unreachable { peer } => {
+                self.sim.checker.ringing.closed(peer);
                 let to = Destination::new(Protocol::Tcp, peer);
                 self.input(Input::Unreachable(to, Unreached::NoConnection), None).await;
             }
@@ -254,9 +264,17 @@ impl<'a> Life<'a> {
     }
 
     async fn message(&mut self, flow: Flow, message: Message) {
-        let (now, from) = (self.now(), flow.peer);
-        self.sim.checker.tap.received(now, carrier_at(from).is_some(), &message);
-        self.input(Input::Message(flow, message.with_source(from)), None).await;
+        self.note_received(flow.peer, &message);
+        let message = message.with_source(flow.peer);
+        self.input(Input::Message(flow, message), None).await;
+    }
+
+    fn note_received(&mut self, from: std::net::SocketAddr, message: &Message) {
+        let (now, from_carrier) = (self.now(), carrier_at(from).is_some());
+        let Simulation { checker, world, .. } = &mut *self.sim;
+        checker.tap.received(now, from_carrier, message);
+        checker.ringing.received(now, from_carrier, message, &mut world.tally);
+        checker.admission.received(now, from, from_carrier, message);
     }
 
     async fn commands(&mut self) {
@@ -284,6 +302,10 @@ impl<'a> Life<'a> {
             dying.left = dying.left.saturating_sub(1);
         }
         self.core.handle(input, self.server_now());
+        self.output(call).await;
+    }
+
+    async fn output(&mut self, call: Option<CallId>) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send(Flow { peer, connection, .. }, bytes) => {
@@ -312,6 +334,7 @@ impl<'a> Life<'a> {
         self.sim.world.trace.bytes(now, bytes, || format!("out {to} {}", first_line(bytes)));
         match Message::parse_datagram(bytes) {
             Ok(message) => {
+                self.note_sent(to, &message, bytes);
                 if let Some(notable) = self.sim.checker.tap.sent(now, carrier_at(to), &message, call, over_tcp) {
                     self.notable(notable).await;
                 }
@@ -320,15 +343,26 @@ impl<'a> Life<'a> {
         }
     }
 
+    fn note_sent(&mut self, to: std::net::SocketAddr, message: &Message, bytes: &bytes::Bytes) {
+        let (now, to_carrier) = (self.now(), carrier_at(to).is_some());
+        let Simulation { checker, world, .. } = &mut *self.sim;
+        let rings = checker.ringing.sent(now, to, to_carrier, message, bytes, &mut world.tally);
+        let served = checker.admission.sent(now, message, &mut world.tally);
+        rings.err().into_iter().chain(served.err()).for_each(|what| checker.broken(what));
+    }
+
     async fn notable(&mut self, notable: Notable) {
         self.sim.checker.leaves(notable, &self.sim.disk).await;
     }
 
     fn on_leg(&mut self, told: LegEventAt) {
         if let LegEvent::Invited(invited) = &told.event {
-            self.sim.checker.tap.invited(invited.leg.call, invited.dialled.expose());
+            self.sim.checker.invited(invited.leg.call, invited.dialled.expose(), invited.checkpoint.state.expose());
         }
         let (now, leg) = (self.sim.now, told.event.leg());
+        if let LegEvent::Confirmed { .. } = told.event {
+            self.sim.checker.admission.confirmed(now, &mut self.sim.world.tally);
+        }
         self.sim.world.trace.line(now, || format!("      {} {:?}{}", event_name(&told.event), leg.side, leg.attempt));
         self.actors.on_leg_event(told);
     }
@@ -511,6 +545,7 @@ impl<'a> Life<'a> {
     async fn die(mut self) -> End {
         // Whoever was told something was told it, even if the process dies now.
         self.look().await;
+        self.count_refused();
         let halted =
             if self.sim.disk.is_halted() { self.crash.as_ref().and_then(|dying| dying.crash.halt) } else { None };
         self.sim.world.tally.add(match halted.map(|halt| halt.acknowledged) {
@@ -521,6 +556,18 @@ impl<'a> Life<'a> {
         let crash = self.crash.as_ref().expect("it dies").crash;
         self.sim.world.trace.note(self.sim.now, &format!("the server dies: {crash:?}"));
         End::Crashed(crash)
+    }
+
+    /// What this process has refused, by reason.
+    fn count_refused(&mut self) {
+        let refused = self.core.figures().overload;
+        for (what, count) in [
+            ("calls refused: too many a second", refused.rate),
+            ("calls refused: too many live", refused.live),
+            ("calls refused: they wait too long", refused.delay),
+        ] {
+            self.sim.world.tally.add_many(what, count);
+        }
     }
 
     fn is_at_rest(&self) -> bool {

@@ -15,7 +15,12 @@ impl Tally {
 
     /// It happened, or not: then it is named all the same.
     pub fn add_if(&mut self, what: &'static str, happened: bool) {
-        *self.0.entry(what).or_default() += u64::from(happened);
+        self.add_many(what, u64::from(happened));
+    }
+
+    /// It happened so often.
+    pub fn add_many(&mut self, what: &'static str, count: u64) {
+        *self.0.entry(what).or_default() += count;
     }
 
     /// How often it happened.

@@ -84,10 +84,12 @@ pub struct Tap {
     calls: BTreeMap<CallId, Observed>,
     /// The number dialled in each A-leg, by Call-ID.
     dialled: BTreeMap<Box<str>, Box<str>>,
-    /// The numbers dialled over a connection.
+    /// A-legs over a connection, by Call-ID.
     over_tcp: BTreeSet<Box<str>>,
-    /// The newest call to each number; a plan dials every number once.
+    /// The newest call of each A-leg, by Call-ID.
     newest: BTreeMap<Box<str>, CallId>,
+    /// The A-leg of each call.
+    callers: BTreeMap<CallId, Box<str>>,
     /// A-legs by Call-ID and the server's tag.
     a_legs: BTreeMap<(Box<str>, Box<str>), CallId>,
     /// B-legs by Call-ID.
@@ -114,7 +116,7 @@ fn is_success_of_invite(message: &Message) -> bool {
 
 /// Whether somebody says that there is no such call any more.
 fn is_gone(message: &Message) -> bool {
-    message.status() == Some(481) && matches!(message.method(), Method::Options | Method::Bye)
+    message.status() == Some(481) && matches!(message.method(), Method::Options | Method::Bye | Method::Invite)
 }
 
 fn tag(text: Option<&str>) -> Box<str> {
@@ -139,9 +141,20 @@ impl Tap {
         self.open.remove(&call);
     }
 
-    /// The server took an INVITE for this number to be this call.
-    pub fn invited(&mut self, call: CallId, number: &str) {
-        self.newest.insert(number.into(), call);
+    /// The server took an INVITE for this number to be this call; `dialog` is how it writes its dialog down. Gives the Call-ID: a
+    /// number may be dialled again.
+    pub fn invited(&mut self, call: CallId, number: &str, dialog: &str) -> Option<&str> {
+        let mut of_number = self.dialled.iter().filter(|(_, dialled)| ***dialled == *number);
+        let (call_id, _) = of_number.find(|(call_id, _)| dialog.contains(&***call_id))?;
+        self.newest.insert(call_id.clone(), call);
+        self.callers.insert(call, call_id.clone());
+        Some(call_id)
+    }
+
+    /// The Call-ID of a call's A-leg.
+    #[must_use]
+    pub fn caller(&self, call: CallId) -> Option<&str> {
+        self.callers.get(&call).map(|call_id| &**call_id)
     }
 
     /// A message reaches the server.
@@ -155,8 +168,7 @@ impl Tap {
                 self.dialled.insert(message.call_id().into(), number.into_boxed_str());
             }
             Method::Cancel if message.is_request() => {
-                let number = self.dialled.get(message.call_id());
-                let call = number.and_then(|number| self.newest.get(number)).copied();
+                let call = self.newest.get(message.call_id()).copied();
                 if let Some(seen) = call.and_then(|call| self.calls.get_mut(&call)).filter(|s| s.accepted.is_none()) {
                     seen.cancelled.get_or_insert(now);
                 }
@@ -214,8 +226,7 @@ impl Tap {
                     acknowledged: None,
                     bye: None,
                 };
-                let dialled = self.newest.iter().find(|(_, newest)| **newest == call).map(|(number, _)| number);
-                let over_tcp = dialled.is_some_and(|number| self.over_tcp.contains(number));
+                let over_tcp = self.callers.get(&call).is_some_and(|call_id| self.over_tcp.contains(call_id));
                 let seen = self.calls.entry(call).or_default();
                 seen.b_legs.push(leg);
                 seen.over_tcp |= over_tcp;
@@ -223,7 +234,7 @@ impl Tap {
                 Some(Notable::Invite { call, call_id: call_id.into(), shown })
             }
             Method::Invite if !to_carrier && over_tcp && message.status() == Some(100) => {
-                self.over_tcp.extend(self.dialled.get(call_id).cloned());
+                self.over_tcp.extend(self.dialled.get_key_value(call_id).map(|(call_id, _)| call_id.clone()));
                 None
             }
             Method::Invite if !to_carrier && is_success_of_invite(message) => {
@@ -260,8 +271,7 @@ impl Tap {
     /// The call of a 200 that nobody has sent yet: after a restart it waits for the phone to come back.
     fn told_for_the_first_time(&self, answer: &Message) -> Option<CallId> {
         let known = self.a_legs.contains_key(&(answer.call_id().into(), tag(answer.to_tag())));
-        let number = self.dialled.get(answer.call_id()).filter(|_| !known)?;
-        self.newest.get(number).copied()
+        self.newest.get(answer.call_id()).copied().filter(|_| !known)
     }
 
     fn b_leg(&mut self, call_id: &str) -> Option<&mut BLeg> {

@@ -4,6 +4,7 @@
 use super::mischief::{Mischiefs, Out};
 use super::network::{Cut, Datagram, Network};
 use super::plan::{BEGIN, Plan};
+use super::redial::{Redial, retry_after_s};
 use super::streams::{Piece, Streams};
 use super::tally::Tally;
 use super::trace::Trace;
@@ -61,6 +62,7 @@ pub struct World {
     network: Network,
     streams: Streams,
     mischiefs: Mischiefs,
+    redial: Redial,
     phones: Vec<Phone>,
     carriers: [Carrier; 2],
     /// What is sent later by those who misbehave.
@@ -106,11 +108,15 @@ impl World {
                 password: Pii::new(password.into()),
                 expires_s: 120,
                 most_calls: 100,
+                takes_reliable: plan.accounts[number].takes_reliable,
             };
             Phone::new(config, entropy.fork()).expect("a domain")
         };
         let phones: Vec<_> = (0..plan.accounts.len()).map(&mut phone_of).collect();
-        let carriers = [0, 1].map(|number| Carrier::new(entropy.fork(), carrier(number), 1_000));
+        let carriers = [0, 1].map(|number| {
+            let carrier = Carrier::new(entropy.fork(), carrier(number), 1_000);
+            if plan.carriers_ring_reliably[number] { carrier.ringing_reliably() } else { carrier }
+        });
         let accounts = || plan.accounts.iter().enumerate();
         let phones_over_tcp = accounts().filter(|(_, account)| account.over_tcp).map(|(number, _)| phone(number));
         let carriers_over_tcp = (0..2).filter(|number| plan.carriers_over_tcp[*number]).map(carrier);
@@ -123,6 +129,10 @@ impl World {
             streams: Streams::new(plan.weather, entropy.fork()),
             mischiefs: Mischiefs::new(plan.mischiefs.clone(), entropy.fork()),
             entropy: entropy.fork(),
+            redial: Redial::new(
+                accounts().map(|(_, account)| account.temper).collect(),
+                Entropy::from_number(plan.limits.legs as u64),
+            ),
             phones,
             carriers,
             later: BTreeMap::new(),
@@ -140,12 +150,27 @@ impl World {
 
     /// A phone is told something.
     pub fn command(&mut self, now: Mono, number: usize, command: PhoneCommand) {
-        if let PhoneCommand::Call { call, .. } = &command {
-            self.calling.insert((number, *call));
-        }
+        let command = self.as_under_way(number, command);
         let mut actions = Actions::default();
         self.phones[number].on_command(command, now, &mut actions);
-        self.of_phone(now, number, actions);
+        self.of_phone(now, number, actions, None);
+    }
+
+    /// A plan's call may have been refused, and made again.
+    fn as_under_way(&mut self, number: usize, command: PhoneCommand) -> PhoneCommand {
+        match command {
+            PhoneCommand::Call { call, number: dialled } => {
+                self.redial.calls(number, call, dialled.expose());
+                self.calling.insert((number, call));
+                PhoneCommand::Call { call, number: dialled }
+            }
+            PhoneCommand::HangUp { call } => {
+                self.redial.gives_up(number, call);
+                PhoneCommand::HangUp { call: self.redial.newest(number, call) }
+            }
+            PhoneCommand::Change { call } => PhoneCommand::Change { call: self.redial.newest(number, call) },
+            other => other,
+        }
     }
 
     /// The server sends a datagram.
@@ -170,7 +195,15 @@ impl World {
         let carriers = self.carriers.iter().filter_map(Endpoint::next_time);
         let again = self.registering.values().flatten().copied();
         let later = self.later.keys().next().map(|(at, _)| *at);
-        phones.chain(carriers).chain(again).chain(later).chain(self.network.next()).chain(self.streams.next()).min()
+        let redial = self.redial.next();
+        phones
+            .chain(carriers)
+            .chain(again)
+            .chain(redial)
+            .chain(later)
+            .chain(self.network.next())
+            .chain(self.streams.next())
+            .min()
     }
 
     /// Does what is due; gives what has arrived at the server.
@@ -190,11 +223,18 @@ impl World {
             let (from, bytes) = due.remove();
             self.transmit(now, from, bytes);
         }
+        while let Some((number, call, dialled)) = self.redial.take(now, &mut self.tally) {
+            self.calling.insert((number, call));
+            let mut actions = Actions::default();
+            let command = PhoneCommand::Call { call, number: Pii::new(dialled) };
+            self.phones[number].on_command(command, now, &mut actions);
+            self.of_phone(now, number, actions, None);
+        }
         for number in 0..self.phones.len() {
             self.register_again(now, number);
             let mut actions = Actions::default();
             self.phones[number].on_time(now, &mut actions);
-            self.of_phone(now, number, actions);
+            self.of_phone(now, number, actions, None);
         }
         for number in 0..self.carriers.len() {
             let mut actions = Actions::default();
@@ -221,7 +261,7 @@ impl World {
         let mut actions = Actions::default();
         if let Some(number) = (0..self.phones.len()).find(|number| phone(*number) == to) {
             self.phones[number].on_datagram(bytes, server(), now, &mut actions);
-            self.of_phone(now, number, actions);
+            self.of_phone(now, number, actions, retry_after_s(bytes));
         } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == to) {
             let mut actions = Actions::default();
             let mut out = Out::new();
@@ -233,21 +273,33 @@ impl World {
         }
     }
 
-    fn of_phone(&mut self, now: Mono, number: usize, actions: Actions<PhoneEvent>) {
+    fn of_phone(&mut self, now: Mono, number: usize, actions: Actions<PhoneEvent>, retry_after_s: Option<u32>) {
         for event in actions.events {
             self.trace.note(now, &format!("phone {number}: {event:?}"));
             match event {
                 PhoneEvent::Answered { call } => drop(self.answered.insert((number, call))),
-                PhoneEvent::Failed { call, .. } | PhoneEvent::Ended { call, .. } => {
+                PhoneEvent::Failed { call, status } => {
+                    self.calling.remove(&(number, call));
+                    if status == 503 {
+                        self.redial.refused(now, number, call, retry_after_s);
+                    }
+                }
+                PhoneEvent::Ended { call, .. } => {
                     self.calling.remove(&(number, call));
                 }
+                PhoneEvent::Changed { call, status } => self.tally.add(match status {
+                    200..=299 if !self.answered.contains(&(number, call)) => {
+                        "sessions changed by phones before the answer"
+                    }
+                    200..=299 => "sessions changed by phones",
+                    _ => "changes of phones refused",
+                }),
                 _ => {}
             }
         }
         for (_, bytes) in actions.datagrams {
-            if self.mischiefs.of_phone(&bytes, &mut self.tally) {
-                self.transmit(now, phone(number), bytes);
-            }
+            let out = self.mischiefs.of_phone(bytes, &mut self.tally);
+            self.transmit_all(now, phone(number), out);
         }
     }
 
@@ -326,6 +378,7 @@ impl World {
         self.network.calm();
         self.streams.calm();
         self.registering.clear();
+        self.redial.calm();
         for (number, call) in self.calling.clone() {
             self.command(now, number, PhoneCommand::HangUp { call });
         }

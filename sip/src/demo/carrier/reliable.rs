@@ -1,8 +1,10 @@
-//! Reliable early media (RFC 3262): a 183 is repeated until its PRACK.
+//! Reliable provisional responses (RFC 3262): one is repeated until its PRACK. Offers in UPDATE (RFC 3311) are answered.
 
-use super::{Carrier, Out, State, refuse, reply};
-use crate::message::Message;
+use super::{Carrier, Out, State, media_port, refuse, reply};
+use crate::message::{Message, ResponseBuilder};
+use crate::sdp;
 use schema::time::Mono;
+use std::net::SocketAddr;
 
 /// The option tag of reliable responses.
 pub(super) const RELIABLE: &str = "100rel";
@@ -30,6 +32,18 @@ impl Carrier {
         }
         let at = *again_at;
         self.wait(number, at);
+    }
+
+    /// An offer is accepted as it is.
+    pub(super) fn answer_update(&mut self, number: u64, update: &Message, out: &mut Out) {
+        let (contact, media) = (self.contact(), SocketAddr::new(self.address.ip(), media_port(number)));
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        call.origin = call.origin.next();
+        let body = sdp::audio(call.origin, media).into();
+        let response = ResponseBuilder::to_request(update, 200, Some(&call.to_tag)).contact(&contact);
+        if let Ok(response) = response.body(sdp::CONTENT_TYPE, body).build() {
+            reply(update, response, out);
+        }
     }
 
     pub(super) fn on_prack(&mut self, number: u64, prack: &Message, now: Mono, out: &mut Out) {

@@ -1,11 +1,13 @@
 //! The phone's calls and registration: what its requests' outcomes and the server's requests mean.
 
 use super::super::LINGER;
-use super::{Call, Dialog, Out, Outgoing, Owner, Phone, PhoneCall, PhoneEvent, Stage, Timer};
+use super::early::Early;
+use super::{Call, Dialog, Out, Outgoing, Owner, Pending, Phone, PhoneCall, PhoneEvent, Stage, Timer};
 use crate::message::{Message, Method, NameAddr, ResponseBuilder, Uri};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use schema::time::Mono;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Phone {
@@ -23,7 +25,9 @@ impl Phone {
         let origin = Origin::fresh(&mut self.entropy);
         self.by_call_id.insert(call_id, call);
         let stage = Stage::Calling;
-        self.calls.insert(call, Call { dialog, stage, unwanted: false, invite: 0, ack: None, origin });
+        let (acks, early) = (BTreeMap::new(), Early::default());
+        let state = Call { dialog, stage, unwanted: false, invite: 0, acks, origin, early, held: false };
+        self.calls.insert(call, state);
         let body = Bytes::from(sdp::audio(origin, self.media_address(call)));
         let outgoing = Outgoing { body: Some(body), ..Outgoing::new(Method::Invite) };
         let invite = self.send(Owner::Call(call), outgoing, now, out);
@@ -76,11 +80,7 @@ impl Phone {
         state.stage = Stage::Up;
         let unwanted = state.unwanted;
         let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
-        let ack = self.build(Owner::Call(call), &branch, &Outgoing::new(Method::Ack));
-        out.datagrams.extend(ack.clone());
-        if let Some(state) = self.calls.get_mut(&call) {
-            state.ack = ack;
-        }
+        self.acknowledge(call, response, &branch, out);
         out.events.push(PhoneEvent::Answered { call });
         if unwanted {
             self.hang_up(call, now, out);
@@ -92,7 +92,7 @@ impl Phone {
         let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
         let call = self.by_call_id.get(response.call_id()).and_then(|call| self.calls.get(call));
         if let Some(call) = call.filter(|_| is_answer) {
-            out.datagrams.extend(call.ack.clone());
+            out.datagrams.extend(call.acks.get(&response.cseq().0).cloned());
         }
     }
 
@@ -108,6 +108,8 @@ impl Phone {
             state.stage = Stage::Over;
             self.timers.set(now + LINGER, Timer::Linger(call));
         }
+        let is_change = |pending: &Pending| pending.owner == Owner::Call(call) && pending.outgoing.is_change;
+        self.pending.retain(|_, pending| !is_change(pending) || pending.ack.is_some());
     }
 
     pub(super) fn on_request(&mut self, request: &Message, now: Mono, out: &mut Out) {
@@ -120,6 +122,8 @@ impl Phone {
             }
             // A probe in the dialog of a call that is over, or that there never was (RFC 3261 §12.2.2).
             (Method::Options, _) if request.to_tag().is_some() && !call.is_some_and(|call| self.is_up(call)) => 481,
+            // An offer of ours is under way (RFC 3261 §14.2, RFC 3311 §5.2).
+            (Method::Invite | Method::Update, Some(call)) if request.has_sdp() && self.is_changing(call) => 491,
             (Method::Invite | Method::Update | Method::Info | Method::Notify, Some(_)) | (Method::Options, _) => 200,
             (Method::Invite, None) => 486,
             (Method::Bye | Method::Cancel | Method::Update | Method::Info, None) => 481,

@@ -1,9 +1,10 @@
 //! The phone's requests: sent, repeated, challenged, given up (RFC 3261 §17.1, §22).
 
 use super::super::{GIVE_UP, LINGER, Repeat, address_in};
+use super::early::{ALLOW, RELIABLE};
 use super::{MAX_CHALLENGES, Out, Outgoing, Owner, Pending, Phone, PhoneEvent, Stage, Timer};
 use crate::digest::Challenge;
-use crate::message::{Message, Method, RequestBuilder, Transport, Uri, Via};
+use crate::message::{HeaderName, Message, Method, RequestBuilder, Transport, Uri, Via};
 use crate::sdp;
 use bytes::Bytes;
 use schema::time::Mono;
@@ -39,10 +40,12 @@ impl Phone {
     /// Writes the next request of a dialog; `None` when a value cannot be written.
     pub(super) fn build(&mut self, owner: Owner, branch: &str, outgoing: &Outgoing) -> Option<(SocketAddr, Bytes)> {
         let (server, own, contact) = (self.config.server, self.config.address, self.contact());
+        let takes_reliable = self.config.takes_reliable;
         let dialog = self.dialog(owner)?;
         if outgoing.method != Method::Ack {
             dialog.cseq += 1;
         }
+        let cseq = outgoing.cseq.unwrap_or(dialog.cseq);
         let host = Uri::of_address(None, own);
         let via = Via::new(Transport::Udp, host.host(), Some(own.port()), branch).ok()?;
         let mut builder = RequestBuilder::new(outgoing.method.clone(), dialog.target.clone())
@@ -50,12 +53,18 @@ impl Phone {
             .from(&dialog.from)
             .to(&dialog.to)
             .call_id(&dialog.call_id)
-            .cseq(dialog.cseq);
+            .cseq(cseq);
         for route in &dialog.routes {
             builder = builder.route(route);
         }
         if matches!(outgoing.method, Method::Invite | Method::Register) {
             builder = builder.contact(&contact);
+        }
+        if takes_reliable && outgoing.method == Method::Invite {
+            builder = builder.header(HeaderName::Supported, &RELIABLE).header(HeaderName::Allow, &ALLOW);
+        }
+        if let Some(rack) = &outgoing.rack {
+            builder = builder.header(HeaderName::RAck, rack);
         }
         if let Some(seconds) = outgoing.expires_s {
             builder = builder.expires(seconds);
@@ -131,6 +140,12 @@ impl Phone {
             pending.repeat = None;
             pending.due = None;
         }
+        if pending.outgoing.is_change {
+            return;
+        }
+        if !self.take_reliable(call, response, now, out) {
+            return;
+        }
         let status = response.status().unwrap_or(0);
         let Some(state) = self.calls.get_mut(&call) else { return };
         let first = state.stage == Stage::Calling;
@@ -147,7 +162,7 @@ impl Phone {
         let status = response.status().unwrap_or(0);
         let Some(pending) = self.pending.get_mut(&number) else { return };
         pending.repeat = None;
-        let (owner, method) = (pending.owner, pending.outgoing.method.clone());
+        let (owner, method, is_change) = (pending.owner, pending.outgoing.method.clone(), pending.outgoing.is_change);
         if method == Method::Invite && status >= 300 {
             let ack = Message::parse_datagram(&pending.bytes)
                 .ok()
@@ -165,6 +180,8 @@ impl Phone {
         }
         match (owner, method) {
             (Owner::Registration, _) => self.on_registered(response, status, now, out),
+            (Owner::Call(call), _) if is_change => self.on_changed(call, response, out),
+            (Owner::Call(call), Method::Prack) => self.on_prack_answered(call, status),
             (Owner::Call(call), Method::Invite) if status < 300 => self.on_answer(call, response, now, out),
             (Owner::Call(call), Method::Invite) => {
                 // Hung up before the challenge was answered.
@@ -190,6 +207,7 @@ impl Phone {
         let method = outgoing.method.clone();
         if let Owner::Call(call) = owner
             && method == Method::Invite
+            && !outgoing.is_change
             && self.calls.get(&call).is_none_or(|state| state.unwanted)
         {
             return false;
@@ -202,12 +220,13 @@ impl Phone {
         if method != Method::Invite {
             self.pending.remove(&number);
         }
+        let is_change = outgoing.is_change;
         let again = self.send(owner, outgoing, now, out);
         if let Some(pending) = self.pending.get_mut(&again) {
             pending.challenges = challenges;
         }
         if let (Owner::Call(call), Method::Invite) = (owner, method)
-            && let Some(state) = self.calls.get_mut(&call)
+            && let Some(state) = self.calls.get_mut(&call).filter(|_| !is_change)
         {
             state.invite = again;
             state.stage = Stage::Calling;
@@ -236,6 +255,10 @@ impl Phone {
             (Owner::Registration, _) => {
                 self.refresh_at = None;
                 out.events.push(PhoneEvent::RegistrationFailed { status: 408 });
+            }
+            (Owner::Call(call), Method::Prack) => self.on_prack_answered(call, 408),
+            (Owner::Call(call), _) if pending.outgoing.is_change => {
+                out.events.push(PhoneEvent::Changed { call, status: 408 });
             }
             (Owner::Call(call), Method::Invite) => {
                 let status = if pending.provisional { 487 } else { 408 };

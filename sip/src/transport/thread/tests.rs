@@ -154,6 +154,7 @@ async fn play(password: &str, script: Vec<(PhoneCommand, PhoneEvent)>) -> (Vec<P
         password: Pii::new(password.into()),
         expires_s: 300,
         most_calls: 10,
+        takes_reliable: false,
     };
     let mut phone = Phone::new(config, Entropy::from_number(2)).expect("a domain");
     let mut carrier = Carrier::new(Entropy::from_number(3), gateway, 10);
