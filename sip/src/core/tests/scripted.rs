@@ -19,6 +19,7 @@ mod rules;
 mod session_timer;
 mod strangers;
 mod take_back;
+mod ways;
 
 use super::*;
 use crate::digest::Challenge;
