@@ -83,8 +83,10 @@ pub enum Input {
         /// Of all others.
         others: Duration,
     },
-    /// A connection is over.
+    /// A connection that the peer opened is over.
     FlowClosed(Flow),
+    /// A connection that we opened to this destination was up, and is over.
+    Disconnected(Flow, Destination),
     /// A connection could not be opened, and why.
     Unreachable(Destination, Unreached),
     /// For a call leg.
@@ -230,6 +232,10 @@ impl Core {
             Input::Surplus(flow, message) => self.on_surplus(flow, &message, now),
             Input::Waited { calls, others } => self.overload.waited(calls, others, now.mono),
             Input::FlowClosed(flow) => self.on_flow_closed(flow, now),
+            Input::Disconnected(flow, destination) => {
+                self.on_flow_closed(flow, now);
+                self.on_disconnected(destination, now);
+            }
             Input::Unreachable(destination, why) => self.on_unreachable(destination, why, now),
             Input::Leg(command) => self.on_leg_command(command, now),
             Input::Edge(command) => self.on_edge_command(command, now),

@@ -3,6 +3,7 @@
 mod calls;
 mod carriers;
 mod datagrams;
+mod disconnected;
 mod edge;
 mod flows;
 mod large;
