@@ -83,9 +83,9 @@ pub enum Input {
         /// Of all others.
         others: Duration,
     },
-    /// A connection that the peer opened is over.
+    /// A connection is over.
     FlowClosed(Flow),
-    /// A connection that we opened to this destination was up, and is over.
+    /// The same of one that we opened to this destination, and that was up.
     Disconnected(Flow, Destination),
     /// A connection could not be opened, and why.
     Unreachable(Destination, Unreached),

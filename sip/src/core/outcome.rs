@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::exchange::{ClientExchange, Owner};
+use super::leg::Stage;
 use super::matching::ClientKey;
 use super::peers::Way;
 use crate::flow::{Destination, Flow, Unreached};
@@ -31,7 +32,9 @@ impl Core {
     pub(super) fn on_disconnected(&mut self, destination: Destination, now: Now) {
         let way = Way::To(destination);
         for key in self.under_way_over(way) {
-            let Some(exchange) = self.clients.get(&key) else { continue };
+            let Some(exchange) = self.clients.get(&key).filter(|exchange| !self.is_withdrawn(exchange.owner)) else {
+                continue;
+            };
             let leaves = !exchange.is_invite() && self.is_wanted_still(exchange.owner);
             let again = self.clients.get_mut(&key).filter(|_| leaves).and_then(ClientExchange::once_more);
             if let Some(bytes) = again {
@@ -40,6 +43,13 @@ impl Core {
                 self.on_no_answer(gone.owner, 503, now);
             }
         }
+    }
+
+    /// The INVITE of a call that goes nowhere else any more: should it have arrived, what is said to it allows the CANCEL.
+    fn is_withdrawn(&self, owner: Owner) -> bool {
+        let Owner::Leg(id) = owner else { return false };
+        let stage = self.legs.get(&id).map(|leg| &leg.stage);
+        matches!(stage, Some(Stage::Outgoing(outgoing)) if outgoing.unwanted.is_some())
     }
 
     /// Takes away what will not be answered. `None`: an INVITE that has arrived, since whoever rings is not left alone with it (RFC

@@ -154,6 +154,29 @@ fn an_invite_that_has_arrived_is_left_alone_when_its_connection_ends_or_the_next
 }
 
 #[test]
+fn a_call_that_is_withdrawn_before_any_response_is_cancelled_should_one_come_after_its_connection_has_ended() {
+    for comes in [true, false] {
+        let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+        let (leg, invite) = dial(&mut desk, 1);
+        desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Cancelled });
+        desk.take_sent();
+        ends(&mut desk, tcp().into());
+        assert!(desk.take_sent().is_empty() && desk.take_legs().is_empty());
+        if comes {
+            answers(&mut desk, ConnectionId(8), &invite, 180);
+            assert_eq!(desk.kinds(), ["CANCEL"]);
+            answers(&mut desk, ConnectionId(8), &invite, 487);
+        } else {
+            desk.wait(Duration::from_secs(32));
+        }
+        let told = desk.take_legs();
+        let status = if comes { 487 } else { 408 };
+        assert!(matches!(told[..], [LegEvent::Failed { status: told, .. }] if told == status), "{told:?}");
+        desk.assert_empty();
+    }
+}
+
+#[test]
 fn a_probe_whose_connection_ends_is_sent_once_more_and_counts_once() {
     let mut desk = Desk::new();
     desk.trunks(vec![TrunkAddress { gateway: TrunkGateway::At(tcp()), ..trunk() }]);
