@@ -205,6 +205,10 @@ impl Core {
         if has_moved && follows && matches!(leg.stage, Stage::Answered { .. } | Stage::Up) {
             // What waits for the name before it has waited long enough.
             self.end_search(id);
+            if let Some(leg) = self.legs.get_mut(&id) {
+                // It says over what it went: should it be asked for again, it is written anew.
+                leg.ack = None;
+            }
             self.find_way(id, now);
         }
         has_moved

@@ -117,6 +117,12 @@ fn a_carrier_that_moves_is_followed_by_the_next_request() {
         moves(&mut desk, &invite, "ACK", MOVED, "");
         assert_eq!(all_ways(&mut desk, leg, MOVED), moved, "{method}");
     }
+    // Over another transport, and an ACK that is asked for again is written for that.
+    let (mut desk, leg, invite) = up(GatewayTransport::Udp, old, &[]);
+    moves(&mut desk, &invite, "UPDATE", "<sip:c@203.0.113.9;transport=tcp>", "");
+    accepted(&mut desk, &invite, old, &[]);
+    assert_eq!((went(&desk).as_str(), desk.last_sent().cseq().0), ("ACK TCP 203.0.113.9:5060", invite.cseq().0));
+    assert_eq!(all_ways(&mut desk, leg, "<sip:c@203.0.113.9;transport=tcp>"), each("TCP 203.0.113.9:5060"));
     // By one that changes the session, once it is accepted.
     let (mut desk, leg, invite) = up(GatewayTransport::Udp, old, &[]);
     let other = ANSWER.replace("9000", "9002");
