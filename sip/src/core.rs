@@ -85,6 +85,8 @@ pub enum Input {
     },
     /// A connection is over.
     FlowClosed(Flow),
+    /// The same of one that we opened to this destination, and that was up.
+    Disconnected(Flow, Destination),
     /// A connection could not be opened, and why.
     Unreachable(Destination, Unreached),
     /// For a call leg.
@@ -230,6 +232,10 @@ impl Core {
             Input::Surplus(flow, message) => self.on_surplus(flow, &message, now),
             Input::Waited { calls, others } => self.overload.waited(calls, others, now.mono),
             Input::FlowClosed(flow) => self.on_flow_closed(flow, now),
+            Input::Disconnected(flow, destination) => {
+                self.on_flow_closed(flow, now);
+                self.on_disconnected(destination, now);
+            }
             Input::Unreachable(destination, why) => self.on_unreachable(destination, why, now),
             Input::Leg(command) => self.on_leg_command(command, now),
             Input::Edge(command) => self.on_edge_command(command, now),

@@ -78,7 +78,7 @@ pub(super) struct ClientExchange {
     pub(super) phone: Option<Box<WhichPhone>>,
     /// Something was heard of it, be it that it has arrived.
     pub(super) is_heard: bool,
-    /// How often it has left by another flow of its phone.
+    /// How often it has left by another flow of its phone, or by another connection to its destination.
     pub(super) moves: u8,
     armed: Option<Mono>,
 }
@@ -97,6 +97,15 @@ impl ClientExchange {
     /// A request that is about to be sent.
     const fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
         Self { machine, way, bytes, owner, asked, carrier: None, phone: None, is_heard: false, moves: 0, armed: None }
+    }
+
+    pub(super) const fn is_invite(&self) -> bool {
+        matches!(self.machine, ClientMachine::Invite(_))
+    }
+
+    /// What leaves by a new connection when the one it left by has ended; nothing when that has happened before.
+    pub(super) fn once_more(&mut self) -> Option<Bytes> {
+        (std::mem::replace(&mut self.moves, 1) == 0).then(|| self.bytes.clone())
     }
 
     /// The request as sent, while it is here.

@@ -146,7 +146,7 @@ impl Core {
     }
 
     fn requests_follow(&mut self, phone: &WhichPhone, from: Flow, now: Now) {
-        for key in self.under_way_over(from) {
+        for key in self.under_way_over(Way::Flow(from)) {
             let owner = self.clients.get(&key).filter(|exchange| !exchange.is_heard).map(|exchange| exchange.owner);
             let follows = owner.is_some_and(|owner| self.is_worth_another_flow(owner))
                 && self.phone_under_way(&key).as_ref() == Some(phone);
@@ -176,8 +176,8 @@ impl Core {
     }
 
     /// In the order of their CSeq: a dialog takes no other.
-    fn under_way_over(&self, flow: Flow) -> Vec<ClientKey> {
-        let over_it = self.clients.over(Way::Flow(flow));
+    pub(super) fn under_way_over(&self, way: Way) -> Vec<ClientKey> {
+        let over_it = self.clients.over(way);
         let cseq = |exchange: &ClientExchange| exchange.request().map(|request| request.cseq().0);
         let mut over_it: Vec<_> = over_it.map(|(key, exchange)| (cseq(exchange), key.clone())).collect();
         over_it.sort();
@@ -196,7 +196,7 @@ impl Core {
 
     /// What was under way over this connection leaves by another one, or fails.
     pub(super) fn fail_flow(&mut self, flow: Flow, now: Now) {
-        for key in self.under_way_over(flow) {
+        for key in self.under_way_over(Way::Flow(flow)) {
             let has_left = self.leaves_elsewhere(&key, now);
             let Some(exchange) = self.clients.remove(&key).filter(|_| !has_left) else { continue };
             match exchange.owner {

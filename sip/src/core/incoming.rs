@@ -190,7 +190,7 @@ impl Core {
             // It would have to hold our offer, which is not known yet: the caller hears the answer only.
             return;
         }
-        let body = self.describe(id, sdp);
+        let body = self.describe_again(id, sdp);
         let Some(leg) = self.legs.get(&id) else { return };
         let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
         let response = with_sdp(provisional(invite, status, &leg.dialog, &leg.contact), body);

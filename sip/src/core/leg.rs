@@ -130,6 +130,8 @@ pub(super) struct Leg {
     pub(super) remote_sdp: Option<Bytes>,
     /// Of a caller that takes reliable provisional responses.
     pub(super) reliable: Option<Box<Reliable>>,
+    /// The session that the caller was told before the answer may not be the one that stands: it is offered that after its ACK.
+    pub(super) is_stale: bool,
     pub(super) ok: Option<Box<Pending200>>,
     /// The change of the session that is under way.
     pub(super) change: Option<Change>,
@@ -190,6 +192,7 @@ impl Leg {
             local_sdp: None,
             remote_sdp: None,
             reliable: None,
+            is_stale: false,
             ok: None,
             change: None,
             pace: Pace::default(),

@@ -1,12 +1,13 @@
 //! Names under which carriers are found: what DNS said, for as long as it holds. The shell asks DNS and tells; until then a trunk
 //! is down with that reason and what a dialog sends waits a short time.
 
+use super::leg::{Leg, Stage};
 use super::peers::{Bound, Way};
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::dialog::Dialog;
 use crate::flow::{Destination, PeerName, Protocol};
-use crate::message::{Scheme, Uri};
+use crate::message::{Message, Scheme, Uri};
 use bytes::Bytes;
 use schema::carrier::{Gateway, GatewayTransport, TrunkDown};
 use schema::edge::{EdgeEvent, Located};
@@ -194,8 +195,32 @@ impl Core {
         }
     }
 
+    /// Takes over the Contact of a message that refreshes the target of its dialog; true when it is another one. Without a route
+    /// set a carrier's leg goes there from now on (RFC 3261 §12.2.1.1). Until its INVITE is answered only requests of its early
+    /// dialog do, each by itself.
+    pub(super) fn take_target(&mut self, id: LegId, message: &Message, now: Now) -> bool {
+        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        let has_moved = leg.dialog.refresh_target(message);
+        let follows = leg.carrier.is_some() && leg.dialog.routes.is_empty();
+        if has_moved && follows && matches!(leg.stage, Stage::Answered { .. } | Stage::Up) {
+            // What waits for the name before it has waited long enough.
+            self.end_search(id);
+            if let Some(leg) = self.legs.get_mut(&id) {
+                // It says over what it went: should it be asked for again, it is written anew.
+                leg.ack = None;
+            }
+            self.find_way(id, now);
+        }
+        has_moved
+    }
+
     /// A leg's name is known, or is not waited for any longer.
     fn way_found(&mut self, id: LegId, name: &GatewayName) {
+        let is_its = |leg: &Leg| name_of(leg.dialog.next_hop(), leg.way().protocol()).as_ref() == Some(name);
+        // Its target may have moved meanwhile.
+        if !self.legs.get(&id).is_some_and(is_its) {
+            return;
+        }
         let found = self.names.find(name).ok();
         let next = found.and_then(|targets| targets.ordered(&mut self.entropy).first().copied());
         if let Some(gateway) = next {
@@ -224,27 +249,39 @@ pub(super) struct Search {
     pub(super) ack: Option<(u32, Option<Bytes>)>,
 }
 
-/// The name in a URI, spoken to over the call's transport unless the URI has one of its own; never less protected than the call.
+/// The name in a URI, and how it is spoken to.
 fn name_of(uri: &Uri, protocol: Protocol) -> Option<GatewayName> {
     let host = HostName::parse(uri.host()).ok()?;
-    let transport = uri.param("transport").map(str::to_ascii_lowercase);
-    let transport = match (protocol, uri.scheme(), transport.as_deref()) {
-        (Protocol::Tls, ..) | (_, Scheme::Sips, _) | (_, _, Some("tls")) => GatewayTransport::Tls,
-        (_, _, Some("tcp")) | (Protocol::Tcp, _, None) => GatewayTransport::Tcp,
-        _ => GatewayTransport::Udp,
+    let transport = match protocol_of(uri, protocol) {
+        Protocol::Udp => GatewayTransport::Udp,
+        Protocol::Tcp => GatewayTransport::Tcp,
+        Protocol::Tls => GatewayTransport::Tls,
     };
     Some(GatewayName { transport: Some(transport), host, port: uri.port() })
+}
+
+/// What a URI is spoken to over: the call's transport, unless it has one of its own that we speak (RFC 3263 §4.1); never less
+/// protected than the call.
+fn protocol_of(uri: &Uri, call: Protocol) -> Protocol {
+    let transport = uri.param("transport").map(str::to_ascii_lowercase);
+    match (call, uri.scheme(), transport.as_deref()) {
+        (Protocol::Tls, ..) | (_, Scheme::Sips, _) | (_, _, Some("tls")) => Protocol::Tls,
+        (_, _, Some("tcp")) => Protocol::Tcp,
+        (_, _, Some("udp")) => Protocol::Udp,
+        _ => call,
+    }
 }
 
 /// Requests of the dialog go where it says, when that is an address; else where the call went. Over TLS whoever is there
 /// shows the certificate of whoever took the call.
 pub(super) fn next_way(dialog: &Dialog, way: Way) -> Way {
-    let (hop, protocol) = (dialog.next_hop(), way.protocol());
+    let hop = dialog.next_hop();
+    let Ok(ip) = hop.host().trim_matches(['[', ']']).parse() else { return way };
+    let protocol = protocol_of(hop, way.protocol());
     let port = hop.port().unwrap_or(if protocol == Protocol::Tls { 5061 } else { 5060 });
-    let ip = hop.host().trim_matches(['[', ']']).parse();
     let name = match way {
         Way::To(destination) => destination.name,
         Way::Flow(_) | Way::Gone(_) => None,
     };
-    ip.map_or(way, |ip| Way::To(Destination { protocol, address: SocketAddr::new(ip, port), name }))
+    Way::To(Destination { protocol, address: SocketAddr::new(ip, port), name })
 }

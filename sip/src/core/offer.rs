@@ -141,7 +141,7 @@ impl Core {
         }
         let response = SessionTimer::in_response(leg.timer.as_ref().filter(|_| is_up), response);
         let Ok(bytes) = with_sdp(response, body).build() else { return false };
-        let has_moved = leg.dialog.refresh_target(request) || leg.timer.as_ref().map(SessionTimer::terms) != terms;
+        let has_new_terms = leg.timer.as_ref().map(SessionTimer::terms) != terms;
         if *request.method() == Method::Invite {
             leg.ok = Some(Box::new(Pending200 {
                 bytes: bytes.clone(),
@@ -153,9 +153,10 @@ impl Core {
                 give_up: now.mono + GIVE_UP,
             }));
         }
+        let has_moved = self.take_target(id, request, now);
         self.respond_bytes(key, bytes, now);
         self.arm_leg(id);
-        has_moved
+        has_moved || has_new_terms
     }
 
     /// Our session description on a leg as it stands. After a restart that of an A-leg is made again out of what the other
@@ -308,8 +309,7 @@ impl Core {
     }
 
     fn on_offer_accepted(&mut self, id: LegId, ours: Ours, response: &Message, now: Now) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.dialog.refresh_target(response);
+        self.take_target(id, response, now);
         if ours.invite.is_some() {
             let _ = self.send_ack(id, response.cseq().0, None);
             self.refreshed(id, response, now);

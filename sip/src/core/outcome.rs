@@ -1,33 +1,66 @@
 //! What came of our requests is told to whoever they were sent for.
 
 use super::Core;
-use super::exchange::Owner;
+use super::exchange::{ClientExchange, Owner};
+use super::leg::Stage;
+use super::matching::ClientKey;
 use super::peers::Way;
 use crate::flow::{Destination, Flow, Unreached};
 use crate::message::Message;
 use schema::time::Now;
 
 impl Core {
-    /// Every request under way to this destination has failed.
+    /// No connection to this destination comes up: what is under way to it has failed.
     pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
-        let failed = self.clients.over(Way::To(destination));
-        let failed: Vec<_> = failed.map(|(key, exchange)| (key.clone(), exchange.owner, exchange.asked)).collect();
+        let failed: Vec<ClientKey> = self.clients.over(Way::To(destination)).map(|(key, _)| key.clone()).collect();
         self.acknowledge_over_udp(destination);
-        for (key, owner, asked) in failed {
-            let gone = self.clients.remove(&key);
-            // Of an offer that was dropped meanwhile nobody waits for the outcome.
-            if let Owner::Offer(leg) = owner
-                && !self.is_its_offer(leg, gone.and_then(|gone| gone.request()).as_ref())
-            {
+        for key in failed {
+            let Some(gone) = self.take_failed(&key) else { continue };
+            if self.send_over_udp(gone.owner, gone.asked, now) {
                 continue;
             }
-            if self.send_over_udp(owner, asked, now) {
-                continue;
-            }
-            if let Owner::Probe(trunk, gateway) = owner {
+            if let Owner::Probe(trunk, gateway) = gone.owner {
                 self.on_probe_unreached(trunk, gateway, why);
             }
-            self.on_no_answer(owner, 503, now);
+            self.on_no_answer(gone.owner, 503, now);
+        }
+    }
+
+    /// The connection to this destination is over, and what was on its way may be lost with it (RFC 3261 §18.4). A request other
+    /// than INVITE leaves once more, the same to the branch: whoever has it already takes it for a repetition. An INVITE of which
+    /// nothing was heard has failed as by a 503 (§8.1.3.1), so that its call goes elsewhere at once.
+    pub(super) fn on_disconnected(&mut self, destination: Destination, now: Now) {
+        let way = Way::To(destination);
+        for key in self.under_way_over(way) {
+            let Some(exchange) = self.clients.get(&key).filter(|exchange| !self.is_withdrawn(exchange.owner)) else {
+                continue;
+            };
+            let leaves = !exchange.is_invite() && self.is_wanted_still(exchange.owner);
+            let again = self.clients.get_mut(&key).filter(|_| leaves).and_then(ClientExchange::once_more);
+            if let Some(bytes) = again {
+                self.send(way, bytes);
+            } else if let Some(gone) = self.take_failed(&key) {
+                self.on_no_answer(gone.owner, 503, now);
+            }
+        }
+    }
+
+    /// The INVITE of a call that goes nowhere else any more: should it have arrived, what is said to it allows the CANCEL.
+    fn is_withdrawn(&self, owner: Owner) -> bool {
+        let Owner::Leg(id) = owner else { return false };
+        let stage = self.legs.get(&id).map(|leg| &leg.stage);
+        matches!(stage, Some(Stage::Outgoing(outgoing)) if outgoing.unwanted.is_some())
+    }
+
+    /// Takes away what will not be answered. `None`: an INVITE that has arrived, since whoever rings is not left alone with it (RFC
+    /// 3263 §4.3): its response comes by a connection of the peer's own, or the call's limits end it. Or nobody waits for the
+    /// outcome, as of an offer that was dropped meanwhile.
+    fn take_failed(&mut self, key: &ClientKey) -> Option<ClientExchange> {
+        self.clients.get(key).filter(|exchange| !(exchange.is_invite() && exchange.is_heard))?;
+        let gone = self.clients.remove(key)?;
+        match gone.owner {
+            Owner::Offer(leg) if !self.is_its_offer(leg, gone.request().as_ref()) => None,
+            _ => Some(gone),
         }
     }
 

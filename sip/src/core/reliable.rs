@@ -30,8 +30,6 @@ pub(super) struct Reliable {
     updates: bool,
     /// The call is answered, its 200 waits for a PRACK.
     accepted: Option<Option<Sdp>>,
-    /// The session that was answered early is not the one that stands: the caller is offered that after its ACK.
-    is_stale: bool,
 }
 
 /// An early dialog of our INVITE whose responses are reliable.
@@ -53,7 +51,7 @@ impl Reliable {
         wanted.then(|| {
             let updates = takes_updates(invite);
             let (server, cseq) = (ReliableServer::new(first), invite.cseq().0);
-            Box::new(Self { server, cseq, updates, accepted: None, is_stale: false })
+            Box::new(Self { server, cseq, updates, accepted: None })
         })
     }
 }
@@ -189,23 +187,31 @@ impl Core {
     /// The session description of the 200; none when a reliable response had the answer (RFC 6337 §3.1.1).
     pub(super) fn describe_answer(&mut self, id: LegId, sdp: Option<&Sdp>) -> Option<Bytes> {
         let answered = |leg: &&mut Leg| leg.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered());
-        let Some(leg) = self.legs.get_mut(&id).filter(answered) else { return self.describe(id, sdp) };
+        let Some(leg) = self.legs.get_mut(&id).filter(answered) else { return self.describe_again(id, sdp) };
         let description = Description::parse(sdp?.expose().as_bytes()).ok()?;
         let stands = description.rewrite(leg.origin, self.config.sdp_address, |_, _| Placement::AsGiven);
-        let is_told = leg.local_sdp.as_ref().is_some_and(|told| same_media(told, stands.as_bytes()));
-        if let Some(reliable) = &mut leg.reliable {
-            reliable.is_stale = !is_told;
-        }
+        leg.is_stale = !leg.local_sdp.as_ref().is_some_and(|told| same_media(told, stands.as_bytes()));
         None
+    }
+
+    /// The session description of a response to an INVITE. Where responses are not reliable the caller may have heard another one
+    /// before, of another fork of the carrier's, and have kept that for the answer (RFC 3261 §13.2.1).
+    pub(super) fn describe_again(&mut self, id: LegId, sdp: Option<&Sdp>) -> Option<Bytes> {
+        let leg = self.legs.get(&id)?;
+        let told = leg.local_sdp.clone().filter(|_| leg.reliable.is_none());
+        let body = self.describe(id, sdp)?;
+        if let (Some(told), Some(leg)) = (told, self.legs.get_mut(&id)) {
+            leg.is_stale |= !same_media(&told, &body);
+        }
+        Some(body)
     }
 
     /// The caller has acknowledged its 200: a session that was answered early otherwise than it stands (another fork of the
     /// carrier's was the one) is offered anew. A PRACK may still be on its way.
     pub(super) fn end_early(&mut self, id: LegId, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let is_stale = leg.reliable.as_mut().is_some_and(|reliable| std::mem::take(&mut reliable.is_stale));
         leg.reliable.take_if(|reliable| reliable.server.is_settled());
-        if is_stale {
+        if std::mem::take(&mut leg.is_stale) {
             self.restore(id, now);
         }
     }

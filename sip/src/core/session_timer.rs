@@ -206,7 +206,12 @@ impl Core {
         timer.next = now.mono + AGAIN;
         let Some(response) = response else { return self.arm_leg(id) };
         match response.status().unwrap_or(0) {
-            200..=299 => return self.refreshed(id, response, now),
+            200..=299 => {
+                if self.take_target(id, response, now) {
+                    self.tell_checkpoint(id, now);
+                }
+                return self.refreshed(id, response, now);
+            }
             481 => return self.lost(id, false, now),
             408 => return self.lost(id, true, now),
             405 | 501 => {

@@ -156,7 +156,7 @@ mod tests {
                 format!("{} {}", message.method().as_str(), message.call_id())
             }
             Arrival::Message(..) => "response".to_owned(),
-            Arrival::Closed(_) => "closed".to_owned(),
+            Arrival::Closed(_) | Arrival::Disconnected(..) => "closed".to_owned(),
             Arrival::Unreachable(..) => "unreachable".to_owned(),
         }
     }

@@ -43,6 +43,7 @@ struct Server {
     counts: Arc<TransportCounts>,
     orders: mpsc::Sender<(Destination, Bytes)>,
     unreachable: mpsc::Receiver<(Destination, Unreached)>,
+    disconnected: mpsc::Receiver<Destination>,
     certificate: CertificateDer<'static>,
     _task: tokio::task::JoinHandle<()>,
 }
@@ -79,6 +80,7 @@ impl Server {
         let counts = Arc::new(TransportCounts::default());
         let (orders, mut ordered) = mpsc::channel(8);
         let (lost, unreachable) = mpsc::channel(8);
+        let (over, disconnected) = mpsc::channel(8);
         let mut wire = Wire::new(bound, limits, Entropy::from_number(1), Arc::clone(&counts)).expect("registered");
         let task = tokio::spawn(async move {
             let mut arrivals = Vec::new();
@@ -98,6 +100,7 @@ impl Server {
                             wire.send(flow, answer);
                         }
                         Arrival::Message(..) | Arrival::Closed(_) => {}
+                        Arrival::Disconnected(_, destination) => drop(over.try_send(destination)),
                         Arrival::Unreachable(destination, why) => drop(lost.try_send((destination, why))),
                     }
                 }
@@ -106,7 +109,7 @@ impl Server {
         });
         let bound = |address: Option<SocketAddr>| address.expect("bound");
         let (udp, tcp, tls) = (bound(udp), bound(tcp), bound(tls));
-        Self { udp, tcp, tls, counts, orders, unreachable, certificate, _task: task }
+        Self { udp, tcp, tls, counts, orders, unreachable, disconnected, certificate, _task: task }
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -445,6 +448,21 @@ async fn a_destination_that_refuses_is_told() {
     hasty.orders.send((to, request(1, 0))).await.expect("taken");
     let told = timeout(Duration::from_secs(3), hasty.unreachable.recv()).await.expect("in time");
     assert_eq!(told, Some((to, Unreached::NoConnection)));
+}
+
+#[tokio::test]
+async fn a_connection_of_ours_that_its_peer_ends_is_told_with_where_it_went() {
+    let mut server = Server::start(TransportLimits::default(), 0);
+    let peer = tokio::net::TcpListener::bind(any_port()).await.expect("a port");
+    let to = Destination::new(Protocol::Tcp, peer.local_addr().expect("bound"));
+    for _ in 0..2 {
+        server.orders.send((to, request(1, 0))).await.expect("taken");
+        let (mut stream, _) = timeout(Duration::from_secs(5), peer.accept()).await.expect("in time").expect("accepted");
+        stream.read_exact(&mut [0; 7]).await.expect("the request");
+        drop(stream);
+        let told = timeout(Duration::from_secs(5), server.disconnected.recv()).await.expect("in time");
+        assert_eq!(told, Some(to), "and the next request opens another one");
+    }
 }
 
 #[test]

@@ -282,6 +282,7 @@ fn input_of(arrival: Arrival) -> Input {
     match arrival {
         Arrival::Message(flow, message) => Input::Message(flow, message),
         Arrival::Closed(flow) => Input::FlowClosed(flow),
+        Arrival::Disconnected(flow, destination) => Input::Disconnected(flow, destination),
         Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
     }
 }

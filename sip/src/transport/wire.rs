@@ -35,6 +35,8 @@ pub(super) enum Arrival {
     Message(Flow, Message),
     /// A connection is over; what was queued on it may be lost.
     Closed(Flow),
+    /// The same of one that we opened to this destination.
+    Disconnected(Flow, Destination),
     /// A connection could not be opened.
     Unreachable(Destination, Unreached),
 }
@@ -196,7 +198,7 @@ impl Wire {
             Arrived::Refused(flow, error) => self.refuse(flow, &error),
             Arrived::Closed { id, unreached } => {
                 if let Some((flow, outgoing)) = self.registry.remove(id) {
-                    into.push(closed(flow, outgoing.zip(unreached)));
+                    into.push(closed(flow, outgoing, unreached));
                 }
                 self.count_connections();
             }
@@ -340,10 +342,11 @@ impl Wire {
     }
 }
 
-const fn closed(flow: Flow, unreachable: Option<(Destination, Unreached)>) -> Arrival {
-    match unreachable {
-        Some((destination, why)) => Arrival::Unreachable(destination, why),
-        None => Arrival::Closed(flow),
+const fn closed(flow: Flow, outgoing: Option<Destination>, unreached: Option<Unreached>) -> Arrival {
+    match (outgoing, unreached) {
+        (Some(destination), Some(why)) => Arrival::Unreachable(destination, why),
+        (Some(destination), None) => Arrival::Disconnected(flow, destination),
+        (None, _) => Arrival::Closed(flow),
     }
 }
 

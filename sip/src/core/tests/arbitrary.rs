@@ -57,6 +57,7 @@ enum Act {
     Revoked,
     Closed(u8),
     Unreachable,
+    Disconnected,
     Trunks(bool),
     Wait(u32),
 }
@@ -75,6 +76,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Revoked),
         1 => (0..4_u8).prop_map(Act::Closed),
         1 => Just(Act::Unreachable),
+        1 => Just(Act::Disconnected),
         1 => any::<bool>().prop_map(Act::Trunks),
         2 => (1..40_000_u32).prop_map(Act::Wait),
     ]
@@ -204,6 +206,10 @@ impl Fuzzed {
             Act::Unreachable => {
                 let to = Destination::new(Protocol::Udp, CARRIER.into());
                 self.handle(Input::Unreachable(to, Unreached::NoConnection));
+            }
+            Act::Disconnected => {
+                let to = Destination::new(Protocol::Udp, CARRIER.into());
+                self.handle(Input::Disconnected(flow(3), to));
             }
             Act::Trunks(any) => {
                 let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));

@@ -3,6 +3,7 @@
 mod calls;
 mod carriers;
 mod datagrams;
+mod disconnected;
 mod edge;
 mod flows;
 mod large;
@@ -19,6 +20,7 @@ mod rules;
 mod session_timer;
 mod strangers;
 mod take_back;
+mod ways;
 
 use super::*;
 use crate::digest::Challenge;

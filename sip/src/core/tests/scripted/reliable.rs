@@ -338,6 +338,57 @@ fn an_answer_that_came_reliably_stands_and_another_forks_is_offered_after_the_ac
     }
 }
 
+/// Without numbers a caller may keep the first answer that it hears.
+#[test]
+fn another_forks_answer_is_offered_after_the_ack_to_a_caller_that_heard_one_before() {
+    let other = ANSWER.replace("9000", "9002");
+    let same = ANSWER.replace("carrier 9 9", "carrier 9 10");
+    let cases: [(&[&str], &str, bool); 6] = [
+        (&[ANSWER], &other, true),
+        (&[ANSWER, &other], &other, true),
+        (&[ANSWER], ANSWER, false),
+        (&[ANSWER], &same, false),
+        (&[ANSWER, ANSWER], ANSWER, false),
+        (&[], &other, false),
+    ];
+    for (early, answer, is_offered) in cases {
+        let mut call = Ringing::new("");
+        for (fork, early) in early.iter().enumerate() {
+            call.desk.carrier(&call.invite, 183, &format!("x{fork}"), early);
+            assert!(matches!(call.desk.take_legs()[..], [LegEvent::Progress { status: 183, sdp: Some(_), .. }]));
+            assert!(call.progress(183, Some(early)).expect("sent").has_sdp());
+        }
+        call.desk.carrier(&call.invite, 200, "y", answer);
+        call.desk.leg(LegCommand::Confirm { leg: call.b, answer: None });
+        call.accept(answer);
+        let ok = call.desk.last_sent();
+        assert_eq!((ok.status(), ok.has_sdp()), (Some(200), true));
+        call.talk.to_tag = ok.to_tag().expect("a tag").to_owned();
+        call.desk.take_sent();
+        call.desk.take_legs();
+        call.ack();
+        if is_offered {
+            let offer = call.desk.last_sent();
+            assert!(*offer.method() == Method::Invite && body(&offer).contains("m=audio 9002"));
+            call.phone_answers(&offer, 200, OFFER);
+            assert_eq!(call.desk.kinds(), ["INVITE", "ACK"]);
+        }
+        assert!(call.desk.take_sent().is_empty(), "{early:?} {answer}");
+        call.end();
+    }
+    // One that waits for a PRACK was never heard.
+    let mut call = Ringing::new(SUPPORTED);
+    call.progress(180, None).expect("sent");
+    assert!(call.progress(183, Some(ANSWER)).is_none());
+    call.desk.carrier(&call.invite, 200, "y", &other);
+    call.desk.leg(LegCommand::Confirm { leg: call.b, answer: None });
+    call.accept(&other);
+    call.desk.take_sent();
+    call.ack();
+    assert!(call.desk.take_sent().is_empty());
+    call.end();
+}
+
 #[test]
 fn early_updates_pass_from_leg_to_leg_and_their_answers_back() {
     let mut call = Ringing::early();
