@@ -80,8 +80,17 @@ async fn serve(config: &Config) -> anyhow::Result<bool> {
         }
     }
     tracing::info!("no more calls are let in; live calls stay for the next start");
-    server.stop().await?;
-    Ok(true)
+    tokio::select! {
+        stopped = server.stop() => stopped.map(|()| true),
+        _ = terminate.recv() => Ok(at_once()),
+        _ = interrupt.recv() => Ok(at_once()),
+    }
+}
+
+/// Told to end a second time: what was acknowledged is stored, and nothing else is waited for.
+fn at_once() -> bool {
+    tracing::warn!("told to end a second time: ending without what is not written yet");
+    false
 }
 
 async fn provision_world(config: &Config, path: &Path) -> anyhow::Result<bool> {

@@ -31,6 +31,8 @@ const COMMANDS: usize = 65_536;
 const CARRIER_CALLS: usize = 50_000;
 /// How long a drain may take.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// How long calls that end in the last moment may take to be settled, and that to be written.
+const FINISH_LIMIT: Duration = Duration::from_secs(1);
 /// Between two looks at the files of certificates.
 const CERTIFICATES: Duration = Duration::from_secs(10);
 /// Debian's bundle of authorities, and others'.
@@ -192,6 +194,8 @@ impl Server {
         self.tasks.shutdown().await;
         // It waits for milliseconds only.
         let stopped = self.sip.stop();
+        // No leg tells anything any more: what they told until now is decided and written.
+        self.actors.finish(FINISH_LIMIT).await;
         self.actors.stop();
         self.store.close().await;
         stopped.map_err(|_| anyhow::anyhow!("the SIP thread failed"))

@@ -18,10 +18,11 @@ use crate::account::settle::Settled;
 use crate::account::{AccountMsg, Routed};
 use crate::admission::Live;
 use crate::context::Context;
-use crate::directory::{AskError, CallEntry, ProgressCell, bit_of};
+use crate::directory::{AskError, CallEntry};
 use crate::failures::{Handling, Whose};
 use crate::faults::FaultPoint;
 use crate::poison::{About, Subject, Work};
+use crate::progress::{ProgressCell, bit_of};
 use crate::trunk::Channel;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
 use protocol::{Action, Ask, Input, Reply, TakenUp, answered_dialogs};
@@ -203,9 +204,7 @@ impl CallActor {
         state: &mut CallActorState,
     ) -> Result<(), ActorProcessingErr> {
         self.ctx.tally.call_messages.fetch_add(1, Ordering::Relaxed);
-        if message.is_queued() {
-            self.progress.unqueue();
-        }
+        let was_queued = message.is_queued();
         let work = message.work(self.call);
         let _handling = Handling::begin(&self.ctx, self.whose(), work);
         let kind = work.map_or("", |work| work.kind);
@@ -214,6 +213,9 @@ impl CallActor {
         self.strike(kind, FaultPoint::Decided);
         self.carry_out(&me, state, actions).await;
         self.strike(kind, FaultPoint::Done);
+        if was_queued {
+            self.progress.unqueue();
+        }
         Ok(())
     }
 
@@ -326,7 +328,7 @@ impl CallActor {
                     Err(AskError::SetAside) => {
                         let (ctx, progress) = (ctx.clone(), self.progress.clone());
                         tokio::spawn(async move {
-                            ctx.settle_until_done(account, call, end).await;
+                            ctx.settle_until_done(account, call, end, ()).await;
                             // Until here it counts among the live calls.
                             drop(progress);
                         });
@@ -450,7 +452,7 @@ impl Context {
     async fn settle_again(self: Arc<Self>, call: CallId, at: Now) {
         if let Ok(Some((account, _))) = self.store.call(call).await {
             let end = crate::account::settle::CallEnd { at: Some(at), ..endings::end(service_failure()) };
-            self.settle_until_done(account, call, Arc::new(end)).await;
+            self.settle_until_done(account, call, Arc::new(end), ()).await;
         }
     }
 

@@ -19,7 +19,7 @@ use schema::time::{Clock, Now};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::{Journal, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) struct Context {
     pub(crate) config: ActorsConfig,
@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) authorizations: Places,
     pub(crate) failures: Failures,
     pub(crate) unsettled: Unsettled,
+    /// Places of those that settle such calls.
+    pub(crate) settling: Semaphore,
     #[cfg(any(test, feature = "faults"))]
     pub(crate) faults: crate::faults::Faults,
     pub(crate) tally: Tally,
@@ -57,6 +59,7 @@ pub(crate) struct Tally {
     pub(crate) journal_full: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) messages_dropped: AtomicU64,
+    pub(crate) unreadable_rows: AtomicU64,
 }
 
 impl Context {

@@ -35,6 +35,8 @@ pub struct Counts {
     pub set_aside: usize,
     /// Calls that are over and not settled yet, and that no actor cares for.
     pub unsettled_calls: usize,
+    /// Rows of calls and bindings that could not be read at the start.
+    pub unreadable_rows: u64,
     /// Messages to calls that were dropped because too many waited.
     pub messages_dropped: u64,
     /// Messages handled by account actors.
@@ -66,6 +68,7 @@ impl Actors {
             beyond_intensity,
             set_aside: failures.set_aside(now).len(),
             unsettled_calls: unsettled.len(),
+            unreadable_rows: past(&tally.unreadable_rows),
             messages_dropped: past(&tally.messages_dropped),
             account_messages: past(&tally.account_messages),
             call_messages: past(&tally.call_messages),

@@ -64,6 +64,7 @@ pub mod faults;
 mod gate;
 pub mod hub;
 pub mod poison;
+mod progress;
 pub mod rating;
 mod recovery;
 mod restarts;

@@ -11,7 +11,8 @@ use crate::account::{AccountMsg, Reply as Answer};
 use crate::call::machine::{ASK_LIMIT, ATTEMPTS_MAX};
 use crate::call::{log_end, service_failure};
 use crate::context::Context;
-use crate::directory::{AskError, ProgressCell};
+use crate::directory::AskError;
+use crate::progress::ProgressCell;
 use dashmap::DashMap;
 use schema::id::{AccountKey, CallId};
 use schema::leg::{HangupCause, LegCommand, LegId};
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 /// Longest pause between two tries: a hold is released soon after what was in the way is gone.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Calls without an actor that are settled at the same time: one whose account does not answer takes a place for some seconds only.
+pub(crate) const SETTLED_AT_ONCE: usize = 32;
 
 /// Calls that are over and not settled yet, and that no actor cares for.
 pub(crate) type Unsettled = DashMap<CallId, AccountKey>;
@@ -43,18 +47,29 @@ impl Context {
             post_dial_delay_ms: None,
         };
         let end = progress.known_end().cloned().unwrap_or_else(|| Arc::new(lost()));
-        self.settle_until_done(account, call, end).await;
+        self.settle_until_done(account, call, end, ()).await;
         self.directory.remove_call(call);
     }
 
-    /// Settles a call that no actor cares for, until the account has answered.
-    pub(crate) async fn settle_until_done(self: &Arc<Self>, account: AccountKey, call: CallId, end: Arc<CallEnd>) {
+    /// Settles a call that no actor cares for, until the account has answered. `waits` is dropped after the first try, however
+    /// that ends.
+    pub(crate) async fn settle_until_done(
+        self: &Arc<Self>,
+        account: AccountKey,
+        call: CallId,
+        end: Arc<CallEnd>,
+        waits: impl Send,
+    ) {
         self.unsettled.insert(call, account);
+        let mut waits = Some(waits);
         let mut pause = Duration::from_secs(1);
         let mut kept = false;
         loop {
             let ask = |reply: Answer<_>| AccountMsg::Settle(call, end.clone(), reply);
-            match self.ask(account, ASK_LIMIT, ask).await {
+            let place = self.settling.acquire().await;
+            let settled = self.ask(account, ASK_LIMIT, ask).await;
+            drop(place);
+            match settled {
                 Ok(Settled::Done(call)) => {
                     log_end(&call);
                     break;
@@ -63,10 +78,12 @@ impl Context {
                 Err(AskError::SetAside) => kept = kept || self.keep_end(account, call, &end).await,
                 Err(error) => tracing::warn!(%error, call_id = %call, "a call could not be settled yet"),
             }
+            waits = None;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
         self.unsettled.remove(&call);
+        drop(waits);
     }
 
     /// True when the end is kept.

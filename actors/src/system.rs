@@ -16,7 +16,7 @@ use crate::failures::Failures;
 use crate::hub::{self, EventItem, Hubs};
 use crate::poison::SetAside;
 use crate::rating::Tariffs;
-use crate::settling::Unsettled;
+use crate::settling::{SETTLED_AT_ONCE, Unsettled};
 use crate::supervisor::{Supervisors, TrunksMsg};
 use crate::trunk::Trunks;
 use crate::watches::Watches;
@@ -37,10 +37,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::{Journal, Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// How long a hang-up may take, both legs and settlement.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at the calls that are being settled.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the actors are told once.
 #[derive(Debug, Clone)]
@@ -148,6 +151,7 @@ impl Actors {
             authorizations: Places::default(),
             failures: Failures::default(),
             unsettled: Unsettled::default(),
+            settling: Semaphore::new(SETTLED_AT_ONCE),
             #[cfg(any(test, feature = "faults"))]
             faults: crate::faults::Faults::default(),
             tally: Tally::default(),
@@ -162,7 +166,8 @@ impl Actors {
         Ok(actors)
     }
 
-    /// Waits until the calls found at the start are taken up or settled.
+    /// Waits until the calls found at the start are taken up or settled; what cannot be settled at the first try goes on being
+    /// tried, and is not waited for.
     pub async fn recovered(&self) {
         let _ = self.recovered.clone().wait_for(|done| *done).await;
     }
@@ -421,6 +426,22 @@ impl Actors {
         };
         if tokio::time::timeout(limit, flushed).await.is_err() {
             tracing::warn!("not everything was written before the drain ended");
+        }
+    }
+
+    /// After the last event of a leg: waits until the calls that end are settled, then until all of that is written, `limit` for
+    /// each. Otherwise they would be billed by the next process, which does not know when they ended.
+    pub async fn finish(&self, limit: Duration) {
+        let settled = async {
+            while self.ctx.directory.is_settling() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(limit, settled).await.is_err() {
+            tracing::warn!("not every call that ended was settled: the next process does it");
+        }
+        if tokio::time::timeout(limit, self.ctx.journal.flush()).await.is_err() {
+            tracing::warn!("not everything was written at the end");
         }
     }
 

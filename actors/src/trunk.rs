@@ -66,7 +66,8 @@ impl TokenBucket {
 pub(crate) struct Gauge {
     gateway: TrunkGateway,
     state: ArcSwap<TrunkState>,
-    channels: AtomicU32,
+    /// Of all gauges of the trunk: calls that began under other limits count.
+    channels: Arc<AtomicU32>,
     max_channels: u32,
     rate: Mutex<TokenBucket>,
     half_open: Mutex<HalfOpen>,
@@ -109,11 +110,11 @@ impl Drop for Channel {
 }
 
 impl Gauge {
-    fn new(trunk: &Trunk, registers: bool, at: Mono) -> Self {
+    fn new(trunk: &Trunk, channels: Arc<AtomicU32>, registers: bool, at: Mono) -> Self {
         Self {
             gateway: trunk.gateway.clone(),
             state: ArcSwap::from_pointee(TrunkState::first(&trunk.gateway, registers)),
-            channels: AtomicU32::new(0),
+            channels,
             max_channels: trunk.max_channels,
             rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
             half_open: Mutex::default(),
@@ -156,6 +157,8 @@ impl Gauge {
 #[derive(Default)]
 pub(crate) struct Trunks {
     gauges: ArcSwap<BTreeMap<TrunkId, Arc<Gauge>>>,
+    /// Channels in use of each trunk that is known or still carries calls.
+    channels: Mutex<BTreeMap<TrunkId, Arc<AtomicU32>>>,
     /// Woken when a trunk's state changes.
     changed: Notify,
 }
@@ -164,9 +167,11 @@ impl Trunks {
     /// Replaces the trunks. Those that stay keep their calls and state. A new one is used until a probe says otherwise; one that
     /// registers, from when it has.
     pub(crate) fn replace(&self, trunks: &[Trunk], registers: impl Fn(TrunkId) -> bool, at: Mono) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.gauges.load();
         let gauge = |trunk: &Trunk| {
-            let new = Gauge::new(trunk, registers(trunk.id), at);
+            let in_use = channels.entry(trunk.id).or_default().clone();
+            let new = Gauge::new(trunk, in_use, registers(trunk.id), at);
             if let Some(old) = old.get(&trunk.id).filter(|old| old.gateway == trunk.gateway) {
                 if old.max_channels == new.max_channels && old.rate_per_second() == trunk.max_cps {
                     return (trunk.id, old.clone());
@@ -175,7 +180,9 @@ impl Trunks {
             }
             (trunk.id, Arc::new(new))
         };
-        self.gauges.store(Arc::new(trunks.iter().map(gauge).collect()));
+        let new: BTreeMap<_, _> = trunks.iter().map(gauge).collect();
+        channels.retain(|trunk, in_use| new.contains_key(trunk) || in_use.load(Ordering::Acquire) > 0);
+        self.gauges.store(Arc::new(new));
     }
 
     pub(crate) fn status(&self, at: Mono) -> BTreeMap<TrunkId, TrunkStatus> {
@@ -305,6 +312,35 @@ mod tests {
         assert_eq!(trunks.status(Mono(0))[&trunk.id].free_channels, 0);
         drop(first);
         assert!(trunks.take(trunk.id, Mono(0)).is_some());
+    }
+
+    #[test]
+    fn calls_that_are_up_count_whatever_the_limits_become() {
+        let trunks = Trunks::default();
+        let of = |max_channels| Trunk { max_channels, max_cps: 1_000, ..trunk(1, 1) };
+        let id = of(1).id;
+        let replace = |all: &[Trunk]| trunks.replace(all, |_| false, Mono(0));
+        let used = || trunks.in_use(id).map(|(used, _)| used);
+        replace(&[of(50)]);
+        let mut up: Vec<_> = (0..50).filter_map(|_| trunks.take(id, Mono(0))).collect();
+        replace(&[of(52)]);
+        assert_eq!(used(), Some(50));
+        up.extend((0..50).filter_map(|_| trunks.take(id, Mono(0))));
+        assert_eq!((up.len(), used()), (52, Some(52)), "two more, as the new limit says");
+        let elsewhere = Trunk { gateway: "sip.example.com".parse().expect("a name"), ..of(10) };
+        replace(&[elsewhere]);
+        assert_eq!((used(), trunks.status(Mono(0))[&id].free_channels), (Some(52), 0), "another gateway of the trunk");
+        // Taken away and configured again while its calls are up.
+        replace(&[]);
+        up.truncate(9);
+        replace(&[of(10)]);
+        assert_eq!(used(), Some(9));
+        up.extend((0..50).filter_map(|_| trunks.take(id, Mono(0))));
+        assert_eq!((up.len(), used()), (10, Some(10)));
+        drop(up);
+        assert_eq!(used(), Some(0));
+        replace(&[]);
+        assert!(trunks.channels.lock().expect("no panic").is_empty(), "nothing is kept of a trunk that is gone");
     }
 
     #[test]

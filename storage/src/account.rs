@@ -171,7 +171,7 @@ impl Store {
     pub async fn account(&self, key: AccountKey) -> Result<Option<LoadedAccount>, StoreError> {
         match &self.backend {
             Backend::Sql(sql) => sql.account(key).await,
-            Backend::Memory(disk) => disk.read(|t| t.accounts.get(&key).map(memory::Account::load)),
+            Backend::Memory(disk) => disk.load(|t| t.accounts.get(&key).map(memory::Account::load).transpose()),
         }
     }
 

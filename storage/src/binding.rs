@@ -15,6 +15,17 @@ pub enum BindingWrite {
     Remove(Binding),
 }
 
+/// The row of a binding, for a restart. Whose it is can be read whatever became of the rest.
+#[derive(Debug)]
+pub struct StoredBinding {
+    /// Whose.
+    pub account: AccountKey,
+    /// Registered with which credential.
+    pub credential: CredentialId,
+    /// What is registered; or why it cannot be read, now and by any later try with this program.
+    pub binding: Result<Binding, StoreError>,
+}
+
 /// What is registered with a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registration {
@@ -50,16 +61,14 @@ impl Store {
         }
     }
 
-    /// All bindings that last beyond `at`: for a restart.
+    /// All bindings that last beyond `at`, but those whose key was destroyed: for a restart.
     ///
     /// # Errors
-    /// The store failed.
-    pub async fn bindings(&self, at: Timestamp) -> Result<Vec<Binding>, StoreError> {
+    /// The store failed; what cannot be read of a single row is in its result.
+    pub async fn bindings(&self, at: Timestamp) -> Result<Vec<StoredBinding>, StoreError> {
         match &self.backend {
             Backend::Sql(sql) => sql.bindings(at).await,
-            Backend::Memory(disk) => {
-                disk.read(|t| t.bindings.values().filter(|b| b.expires_at > at).cloned().collect())
-            }
+            Backend::Memory(disk) => disk.read(|t| t.stored_bindings(at)),
         }
     }
 

@@ -65,8 +65,24 @@ pub(crate) fn without_call_data(cdr: &Cdr) -> Cdr {
     }
 }
 
+/// The row of a call that has not ended, for recovery. Where it stands can be read whatever became of the rest.
+#[derive(Debug)]
+pub struct StoredCall {
+    /// Whose.
+    pub account: AccountKey,
+    /// Which of the account's.
+    pub no: CallNo,
+    /// Its identity.
+    pub id: CallId,
+    /// Its state; or why it cannot be read, now and by any later try with this program.
+    pub call: Result<LiveCall, StoreError>,
+    /// Its dialogs; or why they cannot be read.
+    pub dialogs: Result<Dialogs, StoreError>,
+}
+
 impl Store {
-    /// Live calls of all accounts after `after`, by (account, number), at most `limit` (1,000).
+    /// Live calls of all accounts after `after`, by (account, number), at most `limit` (1,000). Those whose row cannot be read are
+    /// left out and logged.
     ///
     /// # Errors
     /// The store failed.
@@ -78,31 +94,24 @@ impl Store {
         let (after, limit) = (after.unwrap_or((AccountKey(0), CallNo(0))), page(limit));
         match &self.backend {
             Backend::Sql(sql) => sql.live_calls(after, limit).await,
-            Backend::Memory(disk) => {
-                disk.read(|t| t.live_calls_after(after).take(limit).map(|(key, call)| (key, call.clone())).collect())
-            }
+            Backend::Memory(disk) => disk
+                .read(|t| t.readable_calls_after(after).take(limit).map(|(key, call)| (key, call.clone())).collect()),
         }
     }
 
-    /// As [`Self::live_calls`], with their dialogs: for recovery.
+    /// The rows of live calls in the order of [`Self::live_calls`], with their dialogs: for recovery. None is left out.
     ///
     /// # Errors
-    /// The store failed.
+    /// The store failed; what cannot be read of a single row is in its result.
     pub async fn live_calls_with_dialogs(
         &self,
         after: Option<(AccountKey, CallNo)>,
         limit: u32,
-    ) -> Result<Vec<(AccountKey, LiveCall, Dialogs)>, StoreError> {
+    ) -> Result<Vec<StoredCall>, StoreError> {
         let (after, limit) = (after.unwrap_or((AccountKey(0), CallNo(0))), page(limit));
         match &self.backend {
             Backend::Sql(sql) => sql.live_calls_with_dialogs(after, limit).await,
-            Backend::Memory(disk) => disk.read(|t| {
-                let dialogs = |key: AccountKey, no| {
-                    t.accounts.get(&key).and_then(|account| account.dialogs.get(&no)).cloned().unwrap_or_default()
-                };
-                let calls = t.live_calls_after(after).take(limit);
-                calls.map(|(key, call)| (key, call.clone(), dialogs(key, call.no))).collect()
-            }),
+            Backend::Memory(disk) => disk.read(|t| t.stored_calls_after(after).take(limit).collect()),
         }
     }
 
@@ -114,9 +123,11 @@ impl Store {
         match &self.backend {
             Backend::Sql(sql) => sql.live_call(id).await,
             Backend::Memory(disk) => disk.read(|t| {
-                let &(key, no) = t.call_ids.get(&id)?;
-                Some((key, t.accounts.get(&key)?.calls.get(&no)?.clone()))
-            }),
+                let Some(&(key, no)) = t.call_ids.get(&id) else { return Ok(None) };
+                let Some(account) = t.accounts.get(&key) else { return Ok(None) };
+                account.readable(no)?;
+                Ok(account.calls.get(&no).map(|call| (key, call.clone())))
+            })?,
         }
     }
 

@@ -25,8 +25,8 @@ pub mod tariff;
 pub mod url;
 
 pub use account::{AccountSummary, CreatedAccount, LoadedAccount, NewAccount, NewCredential};
-pub use binding::{BindingWrite, Registration};
-pub use call::CallFilter;
+pub use binding::{BindingWrite, Registration, StoredBinding};
+pub use call::{CallFilter, StoredCall};
 pub use error::StoreError;
 pub use journal::{Done, Journal, JournalFull, JournalOptions};
 pub use keyring::{Class, Keyring, KeyringError, MasterKey, MasterKeyError, Subject};

@@ -2,6 +2,7 @@
 //! thread and no clock, and its order never depends on a hasher.
 
 use crate::error::StoreError;
+use schema::id::{AccountKey, CallNo, CredentialId};
 use schema::journal::{Entry, Outcome, Rejection};
 use schema::wrong::{self, Wrong};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,6 +28,8 @@ pub struct MemFaults {
     pub failing_batches: u32,
     /// So many reads and other writes fail from now on.
     pub failing_calls: u32,
+    /// So many loads of accounts fail from now on.
+    pub failing_loads: u32,
     /// The journal stops for ever at this point: the moment of a crash to come.
     pub halt: Option<Halt>,
 }
@@ -123,6 +126,26 @@ impl MemDisk {
         Ok(read(&disk.tables))
     }
 
+    /// Reads an account for its actor.
+    pub(crate) fn load<T>(&self, load: impl FnOnce(&Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut disk = self.disk();
+        disk.call_fails()?;
+        fails(&mut disk.faults.failing_loads)?;
+        load(&disk.tables)
+    }
+
+    /// Bit rot: the row of a live call cannot be opened any more, nor its account loaded while the call is live.
+    pub fn spoil_call(&self, account: AccountKey, call: CallNo) {
+        if let Some(account) = self.disk().tables.accounts.get_mut(&account) {
+            account.rotten.insert(call);
+        }
+    }
+
+    /// Bit rot: the bindings of a credential cannot be opened any more.
+    pub fn spoil_bindings(&self, credential: CredentialId) {
+        self.disk().tables.rotten_bindings.insert(credential);
+    }
+
     pub(crate) fn write<T>(&self, write: impl FnOnce(&mut Tables) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut disk = self.disk();
         disk.call_fails()?;
@@ -177,10 +200,15 @@ impl MemDisk {
 
 impl Disk {
     fn call_fails(&mut self) -> Result<(), StoreError> {
-        if self.faults.failing_calls == 0 {
-            return Ok(());
-        }
-        self.faults.failing_calls -= 1;
-        Err(StoreError::Unavailable("injected failure".to_owned()))
+        fails(&mut self.faults.failing_calls)
     }
+}
+
+/// One of so many failures, if any is left.
+fn fails(left: &mut u32) -> Result<(), StoreError> {
+    if *left == 0 {
+        return Ok(());
+    }
+    *left -= 1;
+    Err(StoreError::Unavailable("injected failure".to_owned()))
 }

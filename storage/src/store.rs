@@ -6,6 +6,10 @@ use crate::memory::MemDisk;
 use crate::sql::{Db, SqlStore};
 use crate::url::DatabaseUrl;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long closing connections may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where accounts, calls and money are kept: SQLite, PostgreSQL or memory. A cheap handle.
 ///
@@ -65,14 +69,20 @@ impl Store {
         }
     }
 
-    /// Closes the connections. Journals of this store must have been flushed.
+    /// Closes the connections, within 2 s: a database that does not answer is not waited for. Journals of this store must have been
+    /// flushed.
     pub async fn close(&self) {
-        match &self.backend {
-            Backend::Sql(sql) => {
-                sql.db.close().await;
-                sql.keys.close().await;
+        let closed = async {
+            match &self.backend {
+                Backend::Sql(sql) => {
+                    sql.db.close().await;
+                    sql.keys.close().await;
+                }
+                Backend::Memory(_) => {}
             }
-            Backend::Memory(_) => {}
+        };
+        if tokio::time::timeout(CLOSE_LIMIT, closed).await.is_err() {
+            tracing::warn!("the database does not answer: its connections are left to it");
         }
     }
 }

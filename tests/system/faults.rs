@@ -215,6 +215,40 @@ async fn postgres_that_hangs_refuses_new_calls_and_service_returns_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_ends_when_it_is_told_to_although_postgres_hangs() {
+    let mut cluster = Cluster::start().await;
+    cluster.create_database("ringfence").await;
+    let site = Site::make(&ACCOUNTS, &format!("database.url = \"{}\"", cluster.url("ringfence"))).await;
+    let server = site.serve().await;
+    let (mut phone, mut numbers) = (site.phone("u", 0).await, Numbers(0));
+    let up = phone.talk(&numbers.next()).await;
+    cluster.signal("STOP");
+    server.terminate();
+    let ended = server.ended(Duration::from_secs(15)).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+
+    // Told a second time it waits for nothing.
+    cluster.signal("CONT");
+    let mut server = site.serve().await;
+    serves_again(&mut phone, &mut numbers).await;
+    cluster.signal("STOP");
+    let hangs = phone.dial(&numbers.next()).await;
+    server.terminate();
+    server.until_stderr("draining", |said| said.contains("no more calls are let in")).await;
+    server.signal("INT");
+    let ended = server.ended(Duration::from_secs(2)).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+
+    cluster.signal("CONT");
+    let server = site.serve().await;
+    phone.hang_up(up).await;
+    phone.give_up(hangs).await;
+    site.settled().await.expect("nothing is left");
+    site.stop(server).await;
+    right(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn postgres_that_crashes_refuses_new_calls_and_service_returns_with_it() {
     without_postgres(Cluster::stop, Cluster::launch).await;
 }

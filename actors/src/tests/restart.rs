@@ -2,9 +2,18 @@
 
 use super::MOBILE;
 use super::world::{Carrier, World, call_id};
+use crate::faults::{Fault, FaultPoint};
+use crate::poison::Subject;
 use schema::call::HangupSide;
+use schema::edge::Binding;
+use schema::id::{AccountKey, CallNo, CredentialId};
 use schema::money::Micros;
+use schema::pii::Pii;
+use schema::time::Timestamp;
+use std::time::Duration;
+use storage::BindingWrite;
 use storage::memory::MemFaults;
+use uuid::Uuid;
 
 #[tokio::test(start_paused = true)]
 async fn answered_calls_go_on_after_a_restart_and_ringing_ones_end() {
@@ -74,4 +83,139 @@ async fn a_call_whose_actor_fails_while_it_is_not_known_whether_it_was_up_is_bil
     world.pass(10_000).await;
     assert_eq!(world.cdr(1).await.call.billed_seconds, 40);
     world.audit().await;
+}
+
+/// A phone of the n-th account.
+fn phone(n: u32, account: AccountKey, at: Timestamp) -> BindingWrite {
+    BindingWrite::Put(Binding {
+        credential: CredentialId(Uuid::from_u128(n.into())),
+        account,
+        contact: Pii::new("sip:phone@192.0.2.1:5060".to_owned()),
+        instance: None,
+        reg_id: None,
+        path: Vec::new(),
+        source: Pii::new("udp 192.0.2.1:5060".to_owned()),
+        registered_at: at,
+        expires_at: at + Duration::from_secs(3_600),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a3_rows_that_cannot_be_read_stand_in_nobodys_way() {
+    let world = World::with_accounts(3, 10_000_000, Carrier::Answers).await;
+    for (n, account) in (1..).zip(&world.accounts) {
+        world.invite_of(*account, n, MOBILE);
+        world.store.write_bindings(&[phone(n, *account, world.now().wall)], world.now().wall).await.expect("written");
+    }
+    world.pass(5_000).await;
+    world.disk.spoil_call(world.accounts[0], CallNo(1));
+    world.disk.spoil_bindings(CredentialId(Uuid::from_u128(2)));
+    let world = world.restart().await;
+    world.pass(10).await;
+    assert_eq!([1, 2, 3].map(|n| world.actors.is_live(call_id(n))), [false, true, true]);
+    assert_eq!((world.edge_knows(), world.actors.counts().unreadable_rows), ((true, 2), 2));
+    // A BYE that may be repeated from before the restart would count as unheard.
+    world.pass(35_000).await;
+    for call in [2, 3] {
+        world.bye_from_caller(call);
+    }
+    world.pass(1_000).await;
+    assert_eq!([world.cdr(2).await.call.billed_seconds, world.cdr(3).await.call.billed_seconds], [41, 41]);
+    world.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn phones_are_known_again_when_their_rows_can_be_read_again() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    world.store.write_bindings(&[phone(1, world.account, world.now().wall)], world.now().wall).await.expect("written");
+    let disk = world.disk.clone();
+    let fails = move |_: &_| disk.set_faults(MemFaults { failing_calls: 3, ..MemFaults::default() });
+    let world = world.restart_armed(Carrier::Answers, fails).await;
+    world.pass(10_000).await;
+    assert_eq!(world.edge_knows(), (true, 1));
+}
+
+/// A call of ten seconds; then another process finds the account unreadable so often.
+async fn found_while_accounts_cannot_be_loaded(times: u32) -> World {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    world.invite(1, MOBILE);
+    world.pass(10_000).await;
+    let disk = world.disk.clone();
+    let fails = move |_: &_| disk.set_faults(MemFaults { failing_loads: times, ..MemFaults::default() });
+    world.restart_armed(Carrier::Answers, fails).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answered_call_outlasts_a_database_that_is_away_for_a_while() {
+    // Tried at once, and after 1, 3, 7 and 15 s.
+    let world = found_while_accounts_cannot_be_loaded(4).await;
+    let said = world.said();
+    assert!(world.actors.is_live(call_id(1)) && !said.iter().any(|word| word.starts_with("hang up")), "{said:?}");
+    assert_eq!(said[..2], ["resume a", "resume b1"], "its legs were known at once: {said:?}");
+    let waited = world.now().mono.since(schema::time::Mono(1_010_010_000));
+    assert_eq!(waited.as_secs(), 15);
+    world.bye_from_caller(1);
+    world.pass(1_000).await;
+    assert_eq!(world.cdr(1).await.call.hangup.as_ref().map(|hangup| hangup.side), Some(HangupSide::Caller));
+    world.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_a_call_that_cannot_be_taken_up_ends_with_its_grant_and_is_settled_in_time() {
+    let world = found_while_accounts_cannot_be_loaded(1_000).await;
+    let said = world.said();
+    assert!(
+        said.ends_with(&["hang up b1 ServiceFailure".to_owned(), "hang up a ServiceFailure".to_owned()]),
+        "{said:?}"
+    );
+    let talked = world.now().mono.since(schema::time::Mono(1_000_000_000));
+    assert!((60..=61).contains(&talked.as_secs()), "{talked:?}");
+    assert!(!world.actors.is_live(call_id(1)) && world.actors.counts().unsettled_calls == 1);
+    world.disk.set_faults(MemFaults::default());
+    world.pass(11_000).await;
+    assert_eq!((world.cdr(1).await.charged, world.view().await.balance.reserved), (Micros::ZERO, Micros::ZERO));
+    world.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_kills_its_account_after_a_restart_holds_up_no_other() {
+    let world = World::with_accounts(3, 10_000_000, Carrier::Answers).await;
+    let kills = Fault { point: FaultPoint::Received, kind: Some("settle"), times: 1_000 };
+    for (n, account) in (1..).zip(&world.accounts) {
+        world.invite_of(*account, n, MOBILE);
+        world.actors.arm(Subject::Account(*account), kills);
+    }
+    world.pass(10_000).await;
+    (1..=3).for_each(|call| world.bye_from_caller(call));
+    world.pass(30_000).await;
+    assert_eq!(world.actors.counts().unsettled_calls, 3);
+    let first = Subject::Account(world.accounts[0]);
+    let world = world.restart_armed(Carrier::Answers, |actors| actors.arm(first, kills)).await;
+    world.pass(5_000).await;
+    assert_eq!(world.actors.counts().unsettled_calls, 1, "recovered all the same");
+    assert_eq!([world.cdr(2).await.call.billed_seconds, world.cdr(3).await.call.billed_seconds], [10, 10]);
+    world.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_while_the_process_does_is_settled_before_it_is_over() {
+    let world = World::start(10_000_000, Carrier::Rings).await;
+    (1..=2).for_each(|call| world.invite(call, MOBILE));
+    world.pass(500).await;
+    (1..=2).for_each(|call| world.answer(call));
+    world.pass(9_500).await;
+    world.actors.drain(Duration::from_secs(1)).await;
+    world.disk.set_faults(MemFaults { sync: Duration::from_millis(300), ..MemFaults::default() });
+    // The other leg's BYE is awaited for half a second, the commit takes as long again.
+    world.bye_from_caller(1);
+    world.actors.finish(Duration::from_secs(1)).await;
+    assert_eq!(world.cdr(1).await.call.billed_seconds, 10, "9.5 s, to its BYE");
+    // Nothing ends: nothing is waited for. A disk that hangs is not waited for either.
+    let begun = tokio::time::Instant::now();
+    world.actors.finish(Duration::from_secs(1)).await;
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+    world.disk.set_faults(MemFaults { sync: Duration::from_secs(3_600), ..MemFaults::default() });
+    world.bye_from_caller(2);
+    world.actors.finish(Duration::from_secs(1)).await;
+    assert_eq!(begun.elapsed().as_secs(), 2);
 }

@@ -7,7 +7,7 @@ use crate::{AccountView, Actors, ActorsConfig, Credit, CreditError, Credited};
 use schema::account::{AccountStatus, CallerId, CallerIdStatus, Evidence, Limits};
 use schema::call::Cdr;
 use schema::carrier::{Trunk, TrunkDown, TrunkState};
-use schema::edge::EdgeEvent;
+use schema::edge::{EdgeCommand, EdgeEvent};
 use schema::entropy::Entropy;
 use schema::event::{EventBody, EventCursor};
 use schema::id::{AccountId, AccountKey, BrandId, CallId, CallerIdId, CredentialId, DeckId, TransferId, TrunkId};
@@ -48,6 +48,7 @@ pub(super) struct World {
     carrier: Carrier,
     clock: Clock,
     said: Arc<Mutex<Vec<LegCommand>>>,
+    edge_told: Arc<Mutex<Vec<EdgeCommand>>>,
 }
 
 pub(super) const fn call_id(n: u32) -> CallId {
@@ -149,7 +150,7 @@ impl World {
         let disk = MemDisk::new();
         let accounts = fill(&Store::memory(&disk), opening, count).await;
         let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
-        Self::on(disk, accounts, carrier, config, Duration::from_secs(1_000)).await
+        Self::on(disk, accounts, carrier, config, Duration::from_secs(1_000), |_| {}).await
     }
 
     pub(super) async fn start_with(opening: i64, carrier: Carrier, change: impl FnOnce(&mut ActorsConfig)) -> Self {
@@ -157,7 +158,7 @@ impl World {
         let accounts = fill(&Store::memory(&disk), opening, 1).await;
         let mut config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
         change(&mut config);
-        Self::on(disk, accounts, carrier, config, Duration::from_secs(1_000)).await
+        Self::on(disk, accounts, carrier, config, Duration::from_secs(1_000), |_| {}).await
     }
 
     async fn on(
@@ -166,6 +167,7 @@ impl World {
         carrier: Carrier,
         config: ActorsConfig,
         since: Duration,
+        arm: impl FnOnce(&Actors),
     ) -> Self {
         let store = Store::memory(&disk);
         let journal = Journal::start(&store, JournalOptions::default());
@@ -176,8 +178,16 @@ impl World {
         let actors = Actors::start(config, store.clone(), journal.clone(), clock.clone(), entropy, legs, edge)
             .await
             .expect("the actors start");
+        // Before anything is taken up.
+        arm(&actors);
         let said = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(async move { while edge_commands.recv().await.is_some() {} });
+        let edge_told = Arc::new(Mutex::new(Vec::new()));
+        let edge_log = edge_told.clone();
+        tokio::spawn(async move {
+            while let Some(command) = edge_commands.recv().await {
+                edge_log.lock().expect("no panic").push(command);
+            }
+        });
         let (sip, log, at) = (actors.clone(), said.clone(), clock.clone());
         tokio::spawn(async move {
             while let Some(command) = commands.recv().await {
@@ -188,7 +198,7 @@ impl World {
             }
         });
         actors.recovered().await;
-        Self { actors, store, journal, disk, account: accounts[0], accounts, carrier, clock, said }
+        Self { actors, store, journal, disk, account: accounts[0], accounts, carrier, clock, said, edge_told }
     }
 
     /// The process ends as if killed, another begins on the same disk.
@@ -199,11 +209,16 @@ impl World {
 
     /// As [`Self::restart`], with another carrier behind it.
     pub(super) async fn restart_with(self, carrier: Carrier) -> Self {
+        self.restart_armed(carrier, |_| {}).await
+    }
+
+    /// As [`Self::restart_with`], with faults that are there from the first moment on.
+    pub(super) async fn restart_armed(self, carrier: Carrier, arm: impl FnOnce(&Actors)) -> Self {
         let since = Duration::from_micros(self.now().mono.0);
         self.actors.stop();
         self.pass(10).await;
         let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
-        Self::on(self.disk.clone(), self.accounts, carrier, config, since + Duration::from_millis(10)).await
+        Self::on(self.disk.clone(), self.accounts, carrier, config, since + Duration::from_millis(10), arm).await
     }
 
     pub(super) fn now(&self) -> Now {
@@ -277,6 +292,13 @@ impl World {
     /// What the legs were told since this was asked last.
     pub(super) fn said(&self) -> Vec<String> {
         std::mem::take(&mut *self.said.lock().expect("no panic")).iter().filter_map(words).collect()
+    }
+
+    /// Whether the edge knows all dialogs, and how many phones it was told of.
+    pub(super) fn edge_knows(&self) -> (bool, usize) {
+        let told = self.edge_told.lock().expect("no panic");
+        let phones = told.iter().filter(|command| matches!(command, EdgeCommand::BindingRestored(_))).count();
+        (told.iter().any(|command| matches!(command, EdgeCommand::Recovered)), phones)
     }
 
     /// As they are, for tests that look at more than words.

@@ -213,11 +213,18 @@ impl Call {
         found
     }
 
-    /// An answered call is charged once, what its CDR says; one that was not answered at most once.
+    /// An answered call is charged once, what its CDR says. One that was not answered costs the customer nothing; the carrier may
+    /// charge us for an answer that came too late. One that was refused costs nobody anything.
     fn charge_breach(&self) -> Option<String> {
-        let Some(Recorded { cost, answered, .. }) = self.cdr else {
+        let Some(Recorded { cost, answered, refused }) = self.cdr else {
             return (self.charges > 0).then(|| format!("{} charges without a CDR", self.charges));
         };
+        if refused && (self.charges > 0 || cost != Cost::default()) {
+            return Some(format!("it was refused, its CDR says {cost}, with {} transfers", self.charges));
+        }
+        if !answered && (cost.charged != 0 || cost.loss != 0) {
+            return Some(format!("it was not answered, its CDR says {cost}"));
+        }
         match self.charges {
             0 if answered || cost != Cost::default() => Some(format!("its CDR says {cost}, no transfer does")),
             1 if self.charge != cost => Some(format!("its CDR says {cost}, its transfer {}", self.charge)),

@@ -1,11 +1,11 @@
 //! The rows of the simulated disk and the writes that are not the journal's.
 
 use crate::account::{CreatedAccount, LoadedAccount, NewAccount};
-use crate::binding::{BindingWrite, Registration, identity};
-use crate::call::without_call_data;
+use crate::binding::{BindingWrite, Registration, StoredBinding, identity};
+use crate::call::{StoredCall, without_call_data};
 use crate::error::StoreError;
 use crate::event::{EventRow, last_cursor};
-use crate::keyring::{Class, LIVE_CALL, Subject};
+use crate::keyring::{Class, KeyringError, LIVE_CALL, Subject};
 use crate::ledger::{LedgerCursor, PostedTransfer};
 use crate::person::{Brand, MemberRole, OperatorRole, User, canonical_email};
 use crate::session::{DeviceToken, Session, TokenHash};
@@ -40,6 +40,8 @@ pub(crate) struct Tables {
     pub(crate) trunks: BTreeMap<TrunkId, Trunk>,
     pub(crate) trunk_logins: BTreeMap<TrunkId, TrunkLogin>,
     pub(crate) bindings: BTreeMap<(CredentialId, String), Binding>,
+    /// Credentials whose bindings cannot be opened any more.
+    pub(crate) rotten_bindings: BTreeSet<CredentialId>,
     pub(crate) registered: BTreeMap<CredentialId, Timestamp>,
     pub(crate) destroyed: BTreeSet<(Subject, Class)>,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Account {
     pub(crate) caller_ids: Vec<CallerId>,
     pub(crate) callback_phones: Vec<CallbackPhone>,
     pub(crate) calls: BTreeMap<CallNo, LiveCall>,
+    /// Live calls whose row cannot be opened any more.
+    pub(crate) rotten: BTreeSet<CallNo>,
     /// Of the live calls.
     pub(crate) dialogs: BTreeMap<CallNo, Dialogs>,
     pub(crate) holds: BTreeMap<(CallNo, LegSide, u32), Hold>,
@@ -82,17 +86,23 @@ pub(crate) enum EntryRow {
 }
 
 impl Account {
-    pub(crate) fn load(&self) -> LoadedAccount {
+    /// What the SQL stores say of a row that was changed by somebody else.
+    pub(crate) fn readable(&self, call: CallNo) -> Result<(), StoreError> {
+        if self.rotten.contains(&call) { Err(KeyringError::Tampered("calls.state").into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn load(&self) -> Result<LoadedAccount, StoreError> {
+        self.calls.keys().try_for_each(|call| self.readable(*call))?;
         let seq = self.figures.seq;
         let event_count = self.entries.get(&seq).map_or(0, |entry| entry.event_count);
-        LoadedAccount {
+        Ok(LoadedAccount {
             profile: self.profile.clone(),
             figures: self.figures,
             caller_ids: sorted(&self.caller_ids, |c| c.id),
             callback_phones: sorted(&self.callback_phones, |c| c.id),
             live_calls: self.calls.values().cloned().collect(),
             last_event: last_cursor(seq, event_count),
-        }
+        })
     }
 
     fn new(key: AccountKey, new: &NewAccount) -> Self {
@@ -102,6 +112,7 @@ impl Account {
             caller_ids: new.caller_ids.clone(),
             callback_phones: new.callback_phones.clone(),
             calls: BTreeMap::new(),
+            rotten: BTreeSet::new(),
             dialogs: BTreeMap::new(),
             holds: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -123,13 +134,44 @@ fn sorted<T: Clone, K: Ord>(rows: &[T], key: impl Fn(&T) -> K) -> Vec<T> {
 
 impl Tables {
     /// Live calls of all accounts, by (account, number).
-    pub(crate) fn live_calls_after(
+    fn live_calls_after(&self, after: (AccountKey, CallNo)) -> impl Iterator<Item = (AccountKey, &Account, &LiveCall)> {
+        let accounts = self.accounts.range(after.0..);
+        let calls = accounts.flat_map(|(key, account)| account.calls.values().map(move |call| (*key, account, call)));
+        calls.filter(move |(key, _, call)| (*key, call.no) > after)
+    }
+
+    pub(crate) fn readable_calls_after(
         &self,
         after: (AccountKey, CallNo),
     ) -> impl Iterator<Item = (AccountKey, &LiveCall)> {
-        let accounts = self.accounts.range(after.0..);
-        let calls = accounts.flat_map(|(key, account)| account.calls.values().map(|call| (*key, call)));
-        calls.filter(move |(key, call)| (*key, call.no) > after)
+        let calls = self.live_calls_after(after).filter(|(_, account, call)| account.readable(call.no).is_ok());
+        calls.map(|(key, _, call)| (key, call))
+    }
+
+    pub(crate) fn stored_calls_after(&self, after: (AccountKey, CallNo)) -> impl Iterator<Item = StoredCall> {
+        self.live_calls_after(after).map(|(key, account, call)| StoredCall {
+            account: key,
+            no: call.no,
+            id: call.call.id,
+            call: account.readable(call.no).map(|()| call.clone()),
+            dialogs: Ok(account.dialogs.get(&call.no).cloned().unwrap_or_default()),
+        })
+    }
+
+    /// The bindings that last beyond `at`.
+    pub(crate) fn stored_bindings(&self, at: Timestamp) -> Vec<StoredBinding> {
+        let found = self.bindings.values().filter(|binding| binding.expires_at > at);
+        found
+            .map(|binding| {
+                let is_rotten = self.rotten_bindings.contains(&binding.credential);
+                let tampered = || KeyringError::Tampered("bindings.binding").into();
+                StoredBinding {
+                    account: binding.account,
+                    credential: binding.credential,
+                    binding: if is_rotten { Err(tampered()) } else { Ok(binding.clone()) },
+                }
+            })
+            .collect()
     }
 
     pub(crate) fn known_user(&self, user: UserId) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Registered phones in SQL.
 
-use super::{SqlStore, values};
-use crate::binding::{BindingWrite, Registration, identity};
+use super::{Row, SqlStore, values};
+use crate::binding::{BindingWrite, Registration, StoredBinding, identity};
 use crate::error::StoreError;
 use crate::keyring::{Class, Subject};
 use schema::edge::Binding;
@@ -39,16 +39,21 @@ impl SqlStore {
         tx.commit().await
     }
 
-    pub(crate) async fn bindings(&self, at: Timestamp) -> Result<Vec<Binding>, StoreError> {
-        let text =
-            "select account_key, binding from bindings where expires_at > $1 order by credential, identity_index";
+    pub(crate) async fn bindings(&self, at: Timestamp) -> Result<Vec<StoredBinding>, StoreError> {
+        let text = "select account_key, credential, binding from bindings where expires_at > $1 order by credential, identity_index";
         let mut bindings = Vec::new();
         for mut row in self.db.fetch(text, values![at.0]).await? {
-            let (subject, sealed) = (Subject::Account(AccountKey(row.int()?)), row.bytes()?);
-            self.keys.load(&[subject]).await?;
-            bindings.extend(self.keys.unseal_json::<Binding>(subject, Class::Tech, "bindings.binding", &sealed)?);
+            let (account, credential) = (AccountKey(row.int()?), CredentialId(row.id()?));
+            let keys = self.row_keys(account).await?;
+            let binding = keys.and_then(|()| self.read_binding(account, &mut row)).transpose();
+            bindings.extend(binding.map(|binding| StoredBinding { account, credential, binding }));
         }
         Ok(bindings)
+    }
+
+    /// `None` when its key was destroyed.
+    fn read_binding(&self, account: AccountKey, row: &mut Row) -> Result<Option<Binding>, StoreError> {
+        self.keys.unseal_json(Subject::Account(account), Class::Tech, "bindings.binding", &row.bytes()?)
     }
 
     pub(crate) async fn registrations(

@@ -2,9 +2,9 @@
 
 use super::account::count;
 use super::{Row, SqlStore, Tx, values};
-use crate::call::CallFilter;
+use crate::call::{CallFilter, StoredCall};
 use crate::error::StoreError;
-use crate::keyring::{Class, Subject};
+use crate::keyring::{Class, KeyringError, Subject};
 use crate::seal::{parse_word, word};
 use schema::call::{AttemptRecord, Call, Cdr, Explanation, LegSide, LiveCall};
 use schema::id::{AccountKey, CallId, CallNo, CredentialId, TrunkId};
@@ -28,7 +28,7 @@ macro_rules! select_cdr {
 macro_rules! select_live {
     ($more:literal, $rest:literal) => {
         concat!(
-            "select account_key, state, held, hold_step, paid_s, proof_at, proof_mono, proof_boot",
+            "select account_key, no, id, held, hold_step, paid_s, proof_at, proof_mono, proof_boot, state",
             $more,
             " from calls ",
             $rest
@@ -94,13 +94,13 @@ impl SqlStore {
         }
     }
 
-    /// From behind the account of `select_live`; `None` when its key was destroyed.
+    /// From behind the identity of `select_live`; `None` when its key was destroyed.
     fn read_live(&self, account: AccountKey, row: &mut Row) -> Result<Option<LiveCall>, StoreError> {
+        let (held, hold_step, paid_s) = (Micros(row.int()?), row.small("calls")?, row.small("calls")?);
+        let proof = (row.opt_int()?, row.opt_int()?, row.opt_id()?);
         let state = row.bytes()?;
         let opened = self.keys.unseal_json(Subject::Account(account), Class::Calls, "calls.state", &state)?;
         let Some(call): Option<LiveCall> = opened else { return Ok(None) };
-        let (held, hold_step, paid_s) = (Micros(row.int()?), row.small("calls")?, row.small("calls")?);
-        let proof = (row.opt_int()?, row.opt_int()?, row.opt_id()?);
         let proof_of_life = match proof {
             (Some(at), Some(mono), Some(boot)) => Some(ClockReading {
                 wall: Timestamp(at),
@@ -112,20 +112,32 @@ impl SqlStore {
         Ok(Some(LiveCall { held, hold_step, paid_s, proof_of_life, ..call }))
     }
 
+    /// The keys of a row's account. What cannot be opened of them concerns this row alone, as far as anybody knows.
+    ///
+    /// # Errors
+    /// The key store failed: another try may find the keys.
+    pub(super) async fn row_keys(&self, account: AccountKey) -> Result<Result<(), StoreError>, StoreError> {
+        match self.keys.load(&[Subject::Account(account)]).await {
+            Err(error @ (StoreError::Keys(_) | StoreError::Unreadable { .. })) => Ok(Err(error)),
+            loaded => loaded.map(Ok),
+        }
+    }
+
     pub(super) async fn account_calls(&self, tx: &mut Tx, account: AccountKey) -> Result<Vec<LiveCall>, StoreError> {
         let text = select_live!("", "where account_key = $1 order by no");
         let rows = tx.fetch(text, values![account.0]).await?;
         let mut calls = Vec::with_capacity(rows.len());
         for mut row in rows {
-            let _account = row.int()?;
+            let _known = (row.int()?, row.int()?, row.id()?);
             calls.extend(self.read_live(account, &mut row)?);
         }
         Ok(calls)
     }
 
+    /// Rows that cannot be read are left out, and others read until the page is full.
     pub(crate) async fn live_calls(
         &self,
-        after: (AccountKey, CallNo),
+        mut after: (AccountKey, CallNo),
         limit: usize,
     ) -> Result<Vec<(AccountKey, LiveCall)>, StoreError> {
         let text = select_live!(
@@ -133,10 +145,21 @@ impl SqlStore {
             "where account_key > $1 or (account_key = $1 and no > $2) order by account_key, no limit $3"
         );
         let mut calls = Vec::new();
-        for mut row in self.db.fetch(text, values![after.0.0, after.1.0, count(limit)]).await? {
-            let account = AccountKey(row.int()?);
-            self.keys.load(&[Subject::Account(account)]).await?;
-            calls.extend(self.read_live(account, &mut row)?.map(|call| (account, call)));
+        while calls.len() < limit {
+            let wanted = limit - calls.len();
+            let rows = self.db.fetch(text, values![after.0.0, after.1.0, count(wanted)]).await?;
+            let more = rows.len() == wanted;
+            for mut row in rows {
+                let (account, no, _) = (AccountKey(row.int()?), CallNo(row.int()?), row.id()?);
+                after = (account, no);
+                match self.row_keys(account).await?.and_then(|()| self.read_live(account, &mut row)) {
+                    Ok(call) => calls.extend(call.map(|call| (account, call))),
+                    Err(error) => tracing::error!(%error, account = account.0, no = no.0, "a live call cannot be read"),
+                }
+            }
+            if !more {
+                break;
+            }
         }
         Ok(calls)
     }
@@ -145,18 +168,20 @@ impl SqlStore {
         &self,
         after: (AccountKey, CallNo),
         limit: usize,
-    ) -> Result<Vec<(AccountKey, LiveCall, Dialogs)>, StoreError> {
+    ) -> Result<Vec<StoredCall>, StoreError> {
         let text = select_live!(
             ", a_leg, b_leg, answer_sdp",
             "where account_key > $1 or (account_key = $1 and no > $2) order by account_key, no limit $3"
         );
         let mut calls = Vec::new();
         for mut row in self.db.fetch(text, values![after.0.0, after.1.0, count(limit)]).await? {
-            let account = AccountKey(row.int()?);
-            self.keys.load(&[Subject::Account(account)]).await?;
-            if let Some(call) = self.read_live(account, &mut row)? {
-                calls.push((account, call, self.read_dialogs(account, &mut row)?));
-            }
+            let (account, no, id) = (AccountKey(row.int()?), CallNo(row.int()?), CallId(row.id()?));
+            // The key of a live call's data is never destroyed on purpose.
+            let call = self.row_keys(account).await?.and_then(|()| self.read_live(account, &mut row));
+            let call = call.and_then(|call| call.ok_or_else(|| KeyringError::Missing.into()));
+            // Behind a state that cannot be read the columns of the dialogs are not reached.
+            let dialogs = if call.is_ok() { self.read_dialogs(account, &mut row) } else { Ok(Dialogs::default()) };
+            calls.push(StoredCall { account, no, id, call, dialogs });
         }
         Ok(calls)
     }
@@ -183,7 +208,7 @@ impl SqlStore {
     pub(crate) async fn live_call(&self, id: CallId) -> Result<Option<(AccountKey, LiveCall)>, StoreError> {
         let row = self.db.fetch_one(select_live!("", "where id = $1"), values![id.0]).await?;
         let Some(mut row) = row else { return Ok(None) };
-        let account = AccountKey(row.int()?);
+        let (account, _) = (AccountKey(row.int()?), (row.int()?, row.id()?));
         self.keys.load(&[Subject::Account(account)]).await?;
         Ok(self.read_live(account, &mut row)?.map(|call| (account, call)))
     }

@@ -126,6 +126,60 @@ async fn c3_an_answered_call_without_its_one_charge_is_named() {
     names(&format!("{} and kind = 'CALL_CHARGE'", again("account_key", "1", "2")), Invariant::C3, 2).await;
 }
 
+/// What goes with a charge that nobody owes: the account's figures say the same, so only the call tells.
+fn charged(account: i64, amount: i64) -> String {
+    format!(
+        "update entries set total = total - {amount}, balance_after = balance_after - {amount} where account_key = {account} and seq >= 4; \
+         update entries set amount = amount + {amount} where account_key = {account} and kind = 'CALL_CHARGE'; \
+         update cdrs set charged = charged + {amount} where account_key = {account}"
+    )
+}
+
+#[tokio::test]
+async fn c3_a_call_that_was_not_answered_and_is_charged_is_named() {
+    names("update cdrs set answered_at = null where account_key = 1", Invariant::C3, 1).await;
+    // The charge alone taken away, a loss stands.
+    let loss = format!(
+        "{}; update cdrs set answered_at = null, loss = 3 where account_key = 1; \
+         update entries set loss = 3 where account_key = 1 and kind = 'CALL_CHARGE'",
+        charged(1, -50)
+    );
+    names(&loss, Invariant::C3, 1).await;
+    // Refused, never granted: no hold was ever placed, and the figures agree with that.
+    let refused = "update cdrs set state = 'REFUSED', answered_at = null where account_key = 2; \
+        update entries set call_no = null, amount = null, leg = null, step = null where account_key = 2 and call_no = 1 and leg is not null; \
+        update entries set held = held - 100 where account_key = 2 and seq = 2; \
+        update entries set held = held - 110 where account_key = 2 and seq = 3";
+    names(refused, Invariant::C3, 2).await;
+    // What a carrier charges for an answer that came too late is ours to pay.
+    let late = format!("{}; update cdrs set answered_at = null where account_key = 1", charged(1, -50));
+    let report = spoilt(&late).await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test]
+async fn l2_money_moves_between_the_ends_of_its_kind() {
+    let ends = |kind: &str, debit: &str, credit: &str| {
+        format!("update entries set debit = '{debit}', credit = '{credit}' where account_key = 1 and kind = '{kind}'")
+    };
+    names(&ends("CALL_CHARGE", "revenue", "customer"), Invariant::L2, 1).await;
+    names(&ends("CALL_CHARGE", "customer", "promotion"), Invariant::L2, 1).await;
+    names(&ends("TOP_UP", "revenue", "customer"), Invariant::L2, 1).await;
+    names(&ends("TOP_UP", "customer", "payment_clearing"), Invariant::L2, 1).await;
+    for kind in ["REFUND", "PROMOTION", "CHARGEBACK", "SUBSCRIPTION"] {
+        let text = format!("update entries set kind = '{kind}' where account_key = 1 and kind = 'TOP_UP'");
+        names(&text, Invariant::L2, 1).await;
+    }
+    names("update entries set loss = 1 where account_key = 1 and kind = 'TOP_UP'", Invariant::L2, 1).await;
+    names("update entries set call_no = 1 where account_key = 1 and kind = 'TOP_UP'", Invariant::C3, 1).await;
+    // An operator's corrections, in both directions.
+    let given = "update entries set kind = 'ADJUSTMENT', debit = 'revenue' where account_key = 1 and key = 'pay'";
+    assert!(spoilt(given).await.is_clean());
+    let taken = "update entries set kind = 'ADJUSTMENT', debit = 'customer', credit = 'revenue', total = total - 1000, \
+        balance_after = balance_after - 1000 where account_key = 1 and seq = 6";
+    assert!(spoilt(taken).await.is_clean());
+}
+
 #[tokio::test]
 async fn stored_figures_that_the_rows_do_not_give_are_named() {
     names("update entries set total = total + 1 where account_key = 1 and seq = 6", Invariant::Total, 1).await;

@@ -9,6 +9,7 @@ mod model;
 mod outage;
 mod panics;
 mod postgres;
+mod rot;
 mod samples;
 mod suite;
 
@@ -77,6 +78,7 @@ macro_rules! conformance {
             model::on_postgres(&cluster).await;
             outage::on_postgres(&cluster).await;
             corruption::on_postgres(&cluster).await;
+            rot::on_postgres(&cluster).await;
         }
     };
 }

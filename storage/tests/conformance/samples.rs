@@ -289,6 +289,8 @@ impl Actor {
         };
         let mut shown = call.call.clone();
         shown.state = CallState::Ended;
+        // Nothing is charged for a call that was not answered.
+        shown.answered_at = shown.answered_at.or((charge > 0).then_some(at));
         shown.ended_at = Some(at);
         shown.cost = Micros(charge);
         shown.billed_seconds = 6;

@@ -33,6 +33,21 @@ struct Reading {
     receivable: i128,
 }
 
+/// Whether money is moved from the first to the second of these ledger accounts for this.
+const fn is_posted(kind: LedgerKind, ends: (LedgerAccount, LedgerAccount)) -> bool {
+    use LedgerAccount::{Customer, PaymentClearing, Promotion, Receivable, Revenue};
+    match kind {
+        LedgerKind::TopUp => matches!(ends, (PaymentClearing, Customer | Receivable)),
+        LedgerKind::Chargeback => matches!(ends, (Customer | Receivable, PaymentClearing)),
+        LedgerKind::CallCharge => matches!(ends, (Customer, Revenue)),
+        LedgerKind::Adjustment => matches!(ends, (Customer, Revenue) | (Revenue, Customer)),
+        LedgerKind::Refund => matches!(ends, (Revenue, Customer)),
+        LedgerKind::Promotion => matches!(ends, (Promotion, Customer)),
+        // Nothing posts one.
+        LedgerKind::Subscription => false,
+    }
+}
+
 impl Chain {
     pub(super) const fn new(account: AccountKey) -> Self {
         Self { account, before: None, entry: None, open: BTreeMap::new() }
@@ -154,18 +169,29 @@ impl Chain {
         let key = self.account;
         let ends = (LedgerAccount::parse(&row.debit), LedgerAccount::parse(&row.credit));
         let balanced = matches!(ends, (Some(debit), Some(credit)) if debit != credit) && row.cost_complete;
-        if !balanced || LedgerKind::parse(&row.kind).is_none() {
-            let what = format!("{place}: {} from {} to {}, or half a carrier cost", row.kind, row.debit, row.credit);
+        let kind = LedgerKind::parse(&row.kind);
+        let is_charge = kind == Some(LedgerKind::CallCharge);
+        let fits = kind.zip(ends.0.zip(ends.1)).is_some_and(|(kind, ends)| is_posted(kind, ends));
+        // Only what settles a call has a second pair, or a part that could not be charged.
+        if !balanced || !fits || (!is_charge && (row.cost != 0 || row.loss != 0)) {
+            let what = format!(
+                "{place}: {} from {} to {}, or a carrier cost that does not belong there",
+                row.kind, row.debit, row.credit
+            );
             report.tell(Invariant::L2, key, what);
         }
         if row.amount < 0 || row.loss < 0 || row.cost < 0 {
             let what = format!("{place}: amount {}, loss {}, cost {}", row.amount, row.loss, row.cost);
             report.tell(Invariant::Negative, key, what);
         }
-        match (row.kind == LedgerKind::CallCharge.as_str(), row.call) {
+        match (is_charge, row.call) {
             (true, Some(call)) => self.end_call(call),
             (true, None) => report.tell(Invariant::C3, key, format!("{place}: a charge without a call")),
-            (false, _) => {}
+            (false, Some(call)) => {
+                let what = format!("{place}: {} names call {}, which it does not settle", row.kind, call.0);
+                report.tell(Invariant::C3, key, what);
+            }
+            (false, None) => {}
         }
         let Some(entry) = &mut self.entry else { return };
         let amount = i128::from(row.amount);
