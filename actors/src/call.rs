@@ -2,6 +2,7 @@
 //! is asked it waits for the answer, with a time limit, before it takes the next message.
 
 mod endings;
+mod keeping;
 pub mod machine;
 pub mod protocol;
 pub mod reasons;
@@ -24,6 +25,7 @@ use crate::faults::FaultPoint;
 use crate::poison::{About, Subject, Work};
 use crate::progress::{ProgressCell, bit_of};
 use crate::trunk::Channel;
+use keeping::Keeping;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
 use protocol::{Action, Ask, Input, Reply, TakenUp, answered_dialogs};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -75,6 +77,7 @@ pub(crate) struct CallActorState {
     channel: Option<Channel>,
     timer: Option<Timer>,
     waiting: Vec<oneshot::Sender<Option<Box<Call>>>>,
+    keeping: Keeping,
 }
 
 /// The one timer, of the earliest of the machine's.
@@ -113,6 +116,7 @@ impl Actor for CallActor {
             channel: None,
             timer: None,
             waiting: Vec::new(),
+            keeping: Keeping::default(),
         })
     }
 
@@ -263,9 +267,7 @@ impl CallActor {
                     queue.extend(state.core.as_mut().map(|core| core.on(Input::Reply(reply), now)).unwrap_or_default());
                 }
                 Action::Keep(side, checkpoint) => {
-                    if let Ok(account) = self.ctx.account(self.account).await {
-                        account.tell(AccountMsg::Keep(self.call, side, Box::new(checkpoint)));
-                    }
+                    state.keeping.keep(&self.ctx, self.account, self.call, side, checkpoint);
                 }
                 Action::Note(end) => self.progress.set_doubt(end),
                 Action::Show(progress) => {

@@ -229,7 +229,12 @@ impl<'a> Life<'a> {
                 self.framers.remove(&connection);
                 self.sim.checker.ringing.closed(peer);
                 self.sim.checker.admission.closed(peer);
-                self.input(Input::FlowClosed(over(connection, peer)), None).await;
+                let flow = over(connection, peer);
+                let ended = match carrier_at(peer) {
+                    Some(_) => Input::Disconnected(flow, Destination::new(Protocol::Tcp, peer)),
+                    None => Input::FlowClosed(flow),
+                };
+                self.input(ended, None).await;
             }
             Arrival::Unreachable { peer } => {
                 self.sim.checker.ringing.closed(peer);
