@@ -2,7 +2,6 @@
 //! is asked it waits for the answer, with a time limit, before it takes the next message.
 
 mod endings;
-mod keeping;
 pub mod machine;
 pub mod protocol;
 pub mod reasons;
@@ -22,10 +21,10 @@ use crate::context::Context;
 use crate::directory::{AskError, CallEntry};
 use crate::failures::{Handling, Whose};
 use crate::faults::FaultPoint;
+use crate::keeping::Keeping;
 use crate::poison::{About, Subject, Work};
 use crate::progress::{ProgressCell, bit_of};
 use crate::trunk::Channel;
-use keeping::Keeping;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
 use protocol::{Action, Ask, Input, Reply, TakenUp, answered_dialogs};
 use ractor::{Actor, ActorProcessingErr, ActorRef};

@@ -63,6 +63,7 @@ mod failures;
 pub mod faults;
 mod gate;
 pub mod hub;
+mod keeping;
 pub mod poison;
 mod progress;
 pub mod rating;

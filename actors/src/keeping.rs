@@ -15,7 +15,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The newest state of each dialog that has not left yet, at most one a side; nothing while the account's actor is there. Dropped
 /// with the call.
 #[derive(Default)]
-pub(super) struct Keeping(Option<Arc<Mutex<Waiting>>>);
+pub(crate) struct Keeping(Option<Arc<Mutex<Waiting>>>);
 
 #[derive(Default)]
 struct Waiting {
@@ -30,7 +30,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 
 impl Keeping {
     /// Has a state kept: at once when the account's actor is there, else when it is; then an older one of that side is not sent.
-    pub(super) fn keep(
+    pub(crate) fn keep(
         &mut self,
         ctx: &Arc<Context>,
         key: AccountKey,
