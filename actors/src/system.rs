@@ -416,6 +416,12 @@ impl Actors {
         self.ctx.directory.knows_call(call)
     }
 
+    /// Whether it is being settled without an actor, again and again until its account can.
+    #[must_use]
+    pub fn is_being_settled(&self, call: CallId) -> bool {
+        self.ctx.unsettled.contains_key(&call)
+    }
+
     /// Lets no more calls in and has everything written that was decided. Live calls stay as they are stored: the next
     /// process carries them on.
     pub async fn drain(&self, limit: Duration) {

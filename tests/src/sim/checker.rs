@@ -165,7 +165,7 @@ impl Checker {
     }
 
     /// Looks at everything that has changed. The process has been there since `up_since`; `has_actor` tells of a call, once all
-    /// calls are taken up.
+    /// calls are taken up, whether one is there, or whoever settles it.
     pub async fn look(
         &mut self,
         now: Mono,

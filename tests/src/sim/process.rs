@@ -481,7 +481,7 @@ impl<'a> Life<'a> {
             checker.audit(disk).await;
         }
         let actors = &self.actors;
-        let has_actor = |call| actors.is_live(call);
+        let has_actor = |call| actors.is_live(call) || actors.is_being_settled(call);
         let has_actor = recovered.then_some(&has_actor as &dyn Fn(CallId) -> bool);
         checker.look(*now, self.up_since, disk, &mut world.trace, has_actor).await;
         let heard = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
