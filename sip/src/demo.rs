@@ -25,6 +25,8 @@ const GIVE_UP: Duration = Duration::from_secs(32);
 const LINGER: Duration = Duration::from_secs(5);
 /// Datagrams taken from the socket before time and commands are looked at again.
 const BATCH: usize = 128;
+/// The option tag of reliable provisional responses (RFC 3262).
+const RELIABLE: &str = "100rel";
 
 /// What a machine wants done.
 #[derive(Debug)]

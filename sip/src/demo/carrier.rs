@@ -13,7 +13,8 @@
 //! | 95–99 | 603 Decline |
 //!
 //! A number that does not end in two digits is answered 484. A 183 is reliable where the caller takes that (RFC 3262), and a
-//! 180 of a carrier that rings reliably: it is repeated until its PRACK, which a later 200 waits for. It may be made to ask for credentials (`gate.rs`).
+//! 180 of a carrier that rings reliably: it is repeated until its PRACK, which a later 200 waits for. It may be made to ask for
+//! credentials (`gate.rs`).
 
 mod behaviour;
 mod gate;
@@ -23,12 +24,12 @@ mod reliable;
 pub use behaviour::{BEHAVIOURS, Behaviour};
 pub use gate::CarrierLogin;
 
-use super::{Actions, Endpoint, LINGER, Repeat, Timers};
+use super::{Actions, Endpoint, LINGER, RELIABLE, Repeat, Timers};
 use crate::message::{HeaderName, Message, Method, NameAddr, ResponseBuilder, Uri};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use hanging_up::target_of;
-use reliable::{RELIABLE, RSEQ, takes_reliable};
+use reliable::{RSEQ, takes_reliable};
 use schema::entropy::Entropy;
 use schema::time::Mono;
 use std::collections::BTreeMap;

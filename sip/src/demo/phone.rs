@@ -162,6 +162,17 @@ struct Dialog {
     cseq: u32,
 }
 
+impl Dialog {
+    /// What a response says of the far end (RFC 3261 §12.1.2).
+    fn begin(&mut self, response: &Message) {
+        self.to = response.to();
+        if let Some(contact) = response.contact() {
+            self.target = contact.uri;
+        }
+        self.routes = response.record_routes().into_iter().rev().collect();
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Call(PhoneCall),
@@ -204,6 +215,12 @@ struct Pending {
     due: Option<Mono>,
     /// The ACK of a final response, for its repetitions.
     ack: Option<Bytes>,
+}
+
+impl Pending {
+    fn is_change_of(&self, call: PhoneCall) -> bool {
+        self.outgoing.is_change && self.owner == Owner::Call(call)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -186,19 +186,21 @@ impl Worker {
     /// Takes what arrived and all else that has; handles what is under way at once, and of the rest a slice.
     fn receive(&mut self, arrivals: &mut Vec<Arrival>, idle_from: Mono) {
         let now = self.woke(idle_from);
-        let mut batches = 0;
-        while batches < READ_ON
-            && self.wire.datagrams(arrivals, &mut |source, datagram| self.core.turn_away(source, datagram, now))
-        {
-            batches += 1;
+        let mut is_unread = true;
+        for _ in 0..READ_ON {
+            is_unread =
+                self.wire.datagrams(arrivals, &mut |source, datagram| self.core.turn_away(source, datagram, now));
+            // While their bytes are at hand.
             self.carry_out_refusals();
+            if !is_unread {
+                break;
+            }
         }
-        self.carry_out_refusals();
         let now = (self.clock)();
         // The oldest may have come as soon as nobody looked any more.
         let worked = idle_from.since(self.emptied);
         let surplus = self.inbox.sort(arrivals, Mono(now.mono.0.saturating_sub(micros(worked))));
-        if batches < READ_ON {
+        if !is_unread {
             self.emptied = now.mono;
         }
         for arrival in arrivals.drain(..) {

@@ -1,13 +1,12 @@
 //! Reliable provisional responses (RFC 3262): one is repeated until its PRACK. Offers in UPDATE (RFC 3311) are answered.
 
+use super::super::RELIABLE;
 use super::{Carrier, Out, State, media_port, refuse, reply};
 use crate::message::{Message, ResponseBuilder};
 use crate::sdp;
 use schema::time::Mono;
 use std::net::SocketAddr;
 
-/// The option tag of reliable responses.
-pub(super) const RELIABLE: &str = "100rel";
 /// RSeq of the one that a call has.
 pub(super) const RSEQ: u32 = 1;
 

@@ -2,7 +2,7 @@
 
 use super::super::LINGER;
 use super::early::Early;
-use super::{Call, Dialog, Out, Outgoing, Owner, Pending, Phone, PhoneCall, PhoneEvent, Stage, Timer};
+use super::{Call, Dialog, Out, Outgoing, Owner, Phone, PhoneCall, PhoneEvent, Stage, Timer};
 use crate::message::{Message, Method, NameAddr, ResponseBuilder, Uri};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
@@ -72,15 +72,10 @@ impl Phone {
 
     pub(super) fn on_answer(&mut self, call: PhoneCall, response: &Message, now: Mono, out: &mut Out) {
         let Some(state) = self.calls.get_mut(&call) else { return };
-        state.dialog.to = response.to();
-        if let Some(contact) = response.contact() {
-            state.dialog.target = contact.uri;
-        }
-        state.dialog.routes = response.record_routes().into_iter().rev().collect();
+        state.dialog.begin(response);
         state.stage = Stage::Up;
         let unwanted = state.unwanted;
-        let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
-        self.acknowledge(call, response, &branch, out);
+        self.acknowledge(call, response, out);
         out.events.push(PhoneEvent::Answered { call });
         if unwanted {
             self.hang_up(call, now, out);
@@ -108,8 +103,7 @@ impl Phone {
             state.stage = Stage::Over;
             self.timers.set(now + LINGER, Timer::Linger(call));
         }
-        let is_change = |pending: &Pending| pending.owner == Owner::Call(call) && pending.outgoing.is_change;
-        self.pending.retain(|_, pending| !is_change(pending) || pending.ack.is_some());
+        self.pending.retain(|_, pending| !pending.is_change_of(call) || pending.ack.is_some());
     }
 
     pub(super) fn on_request(&mut self, request: &Message, now: Mono, out: &mut Out) {

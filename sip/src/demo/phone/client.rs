@@ -1,7 +1,7 @@
 //! The phone's requests: sent, repeated, challenged, given up (RFC 3261 §17.1, §22).
 
-use super::super::{GIVE_UP, LINGER, Repeat, address_in};
-use super::early::{ALLOW, RELIABLE};
+use super::super::{GIVE_UP, LINGER, RELIABLE, Repeat, address_in};
+use super::early::ALLOW;
 use super::{MAX_CHALLENGES, Out, Outgoing, Owner, Pending, Phone, PhoneEvent, Stage, Timer};
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, Transport, Uri, Via};

@@ -1,14 +1,13 @@
 //! The phone before its answer and in its changes: reliable provisional responses (RFC 3262), and offers of its own.
 
+use super::super::RELIABLE;
 use super::{Out, Outgoing, Owner, Phone, PhoneCall, PhoneEvent, Stage};
-use crate::message::{Message, Method, NameAddr, RAck};
+use crate::message::{Message, Method, RAck};
 use crate::sdp;
 use bytes::Bytes;
 use schema::time::Mono;
 
-/// The option tag.
-pub(super) const RELIABLE: &str = "100rel";
-/// What it takes, besides.
+/// What it takes.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, PRACK, UPDATE";
 
 /// What was acknowledged before the answer.
@@ -36,11 +35,7 @@ impl Phone {
         state.early.rseq = Some(rseq);
         state.early.pracks += 1;
         state.early.has_session |= response.has_sdp();
-        state.dialog.to = response.to();
-        if let Some(contact) = response.contact() {
-            state.dialog.target = contact.uri;
-        }
-        state.dialog.routes = response.record_routes().into_iter().rev().collect::<Vec<NameAddr>>();
+        state.dialog.begin(response);
         let rack = Some(RAck { rseq, cseq: response.cseq().0, method: Method::Invite });
         self.send(Owner::Call(call), Outgoing { rack, ..Outgoing::new(Method::Prack) }, now, out);
         true
@@ -54,10 +49,11 @@ impl Phone {
     }
 
     /// Acknowledges a 2xx to an INVITE.
-    pub(super) fn acknowledge(&mut self, call: PhoneCall, response: &Message, branch: &str, out: &mut Out) {
+    pub(super) fn acknowledge(&mut self, call: PhoneCall, response: &Message, out: &mut Out) {
+        let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
         let cseq = response.cseq().0;
         let outgoing = Outgoing { cseq: Some(cseq), ..Outgoing::new(Method::Ack) };
-        let Some(ack) = self.build(Owner::Call(call), branch, &outgoing) else { return };
+        let Some(ack) = self.build(Owner::Call(call), &branch, &outgoing) else { return };
         out.datagrams.push(ack.clone());
         if let Some(state) = self.calls.get_mut(&call) {
             state.acks.insert(cseq, ack);
@@ -66,10 +62,7 @@ impl Phone {
 
     /// Whether an offer of ours is under way.
     pub(super) fn is_changing(&self, call: PhoneCall) -> bool {
-        let is_its = |owner: Owner| owner == Owner::Call(call);
-        self.pending
-            .values()
-            .any(|pending| pending.outgoing.is_change && pending.ack.is_none() && is_its(pending.owner))
+        self.pending.values().any(|pending| pending.is_change_of(call) && pending.ack.is_none())
     }
 
     pub(super) fn change(&mut self, call: PhoneCall, now: Mono, out: &mut Out) {
@@ -90,8 +83,7 @@ impl Phone {
     pub(super) fn on_changed(&mut self, call: PhoneCall, response: &Message, out: &mut Out) {
         let status = response.status().unwrap_or(0);
         if *response.method() == Method::Invite && status < 300 {
-            let branch = format!("z9hG4bK{}", self.entropy.hex::<8>());
-            self.acknowledge(call, response, &branch, out);
+            self.acknowledge(call, response, out);
         }
         out.events.push(PhoneEvent::Changed { call, status });
     }
