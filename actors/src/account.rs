@@ -402,11 +402,14 @@ impl AccountActor {
             }
             effect(outcome);
         });
-        if wrong::chosen(Wrong::AckBeforeCommit) {
-            state.gate.expect(seq, Box::new(|_| {}));
+        let told: Effect = if wrong::chosen(Wrong::AckBeforeCommit) {
             told(Ok(()));
+            Box::new(|_| {})
         } else {
-            state.gate.expect(seq, told);
+            told
+        };
+        if !state.gate.expect(seq, told) {
+            return;
         }
         let (gate, me) = (state.gate.clone(), me.clone());
         let done = Box::new(move |outcome: Outcome| {

@@ -51,11 +51,22 @@ impl CommitGate {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers the effect of an entry that is about to be submitted.
-    pub(crate) fn expect(&self, seq: Seq, effect: Effect) {
-        let mut inner = self.lock();
-        inner.submitted = seq;
-        inner.waiting.push_back((seq, effect));
+    /// Registers the effect of an entry that is about to be submitted. False when an entry before it was rejected: then it must
+    /// not be, since a successor that loads the account may not meet it. The effect is told so.
+    pub(crate) fn expect(&self, seq: Seq, effect: Effect) -> bool {
+        let rejection = {
+            let mut inner = self.lock();
+            match &inner.rejected {
+                Some(rejection) => rejection.clone(),
+                None => {
+                    inner.submitted = seq;
+                    inner.waiting.push_back((seq, effect));
+                    return true;
+                }
+            }
+        };
+        effect(Err(NotDone::Rejected(rejection)));
+        false
     }
 
     /// The journal did not take the entry: its effect comes back.
@@ -139,9 +150,9 @@ mod tests {
     fn a2_effects_wait_for_their_entry_in_order() {
         let (gate, log) = (CommitGate::new(Seq(5)), Arc::default());
         gate.after(Seq(5), noting(&log, "read 5"));
-        gate.expect(Seq(6), noting(&log, "entry 6"));
+        assert!(gate.expect(Seq(6), noting(&log, "entry 6")));
         gate.after(Seq(6), noting(&log, "read 6"));
-        gate.expect(Seq(7), noting(&log, "entry 7"));
+        assert!(gate.expect(Seq(7), noting(&log, "entry 7")));
         assert_eq!(*log.lock().expect("no panic"), ["read 5 true"]);
         assert!(!gate.is_quiet());
         assert!(!gate.done(Seq(6), &Ok(())));
@@ -153,21 +164,23 @@ mod tests {
     #[test]
     fn after_a_rejection_nothing_is_true_any_more() {
         let (gate, log) = (CommitGate::new(Seq(0)), Arc::default());
-        gate.expect(Seq(1), noting(&log, "entry 1"));
-        gate.expect(Seq(2), noting(&log, "entry 2"));
+        assert!(gate.expect(Seq(1), noting(&log, "entry 1")));
+        assert!(gate.expect(Seq(2), noting(&log, "entry 2")));
         gate.after(Seq(2), noting(&log, "read 2"));
         assert!(gate.done(Seq(1), &Err(Rejection::Failed)));
         assert!(!gate.is_quiet());
         gate.after(Seq(0), noting(&log, "read 0"));
+        assert!(!gate.expect(Seq(3), noting(&log, "entry 3")), "the actor has not heard yet");
         assert!(!gate.done(Seq(2), &Err(Rejection::Fenced)));
         assert!(gate.is_quiet());
-        assert_eq!(*log.lock().expect("no panic"), ["entry 1 false", "read 0 false", "entry 2 false", "read 2 false"]);
+        let told = ["entry 1 false", "read 0 false", "entry 3 false", "entry 2 false", "read 2 false"];
+        assert_eq!(*log.lock().expect("no panic"), told);
     }
 
     #[test]
     fn an_entry_that_the_journal_did_not_take_is_withdrawn() {
         let (gate, log) = (CommitGate::new(Seq(0)), Arc::default());
-        gate.expect(Seq(1), noting(&log, "entry 1"));
+        assert!(gate.expect(Seq(1), noting(&log, "entry 1")));
         assert!(gate.withdraw(Seq(1)).is_some());
         assert!(gate.is_quiet());
     }

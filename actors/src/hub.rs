@@ -5,13 +5,13 @@
 use dashmap::DashMap;
 use futures_util::Stream;
 use schema::event::{AccountEvent, EventBody, EventCursor};
-use schema::id::AccountKey;
+use schema::id::{AccountKey, Seq};
 use schema::time::Timestamp;
 use schema::wrong::{self, Wrong};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use storage::Store;
+use storage::{Store, StoreError};
 use tokio::sync::watch;
 
 /// Events kept for subscribers that are nearly up to date.
@@ -155,10 +155,7 @@ where
     };
     let rest = |(first, reader): (Option<EventItem>, Reader)| {
         let first = futures_util::stream::iter(first);
-        let events = futures_util::stream::unfold(reader, |mut reader| async move {
-            let event = reader.next().await;
-            Some((EventItem::Event(event), reader))
-        });
+        let events = futures_util::stream::unfold(reader, |mut reader| async move { Some((reader.next().await, reader)) });
         futures_util::StreamExt::chain(first, events)
     };
     futures_util::StreamExt::flat_map(futures_util::stream::once(start), rest)
@@ -175,6 +172,15 @@ struct Reader {
     ready: VecDeque<AccountEvent>,
 }
 
+/// What reading storage has shown.
+#[derive(PartialEq, Eq)]
+enum Read {
+    /// What follows, or that nothing does.
+    On,
+    /// That some of what follows is no longer kept.
+    Purged,
+}
+
 impl Reader {
     /// Whether everything after `after` can still be read.
     async fn is_kept(&self, after: EventCursor, present: EventCursor) -> bool {
@@ -188,15 +194,15 @@ impl Reader {
         }
     }
 
-    async fn next(&mut self) -> AccountEvent {
+    async fn next(&mut self) -> EventItem {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 self.cursor = event.cursor;
-                return event;
+                return EventItem::Event(event);
             }
             self.subscription.published.borrow_and_update();
-            if self.behind {
-                self.read_storage().await;
+            if self.behind && self.read_storage().await == Read::Purged {
+                return EventItem::SnapshotRequired(self.cursor);
             }
             self.behind = !self.read_ring();
             if self.ready.is_empty() && !self.behind {
@@ -206,16 +212,33 @@ impl Reader {
         }
     }
 
-    async fn read_storage(&mut self) {
+    /// Reads on from storage. When a purge has passed the cursor, the cursor moves to what is kept.
+    async fn read_storage(&mut self) -> Read {
         let evicted = self.subscription.hub.ring().evicted;
-        match self.store.events_after(self.account, self.cursor, PAGE).await {
-            Ok(events) if events.is_empty() => self.cursor = self.cursor.max(evicted),
-            Ok(events) => self.ready.extend(events),
+        match self.page().await {
+            Ok((events, oldest)) => {
+                let kept_from = oldest.map_or(evicted, |oldest| EventCursor { seq: Seq(oldest.seq.0 - 1), index: 0 });
+                if kept_from.seq > self.cursor.seq {
+                    self.cursor = kept_from;
+                    return Read::Purged;
+                }
+                if events.is_empty() {
+                    self.cursor = self.cursor.max(evicted);
+                }
+                self.ready.extend(events);
+            }
             Err(error) => {
                 tracing::warn!(%error, "events could not be read");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+        Read::On
+    }
+
+    /// Events after the cursor, and the oldest that is kept, asked last: so a purge between the two is noticed.
+    async fn page(&self) -> Result<(Vec<AccountEvent>, Option<EventCursor>), StoreError> {
+        let events = self.store.events_after(self.account, self.cursor, PAGE).await?;
+        Ok((events, self.store.oldest_event(self.account).await?))
     }
 
     /// False when the ring lost what comes next.

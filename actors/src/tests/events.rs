@@ -77,3 +77,25 @@ async fn a_cursor_that_is_no_longer_kept_needs_a_snapshot() {
     assert!(event.cursor > cursor && matches!(event.body, EventBody::BalanceChanged(_)));
     world.audit().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_a_purge_overtook_is_told_so() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    let present = world.view().await.cursor;
+    let mut events = Box::pin(world.actors.events(world.account, Some(present)));
+    world.credit(1_000, "first").await.expect("posted");
+    let Some(EventItem::Event(first)) = events.next().await else { panic!("told at once") };
+    // More than the ring holds, while the subscriber reads nothing; of them storage keeps ten.
+    for n in 0..300 {
+        world.credit(1_000, &n.to_string()).await.expect("posted");
+    }
+    world.store.purge_events(schema::time::Timestamp(0), 10).await.expect("purged");
+    let Some(EventItem::SnapshotRequired(from)) = events.next().await else { panic!("a gap without a word") };
+    assert!(from > first.cursor, "{from:?}");
+    let kept: Vec<_> = world.all_events().await.into_iter().filter(|cursor| *cursor > from).collect();
+    assert!(kept.len() >= 10);
+    for cursor in kept {
+        assert!(matches!(events.next().await, Some(EventItem::Event(event)) if event.cursor == cursor));
+    }
+    world.audit().await;
+}
