@@ -155,7 +155,8 @@ where
     };
     let rest = |(first, reader): (Option<EventItem>, Reader)| {
         let first = futures_util::stream::iter(first);
-        let events = futures_util::stream::unfold(reader, |mut reader| async move { Some((reader.next().await, reader)) });
+        let events =
+            futures_util::stream::unfold(reader, |mut reader| async move { Some((reader.next().await, reader)) });
         futures_util::StreamExt::chain(first, events)
     };
     futures_util::StreamExt::flat_map(futures_util::stream::once(start), rest)
