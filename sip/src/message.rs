@@ -22,6 +22,7 @@ mod via;
 mod writer;
 mod written;
 
+pub(crate) use address::AddressParts;
 pub use address::NameAddr;
 pub use error::{Malformed, ParseError, Problem};
 pub use framer::{Frame, Framer};

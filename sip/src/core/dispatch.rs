@@ -60,12 +60,14 @@ impl Core {
     /// False when a stranger asks too often, is banned or looks for open servers: it gets no answer. Dialogs go on, whatever
     /// their side did elsewhere.
     pub(super) fn is_let_in(&mut self, flow: Flow, request: &Message, now: Now) -> bool {
-        let is_of_a_dialog = request.to_tag().is_some() && self.is_of_a_dialog(request);
+        let has_tag = request.to_tag().is_some();
+        let is_of_a_dialog = has_tag && self.is_of_a_dialog(request);
         let is_trunk = !is_of_a_dialog && self.is_trunk(flow);
         if (is_of_a_dialog || is_trunk) && flow.connection.is_some() {
             self.output.push_back(Output::Trust(flow));
         }
-        if is_of_a_dialog {
+        // Before recovery has told which dialogs there are, each may be one: kept, within limits, but trusted for nothing.
+        if is_of_a_dialog || (has_tag && self.is_recovering()) {
             return true;
         }
         let agent = request.text(HeaderName::UserAgent);

@@ -28,6 +28,12 @@ pub(super) struct Parked {
     until: Mono,
 }
 
+/// Why a leg ends, in its BYE or CANCEL (RFC 3326). A carrier, and through it the person called, learns nothing of how the
+/// customer's account stands, or who hung up how.
+pub(super) fn reason(cause: HangupCause, is_customers: bool) -> Reason {
+    if is_customers { Reason::q850(cause.q850().into(), cause.as_str()) } else { Reason::q850(16, "call cleared") }
+}
+
 impl Core {
     /// Ends a leg in whatever state it is.
     pub(super) fn hang_up(&mut self, id: LegId, cause: HangupCause, now: Now) {
@@ -83,7 +89,7 @@ impl Core {
         let Some(via) = self.via(leg.way(), None) else { return };
         let mut bye = leg.dialog.request(Method::Bye, &via);
         if let Some(cause) = cause {
-            bye = bye.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), cause.as_str()));
+            bye = bye.header(HeaderName::Reason, &reason(cause, leg.phone.is_some()));
         }
         if let Some(carrier) = &mut leg.carrier {
             bye = self.signed_by(carrier, Owner::Nobody, bye);

@@ -25,10 +25,10 @@ impl Core {
         self.dialogs.get(&key_of(request)).copied()
     }
 
-    /// Whether there is the dialog of a request with a To-tag, or may be.
+    /// Whether there is the dialog of a request with a To-tag.
     pub(super) fn is_of_a_dialog(&self, request: &Message) -> bool {
         let key = key_of(request);
-        self.early.is_some() || self.dialogs.contains_key(&key) || self.ended.contains_key(&key)
+        self.dialogs.contains_key(&key) || self.ended.contains_key(&key)
     }
 
     pub(super) fn on_in_dialog_request(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {

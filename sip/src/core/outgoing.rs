@@ -3,6 +3,7 @@
 use super::Core;
 use super::acknowledging::with_body;
 use super::challenge::Carrier;
+use super::ending::reason;
 use super::exchange::Owner;
 use super::incoming::text_of;
 use super::large::way_of_ack;
@@ -14,7 +15,7 @@ use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
 use crate::flow::Flow;
-use crate::message::{HeaderName, Malformed, Message, Method, NameAddr, Reason, RequestBuilder, Uri};
+use crate::message::{AddressParts, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri};
 use crate::sdp::{self, Description, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const ANONYMOUS: &str = "anonymous.invalid";
 /// A target that has not even said 100 after so long has failed, when the call is withdrawn then: a server sends it within
 /// 200 ms (RFC 3261 §17.2.1).
 const UNRESPONSIVE: Duration = Duration::from_secs(4);
+/// The longest address of a card, in bytes.
+const REDRESS_BYTES: usize = 256;
 /// What we do within a dialog that we began, for Allow.
 pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO";
 
@@ -343,7 +346,7 @@ impl Core {
         let Some(invite) = outgoing.invite.read() else { return };
         let mut cancel = RequestBuilder::cancel(&invite);
         if let Some(cause) = outgoing.unwanted {
-            cancel = cancel.header(HeaderName::Reason, &Reason::q850(u16::from(cause.q850()), "call cleared"));
+            cancel = cancel.header(HeaderName::Reason, &reason(cause, false));
         }
         let (branch, way) = (outgoing.invite.branch.clone(), outgoing.carriage.over);
         let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
@@ -380,7 +383,11 @@ pub(super) fn q850_of(message: &Message) -> Option<u8> {
     u8::try_from(reason.cause?).ok().filter(|cause| *cause <= 127)
 }
 
-/// Where a blocked caller can complain: the Call-Info with purpose jwscard is not read yet; a Contact of a 608 is.
+/// Where a blocked caller can complain: the card that a network names in Call-Info (RFC 8688 §3.2). A Contact says nothing of that:
+/// it is where the person called, or the carrier's equipment, is.
 fn redress(response: &Message) -> Option<String> {
-    response.contact().map(|contact| contact.uri.to_string())
+    let cards = response.values(HeaderName::CallInfo).flatten().filter_map(|value| AddressParts::parse(value).ok());
+    let is_card = |of: &str| of.eq_ignore_ascii_case("jwscard");
+    let mut uris = cards.filter(|card| card.params.value("purpose").is_some_and(is_card)).map(|card| card.uri);
+    uris.find(|uri| uri.starts_with("https://") && uri.len() <= REDRESS_BYTES).map(str::to_owned)
 }

@@ -46,6 +46,7 @@ header_names! {
     AuthenticationInfo = "Authentication-Info", b"authentication-info";
     Authorization = "Authorization", b"authorization";
     CallId = "Call-ID", b"call-id" | b"i";
+    CallInfo = "Call-Info", b"call-info";
     Contact = "Contact", b"contact" | b"m";
     ContentDisposition = "Content-Disposition", b"content-disposition";
     ContentEncoding = "Content-Encoding", b"content-encoding" | b"e";

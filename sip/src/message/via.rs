@@ -116,15 +116,18 @@ impl<'a> ViaParts<'a> {
         }
     }
 
-    /// Where the response goes (RFC 3261 §18.2.2, RFC 3581 §4): `received` and `rport` as [`Self::seen_from`] has them, else sent-by.
+    /// Where the response goes (RFC 3261 §18.2.2, RFC 3581 §4): to the address the request was seen to come from, whatever its
+    /// sender wrote; without one, to what is written.
     pub(super) fn response_address(self, source: Option<SocketAddr>) -> Option<SocketAddr> {
-        let stamp = source.map(|source| (Stamp::of(self.host, self.params, source, |_, _| ()), source));
-        let written = |name| self.params.value(name);
-        let (received, rport) = match stamp {
-            Some((stamp, source)) => (stamp.received.then(|| source.ip()), stamp.rport.then(|| source.port())),
-            None => (written("received").and_then(address), written("rport").and_then(|port| scan::port(port).ok())),
+        let rport = self.params.value("rport");
+        let (ip, port) = match source {
+            Some(source) => (source.ip(), rport.is_some().then(|| source.port())),
+            None => {
+                let received = self.params.value("received").and_then(address);
+                (received.or_else(|| address(self.host))?, rport.and_then(|port| scan::port(port).ok()))
+            }
         };
-        Some((received.or_else(|| address(self.host))?, rport.or(self.port).unwrap_or(5060)).into())
+        Some((ip, port.or(self.port).unwrap_or(5060)).into())
     }
 }
 
@@ -278,6 +281,11 @@ mod tests {
         for (given, then) in cases {
             assert_eq!(Via::parse(given).unwrap().stamped(source).to_string(), then);
         }
+        let crowded = |own: &str| {
+            let text = (0..MAX_PARAMS - 1).fold(format!("SIP/2.0/UDP 198.51.100.7:7{own}"), |via, n| format!("{via};p{n}"));
+            ViaParts::parse(&text).unwrap().response_address(Some(source)).unwrap().to_string()
+        };
+        assert_eq!((crowded(";x"), crowded(";rport")), ("192.0.2.9:7".to_owned(), "192.0.2.9:4321".to_owned()));
         let six =
             Via::parse("SIP/2.0/UDP [2001:db8::1]:5060;rport").unwrap().stamped("[2001:db8::9]:1".parse().unwrap());
         assert_eq!(Via::parse(&six.to_string()).unwrap().received(), "2001:db8::9".parse().ok());

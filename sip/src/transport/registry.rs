@@ -16,7 +16,7 @@ struct Connection {
     outbox: Outbox,
     /// Where it goes, when we opened it.
     to: Option<Destination>,
-    /// Its peer is known: it no longer counts against its address's limit, and makes room for nobody.
+    /// Its peer is known: it no longer counts against its address's limit, and makes room for no stranger.
     trusted: bool,
 }
 
@@ -39,6 +39,8 @@ pub(super) struct Registry {
     shaking: BTreeSet<ConnectionId>,
     /// Incoming connections whose peer is not known, the oldest first.
     strangers: BTreeSet<ConnectionId>,
+    /// Incoming connections whose peer is known, by where they come from, the oldest first; not those that are exempt.
+    known: BTreeMap<Source, BTreeSet<ConnectionId>>,
     next: u64,
 }
 
@@ -51,6 +53,7 @@ impl Registry {
             untrusted: BTreeMap::new(),
             shaking: BTreeSet::new(),
             strangers: BTreeSet::new(),
+            known: BTreeMap::new(),
             next: 0,
         }
     }
@@ -65,7 +68,8 @@ impl Registry {
 
     /// Takes a connection that a peer opened. The outbox's other end goes to its task. Where all handshakes are taken the
     /// oldest one makes room: a phone is through with its own long before, a peer that says nothing is not waited for. So does the
-    /// oldest stranger where all connections are taken: a phone has shown who it is long before.
+    /// oldest stranger where all connections are taken: a phone has shown who it is long before. Where there is none, the source
+    /// with the most gives its oldest: one customer cannot take them all.
     pub(super) fn accept(
         &mut self,
         protocol: Protocol,
@@ -83,7 +87,7 @@ impl Registry {
             self.remove(oldest);
         }
         if self.connections.len() - self.outgoing.len() >= self.limits.connections {
-            let oldest = self.strangers.first().copied().ok_or(Full::Total)?;
+            let oldest = self.strangers.first().copied().or_else(|| self.oldest_of_most()).ok_or(Full::Total)?;
             self.remove(oldest);
         }
         *self.untrusted.entry(source).or_default() += 1;
@@ -93,6 +97,12 @@ impl Registry {
             self.shaking.insert(added.0);
         }
         Ok(added)
+    }
+
+    /// The oldest known connection of the source that has the most, when that is more than a stranger may have.
+    fn oldest_of_most(&self) -> Option<ConnectionId> {
+        let most = self.known.values().max_by_key(|connections| connections.len())?;
+        if most.len() > self.limits.per_address { most.first().copied() } else { None }
     }
 
     /// Notes a connection that we open. Those have a limit of their own, so that no peer takes the carriers' room.
@@ -135,6 +145,9 @@ impl Registry {
             let ip = connection.flow.ip();
             self.strangers.remove(&id);
             self.release(ip);
+            if !self.is_exempt(ip) {
+                self.known.entry(Source::of(ip)).or_default().insert(id);
+            }
         }
     }
 
@@ -166,8 +179,14 @@ impl Registry {
         let Connection { flow, to, trusted, .. } = connection;
         self.shaking.remove(&id);
         self.strangers.remove(&id);
+        let source = Source::of(flow.ip());
         if to.is_none() && !trusted {
             self.release(flow.ip());
+        } else if let Some(known) = self.known.get_mut(&source) {
+            known.remove(&id);
+            if known.is_empty() {
+                self.known.remove(&source);
+            }
         }
         if let Some(to) = to
             && self.outgoing.get(&to) == Some(&id)
@@ -266,6 +285,27 @@ mod tests {
             (0..OUTGOING).map(|n| registry.open(to(u16::try_from(n).expect("small"))).expect("room")).collect();
         assert_eq!((kept.len(), registry.open(to(u16::MAX)).map(|_| ())), (OUTGOING, Err(Full::Total)));
         assert!(registry.accept(Protocol::Tcp, peer(1, 1)).is_ok());
+    }
+
+    #[test]
+    fn one_customer_cannot_take_all_connections() {
+        let mut registry = Registry::new(limits());
+        let mut kept = Vec::new();
+        for (last, port) in [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1)] {
+            kept.push(registry.accept(Protocol::Tcp, peer(last, port)).expect("room"));
+            registry.trust(kept.last().expect("one").0);
+        }
+        let ids: Vec<_> = kept.iter().map(|(id, ..)| *id).collect();
+        kept.push(registry.accept(Protocol::Tcp, peer(4, 1)).expect("the oldest of who has three"));
+        let open = |registry: &Registry| ids.iter().map(|id| registry.flow(*id).is_some()).collect::<Vec<_>>();
+        assert_eq!(open(&registry), [false, true, true, true, true]);
+        registry.trust(kept.last().expect("one").0);
+        // Nobody has more than strangers may have.
+        assert_eq!(registry.accept(Protocol::Tcp, peer(5, 1)).map(|_| ()), Err(Full::Total));
+        for id in ids {
+            registry.remove(id);
+        }
+        assert_eq!(registry.known.len(), 1);
     }
 
     #[test]

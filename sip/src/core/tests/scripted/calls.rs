@@ -315,3 +315,52 @@ pub(super) fn register(desk: &mut Desk, flow: Flow) {
         .replace("Content-Length", &format!("{credentials}Content-Length"));
     desk.take(flow, &second);
 }
+
+/// What the person called learns of the caller's affairs (P1): nothing.
+#[test]
+fn p1_a_carrier_is_not_told_why_its_leg_ends() {
+    let causes = [HangupCause::FundsExhausted, HangupCause::AccountSuspended, HangupCause::Requested];
+    for (n, cause) in causes.into_iter().enumerate() {
+        let mut desk = Desk::new();
+        let talk = desk.talk(udp(), &format!("{n}"));
+        let b = LegId::b(talk.leg.call, 1);
+        let invite = desk.dial(b);
+        desk.carrier(&invite, 200, "x", ANSWER);
+        desk.take_sent();
+        for leg in [talk.leg, b] {
+            desk.leg(LegCommand::HangUp { leg, cause });
+        }
+        let reason = |text: &str| text.lines().find_map(|line| line.strip_prefix("Reason: ").map(str::to_owned));
+        let byes = desk.take_sent().into_iter().filter(|text| text.starts_with("BYE "));
+        let told: Vec<_> = byes.map(|bye| reason(&bye).expect("a reason")).collect();
+        let to_phone = format!("Q.850;cause={};text=\"{}\"", cause.q850(), cause.as_str());
+        assert_eq!(told, [to_phone, "Q.850;cause=16;text=\"call cleared\"".to_owned()]);
+        let ringing = desk.dial(LegId::b(talk.leg.call, 2));
+        desk.carrier(&ringing, 180, "y", "");
+        desk.leg(LegCommand::HangUp { leg: LegId::b(talk.leg.call, 2), cause });
+        assert_eq!(desk.last_sent().text(HeaderName::Reason), Some("Q.850;cause=16;text=\"call cleared\""));
+    }
+}
+
+#[test]
+fn where_to_complain_is_what_the_network_says_never_where_the_called_phone_is() {
+    let card = "<https://block.example/card>;purpose=jwscard";
+    let cases = [
+        (608, vec![card], Some("https://block.example/card")),
+        (603, vec!["<https://x.example/i>;purpose=icon", card], Some("https://block.example/card")),
+        (608, vec!["<http://block.example/card>;purpose=jwscard"], None),
+        (603, vec![], None),
+        (486, vec![card], None),
+    ];
+    for (status, cards, told) in cases {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        let contact = NameAddr::parse("<sip:ext@203.0.113.9>").expect("valid");
+        let response = ResponseBuilder::to_request(&invite, status, Some("x")).contact(&contact);
+        let response = cards.iter().fold(response, |response, card| response.header(HeaderName::CallInfo, card));
+        let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+        desk.take(Flow::udp(CARRIER.into()), &text);
+        let [LegEvent::Failed { redress, .. }] = &desk.take_legs()[..] else { panic!("no failure") };
+        assert_eq!(redress.as_deref(), told, "{status} {cards:?}");
+    }
+}

@@ -180,4 +180,12 @@ fn a_connection_is_trusted_for_a_digest_a_dialog_or_a_trunk() {
     let options = desk.text("OPTIONS", trunk, "health", "", 1, "", "");
     desk.take(trunk, &options);
     assert!(desk.trusted.contains(&trunk));
+    // While dialogs are resumed any tag may be one's: its request waits, its connection earns nothing.
+    let mut desk = Desk::new();
+    desk.core = desk.core.recovering();
+    let bye = desk.text("BYE", stranger, "talk", "x", 1, "", "");
+    desk.take(stranger, &bye);
+    assert!(desk.trusted.is_empty() && desk.sent.is_empty());
+    desk.handle(Input::Edge(EdgeCommand::Recovered));
+    assert_eq!((desk.kinds(), desk.trusted.len()), (vec!["481".to_owned()], 0));
 }
