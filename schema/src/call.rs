@@ -223,7 +223,7 @@ pub struct Hangup {
     pub q850: Option<u8>,
     /// In words, from a fixed list.
     pub reason: String,
-    /// Where to complain about a block (603+, 607, 608).
+    /// Where to complain about a block (603, 607, 608): the card that a network names in Call-Info.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redress: Option<String>,
 }

@@ -140,8 +140,11 @@ impl Dialog {
                 (first.uri.clone(), rest.chain([NameAddr::new(self.target.clone())]).collect())
             }
         };
-        let request =
-            RequestBuilder::new(method, uri).from(&self.local).to(&self.remote).call_id(&self.call_id).cseq(cseq);
+        let request = RequestBuilder::new(method, uri.without_headers())
+            .from(&self.local)
+            .to(&self.remote)
+            .call_id(&self.call_id)
+            .cseq(cseq);
         routes.iter().fold(request, RequestBuilder::route)
     }
 

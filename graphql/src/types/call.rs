@@ -207,7 +207,7 @@ pub(crate) struct Hangup {
     q850: Option<i32>,
     /// In words.
     reason: String,
-    /// Where to complain about a block (603+, 607, 608).
+    /// Where to complain about a block (603, 607, 608): the card that a network names in Call-Info.
     redress: Option<String>,
 }
 

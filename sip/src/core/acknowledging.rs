@@ -80,7 +80,8 @@ impl Core {
         response: &Message,
         now: Now,
     ) {
-        let way = next_way(&dialog, way);
+        // A phone is spoken to where its message came from, never where its Contact says.
+        let way = if carrier.is_some() { next_way(&dialog, way) } else { way };
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
         let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch))) else {

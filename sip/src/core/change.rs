@@ -94,6 +94,15 @@ impl Change {
         matches!(self, Self::Ours(ours) if ours.purpose != Purpose::GivenUp)
     }
 
+    /// Whether the other leg waits for the answer.
+    pub(super) fn is_asked(&self) -> bool {
+        match self {
+            Self::Theirs(_) => false,
+            Self::Ours(ours) => ours.purpose == Purpose::Asked,
+            Self::Waiting(waiting) => waiting.purpose == Purpose::Asked,
+        }
+    }
+
     /// Our re-INVITE has left once more, with credentials.
     pub(super) fn left_again(&mut self, invite: SentInvite) {
         if let Self::Ours(ours) = self {

@@ -188,7 +188,11 @@ impl Core {
         self.fail_flow(flow, now);
         for id in self.legs.over(Way::Flow(flow)).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.legs.lead(&id, Way::Gone(flow.protocol));
-            let Some(leg) = self.legs.get(&id) else { continue };
+            let Some(leg) = self.legs.get_mut(&id) else { continue };
+            // Its 200 is repeated wherever the phone comes back.
+            if let Some(ok) = leg.ok.as_mut().filter(|ok| ok.way == Way::Flow(flow)) {
+                ok.way = Way::Gone(flow.protocol);
+            }
             if let Stage::Incoming { key, .. } = &leg.stage {
                 let key = key.clone();
                 self.close_server(&key);

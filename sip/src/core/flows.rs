@@ -138,8 +138,8 @@ impl Core {
         for id in over_it.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.legs.moved_to(&id, to, to);
             let ok = self.legs.get_mut(&id).and_then(|leg| leg.ok.as_mut());
-            if let Some(ok) = ok.filter(|ok| ok.flow == from) {
-                ok.flow = to;
+            if let Some(ok) = ok.filter(|ok| ok.way == Way::Flow(from)) {
+                ok.way = Way::Flow(to);
             }
             self.tell_checkpoint(id, now);
         }

@@ -123,7 +123,13 @@ impl Core {
         let dialog = Dialog::of_invite(invite, &tag).map_err(|_| 400_u16)?;
         // A random user, so that legs cannot be linked.
         let user = self.entropy.hex::<8>();
-        let contact = self.contact(Way::Flow(flow), &user).ok_or(500_u16)?;
+        let contact = match invite.request_uri().map(Uri::scheme) {
+            // All of the way is over TLS, and so is what comes back (RFC 3261 §12.1.1, §26.2.2).
+            Some(Scheme::Sips) if flow.protocol != Protocol::Tls => return Err(416),
+            Some(Scheme::Sips) => self.contact_sips(flow, &user),
+            _ => self.contact(Way::Flow(flow), &user),
+        };
+        let contact = contact.ok_or(500_u16)?;
         let reply = self.phone_heard(credential, flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
         let stage = Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono };
@@ -153,6 +159,11 @@ impl Core {
             Protocol::Tls => "tls",
         };
         Some(NameAddr::new(uri.with_param("transport", Some(transport)).ok()?))
+    }
+
+    fn contact_sips(&self, flow: Flow, user: &str) -> Option<NameAddr> {
+        let advertised = self.config.advertised(flow.protocol, flow.ip().is_ipv6())?;
+        Some(NameAddr::new(Uri::sips(Some(user), &advertised.host, Some(advertised.port)).ok()?))
     }
 
     /// The session description for this leg out of what another leg sent: built anew by an allow-list.
@@ -261,7 +272,7 @@ impl Core {
         self.answer(flow, cancel, ResponseBuilder::to_request(cancel, 200, Some(&tag)), now);
         let Some(id) = leg else {
             self.withdraw_lookup(&invite_key, now);
-            return;
+            return self.withdraw_offer(cancel, &invite_key, now);
         };
         let Some(Leg { stage: Stage::Incoming { key, invite, .. }, dialog, .. }) = self.legs.get(&id) else { return };
         let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, dialog.local.tag()));
@@ -335,8 +346,13 @@ impl Core {
                 return self.unacknowledged(id, now);
             }
             if ok.repeat.take(now.mono) {
-                let (flow, bytes) = (ok.flow, ok.bytes.clone());
-                self.send(Way::Flow(flow), bytes);
+                let (way, bytes) = (ok.way, ok.bytes.clone());
+                let way = if matches!(way, Way::Gone(_)) {
+                    self.legs.get(&id).map_or(way, |leg| self.way_of(leg))
+                } else {
+                    way
+                };
+                self.send(way, bytes);
             }
         } else if leg.pulse.is_due(now.mono) {
             self.pulse_time(id, now);

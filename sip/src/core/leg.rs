@@ -72,7 +72,7 @@ pub(super) struct Outgoing {
 /// A 200 to an INVITE, repeated until its ACK comes.
 pub(super) struct Pending200 {
     pub(super) bytes: Bytes,
-    pub(super) flow: Flow,
+    pub(super) way: Way,
     pub(super) cseq: u32,
     pub(super) kind: Answer,
     /// It holds an offer, since the INVITE had none: its ACK holds the answer.
@@ -95,9 +95,10 @@ pub(super) enum Answer {
 impl Pending200 {
     /// Of the INVITE that began the call; it `offers` when that did not.
     pub(super) fn first(bytes: Bytes, flow: Flow, cseq: u32, offers: bool, now: Mono) -> Self {
+        let way = Way::Flow(flow);
         let repeat = Repetition::from(now, T2);
         let give_up = now + if offers { ANSWER_WITHIN } else { GIVE_UP };
-        Self { bytes, flow, cseq, kind: Answer::First, offers, repeat, give_up }
+        Self { bytes, way, cseq, kind: Answer::First, offers, repeat, give_up }
     }
 }
 

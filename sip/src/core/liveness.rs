@@ -2,8 +2,9 @@
 //!
 //! A customer's phone is asked every [`CoreConfig::dialog_probe`](super::CoreConfig::dialog_probe) in which nothing was heard
 //! of it; after a restart both sides of a call are asked at once. A 481 or 408 ends the leg, as do two questions without an
-//! answer, each asked by one of the phone's flows after the other; every other answer shows that somebody is there. A phone whose
-//! connection is gone is waited for.
+//! answer, each asked by one of the phone's flows after the other; every other final answer shows that somebody is there. That is
+//! more lenient than RFC 5057 §5.1: there are phones that refuse OPTIONS in a dialog with whatever they have, 404 among it. A phone
+//! whose connection is gone is waited for.
 
 use super::Core;
 use super::exchange::Owner;

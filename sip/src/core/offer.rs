@@ -40,7 +40,6 @@ impl Leg {
         let is_invite = *request.method() == Method::Invite;
         match &self.stage {
             _ if self.is_up() => Welcome::Now,
-            Stage::Incoming { .. } | Stage::Outgoing(_) if !is_invite && request.body().is_empty() => Welcome::Now,
             Stage::Incoming { .. } | Stage::Outgoing(_) if !is_invite && self.is_answered_early() => Welcome::Now,
             // Its own INVITE is not answered yet.
             Stage::Incoming { .. } => Welcome::Later,
@@ -59,6 +58,10 @@ impl Core {
         }
         if let Some(response) = self.interval_too_small(request) {
             return self.answer(flow, request, response, now);
+        }
+        // Without an offer it crosses none (RFC 3311 §5.2).
+        if *request.method() == Method::Update && request.body().is_empty() {
+            return self.refresh(flow, id, request, now);
         }
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match leg.change {
@@ -110,7 +113,11 @@ impl Core {
     }
 
     fn refresh(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
-        let body = (*request.method() == Method::Invite || request.has_sdp()).then(|| self.session(id)).flatten();
+        let body = match request.has_sdp() {
+            true => self.session(id),
+            false if *request.method() == Method::Invite => self.whole_offer(id),
+            false => None,
+        };
         let key = ServerKey::of(request, request.method());
         self.open_server(&key, flow, request, now);
         if self.agree(id, &key, request, reply_flow(flow, request), body, now) {
@@ -145,7 +152,7 @@ impl Core {
         if *request.method() == Method::Invite {
             leg.ok = Some(Box::new(Pending200 {
                 bytes: bytes.clone(),
-                flow,
+                way: Way::Flow(flow),
                 cseq: request.cseq().0,
                 kind: Answer::Refresh,
                 offers: request.body().is_empty(),
@@ -167,6 +174,20 @@ impl Core {
         }
         let theirs = self.other_session(id)?;
         let description = Description::parse(&theirs).ok()?;
+        self.write_session(id, &description)
+    }
+
+    /// Our offer to a far end that makes none: all there is, as for a new call (RFC 3261 §14.2), whatever was held before.
+    fn whole_offer(&mut self, id: LegId) -> Option<Bytes> {
+        let known = self.session(id)?;
+        let mut description = Description::parse(&known).ok()?;
+        let before = description.clone();
+        description.lift_holds();
+        if description == before {
+            return Some(known);
+        }
+        let leg = self.legs.get_mut(&id)?;
+        leg.origin = leg.origin.next();
         self.write_session(id, &description)
     }
 
@@ -317,11 +338,19 @@ impl Core {
         let (Some(answer), Some(leg)) = (usable_sdp(response), self.legs.get_mut(&id)) else {
             return self.tell_refusal(id, ours.purpose, 488, now);
         };
-        (leg.origin, leg.local_sdp, leg.remote_sdp) = (ours.origin, Some(ours.sdp), Some(response.body().clone()));
+        (leg.origin, leg.local_sdp) = (ours.origin, Some(ours.sdp));
+        if ours.purpose == Purpose::GivenUp {
+            // The other leg never hears of it: it has what was sent before.
+            self.restore(id, now);
+            return self.tell_checkpoint(id, now);
+        }
+        let known = leg.remote_sdp.replace(response.body_alone());
+        let is_news = !known.is_some_and(|known| same_media(&known, response.body()));
         match ours.purpose {
             Purpose::Asked => self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now),
-            Purpose::GivenUp => self.restore(id, now),
-            Purpose::Restoring | Purpose::Refreshing => {}
+            // An answer may be another one each time (RFC 3264 §8): then the other leg is offered it.
+            _ if is_news && leg.pace.admits(now.mono) => self.tell(LegEvent::Offered { leg: id, offer: answer }, now),
+            _ => {}
         }
         self.tell_checkpoint(id, now);
     }
@@ -342,7 +371,7 @@ impl Core {
             // The dialog is gone there (RFC 3261 §12.2.1.2).
             (481, _) => self.lost(id, false, now),
             (408, _) => self.lost(id, true, now),
-            (491, Some(until)) => {
+            (491, Some(until)) if purpose != Purpose::GivenUp => {
                 let at = now.mono + self.glare_pause(id);
                 let Some(leg) = self.legs.get_mut(&id).filter(|_| at < until) else {
                     return self.tell_refusal(id, purpose, status, now);
@@ -377,18 +406,39 @@ impl Core {
         match leg.change.take() {
             Some(Change::Theirs(theirs)) => self.refuse_offer(&theirs.key, &theirs.request, 504, now),
             Some(Change::Waiting(again)) => self.offer_for(id, &again.offer, again.purpose, again.until, now),
-            Some(Change::Ours(mut ours)) => {
-                let told = std::mem::replace(&mut ours.purpose, Purpose::GivenUp);
-                let may_cancel = ours.provisional;
-                // Until a provisional response it may not be cancelled; its transaction gives up by itself.
-                ours.until = (!may_cancel).then_some(now.mono + GIVE_UP);
-                leg.change = Some(Change::Ours(ours));
-                if may_cancel {
-                    self.cancel_offer(id, now);
-                }
-                self.tell_refusal(id, told, 504, now);
-            }
+            Some(Change::Ours(ours)) => self.give_up_offer(id, ours, now),
             None => {}
+        }
+    }
+
+    /// Nobody waits any longer for what our offer leads to.
+    fn give_up_offer(&mut self, id: LegId, mut ours: Box<Ours>, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let told = std::mem::replace(&mut ours.purpose, Purpose::GivenUp);
+        let may_cancel = ours.provisional;
+        // Until a provisional response it may not be cancelled; its transaction gives up by itself.
+        ours.until = (!may_cancel).then_some(now.mono + GIVE_UP);
+        leg.change = Some(Change::Ours(ours));
+        self.arm_leg(id);
+        if may_cancel {
+            self.cancel_offer(id, now);
+        }
+        self.tell_refusal(id, told, 504, now);
+    }
+
+    /// The far end takes its re-INVITE back (RFC 3261 §9.2): the session stays as it was, and the other leg is not asked any longer.
+    pub(super) fn withdraw_offer(&mut self, cancel: &Message, invite: &ServerKey, now: Now) {
+        let Some((id, leg)) = self.leg_of(cancel).and_then(|id| Some((id, self.legs.get_mut(&id)?))) else { return };
+        let is_it = |change: &mut Change| matches!(change, Change::Theirs(theirs) if theirs.key == *invite);
+        let Some(Change::Theirs(theirs)) = leg.change.take_if(is_it) else { return };
+        self.refuse_offer(&theirs.key, &theirs.request, 487, now);
+        let of_the_call = LegId::a(id.call)..=LegId::b(id.call, u8::MAX);
+        let asked = self.legs.range(of_the_call).filter(|(_, leg)| leg.change.as_ref().is_some_and(Change::is_asked));
+        for other in asked.map(|(other, _)| *other).collect::<Vec<_>>() {
+            match self.legs.get_mut(&other).and_then(|leg| leg.change.take()) {
+                Some(Change::Ours(ours)) => self.give_up_offer(other, ours, now),
+                _ => self.tell_refusal(other, Purpose::Asked, 504, now),
+            }
         }
     }
 

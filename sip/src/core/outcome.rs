@@ -65,19 +65,18 @@ impl Core {
     }
 
     pub(super) fn on_answer(&mut self, flow: Flow, owner: Owner, response: &Message, now: Now) {
+        let status = response.status().unwrap_or(0);
         match owner {
+            // Any proxy on the way may have said it: nobody has answered (RFC 4320 §4.1).
+            Owner::Pulse(_) | Owner::Refresh(_) | Owner::Bye(_) | Owner::Prack(_) if status < 200 => {}
             Owner::Leg(leg) => self.on_invite_answer(flow, leg, response, now),
             Owner::Probe(trunk, gateway) => self.on_probe_answer(trunk, gateway, now),
             Owner::Register(number) => self.on_register_answer(number, response, now),
-            Owner::Pulse(leg) => self.on_pulse_answer(leg, response.status().unwrap_or(0), now),
+            Owner::Pulse(leg) => self.on_pulse_answer(leg, status, now),
             Owner::Offer(leg) => self.on_offer_answer(flow, leg, response, now),
-            Owner::Prack(leg) => {
-                if response.status().unwrap_or(0) >= 200 {
-                    self.on_prack_outcome(leg);
-                }
-            }
+            Owner::Prack(leg) => self.on_prack_outcome(leg),
             Owner::Refresh(leg) => self.on_refresh_outcome(leg, Some(response), now),
-            Owner::Bye(leg) => self.on_bye_outcome(leg, response.status(), now),
+            Owner::Bye(leg) => self.on_bye_outcome(leg, Some(status), now),
             Owner::Key(_) | Owner::Nobody => {}
         }
     }

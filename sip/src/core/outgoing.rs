@@ -4,7 +4,7 @@ use super::Core;
 use super::acknowledging::with_body;
 use super::challenge::Carrier;
 use super::ending::reason;
-use super::exchange::Owner;
+use super::exchange::{ClientExchange, Owner};
 use super::incoming::text_of;
 use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
@@ -221,7 +221,9 @@ impl Core {
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
-                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
+                // Not by the way of the fork that was taken, which may lead elsewhere.
+                let way = self.way_of_invite(response).unwrap_or(leg.way());
+                let (dialog, carrier) = (leg.dialog.confirmed_by(response), leg.carrier.clone());
                 self.end_answered(dialog, way, carrier, leg.offerless, response, now);
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
@@ -234,6 +236,11 @@ impl Core {
                 (None, _) => {}
             },
         }
+    }
+
+    /// Where the INVITE of a response went, as long as its transaction takes further answers (RFC 6026 §7.2).
+    fn way_of_invite(&self, response: &Message) -> Option<Way> {
+        self.clients.get(&ClientKey::of(response.branch()?, &Method::Invite)).map(ClientExchange::way)
     }
 
     fn on_first_success(&mut self, id: LegId, response: &Message, now: Now) {

@@ -424,6 +424,14 @@ impl Uri {
         self.at.headers.is_some()
     }
 
+    /// Without its headers, which no Request-URI has, nor the Contact of a dialog (RFC 3261 §19.1.1).
+    #[must_use]
+    pub fn without_headers(self) -> Self {
+        let Some(Span(begin, _)) = self.at.headers else { return self };
+        let text = self.text.get(..usize::from(begin) - 1).unwrap_or_default();
+        Self { text: text.into(), at: Layout { headers: None, ..self.at } }
+    }
+
     /// The text as written.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -282,7 +282,8 @@ mod tests {
             assert_eq!(Via::parse(given).unwrap().stamped(source).to_string(), then);
         }
         let crowded = |own: &str| {
-            let text = (0..MAX_PARAMS - 1).fold(format!("SIP/2.0/UDP 198.51.100.7:7{own}"), |via, n| format!("{via};p{n}"));
+            let text =
+                (0..MAX_PARAMS - 1).fold(format!("SIP/2.0/UDP 198.51.100.7:7{own}"), |via, n| format!("{via};p{n}"));
             ViaParts::parse(&text).unwrap().response_address(Some(source)).unwrap().to_string()
         };
         assert_eq!((crowded(";x"), crowded(";rport")), ("192.0.2.9:7".to_owned(), "192.0.2.9:4321".to_owned()));

@@ -91,6 +91,13 @@ impl Description<'_> {
         out
     }
 
+    /// All media both ways, which goes without saying (RFC 3264 §5.1).
+    pub(crate) fn lift_holds(&mut self) {
+        let is_hold = |attribute: &Attribute<'_>| is_direction(attribute.name) && attribute.name != "sendrecv";
+        let sections = self.media.iter_mut().map(|media| &mut media.attributes).chain([&mut self.attributes]);
+        sections.for_each(|attributes| attributes.retain(|attribute| !is_hold(attribute)));
+    }
+
     fn write_media(&self, out: &mut String, media: &Media<'_>, placement: Placement, our_address: IpAddr) {
         let on = media.port != 0 && is_relayed(media);
         let (address, port) = match placement {
@@ -144,9 +151,13 @@ fn is_format(attribute: &Attribute<'_>, media: &Media<'_>) -> bool {
 fn is_codec(attribute: &Attribute<'_>) -> bool {
     match (attribute.name, attribute.value) {
         ("ptime" | "maxptime", Some(value)) => is_number(value),
-        ("sendrecv" | "sendonly" | "recvonly" | "inactive", None) => true,
+        (name, None) => is_direction(name),
         _ => false,
     }
+}
+
+fn is_direction(name: &str) -> bool {
+    matches!(name, "sendrecv" | "sendonly" | "recvonly" | "inactive")
 }
 
 /// Whether the medium says the same thing itself: the four directions are one thing.

@@ -364,3 +364,43 @@ fn where_to_complain_is_what_the_network_says_never_where_the_called_phone_is() 
         assert_eq!(redress.as_deref(), told, "{status} {cards:?}");
     }
 }
+
+#[test]
+fn a_200_follows_a_phone_whose_connection_ended_before_its_ack() {
+    let mut desk = Desk::new();
+    register(&mut desk, tls(1, 1));
+    let mut talk = desk.talk(tls(1, 1), "c");
+    desk.in_dialog(&mut talk, "INVITE", "", OFFER);
+    desk.take_sent();
+    desk.handle(Input::FlowClosed(tls(1, 1)));
+    desk.wait(Duration::from_secs(1));
+    assert!(desk.take_sent().is_empty(), "there is no way");
+    register(&mut desk, tls(2, 1));
+    desk.take_sent();
+    desk.wait(Duration::from_secs(4));
+    assert!(desk.kinds().contains(&"200".to_owned()));
+    let ack = desk.text("ACK", tls(2, 1), "c", &talk.to_tag.clone(), talk.cseq, "", "");
+    desk.take(tls(2, 1), &ack);
+    desk.wait(Duration::from_secs(40));
+    assert!(!desk.take_legs().iter().any(|event| matches!(event, LegEvent::Ended { cause: EndCause::NoAck, .. })));
+}
+
+/// RFC 3261 §12.1.1: who calls by `sips:` has a dialog that is `sips:` on our side, too.
+#[test]
+fn a_sips_call_has_a_sips_contact_and_comes_over_tls_only() {
+    let mut desk = Desk::new();
+    for (flow, answer) in [(udp(), "416"), (tls(1, 1), "200")] {
+        let first = desk.text("INVITE", flow, "c", "", 1, "", OFFER).replacen("sip:", "sips:", 1);
+        desk.take(flow, &first);
+        let challenge = Challenge::best_of(&desk.last_sent()).expect("a challenge");
+        let answered = challenge.answer("demo", "secret", "INVITE", &TARGET.replace("sip:", "sips:"), "c", 1);
+        let credentials = format!("Proxy-Authorization: {answered}\r\n");
+        let second = desk.text("INVITE", flow, "c", "", 2, &credentials, OFFER).replacen("sip:", "sips:", 1);
+        desk.take(flow, &second);
+        if let Some(LegEvent::Invited(invited)) = desk.take_legs().pop() {
+            desk.leg(LegCommand::Accept { leg: invited.leg, sdp: Some(Pii::new(ANSWER.into())) });
+            assert!(desk.last_sent().text(HeaderName::Contact).is_some_and(|contact| contact.starts_with("<sips:")));
+        }
+        assert_eq!(desk.kinds().last().map(String::as_str), Some(answer));
+    }
+}

@@ -214,3 +214,27 @@ proptest::proptest! {
         desk.assert_empty();
     }
 }
+
+/// A proxy on the way says 100 for a phone that is gone, and may not say 408 (RFC 4320 §4).
+#[test]
+fn what_a_proxy_says_meanwhile_is_no_sign_of_life() {
+    let mut desk = Desk::new();
+    let talk = desk.talk(udp(), "c");
+    desk.wait(Duration::from_secs(30));
+    for _ in 0..2 {
+        let options = probe(&desk);
+        desk.phone(udp(), &options, 100);
+        assert!(desk.take_legs().is_empty());
+        desk.wait(Duration::from_secs(32));
+    }
+    assert!(is_lost(&desk.take_legs(), talk.leg));
+    // Nor is it the answer to a BYE, by which a leg in doubt is billed.
+    let (mut desk, talk, ..) = asked();
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::FundsExhausted });
+    let bye = desk.last_sent();
+    assert_eq!(*bye.method(), Method::Bye);
+    desk.phone(udp(), &bye, 100);
+    assert!(desk.take_legs().is_empty());
+    desk.phone(udp(), &bye, 481);
+    assert!(is_lost(&desk.take_legs(), talk.leg));
+}

@@ -372,3 +372,100 @@ fn keys_in_info_pass_to_the_other_leg_and_nothing_else_does() {
     }
     call.end();
 }
+
+#[test]
+fn a_hold_ends_by_an_invite_without_an_offer_too() {
+    let mut call = Call::new();
+    call.phone("INVITE", &held(OFFER));
+    let offer = call.offer_b(&held(OFFER));
+    call.desk.carrier(&offer, 200, "x", &format!("{ANSWER}a=recvonly\r\n"));
+    call.answer_a(Ok(&format!("{ANSWER}a=recvonly\r\n")));
+    assert!(body(&call.desk.last_sent()).contains("recvonly"));
+    call.ack("");
+    call.phone("INVITE", "");
+    let ok = call.desk.last_sent();
+    assert!(ok.status() == Some(200) && !body(&ok).contains("recvonly"), "all there is: {}", body(&ok));
+    call.desk.take_legs();
+    call.ack(&OFFER.replace(" 1 1 IN", " 1 3 IN"));
+    assert!(is_offered(&call.desk.take_legs()[..1], call.a));
+    call.end();
+}
+
+#[test]
+fn a_reinvite_that_is_taken_back_changes_nothing() {
+    for provisional in [true, false] {
+        let mut call = Call::new();
+        call.phone("INVITE", &held(OFFER));
+        let offer = call.offer_b(&held(OFFER));
+        if provisional {
+            call.desk.carrier(&offer, 180, "x", "");
+        }
+        call.desk.take_sent();
+        call.desk.take_legs();
+        let invite = call.desk.text("INVITE", udp(), "c", &call.talk.to_tag.clone(), call.talk.cseq, "", "");
+        // The CANCEL has the branch of its INVITE.
+        let branch =
+            |text: &str| text.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next()).map(str::to_owned);
+        let (own, of_invite) = (branch(&invite).expect("one"), format!("z9hG4bKp{}", call.desk.serial - 1));
+        let cancel = invite.replace(&own, &of_invite).replace("INVITE", "CANCEL");
+        call.desk.take(udp(), &cancel);
+        let kinds = call.desk.kinds();
+        assert_eq!(kinds, if provisional { vec!["200", "487", "CANCEL"] } else { vec!["200", "487"] });
+        assert!(
+            matches!(call.desk.take_legs()[..], [LegEvent::OfferAnswered { leg, answer: Err(504) }] if leg == call.b)
+        );
+        call.answer_a(Err(504));
+        // Should the other side agree nevertheless, it is brought back.
+        call.desk.carrier(&offer, 200, "x", &format!("{ANSWER}a=recvonly\r\n"));
+        let back = call.desk.last_sent();
+        assert!(*back.method() == Method::Invite && !body(&back).contains("sendonly"));
+        call.desk.carrier(&back, 200, "x", ANSWER);
+        assert!(!call.desk.take_legs().iter().any(|event| matches!(event, LegEvent::Offered { .. })), "nothing is new");
+        call.end();
+    }
+}
+
+#[test]
+fn an_offer_that_nobody_wants_any_more_is_not_made_again() {
+    let mut call = Call::new();
+    call.phone("UPDATE", &held(OFFER));
+    let offer = call.offer_b(&held(OFFER));
+    call.desk.wait(Duration::from_secs(21));
+    call.desk.take_sent();
+    call.desk.carrier(&offer, 491, "x", "");
+    call.desk.wait(Duration::from_secs(5));
+    assert!(!call.desk.kinds().contains(&"INVITE".to_owned()));
+    call.end();
+}
+
+#[test]
+fn an_answer_that_says_something_new_to_a_refresh_passes_on() {
+    let mut call = Call::new();
+    let leg = call.desk.core.legs.get(&call.b).expect("the leg");
+    let (offer, until) = (sdp(std::str::from_utf8(leg.local_sdp.as_ref().expect("one")).expect("text")), call.desk.now);
+    let purpose = crate::core::change::Purpose::Refreshing;
+    for (answer, is_new) in [(ANSWER.to_owned(), false), (ANSWER.replace("9000", "9002"), true)] {
+        call.desk.core.offer_for(call.b, &offer, purpose, until.mono + Duration::from_secs(20), until);
+        call.desk.handle(Input::Timeout);
+        let refresh = call.desk.last_sent();
+        assert_eq!(*refresh.method(), Method::Invite);
+        call.desk.take_legs();
+        call.desk.carrier(&refresh, 200, "x", &answer);
+        let told = call.desk.take_legs();
+        assert_eq!(told.iter().any(|event| matches!(event, LegEvent::Offered { leg, .. } if *leg == call.b)), is_new);
+    }
+    call.end();
+}
+
+/// RFC 3311 §5.2: only offers cross.
+#[test]
+fn an_update_without_an_offer_is_answered_while_one_is_under_way() {
+    let mut call = Call::new();
+    call.phone("INVITE", &held(OFFER));
+    let _ = call.offer_b(&held(OFFER));
+    call.desk.take_sent();
+    call.phone("UPDATE", "");
+    call.carrier("UPDATE", "");
+    assert_eq!(call.desk.kinds(), ["200", "200"]);
+    call.end();
+}

@@ -199,3 +199,44 @@ fn a_carrier_that_moves_to_a_name_is_followed_when_it_is_known_and_no_further_th
     located(&mut desk, "udp:first.example.net", "192.0.2.1:5060");
     assert_eq!(all_ways(&mut desk, leg, MOVED), each("UDP 203.0.113.9:5060"));
 }
+
+#[test]
+fn a_fork_that_says_no_transport_is_ended_where_the_invite_went() {
+    for contact in ["<sip:y@192.0.2.2>", "<sip:y@gw2.example>"] {
+        let (mut desk, _, invite) = up(GatewayTransport::Udp, "<sip:c@192.0.2.1;transport=tcp>", &[]);
+        assert_eq!(went(&desk), "ACK TCP 192.0.2.1:5060");
+        let to = NameAddr::parse(contact).expect("valid");
+        let response = ResponseBuilder::to_request(&invite, 200, Some("y")).contact(&to).build().expect("complete");
+        desk.take(Flow::udp(CARRIER.into()), std::str::from_utf8(&response).expect("text"));
+        let expected = if contact.contains("gw2") {
+            format!("BYE UDP {}", SocketAddr::from(CARRIER))
+        } else {
+            "BYE UDP 192.0.2.2:5060".to_owned()
+        };
+        assert_eq!(went(&desk), expected);
+    }
+}
+
+#[test]
+fn a_contact_with_headers_is_spoken_to_without_them() {
+    let (mut desk, leg, _) = up(GatewayTransport::Udp, "<sip:c@127.0.0.1:5090?subject=x>", &[]);
+    assert_eq!(desk.kinds(), ["INVITE", "ACK"]);
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    assert!(desk.take_sent()[0].starts_with("BYE sip:c@127.0.0.1:5090 SIP/2.0\r\n"));
+}
+
+#[test]
+fn a_stray_answer_of_a_phone_opens_no_connection_to_its_contact() {
+    let mut desk = Desk::with(quiet(), 3);
+    let mut talk = desk.talk(tls(1, 1), "c");
+    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(ANSWER.replace("9000", "9002").into()) });
+    let reinvite = desk.last_sent();
+    desk.in_dialog(&mut talk, "BYE", "", "");
+    desk.leg(LegCommand::Settled { call: talk.leg.call });
+    desk.take_sent();
+    let contact = NameAddr::parse("<sip:x@10.0.0.5:6379;transport=tcp>").expect("valid");
+    let response = ResponseBuilder::to_request(&reinvite, 200, None).contact(&contact).build().expect("complete");
+    desk.take(tls(1, 1), std::str::from_utf8(&response).expect("text"));
+    let sent = std::mem::take(&mut desk.sent);
+    assert!(!sent.is_empty() && sent.iter().all(|(to, _)| *to == tls(1, 1).peer), "{sent:?}");
+}
