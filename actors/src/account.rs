@@ -344,7 +344,7 @@ impl AccountActor {
         now: Now,
     ) {
         let ids = self.attempt_ids();
-        let (decision, draft, channel) = self.with_channel(now, |market| {
+        let (decision, draft, mut channel) = self.with_channel(now, |market| {
             let (decision, draft) = state.core.next_attempt(call, failed, presentation, ids.clone(), market, now);
             let trunk = match (&decision, &draft) {
                 (NextAttempt::Granted(grant), Some(_)) => Some(grant.attempt.trunk),
@@ -352,6 +352,10 @@ impl AccountActor {
             };
             (decision, draft, trunk)
         });
+        if let (NextAttempt::Granted(grant), None) = (&decision, &draft) {
+            // Asked twice: the first answer, and the channel in it, was lost.
+            channel = self.ctx.trunks.take_anyway(grant.attempt.trunk);
+        }
         self.submit(me, state, draft, reply.with(Routed { decision, channel }), now);
     }
 

@@ -94,7 +94,7 @@ impl Drop for Timer {
 /// A new call waits no longer than this for the first look-up of a trunk's name, when no other trunk is up.
 const SEARCH_LIMIT: Duration = Duration::from_secs(2);
 /// The SIP side tells within this that a BYE has left.
-const PART_LIMIT: Duration = Duration::from_millis(500);
+pub(crate) const PART_LIMIT: Duration = Duration::from_millis(500);
 /// Most that wait for one call to end.
 const WAITING_MAX: usize = 64;
 

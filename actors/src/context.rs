@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) legs: mpsc::Sender<LegCommand>,
     pub(crate) edge: mpsc::Sender<EdgeCommand>,
     pub(crate) tariffs: ArcSwap<Tariffs>,
+    /// Held by whoever reads the store to replace them.
+    pub(crate) changing_tariffs: tokio::sync::Mutex<()>,
     pub(crate) trunks: Arc<Trunks>,
     pub(crate) directory: Directory,
     pub(crate) hubs: Arc<Hubs>,

@@ -185,20 +185,30 @@ impl Directory {
         Some((key, self.calls.iter().any(|call| call.account == key)))
     }
 
-    /// Accounts that nobody asked for since `before`, by key.
-    pub(crate) fn idle_since(&self, before: Mono) -> Vec<ActorRef<AccountMsg>> {
+    /// Tells accounts that nobody asked for since `before` to go, in the order of their keys, and forgets those that went away
+    /// or failed: nobody has asked for them since, either.
+    pub(crate) fn passivate_since(&self, before: Mono) {
+        self.accounts.retain(|_, slot| !matches!(slot, Slot::Draining(gate) if gate.is_quiet()));
+        for (key, entry) in self.idle_since(before) {
+            if entry.actor.send_message(AccountMsg::Passivate).is_err() {
+                self.retire(key, entry.generation);
+            }
+        }
+    }
+
+    fn idle_since(&self, before: Mono) -> Vec<(AccountKey, AccountEntry)> {
         let mut idle: Vec<_> = self
             .accounts
             .iter()
             .filter_map(|slot| match slot.value() {
                 Slot::Live(entry) if entry.used.load(Ordering::Relaxed) < before.0 => {
-                    Some((*slot.key(), entry.actor.clone()))
+                    Some((*slot.key(), entry.clone()))
                 }
                 _ => None,
             })
             .collect();
         idle.sort_by_key(|(key, _)| *key);
-        idle.into_iter().map(|(_, actor)| actor).collect()
+        idle
     }
 
     /// The actor of an account that is loaded.

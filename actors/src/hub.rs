@@ -174,12 +174,13 @@ struct Reader {
 }
 
 /// What reading storage has shown.
-#[derive(PartialEq, Eq)]
 enum Read {
     /// What follows, or that nothing does.
     On,
     /// That some of what follows is no longer kept.
     Purged,
+    /// Nothing: it could not be read.
+    Failed,
 }
 
 impl Reader {
@@ -202,8 +203,13 @@ impl Reader {
                 return EventItem::Event(event);
             }
             self.subscription.published.borrow_and_update();
-            if self.behind && self.read_storage().await == Read::Purged {
-                return EventItem::SnapshotRequired(self.cursor);
+            if self.behind {
+                match self.read_storage().await {
+                    Read::On => {}
+                    Read::Purged => return EventItem::SnapshotRequired(self.cursor),
+                    // What the ring has may not be what comes next.
+                    Read::Failed => continue,
+                }
             }
             self.behind = !self.read_ring();
             if self.ready.is_empty() && !self.behind {
@@ -231,6 +237,7 @@ impl Reader {
             Err(error) => {
                 tracing::warn!(%error, "events could not be read");
                 tokio::time::sleep(Duration::from_secs(1)).await;
+                return Read::Failed;
             }
         }
         Read::On

@@ -220,7 +220,7 @@ fn lost(live: &LiveCall, ctx: &Context) -> CallEnd {
         at: live.answered.is_none().then(|| ctx.now()),
         hangup: live.call.hangup.clone().unwrap_or_else(service_failure),
         failed: None,
-        late_answer: false,
+        late_answer: live.late_answer,
         cut: false,
         post_dial_delay_ms: None,
     }

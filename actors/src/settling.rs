@@ -9,7 +9,7 @@
 use crate::account::settle::{CallEnd, Settled};
 use crate::account::{AccountMsg, Reply as Answer};
 use crate::call::machine::{ASK_LIMIT, ATTEMPTS_MAX};
-use crate::call::{log_end, service_failure};
+use crate::call::{PART_LIMIT, log_end, service_failure};
 use crate::context::Context;
 use crate::directory::AskError;
 use crate::progress::ProgressCell;
@@ -47,6 +47,8 @@ impl Context {
             post_dial_delay_ms: None,
         };
         let end = progress.known_end().cloned().unwrap_or_else(|| Arc::new(lost()));
+        // C4: its legs' BYEs leave before; which attempt was up nobody knows any more.
+        tokio::time::sleep(PART_LIMIT).await;
         self.settle_until_done(account, call, end, ()).await;
         self.directory.remove_call(call);
     }

@@ -292,6 +292,9 @@ impl Actor for TrunksSupervisor {
             TrunksMsg::Probed(trunk, state) => {
                 if let Some(actor) = actors.running.get(&trunk) {
                     let _ = actor.send_message(TrunkMsg::Probed(state));
+                } else if let Some(ctx) = self.ctx.upgrade().filter(|_| actors.resting.contains(&trunk)) {
+                    // The edge tells changes only: this one will not come again.
+                    ctx.trunks.set_state(trunk, state);
                 }
             }
             TrunksMsg::Rested(trunk) => {
@@ -328,7 +331,6 @@ impl Actor for TrunksSupervisor {
         if rest.is_zero() {
             actors.running.insert(trunk, self.start(trunk, me.get_cell()).await?);
         } else {
-            // Meanwhile the trunk stays as it was probed last.
             actors.resting.insert(trunk);
             tokio::spawn(async move {
                 tokio::time::sleep(rest).await;

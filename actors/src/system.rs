@@ -141,6 +141,7 @@ impl Actors {
             legs,
             edge,
             tariffs: ArcSwap::default(),
+            changing_tariffs: tokio::sync::Mutex::default(),
             trunks: Arc::new(Trunks::default()),
             directory: Directory::default(),
             hubs: Arc::new(Hubs::default()),
@@ -368,6 +369,8 @@ impl Actors {
     /// # Errors
     /// The store cannot be read; then nothing changes.
     pub async fn change_tariffs(&self) -> Result<(), StoreError> {
+        // One after the other: who read the store first must not be the last to say what is in it.
+        let _turn = self.ctx.changing_tariffs.lock().await;
         let (decks, trunks) = (self.ctx.store.decks().await?, self.ctx.store.trunks().await?);
         let logins = self.ctx.store.trunk_logins().await?;
         let logins: BTreeMap<_, _> = logins.into_iter().map(|(trunk, login)| (trunk, Arc::new(login))).collect();
@@ -483,8 +486,6 @@ async fn passivate(ctx: std::sync::Weak<Context>) {
         tokio::time::sleep(after / 4).await;
         let Some(ctx) = ctx.upgrade() else { return };
         let before = Mono(ctx.now().mono.0.saturating_sub(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)));
-        for account in ctx.directory.idle_since(before) {
-            let _ = account.send_message(AccountMsg::Passivate);
-        }
+        ctx.directory.passivate_since(before);
     }
 }

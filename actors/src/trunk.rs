@@ -65,7 +65,8 @@ impl TokenBucket {
 /// The figures of a trunk.
 pub(crate) struct Gauge {
     gateway: TrunkGateway,
-    state: ArcSwap<TrunkState>,
+    /// Of all gauges of the trunk with this gateway: what is told while they are replaced is not lost.
+    state: Arc<ArcSwap<TrunkState>>,
     /// Of all gauges of the trunk: calls that began under other limits count.
     channels: Arc<AtomicU32>,
     max_channels: u32,
@@ -113,7 +114,7 @@ impl Gauge {
     fn new(trunk: &Trunk, channels: Arc<AtomicU32>, registers: bool, at: Mono) -> Self {
         Self {
             gateway: trunk.gateway.clone(),
-            state: ArcSwap::from_pointee(TrunkState::first(&trunk.gateway, registers)),
+            state: Arc::new(ArcSwap::from_pointee(TrunkState::first(&trunk.gateway, registers))),
             channels,
             max_channels: trunk.max_channels,
             rate: Mutex::new(TokenBucket::new(trunk.max_cps, at)),
@@ -171,12 +172,12 @@ impl Trunks {
         let old = self.gauges.load();
         let gauge = |trunk: &Trunk| {
             let in_use = channels.entry(trunk.id).or_default().clone();
-            let new = Gauge::new(trunk, in_use, registers(trunk.id), at);
+            let mut new = Gauge::new(trunk, in_use, registers(trunk.id), at);
             if let Some(old) = old.get(&trunk.id).filter(|old| old.gateway == trunk.gateway) {
                 if old.max_channels == new.max_channels && old.rate_per_second() == trunk.max_cps {
                     return (trunk.id, old.clone());
                 }
-                new.state.store(old.state.load_full());
+                new.state = old.state.clone();
             }
             (trunk.id, Arc::new(new))
         };
@@ -200,7 +201,8 @@ impl Trunks {
         Some(Channel(gauge))
     }
 
-    fn set_state(&self, trunk: TrunkId, state: TrunkState) {
+    /// What a probe has shown.
+    pub(crate) fn set_state(&self, trunk: TrunkId, state: TrunkState) {
         let gauges = self.gauges.load();
         let Some(gauge) = gauges.get(&trunk) else { return };
         let down = state.down;
@@ -381,7 +383,10 @@ mod tests {
         trunks.set_state(trunk.id, TrunkState::UP);
         replace(true);
         assert_eq!(down(), None, "the trunks were read again");
-        trunks.set_state(trunk.id, TrunkState::down(TrunkDown::CredentialsRefused));
+        let before = trunks.gauges.load_full();
+        trunks.replace(&[Trunk { max_channels: 7, ..trunk.clone() }], |_| true, Mono(0));
+        // Told to who still has those from before.
+        before[&trunk.id].state.store(Arc::new(TrunkState::down(TrunkDown::CredentialsRefused)));
         assert_eq!(trunks.in_use(trunk.id), Some((0, Some(TrunkDown::CredentialsRefused))));
     }
 

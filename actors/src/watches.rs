@@ -67,20 +67,24 @@ impl Context {
     }
 
     async fn keep_watch(self: Arc<Self>, account: AccountKey, watch: Arc<Watch>) {
+        let mut is_stale = false;
         loop {
-            let talking = !watch.view.borrow().live_calls.is_empty();
+            let again = is_stale || !watch.view.borrow().live_calls.is_empty();
             tokio::select! {
                 // In this order always: a random one would show in a simulated trace.
                 biased;
                 () = watch.changed.notified() => tokio::time::sleep(CONFLATION).await,
-                () = tokio::time::sleep(PERIOD), if talking => {}
+                () = tokio::time::sleep(PERIOD), if again => {}
                 () = watch.view.closed() => {}
             }
             // Under the map's lock, so that nobody subscribes in between.
             if self.watches.0.remove_if(&account, |_, _| watch.view.receiver_count() == 0).is_some() {
                 return;
             }
-            if let Ok(view) = self.live_view(account).await {
+            let view = self.live_view(account).await;
+            // An account that rests or has too much to do is asked again: nothing else may tell of the change.
+            is_stale = view.is_err();
+            if let Ok(view) = view {
                 watch.view.send_replace(view);
             }
         }

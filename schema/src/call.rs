@@ -378,6 +378,9 @@ pub struct LiveCall {
     /// When the B-leg answered, by all clocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered: Option<ClockReading>,
+    /// Its answer came too late, so the customer pays nothing; the carrier is owed for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late_answer: bool,
     /// The last moment the call was known to be up, by all clocks: its answer, then the caller's last sign of life before each
     /// renewal.
     #[serde(skip)]

@@ -201,6 +201,12 @@ pub enum LegEvent {
         /// Which.
         leg: LegId,
     },
+    /// Nobody is asked whether it is there, so it counts as there: of a caller's leg told with its ACK, of any on
+    /// [`LegCommand::Probe`].
+    Unwatched {
+        /// Which.
+        leg: LegId,
+    },
     /// The far end of a leg wants another session: a re-INVITE, an UPDATE or, before the answer, a PRACK (RFC 3261 §14, RFC 3311,
     /// RFC 3262). It is answered by
     /// [`LegCommand::AnswerOffer`], or by 504 when that does not come in time.
@@ -247,6 +253,7 @@ impl LegEvent {
             | Self::Cancelled { leg }
             | Self::Ended { leg, .. }
             | Self::Alive { leg }
+            | Self::Unwatched { leg }
             | Self::Offered { leg, .. }
             | Self::OfferAnswered { leg, .. }
             | Self::KeyPressed { leg, .. }
@@ -424,7 +431,8 @@ pub enum LegCommand {
         /// Which call.
         call: CallId,
     },
-    /// Ask the far end of an answered leg whether it is still there; [`LegEvent::Alive`] or [`LegEvent::Ended`] tells.
+    /// Ask the far end of an answered leg whether it is still there; [`LegEvent::Alive`], [`LegEvent::Ended`] or
+    /// [`LegEvent::Unwatched`] tells.
     Probe {
         /// Which.
         leg: LegId,

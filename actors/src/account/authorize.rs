@@ -306,6 +306,7 @@ impl AccountCore {
             attempt: Some(attempt),
             caller_id: found.presentation.as_ref().map(|p| p.number().number().clone()),
             answered: None,
+            late_answer: false,
             proof_of_life: Some(self.reading(now)),
         };
         let mut figures = self.figures;

@@ -232,7 +232,7 @@ impl AccountCore {
         next.call.hangup = Some(end.hangup.clone());
         match end.at {
             Some(at) if !end.late_answer => next.proof_of_life = Some(self.last_paid(live, end, at)),
-            Some(_) => next.answered = None,
+            Some(_) => (next.answered, next.late_answer) = (None, true),
             None => {}
         }
         let next = Arc::new(next);

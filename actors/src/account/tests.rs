@@ -288,6 +288,26 @@ fn a_late_answer_costs_us_but_not_the_customer() {
 }
 
 #[test]
+fn a_late_answer_that_is_settled_after_a_restart_costs_us_too() {
+    let mut w = world(10_000_000);
+    w.authorize(&w.request(1, MOBILE)).expect("granted");
+    w.answer(1);
+    let late = CallEnd { late_answer: true, ..hung_up(w.now) };
+    let draft = w.core.keep_end(call_id(1), &late, w.now);
+    w.write(draft);
+    let live = w.core.live_call(call_id(1)).expect("live").clone();
+    assert!(live.late_answer && live.answered.is_none());
+    let after = CallEnd { late_answer: live.late_answer, ..hung_up(w.now) };
+    w.settle(1, &after);
+    assert_eq!(
+        (w.rows.cdrs[0].charged, w.rows.transfers.len()),
+        (Micros(0), 1),
+        "C3: an answered call has its transfer"
+    );
+    assert!(w.rows.transfers[0].carrier_cost.is_some());
+}
+
+#[test]
 fn after_a_restart_the_charge_is_bounded_by_hold_and_available_money() {
     let mut w = world(700_000);
     w.authorize(&w.request(1, MOBILE)).expect("granted");

@@ -38,6 +38,8 @@ pub(super) struct Talking {
     pub(super) seen: Option<Now>,
     /// The caller's leg has told of one.
     pub(super) is_probed: bool,
+    /// Nobody asks the caller's leg.
+    pub(super) is_unwatched: bool,
 }
 
 /// Legs that may have ended while no process was there to hear of it.
@@ -100,6 +102,11 @@ impl Talking {
         self.seen.filter(|_| !self.doubt.any())
     }
 
+    /// The same of a leg that was lost. Where nobody is asked, what the last renewal has stored is better.
+    fn last_proof(&self) -> Option<Now> {
+        self.proof().filter(|_| !self.is_unwatched)
+    }
+
     /// The leg at the other side of this one.
     const fn other(&self, leg: LegId) -> LegId {
         other_leg(leg, self.b_leg)
@@ -118,7 +125,7 @@ impl CallCore {
                 actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
                 // When a leg was lost is unknown: the call is billed to the last moment at which it was there.
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
-                let at = if cause == EndCause::Lost { talking.proof() } else { Some(now) };
+                let at = if cause == EndCause::Lost { talking.last_proof() } else { Some(now) };
                 let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
                 let mut waits_for = talking.doubt;
                 waits_for.clear(leg.side);
@@ -131,6 +138,11 @@ impl CallCore {
                     talking.is_probed = true;
                     talking.seen = Some(now);
                 }
+                self.state = State::Talking(talking);
+            }
+            LegEvent::Unwatched { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
+                talking.doubt.clear(leg.side);
+                talking.is_unwatched |= leg.side == LegSide::A;
                 self.state = State::Talking(talking);
             }
             LegEvent::Cancelled { leg } if leg.side == LegSide::A => {
@@ -212,7 +224,7 @@ impl CallCore {
         let is_its = |leg: LegId| leg.side == LegSide::A || leg == ending.b_leg;
         match event {
             LegEvent::Answered { leg, .. } => actions.push(hang_up(*leg, HangupCause::NotWanted)),
-            LegEvent::Alive { leg } if is_its(*leg) => ending.waits_for.clear(leg.side),
+            LegEvent::Alive { leg } | LegEvent::Unwatched { leg } if is_its(*leg) => ending.waits_for.clear(leg.side),
             LegEvent::Ended { leg, cause } if is_its(*leg) => {
                 let since_restart = now.mono.since(ending.since);
                 if ending.waits_for.what_is_known(leg.side, *cause, since_restart) == EndCause::Lost {

@@ -8,6 +8,7 @@ use schema::event::{EventBody, EventCursor};
 use schema::id::Seq;
 use schema::money::Micros;
 use std::time::Duration;
+use storage::memory::MemFaults;
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_shows_the_money_falling_each_second() {
@@ -98,4 +99,23 @@ async fn a_subscriber_that_a_purge_overtook_is_told_so() {
         assert!(matches!(events.next().await, Some(EventItem::Event(event)) if event.cursor == cursor));
     }
     world.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_leaves_no_gap() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    for n in 0..250 {
+        world.credit(1_000, &n.to_string()).await.expect("posted");
+    }
+    let stored = world.all_events().await;
+    let mut events = Box::pin(world.actors.events(world.account, Some(EventCursor::default())));
+    let mut seen = Vec::new();
+    while seen.len() < stored.len() {
+        let Some(EventItem::Event(event)) = events.next().await else { panic!("everything is kept") };
+        seen.push(event.cursor);
+        if seen.len() == 200 {
+            world.disk.set_faults(MemFaults { failing_calls: 1, ..MemFaults::default() });
+        }
+    }
+    assert_eq!(seen, stored);
 }

@@ -318,6 +318,8 @@ impl Core {
         // A phone acknowledges a 200 that it hears again even when its dialog is over (RFC 3261 §13.2.2.4).
         if self.legs.get(&id).is_some_and(|leg| leg.pulse.in_doubt) {
             self.probe_leg(id, now);
+        } else if self.config.dialog_probe.is_zero() {
+            self.tell(LegEvent::Unwatched { leg: id }, now);
         } else {
             self.heard(id, now);
         }

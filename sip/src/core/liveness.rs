@@ -68,7 +68,7 @@ impl Core {
             leg.pulse.due = Some(now.mono);
             self.arm_leg(id);
         } else if std::mem::take(&mut leg.pulse.in_doubt) {
-            self.tell(LegEvent::Alive { leg: id }, now);
+            self.tell(LegEvent::Unwatched { leg: id }, now);
         }
     }
 

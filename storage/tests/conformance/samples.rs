@@ -204,6 +204,7 @@ impl World {
             }),
             caller_id: None,
             answered: None,
+            late_answer: false,
             proof_of_life: None,
         }
     }

@@ -684,6 +684,7 @@ const fn event_name(event: &LegEvent) -> &'static str {
         LegEvent::Cancelled { .. } => "cancelled",
         LegEvent::Ended { .. } => "ended",
         LegEvent::Alive { .. } => "alive",
+        LegEvent::Unwatched { .. } => "unwatched",
         LegEvent::Offered { .. } => "offered",
         LegEvent::OfferAnswered { .. } => "offer answered",
         LegEvent::KeyPressed { .. } => "key",

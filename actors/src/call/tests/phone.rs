@@ -26,6 +26,8 @@ pub(super) struct Phone {
     pub(super) now: Now,
     pub(super) log: Vec<String>,
     pub(super) end: Option<CallEnd>,
+    /// The proof of life that its last renewal told.
+    pub(super) proof: Option<Now>,
 }
 
 pub(super) fn start() -> Phone {
@@ -41,7 +43,7 @@ pub(super) fn start() -> Phone {
         at: now,
     };
     let (core, actions) = CallCore::begin(request, None, 7);
-    let mut phone = Phone { core, now, log: Vec::new(), end: None };
+    let mut phone = Phone { core, now, log: Vec::new(), end: None, proof: None };
     phone.note(actions);
     phone
 }
@@ -163,7 +165,10 @@ impl Phone {
                     format!("next after {} {}?", failed.number, failed.sip_code)
                 }
                 Action::Ask(Ask::Answer(_)) => "answer?".into(),
-                Action::Ask(Ask::Renew { step, .. }) => format!("renew {step}?"),
+                Action::Ask(Ask::Renew { step, proof, .. }) => {
+                    self.proof = proof;
+                    format!("renew {step}?")
+                }
                 Action::Ask(Ask::Settle(end)) => {
                     self.end = Some((*end).clone());
                     "settle?".into()

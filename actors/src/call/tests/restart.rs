@@ -25,6 +25,7 @@ fn stored(paid_s: u64, talk_s: Option<u64>) -> TakenUp {
         attempt: Some(running(3)),
         caller_id: None,
         answered: None,
+        late_answer: false,
         proof_of_life: None,
     };
     let talk = talk_s.map(Duration::from_secs);
@@ -36,7 +37,7 @@ fn resumed(paid_s: u64, talk_s: Option<u64>) -> Phone {
     let now = Now { mono: Mono(500_000_000), wall: Timestamp(1_700_000_000_000_000) };
     let dialogs = Dialogs { a_leg: Some(checkpoint()), b_leg: Some(checkpoint()), answer_sdp: None };
     let (core, actions) = CallCore::resume(stored(paid_s, talk_s), dialogs, 7, now);
-    let mut phone = Phone { core, now, log: Vec::new(), end: None };
+    let mut phone = Phone { core, now, log: Vec::new(), end: None, proof: None };
     phone.note(actions);
     phone
 }
@@ -86,6 +87,22 @@ fn a_caller_that_is_lost_later_is_billed_to_its_last_sign_of_life() {
     let answered = phone.now;
     phone.wait(20_000).leg(LegEvent::Ended { leg: a(), cause: EndCause::Lost });
     assert_eq!(end(&phone).at, Some(answered));
+}
+
+#[test]
+fn a_caller_whom_nobody_asks_is_billed_to_its_last_renewal_when_it_is_lost() {
+    for after_restart in [false, true] {
+        let mut phone = if after_restart { resumed(60, Some(35)) } else { Phone::talking(60) };
+        for leg in [a(), b(if after_restart { 3 } else { 1 })] {
+            phone.leg(LegEvent::Unwatched { leg });
+        }
+        phone.said();
+        phone.wait(if after_restart { 5_000 } else { 40_000 }).time_out();
+        assert_eq!(phone.proof, Some(phone.now), "a renewal tells that it was up");
+        phone.reply(Reply::Renewed(Renewed::Paid(funding(120, 60, 7_200, 3))));
+        phone.leg(LegEvent::Ended { leg: a(), cause: EndCause::Lost });
+        assert_eq!(end(&phone).at, None, "what is stored decides");
+    }
 }
 
 #[test]

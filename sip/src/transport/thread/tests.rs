@@ -76,7 +76,10 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
         LegEvent::Offered { leg, offer } => vec![LegCommand::Offer { leg: other(leg), offer }],
         LegEvent::OfferAnswered { leg, answer } => vec![LegCommand::AnswerOffer { leg: other(leg), answer }],
         LegEvent::KeyPressed { leg, key } => vec![LegCommand::PressKey { leg: other(leg), key }],
-        LegEvent::Confirmed { .. } | LegEvent::Alive { .. } | LegEvent::Checkpointed { .. } => Vec::new(),
+        LegEvent::Confirmed { .. }
+        | LegEvent::Alive { .. }
+        | LegEvent::Unwatched { .. }
+        | LegEvent::Checkpointed { .. } => Vec::new(),
     }
 }
 

@@ -162,7 +162,7 @@ fn probes_can_be_switched_off() {
     let mut desk = Desk::with(quiet, 77);
     desk.leg(LegCommand::Resume { leg: talk.leg, checkpoint: a });
     desk.leg(LegCommand::Probe { leg: talk.leg });
-    assert!(matches!(desk.take_legs()[..], [LegEvent::Alive { .. }]), "it counts as there");
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Unwatched { .. }]), "it counts as there");
     desk.wait(Duration::from_secs(600));
     assert!(desk.take_sent().is_empty() && desk.take_legs().is_empty());
     desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });

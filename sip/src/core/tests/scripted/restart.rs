@@ -260,7 +260,7 @@ fn where_nobody_is_asked_both_count_as_there() {
     desk.leg(LegCommand::Resume { leg: carrier, checkpoint: b });
     for leg in [talk.leg, carrier] {
         desk.leg(LegCommand::Probe { leg });
-        assert!(matches!(desk.take_legs()[..], [LegEvent::Alive { leg: told }] if told == leg));
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Unwatched { leg: told }] if told == leg));
         desk.leg(LegCommand::Probe { leg });
         assert!(desk.take_legs().is_empty() && desk.take_sent().is_empty());
     }
