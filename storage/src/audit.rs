@@ -7,9 +7,9 @@ use crate::memory::{self, StoredEntry, Tables};
 use crate::sql::{Row, SqlStore, Tx, values};
 use crate::store::{Backend, Store};
 use check::{Call, Cost, EntryRow, Moved, RangeCheck, Recorded, TransferRow};
-use schema::account::AccountFigures;
+use schema::account::{AccountFigures, AccountStatus};
 use schema::id::{AccountKey, CallNo, Seq};
-use schema::ledger::{LedgerKind, Transfer};
+use schema::ledger::{CarrierCost, LedgerKind, Transfer};
 use schema::money::Micros;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -258,35 +258,38 @@ async fn stray_events(sql: &SqlStore, report: &mut AuditReport) -> Result<(), St
 
 /// An account's entries in order, each row with whether it has events.
 const ENTRIES: &str = "\
-    select account_key, seq, position, total, held, receivable, last_call, event_count, events.id is not null, call_no, amount, leg, step, \
+    select account_key, seq, position, status, total, held, receivable, last_call, event_count, events.id is not null, call_no, amount, leg, step, \
         kind, debit, credit, coalesce(loss, 0), balance_after, coalesce(cost_micros, 0), \
         (cost_trunk is null) = (cost_micros is null) and (cost_trunk is null) = (cost_currency is null) \
         from entries left join events on events.id = entries.id \
         where account_key > $1 and account_key <= $2 order by account_key, seq, position";
 
-/// Each call in one row: the number and sum of its holds; the live row's held; the CDR's state (1: answered, 2: refused, 0: neither),
-/// charge, loss and carrier cost; the number of charges, and one's amount, loss and carrier cost; the number of attempts.
+/// Each call in one row: the number and sum of its holds; the live row's held and step; the CDR's state (1: answered, 2: refused, 0: neither),
+/// charge, loss and carrier cost; the number of charges, and one's amount, loss and carrier cost; the number of attempts; to how many
+/// carriers and in how many currencies that cost is owed.
 const CALLS: &str = "\
-    select account_key, no, count(hold), cast(coalesce(sum(hold), 0) as bigint), max(live), max(state), coalesce(max(charged), 0), \
+    select account_key, no, count(hold), cast(coalesce(sum(hold), 0) as bigint), max(live), max(live_step), max(state), coalesce(max(charged), 0), \
         coalesce(max(lost), 0), coalesce(max(cost), 0), count(charge), coalesce(max(charge), 0), coalesce(max(charge_lost), 0), \
-        coalesce(max(charge_cost), 0), cast(coalesce(sum(attempts), 0) as bigint) from (\
-    select account_key, call_no as no, case when leg is not null then amount end as hold, cast(null as bigint) as live, \
+        coalesce(max(charge_cost), 0), cast(coalesce(sum(attempts), 0) as bigint), \
+        count(distinct owed_to), count(distinct owed_in) from (\
+    select account_key, call_no as no, case when leg is not null then amount end as hold, cast(null as bigint) as live, cast(null as bigint) as live_step, \
         cast(null as bigint) as state, cast(null as bigint) as charged, cast(null as bigint) as lost, cast(null as bigint) as cost, \
         case when leg is null then amount end as charge, loss as charge_lost, cost_micros as charge_cost, \
-        cast(null as bigint) as attempts from entries \
+        cast(null as bigint) as attempts, cost_trunk as owed_to, cost_currency as owed_in from entries \
         where (leg is not null or kind = 'CALL_CHARGE') and call_no is not null and account_key > $1 and account_key <= $2 \
-    union all select account_key, no, null, held, null, null, null, null, null, null, null, null from calls \
+    union all select account_key, no, null, held, hold_step, null, null, null, null, null, null, null, null, null, null from calls \
         where account_key > $1 and account_key <= $2 \
-    union all select account_key, no, null, null, case when state = 'REFUSED' then 2 when answered_at is null then 0 else 1 end, \
-        charged, loss, coalesce(cost_micros, 0), null, null, null, null from cdrs where account_key > $1 and account_key <= $2 \
-    union all select account_key, call_no, null, null, null, null, null, null, null, null, null, 1 from attempts \
+    union all select account_key, no, null, null, null, case when state = 'REFUSED' then 2 when answered_at is null then 0 else 1 end, \
+        charged, loss, coalesce(cost_micros, 0), null, null, null, null, cost_trunk, cost_currency from cdrs where account_key > $1 and account_key <= $2 \
+    union all select account_key, call_no, null, null, null, null, null, null, null, null, null, null, 1, null, null from attempts \
         where account_key > $1 and account_key <= $2) as rows_of group by account_key, no order by account_key, no";
 
 fn read_entry(row: &mut Row) -> Result<EntryRow, StoreError> {
     let (account, seq, position) = (AccountKey(row.int()?), Seq(row.int()?), row.int()?);
+    let status = AccountStatus::parse(&row.text()?);
     let figures = AccountFigures {
         seq,
-        status: schema::account::AccountStatus::Active,
+        status: status.unwrap_or(AccountStatus::Active),
         total: Micros(row.int()?),
         held: Micros(row.int()?),
         receivable: Micros(row.int()?),
@@ -312,17 +315,18 @@ fn read_entry(row: &mut Row) -> Result<EntryRow, StoreError> {
         (_, None, Some(call)) => Moved::End(call),
         (_, None, None) => Moved::Nothing,
     };
-    Ok(EntryRow { account, position, figures, event_count, kept, moved })
+    Ok(EntryRow { account, position, figures, unknown_status: status.is_none(), event_count, kept, moved })
 }
 
 fn read_call(row: &mut Row) -> Result<Call, StoreError> {
-    let (holds, held, live) = (row.int()?, i128::from(row.int()?), row.opt_int()?);
+    let (holds, held, live) = (row.int()?, i128::from(row.int()?), row.opt_int()?.zip(row.opt_int()?));
     let state = row.opt_int()?;
     let recorded = Cost { charged: row.int()?, loss: row.int()?, carrier: row.int()? };
     let cdr = state.map(|state| Recorded { cost: recorded, answered: state == 1, refused: state == 2 });
     let charges = row.int()?;
     let charge = Cost { charged: row.int()?, loss: row.int()?, carrier: row.int()? };
-    Ok(Call { holds, held, live, cdr, charge, charges, attempts: row.int()? })
+    let attempts = row.int()?;
+    Ok(Call { holds, held, live, cdr, charge, charges, attempts, owed_apart: row.int()? > 1 || row.int()? > 1 })
 }
 
 fn audit_memory(tables: &Tables, report: &mut AuditReport) {
@@ -335,7 +339,7 @@ fn audit_memory(tables: &Tables, report: &mut AuditReport) {
             let here = account.events.get(&seq).is_some_and(|row| !row.bodies.is_empty());
             let row = |position, moved| {
                 let kept = position == 0 && here;
-                EntryRow { account: key, position, figures: *figures, event_count, kept, moved }
+                EntryRow { account: key, position, figures: *figures, unknown_status: false, event_count, kept, moved }
             };
             if rows.is_empty() {
                 check.entry(row(0, Moved::Nothing));
@@ -368,7 +372,7 @@ fn calls(account: &memory::Account) -> BTreeMap<CallNo, Call> {
         call.held += i128::from(hold.amount.0);
     }
     for live in account.calls.values() {
-        calls.entry(live.no).or_default().live = Some(live.held.0);
+        calls.entry(live.no).or_default().live = Some((live.held.0, i64::from(live.hold_step)));
     }
     for (_, cdr) in account.cdrs.values() {
         let carrier = cdr.carrier_cost.map_or(0, |c| c.amount.0);
@@ -384,6 +388,9 @@ fn calls(account: &memory::Account) -> BTreeMap<CallNo, Call> {
         let call = calls.entry(no).or_default();
         call.charges += 1;
         call.charge = Cost { charged: t.amount.0, loss: t.loss.0, carrier: t.carrier_cost.map_or(0, |c| c.amount.0) };
+        let owed = |cost: Option<CarrierCost>| cost.map(|cost| (cost.trunk, cost.currency));
+        let recorded = account.cdrs.get(&no).and_then(|(_, cdr)| owed(cdr.carrier_cost));
+        call.owed_apart |= recorded.zip(owed(t.carrier_cost)).is_some_and(|(one, other)| one != other);
     }
     for attempt in account.attempts.values() {
         calls.entry(attempt.call).or_default().attempts += 1;

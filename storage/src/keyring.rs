@@ -194,9 +194,7 @@ impl Keyring {
             while !self.0.cache.contains_key(&subject) {
                 let before = self.0.destroyed.load(Ordering::SeqCst);
                 let Some(keys) = self.read(subject).await? else { break };
-                if self.0.cache.len() >= CACHE {
-                    self.0.cache.clear();
-                }
+                self.make_room();
                 self.0.cache.insert(subject, Arc::new(keys));
                 if self.0.destroyed.load(Ordering::SeqCst) != before {
                     self.0.cache.remove(&subject);
@@ -204,6 +202,18 @@ impl Keyring {
             }
         }
         Ok(())
+    }
+
+    /// Where the cache is full an eighth of it goes. Whoever was about to use one of those keys is told that it is missing.
+    fn make_room(&self) {
+        if self.0.cache.len() >= CACHE {
+            let mut excess = CACHE / 8;
+            self.0.cache.retain(|_, _| {
+                let goes = excess > 0;
+                excess -= usize::from(goes);
+                !goes
+            });
+        }
     }
 
     /// A subject's keys as they are stored; `None` when it has none.
@@ -245,7 +255,7 @@ impl Keyring {
         place: &'static str,
         sealed: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(keys) = self.0.cache.get(&subject).map(|k| k.clone()) else { return Ok(None) };
+        let keys = self.0.cache.get(&subject).map(|k| k.clone()).ok_or(KeyringError::Missing)?;
         let Some(key) = keys.of(class) else { return Ok(None) };
         let opened = open_with(&aead_key(&key.0), &aad(subject, class, place), sealed);
         opened.map(Some).ok_or(KeyringError::Tampered(place).into())

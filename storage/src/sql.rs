@@ -142,6 +142,17 @@ impl SqlStore {
     }
 }
 
+/// What the server is asked for each of our sessions. One whose client is not heard of any more ends within half a minute, and
+/// with it what it has locked: by its default that takes two hours.
+const SESSION: [(&str, &str); 6] = [
+    ("synchronous_commit", "on"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "25s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+];
+
 impl Db {
     /// Opens; a SQLite file is made when it is missing.
     pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
@@ -149,10 +160,7 @@ impl Db {
             DatabaseUrl::Sqlite(path) => Self::open_sqlite(path).await,
             DatabaseUrl::Postgres(text) => {
                 let options = PgConnectOptions::from_str(text).map_err(failed)?;
-                let options = options
-                    .options([("synchronous_commit", "on")])
-                    .application_name("ringfence")
-                    .disable_statement_logging();
+                let options = options.options(SESSION).application_name("ringfence").disable_statement_logging();
                 let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
                 Ok(Self::Postgres(pool.connect_with(options).await.map_err(failed)?))
             }

@@ -60,7 +60,7 @@ impl Store {
     /// Stores a deck, or a new version of the one with its id. The same lines again change nothing. Returns the current version.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] when another deck has the name, or the store failed; then nothing is changed.
+    /// [`StoreError::Taken`] when another deck has the name, or the store failed; then the version before stays in force.
     pub async fn put_deck(&self, deck: &Deck, at: Timestamp) -> Result<DeckVersionId, StoreError> {
         let mut deck = deck.clone();
         deck.rates.sort_by(|a, b| (&a.prefix, a.effective_from).cmp(&(&b.prefix, b.effective_from)));

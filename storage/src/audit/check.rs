@@ -15,8 +15,10 @@ mod chain;
 pub(super) struct EntryRow {
     pub(super) account: AccountKey,
     pub(super) position: i64,
-    /// After the entry; without its status.
+    /// After the entry.
     pub(super) figures: AccountFigures,
+    /// What is written as its status is no status.
+    pub(super) unknown_status: bool,
     /// Events that it told of.
     pub(super) event_count: i64,
     /// Whether they are here.
@@ -80,6 +82,8 @@ struct Known {
     figures: Option<AccountFigures>,
     /// By the holds of its live calls.
     held: i128,
+    /// The number of the next call: each is live or in the history.
+    next_call: CallNo,
 }
 
 /// What is known of one call.
@@ -87,13 +91,15 @@ struct Known {
 pub(super) struct Call {
     pub(super) holds: i64,
     pub(super) held: i128,
-    /// What its live row says is held.
-    pub(super) live: Option<i64>,
+    /// What its live row says is held, and the step of the newest hold.
+    pub(super) live: Option<(i64, i64)>,
     pub(super) cdr: Option<Recorded>,
     /// What one of its charges says, and how many there are.
     pub(super) charge: Cost,
     pub(super) charges: i64,
     pub(super) attempts: i64,
+    /// Its CDR and its charge name different carriers or currencies for what it costs us.
+    pub(super) owed_apart: bool,
 }
 
 /// What a call's CDR says.
@@ -110,7 +116,7 @@ impl<'a> RangeCheck<'a> {
 
     pub(super) fn account(&mut self, key: AccountKey, events_from: Seq) {
         self.report.accounts += 1;
-        self.accounts.insert(key, Known { events_from, figures: None, held: 0 });
+        self.accounts.insert(key, Known { events_from, figures: None, held: 0, next_call: CallNo(1) });
     }
 
     pub(super) fn entry(&mut self, row: EntryRow) {
@@ -161,6 +167,13 @@ impl<'a> RangeCheck<'a> {
         if call.live.is_some() {
             account.held += call.held;
         }
+        if call.live.is_some() || call.cdr.is_some() {
+            let missing = account.next_call;
+            account.next_call = CallNo(no.0 + 1);
+            if missing < no {
+                self.report.tell(Invariant::C3, key, missing_calls(key, missing, no));
+            }
+        }
     }
 
     /// After the last row of the range.
@@ -171,6 +184,10 @@ impl<'a> RangeCheck<'a> {
                 self.report.tell(Invariant::Events, *key, "entries: none".to_owned());
                 continue;
             };
+            if account.next_call <= figures.last_call {
+                let after = CallNo(figures.last_call.0 + 1);
+                self.report.tell(Invariant::C3, *key, missing_calls(*key, account.next_call, after));
+            }
             if account.held != i128::from(figures.held.0) {
                 let (held, given) = (figures.held, account.held);
                 let what = format!(
@@ -181,6 +198,11 @@ impl<'a> RangeCheck<'a> {
             }
         }
     }
+}
+
+/// Calls from one number up to, not with, another.
+fn missing_calls(key: AccountKey, from: CallNo, to: CallNo) -> String {
+    format!("calls ({}, {}) to ({}, {}): neither live nor ended", key.0, from.0, key.0, to.0 - 1)
 }
 
 impl Call {
@@ -204,10 +226,19 @@ impl Call {
             }
             _ => {}
         }
-        if let Some(held) = self.live
-            && self.held != i128::from(held)
-        {
-            found.push((Invariant::Held, format!("its row says {held} held, its holds give {}", self.held)));
+        if let Some((held, step)) = self.live {
+            if self.held != i128::from(held) {
+                found.push((Invariant::Held, format!("its row says {held} held, its holds give {}", self.held)));
+            }
+            if self.holds != step + 1 {
+                found.push((
+                    Invariant::L3,
+                    format!("its row says its newest hold is step {step}, it has {}", self.holds),
+                ));
+            }
+        }
+        if self.owed_apart {
+            found.push((Invariant::C3, "its CDR and its transfer owe its cost to different carriers".to_owned()));
         }
         found.extend(self.charge_breach().map(|what| (Invariant::C3, what)));
         found

@@ -10,8 +10,8 @@ use crate::sql::{Value, failed};
 use columns::{Column, arguments, columns};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
-use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
-use sqlx::{Arguments, AssertSqlSafe, PgExecutor, Postgres, Row, Transaction, query_with};
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{Arguments, AssertSqlSafe, Connection, PgExecutor, Postgres, Row, Transaction, query_with};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,8 +116,31 @@ async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
     }
 }
 
+/// A server of which nothing is heard for so long is given up: its connection is closed, and what became of the batch is asked over
+/// another one. TCP itself waits for a quarter of an hour, or for ever.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// Does something over a connection of the pool, which is closed when nothing is heard.
+async fn within_silence<T>(
+    pool: &PgPool,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    let mut connection = pool.acquire().await?;
+    match tokio::time::timeout(SILENCE_MAX, work(&mut connection)).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(connection.detach());
+            Err(Trouble::Unknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+        }
+    }
+}
+
 async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    let mut tx = pool.begin().await?;
+    within_silence(pool, async |connection| write_all(connection, entries).await).await
+}
+
+async fn write_all(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+    let mut tx = connection.begin().await?;
     let outcomes = decide(&mut tx, entries).await?;
     let accepted = entries.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
     write_rows(&mut tx, accepted.filter_map(|(entry, _)| entry.rows.as_ref().ok())).await?;
@@ -129,7 +152,7 @@ async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>,
 }
 
 /// Who is fenced and whose key is taken, entry by entry.
-async fn decide(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+async fn decide(tx: &mut Transaction<'_, Postgres>, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
     let mut newest = newest(&mut **tx, entries).await?;
     let mut taken = taken_keys(tx, entries).await?;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(entries.len());
@@ -201,7 +224,7 @@ async fn is_behind(pool: &PgPool, entry: &Encoded) -> bool {
 
 type TakenKeys = BTreeMap<(i64, String), (TransferId, Vec<u8>)>;
 
-async fn taken_keys(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]) -> Result<TakenKeys, sqlx::Error> {
+async fn taken_keys(tx: &mut Transaction<'_, Postgres>, entries: &[Encoded]) -> Result<TakenKeys, sqlx::Error> {
     let wanted: Vec<_> =
         entries.iter().flat_map(|e| e.keys.iter().map(|(key, _)| (e.account.0, key.key.clone()))).collect();
     if wanted.is_empty() {
@@ -221,7 +244,7 @@ async fn taken_keys(tx: &mut Transaction<'static, Postgres>, entries: &[Encoded]
 
 /// The rows of all entries, one statement for each kind, those of the entries themselves first.
 async fn write_rows<'e>(
-    tx: &mut Transaction<'static, Postgres>,
+    tx: &mut Transaction<'_, Postgres>,
     rows: impl Iterator<Item = &'e Rows> + Send,
 ) -> Result<(), Trouble> {
     let mut by_kind: BTreeMap<Write, Vec<Vec<Value>>> = BTreeMap::new();
@@ -354,17 +377,20 @@ async fn resolve(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        match written(pool, entries).await {
+        match within_silence(pool, async |connection| Ok(written(connection, entries).await?)).await {
             Ok(outcomes) => return outcomes,
-            Err(error) => tracing::error!(error = %failed(error), "the database cannot be asked what it wrote"),
+            Err(Trouble::Contradiction) => {}
+            Err(Trouble::NotDone(error) | Trouble::Unknown(error)) => {
+                tracing::error!(error = %failed(error), "the database cannot be asked what it wrote")
+            }
         }
     }
 }
 
 /// The lock waits for the old connection's transaction to end, one way or the other. An entry was written when its row is there:
 /// this is the accounts' only writer, and `at` tells a successor's entry from ours.
-async fn written(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
-    let mut tx = pool.begin().await?;
+async fn written(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let mut tx = connection.begin().await?;
     sqlx::query("select pg_advisory_xact_lock($1)").bind(WRITING).execute(&mut *tx).await?;
     let text = "select e.account_key, e.seq from entries e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
                 as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at \

@@ -1,7 +1,7 @@
 //! Decks and trunks in SQL.
 
 use super::account::count;
-use super::{Row, SqlStore, values};
+use super::{Row, SqlStore, Value, values};
 use crate::error::StoreError;
 use crate::keyring::{Class, Subject};
 use crate::tariff::{Deck, Rate};
@@ -13,12 +13,33 @@ use schema::pii::Pii;
 use schema::rate::RateTerms;
 use schema::time::Timestamp;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// Where a trunk's password is sealed for.
 const PASSWORD: &str = "trunk_logins.password";
 
 const INSERT_RATE: &str = "rates (version, line, prefix, destination, per_minute, connect_fee, minimum_s, increment_s, grace_s, \
      effective_from, effective_until)";
+
+/// Lines of one transaction: some 16 ms, in which the journal waits.
+const LINES: usize = 2_000;
+
+fn rate_row(version: DeckVersionId, line: usize, rate: &Rate) -> Vec<Value> {
+    let terms = &rate.terms;
+    values![
+        version.0,
+        count(line),
+        rate.prefix.as_str(),
+        rate.destination.as_str(),
+        terms.per_minute.0,
+        terms.connect_fee.0,
+        terms.minimum_s,
+        terms.increment_s,
+        terms.grace_s,
+        rate.effective_from.map(|t| t.0),
+        rate.effective_until.map(|t| t.0),
+    ]
+}
 
 fn read_rate(row: &mut Row) -> Result<Rate, StoreError> {
     Ok(Rate {
@@ -74,46 +95,64 @@ impl SqlStore {
         Ok(decks)
     }
 
+    /// Its lines are written in short transactions, so that no commit of the journal waits for all of them; nothing refers to them
+    /// before the last, which makes them the deck's. A version without a hash is one whose lines are not all there.
     pub(crate) async fn put_deck(&self, deck: &Deck, at: Timestamp) -> Result<DeckVersionId, StoreError> {
         let content = content_sha256(deck);
-        let mut tx = self.db.write().await?;
-        let text = "select d.version, d.currency, v.content_sha256 from decks d join deck_versions v on v.id = d.version \
-                    where d.id = $1 and d.name = $2";
-        if let Some(mut row) = tx.fetch_one(text, values![deck.id.0, deck.name.as_str()]).await? {
-            let (version, currency, stored) = (DeckVersionId(row.id()?), row.text()?, row.bytes()?);
-            if stored == content {
-                return Ok(version);
-            }
-            if currency != deck.currency.as_str() {
-                return Err(StoreError::Refused("a deck's currency cannot change"));
-            }
+        if let Some(version) = self.same_deck(deck, &content).await? {
+            return Ok(version);
         }
-        let text = "insert into decks (id, name, currency, tax_included, version) values ($1, $2, $3, $4, $5) on conflict (id) \
-                    do update set name = excluded.name, tax_included = excluded.tax_included, version = excluded.version";
-        let values = values![deck.id.0, deck.name.as_str(), deck.currency.as_str(), deck.tax_included, deck.version.0];
+        self.begin_version(deck, at).await?;
+        let mut lines = deck.rates.iter().enumerate().map(|(line, rate)| rate_row(deck.version, line, rate));
+        loop {
+            let part: Vec<_> = lines.by_ref().take(LINES).collect();
+            if part.is_empty() {
+                break;
+            }
+            let mut tx = self.db.write().await?;
+            tx.insert(INSERT_RATE, part).await?;
+            tx.commit().await?;
+        }
+        let mut tx = self.db.write().await?;
+        let text = "update decks set name = $2, tax_included = $3, version = $4 where id = $1";
+        let values = values![deck.id.0, deck.name.as_str(), deck.tax_included, deck.version.0];
         tx.execute(text, values).await.map_err(|e| e.named("deck name", "deck"))?;
-        let version = values![deck.version.0, deck.id.0, content, at.0];
-        let inserted = tx.insert("deck_versions (id, deck, content_sha256, created_at)", vec![version]).await;
-        inserted.map_err(|e| e.named("deck version", "deck"))?;
-        let lines = deck.rates.iter().enumerate().map(|(line, rate)| {
-            let terms = &rate.terms;
-            values![
-                deck.version.0,
-                count(line),
-                rate.prefix.as_str(),
-                rate.destination.as_str(),
-                terms.per_minute.0,
-                terms.connect_fee.0,
-                terms.minimum_s,
-                terms.increment_s,
-                terms.grace_s,
-                rate.effective_from.map(|t| t.0),
-                rate.effective_until.map(|t| t.0),
-            ]
-        });
-        tx.insert(INSERT_RATE, lines.collect()).await?;
+        let text = "update deck_versions set content_sha256 = $2 where id = $1";
+        tx.execute(text, values![deck.version.0, content]).await?;
         tx.commit().await?;
         Ok(deck.version)
+    }
+
+    /// The version that is stored when it says the same.
+    async fn same_deck(&self, deck: &Deck, content: &[u8]) -> Result<Option<DeckVersionId>, StoreError> {
+        let text = "select d.version, d.currency, v.content_sha256, d.name from decks d join deck_versions v on v.id = d.version \
+                    where d.id = $1";
+        let Some(mut row) = self.db.fetch_one(text, values![deck.id.0]).await? else { return Ok(None) };
+        let (version, currency, stored) = (DeckVersionId(row.id()?), row.text()?, row.bytes()?);
+        let name = row.text()?;
+        if currency != deck.currency.as_str() {
+            return Err(StoreError::Refused("a deck's currency cannot change"));
+        }
+        Ok((stored == content && name == deck.name).then_some(version))
+    }
+
+    /// A version without lines; a new deck has no other, and no prices yet.
+    async fn begin_version(&self, deck: &Deck, at: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.db.write().await?;
+        let taken = "select 1 from decks where name = $1 and id <> $2";
+        if tx.fetch_one(taken, values![deck.name.as_str(), deck.id.0]).await?.is_some() {
+            return Err(StoreError::Taken("deck name"));
+        }
+        let new = values![deck.id.0, deck.name.as_str(), deck.currency.as_str(), deck.tax_included, Uuid::nil(),];
+        let known = tx.fetch_one("select id from decks where id = $1", values![deck.id.0]).await?;
+        if known.is_none() {
+            let inserted = tx.insert("decks (id, name, currency, tax_included, version)", vec![new]).await;
+            inserted.map_err(|e| e.named("deck name", "deck"))?;
+        }
+        let version = values![deck.version.0, deck.id.0, Vec::<u8>::new(), at.0];
+        let inserted = tx.insert("deck_versions (id, deck, content_sha256, created_at)", vec![version]).await;
+        inserted.map_err(|e| e.named("deck version", "deck"))?;
+        tx.commit().await
     }
 
     pub(crate) async fn trunks(&self) -> Result<Vec<Trunk>, StoreError> {

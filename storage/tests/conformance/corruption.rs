@@ -102,6 +102,24 @@ async fn l3_holds_that_end_twice_or_never_are_named() {
     names("delete from cdrs where account_key = 2", Invariant::L3, 2).await;
     names("update cdrs set state = 'REFUSED' where account_key = 2", Invariant::L3, 2).await;
     names("update entries set step = 0 where account_key = 1 and step = 1", Invariant::L3, 1).await;
+    names("update calls set hold_step = 1 where account_key = 1", Invariant::L3, 1).await;
+}
+
+#[tokio::test]
+async fn a_status_that_is_none_or_differs_within_an_entry_is_named() {
+    names("update entries set status = 'ASLEEP' where account_key = 1 and seq = 2", Invariant::Events, 1).await;
+}
+
+#[tokio::test]
+async fn c3_a_call_of_which_nothing_is_left_is_named() {
+    names("delete from cdrs where account_key = 1", Invariant::C3, 1).await;
+    names("update entries set last_call = 9 where account_key = 2 and seq = 6", Invariant::C3, 2).await;
+}
+
+#[tokio::test]
+async fn c3_a_cost_that_is_owed_to_another_carrier_or_in_another_currency_is_named() {
+    names("update cdrs set cost_trunk = randomblob(16) where account_key = 1", Invariant::C3, 1).await;
+    names("update cdrs set cost_currency = 'SEK' where account_key = 2", Invariant::C3, 2).await;
 }
 
 #[tokio::test]

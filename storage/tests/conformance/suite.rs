@@ -681,6 +681,20 @@ pub async fn decks_have_versions_and_trunks_change(store: Store) {
     next.rates = (0..500).map(|n| rate(&(1_000 + n).to_string(), n)).collect();
     assert_eq!(store.put_deck(&next, START).await.expect("stored"), next.version);
     assert_eq!(store.decks().await.expect("readable"), std::slice::from_ref(&next));
+    // An import that is cut off changes nothing, and the next one is whole.
+    let rates: Vec<_> = (0..7_000).map(|n| rate(&(10_000 + n).to_string(), n)).collect();
+    let mut in_force = next.clone();
+    for n in 5..10_u8 {
+        let large = Deck { version: DeckVersionId(uuid(n)), rates: rates[usize::from(n)..].to_vec(), ..deck.clone() };
+        let cut_off = std::time::Duration::from_millis(1 << (n - 5));
+        if tokio::time::timeout(cut_off, store.put_deck(&large, START)).await.is_ok() {
+            in_force = large;
+        }
+        assert_eq!(store.decks().await.expect("readable"), std::slice::from_ref(&in_force));
+    }
+    let large = Deck { version: DeckVersionId(uuid(10)), rates, ..deck.clone() };
+    assert_eq!(store.put_deck(&large, START).await.expect("stored"), large.version);
+    assert_eq!(store.decks().await.expect("readable"), [large]);
     let clash = Deck { id: DeckId(uuid(3)), version: DeckVersionId(uuid(3)), ..deck.clone() };
     assert!(matches!(store.put_deck(&clash, START).await, Err(StoreError::Taken("deck name"))));
     let other =

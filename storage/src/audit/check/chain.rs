@@ -67,6 +67,9 @@ impl Chain {
         }
         let place = format!("entries ({}, {}, {})", self.account.0, seq.0, row.position);
         let Some(entry) = &mut self.entry else { return };
+        if row.unknown_status {
+            report.tell(Invariant::Events, self.account, format!("{place}: its status is none"));
+        }
         if row.position != entry.next_position || row.figures != entry.figures {
             let what = format!("{place}: row {} is missing, or its figures differ", entry.next_position);
             report.tell(Invariant::Events, self.account, what);
