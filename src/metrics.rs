@@ -1,5 +1,6 @@
 //! `/metrics` for Prometheus, on a listener of its own.
 
+use crate::listener::{self, Limits};
 use actors::Actors;
 use axum::Router;
 use axum::routing::get;
@@ -51,7 +52,7 @@ pub(crate) async fn serve(
             handle.render()
         }
     };
-    axum::serve(listener, Router::new().route("/metrics", get(render))).await?;
+    listener::serve(listener, None, Limits::default(), Router::new().route("/metrics", get(render))).await;
     Ok(())
 }
 

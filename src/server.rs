@@ -320,11 +320,11 @@ impl<'a> Parts<'a> {
             config,
             draining,
         });
+        let (proxies, exempt) = (self.config.http.trusted_proxies.clone(), self.config.exempt_ips());
+        let exempt = move |ip| proxies.contains(&ip) || exempt.iter().any(|network| network.contains(ip));
+        let limits = listener::Limits { exempt: Arc::new(exempt), ..listener::Limits::default() };
         Ok(async move {
-            match tls {
-                None => axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await?,
-                Some(tls) => listener::serve(listener, tls, router).await?,
-            }
+            listener::serve(listener, tls, limits, router).await;
             Ok(())
         })
     }

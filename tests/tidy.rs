@@ -99,6 +99,7 @@ const PURE: &[&str] = &[
     "actors/src/dialplan",
     "actors/src/restarts",
     "actors/src/poison",
+    "src/listener/room",
 ];
 
 #[test]

@@ -35,4 +35,5 @@ mod ws;
 
 pub use config::WebConfig;
 pub use graph::schema_sdl;
+pub use origin::network;
 pub use router::{Api, router};
