@@ -66,7 +66,7 @@ pub fn router(api: Api) -> Router {
         .route("/readyz", get(ready))
         .layer(header(header::CACHE_CONTROL, "no-store"))
         .layer(Extension(Graph::new(app.clone())))
-        .layer(Extension(Sockets::new()));
+        .layer(Extension(Sockets::default()));
     let all = api
         .fallback_service(get(assets::serve).layer(CompressionLayer::new()))
         .layer(CatchPanicLayer::custom(http::panicked))

@@ -59,7 +59,6 @@ struct Life {
     ended: watch::Sender<bool>,
     /// Wall-clock microseconds of the last request.
     last_seen: AtomicI64,
-    expires_at: Option<Timestamp>,
 }
 
 impl Sessions {
@@ -206,29 +205,40 @@ impl Sessions {
     /// Counts a socket in, until the ticket is dropped.
     ///
     /// # Errors
-    /// RATE_LIMITED when the session or token has too many.
+    /// RATE_LIMITED when the session or token has too many; UNAUTHENTICATED when it is gone meanwhile; UNAVAILABLE when the
+    /// store failed.
     pub(crate) async fn admit_socket(
         self: &Arc<Self>,
         viewer: &Viewer,
         credential: Credential,
     ) -> Result<Ticket, ApiError> {
-        let expires_at = match &credential {
-            Credential::Cookie(token) => self.store.session(&hash(token)).await?.map(|s| s.expires_at),
-            Credential::Bearer(_) => None,
-        };
+        let mut ticket = self.ticket(viewer, credential)?;
+        // Asked only now: `end` deletes first and tells the sockets then, so it finds this one, or this finds nothing.
+        match &ticket.credential {
+            Credential::Cookie(token) => {
+                let now = (self.clock)().wall;
+                let session = self.store.session(&hash(token)).await?.filter(|session| is_current(session, now));
+                ticket.expires_at = Some(session.ok_or_else(gone)?.expires_at);
+            }
+            Credential::Bearer(token) => {
+                self.store.device_token(&hash(token)).await?.ok_or_else(gone)?;
+            }
+        }
+        Ok(ticket)
+    }
+
+    fn ticket(self: &Arc<Self>, viewer: &Viewer, credential: Credential) -> Result<Ticket, ApiError> {
         let now = (self.clock)().wall;
         let mut lives = self.lives();
-        let life = lives.entry(viewer.means).or_insert_with(|| {
-            let last_seen = AtomicI64::new(now.0);
-            Arc::new(Life { ended: watch::Sender::new(false), last_seen, expires_at })
-        });
+        let life = lives
+            .entry(viewer.means)
+            .or_insert_with(|| Arc::new(Life { ended: watch::Sender::new(false), last_seen: AtomicI64::new(now.0) }));
         if life.ended.receiver_count() >= SOCKETS {
             return Err(ApiError::new(ErrorCode::RateLimited, format!("at most {SOCKETS} sockets of one session")));
         }
-        let ended = life.ended.subscribe();
-        let life = life.clone();
+        let (ended, life) = (life.ended.subscribe(), life.clone());
         drop(lives);
-        Ok(Ticket { sessions: self.clone(), viewer: viewer.clone(), credential, life, ended })
+        Ok(Ticket { sessions: self.clone(), viewer: viewer.clone(), credential, life, expires_at: None, ended })
     }
 
     fn draw<T>(&self, from: impl FnOnce(&mut Entropy) -> T) -> T {
@@ -246,6 +256,8 @@ pub(crate) struct Ticket {
     viewer: Viewer,
     credential: Credential,
     life: Arc<Life>,
+    /// Of a session.
+    expires_at: Option<Timestamp>,
     ended: watch::Receiver<bool>,
 }
 
@@ -261,7 +273,7 @@ impl Ticket {
         let now = (self.sessions.clock)().wall;
         let idle = now.since(Timestamp(self.life.last_seen.load(Ordering::Relaxed)));
         let is_session = matches!(self.viewer.means, Means::Session(_));
-        !*self.ended.borrow() && self.life.expires_at.is_none_or(|end| now < end) && !(is_session && idle >= IDLE)
+        !*self.ended.borrow() && self.expires_at.is_none_or(|end| now < end) && !(is_session && idle >= IDLE)
     }
 
     /// Whether the store still says the same about this socket's session and its user's rights.
@@ -304,6 +316,10 @@ fn is_current(session: &Session, now: Timestamp) -> bool {
     now < session.expires_at && now.since(session.last_used_at) < IDLE
 }
 
+fn gone() -> ApiError {
+    ApiError::new(ErrorCode::Unauthenticated, "the session or token has ended")
+}
+
 /// 256 random bits.
 fn token(entropy: &mut Entropy) -> Zeroizing<String> {
     Zeroizing::new(URL_SAFE_NO_PAD.encode(entropy.bytes::<32>()))
@@ -335,6 +351,58 @@ mod tests {
         let mut entropy = Entropy::from_number(1);
         assert_eq!(token(&mut entropy).len(), 43);
         assert_ne!(token(&mut entropy), token(&mut entropy));
+    }
+
+    /// Sessions of a store on SQLite with one user, and the ways in which that user is signed in.
+    async fn signed_in(folder: &std::path::Path) -> (Arc<Sessions>, UserId, [(Viewer, Credential); 2]) {
+        use storage::{Brand, DatabaseUrl, Keyring, MasterKey, User};
+        let master = MasterKey::create(&folder.join("master.key")).expect("made");
+        let keys = Keyring::open(&DatabaseUrl::sqlite(folder.join("keys.db")), &master).await.expect("opened");
+        let store = Store::open(&DatabaseUrl::sqlite(folder.join("data.db")), keys).await.expect("opened");
+        let (mut entropy, now) = (Entropy::from_number(1), Timestamp(1_790_000_000_000_000));
+        let (id, domain) = (schema::id::BrandId::generate(&mut entropy, now), String::from("localhost"));
+        let brand = Brand { id, realm: domain.clone(), domain, service_number: None, redress_contact: None };
+        store.put_brand(&brand).await.expect("stored");
+        let (user, name) = (UserId::generate(&mut entropy, now), Pii::new(String::from("somebody")));
+        let row = User { id: user, brand: id, email: name.clone(), username: name, password: None, created_at: now };
+        store.create_user(&row, &[], &[]).await.expect("created");
+        let clock: Clock = Arc::new(move || schema::time::Now { mono: schema::time::Mono(0), wall: now });
+        let sessions = Arc::new(Sessions::new(store, clock, entropy, false));
+        let (web, line) = sessions.begin(user).await.expect("begun");
+        let cookie = line.split(';').next().and_then(|pair| pair.strip_prefix("sid=")).expect("a cookie").to_owned();
+        let (device, secret) =
+            sessions.create_device_token(user, String::new(), TokenScope::ALL.to_vec()).await.expect("made");
+        let app = sessions.viewer(user, Means::Device(device.id), TokenScope::ALL.to_vec()).await.expect("known");
+        let ways = [(web, Credential::Cookie(Zeroizing::new(cookie))), (app, Credential::Bearer(secret))];
+        (sessions, user, ways)
+    }
+
+    #[tokio::test]
+    async fn what_ended_before_its_socket_opens_gets_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sessions, user, ways) = signed_in(folder.path()).await;
+        for (viewer, credential) in ways {
+            let ticket = sessions.admit_socket(&viewer, credential.clone()).await.expect("a socket");
+            assert!(ticket.is_current());
+            drop(ticket);
+            assert!(sessions.end(user, viewer.means).await.expect("ended"));
+            let refused = sessions.admit_socket(&viewer, credential).await.err().expect("refused");
+            assert_eq!(refused.code, ErrorCode::Unauthenticated);
+            assert!(sessions.lives().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ends_while_its_socket_opens_is_refused_or_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sessions, user, ways) = signed_in(folder.path()).await;
+        for (viewer, credential) in ways {
+            let mut opening = Box::pin(sessions.admit_socket(&viewer, credential));
+            assert!(futures_util::poll!(&mut opening).is_pending(), "the store is being asked");
+            assert!(sessions.end(user, viewer.means).await.expect("ended"));
+            // What the store said may be from before the end.
+            assert!(opening.await.map_or(true, |ticket| !ticket.is_current()));
+        }
     }
 
     #[test]

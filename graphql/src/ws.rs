@@ -2,17 +2,19 @@
 //! reading holds up only itself: sources conflate or read again from storage, nothing queues, and it is cut after a while.
 
 pub(crate) mod protocol;
+mod strangers;
 
 use crate::app::{App, Identity};
-use crate::error::{ApiError, complete};
+use crate::error::{ApiError, ErrorCode, complete};
 use crate::graph::Graph;
 use crate::limits::{self, Transport};
+use crate::origin::client_address;
 use crate::policy::{Access, Viewer};
 use crate::session::{Credential, Ticket, bearer};
 use async_graphql::{Request, Response, Variables};
 use axum::Extension;
-use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response as HttpResponse};
 use futures_util::stream::{BoxStream, SelectAll, StreamExt};
@@ -20,9 +22,11 @@ use protocol::{Action, Close, Operation, Protocol};
 use schema::pii::Pii;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use strangers::{Stranger, Strangers};
+use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
 /// Until `connection_init` must have come.
@@ -39,19 +43,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages of a client between two of our pings.
 const MESSAGES: u32 = 200;
-/// Sockets that have not said who they are, of the whole process.
-pub(crate) const STRANGERS: usize = 1_000;
 
 /// What the sockets share.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Sockets {
-    pub(crate) strangers: Arc<Semaphore>,
-}
-
-impl Sockets {
-    pub(crate) fn new() -> Self {
-        Self { strangers: Arc::new(Semaphore::new(STRANGERS)) }
-    }
+    strangers: Arc<Strangers>,
 }
 
 /// The upgrade. A foreign page is refused before there is a socket.
@@ -59,14 +55,17 @@ pub(crate) async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(graph): Extension<Graph>,
     Extension(sockets): Extension<Sockets>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> HttpResponse {
     if app.origins.admit(&headers) == Some(false) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let Ok(stranger) = sockets.strangers.try_acquire_owned() else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let peer = peer.map(|Extension(ConnectInfo(peer))| peer.ip());
+    let stranger = match sockets.strangers.admit(client_address(peer, &headers, &app.config.trusted_proxies)) {
+        Ok(stranger) => stranger,
+        Err(status) => return status.into_response(),
     };
     let cookie = app.sessions.credential(&headers);
     // Small buffers: axum's own take 128 KiB a socket.
@@ -113,7 +112,7 @@ struct Connection {
     /// What came with the upgrade.
     credential: Option<Credential>,
     /// Counts among those that have not said who they are.
-    stranger: Option<OwnedSemaphorePermit>,
+    stranger: Option<Stranger>,
     session: Option<Session>,
     draining: watch::Receiver<bool>,
     running: SelectAll<BoxStream<'static, Item>>,
@@ -140,13 +139,7 @@ enum Next {
 }
 
 impl Connection {
-    fn new(
-        app: Arc<App>,
-        graph: Graph,
-        socket: WebSocket,
-        credential: Option<Credential>,
-        stranger: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(app: Arc<App>, graph: Graph, socket: WebSocket, credential: Option<Credential>, stranger: Stranger) -> Self {
         Self {
             draining: app.draining.clone(),
             app,
@@ -228,7 +221,7 @@ impl Connection {
             }
             Action::TooMany(id) => {
                 let message = format!("at most {} subscriptions of one socket", protocol::SUBSCRIPTIONS);
-                let error = ApiError::new(crate::error::ErrorCode::RateLimited, message).into_server_error();
+                let error = ApiError::new(ErrorCode::RateLimited, message).into_server_error();
                 self.send(error_message(&id, &[error])).await
             }
             Action::Subscribe(id, operation) => self.subscribe(id, *operation).await,
@@ -242,7 +235,10 @@ impl Connection {
             return Err(Some(Close::FORBIDDEN));
         };
         let ticket = self.app.sessions.admit_socket(&viewer, credential).await;
-        let ticket = ticket.map_err(|_| Some(Close::TOO_MANY_SOCKETS))?;
+        let ticket = ticket.map_err(|error| match error.code {
+            ErrorCode::RateLimited => Some(Close::TOO_MANY_SOCKETS),
+            _ => Some(Close::FORBIDDEN),
+        })?;
         self.session = Some(Session { ticket, viewer });
         self.stranger = None;
         self.protocol.accepted();

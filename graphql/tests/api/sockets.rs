@@ -60,6 +60,22 @@ async fn a_silent_socket_is_closed_after_three_seconds() {
 }
 
 #[tokio::test]
+async fn one_address_cannot_take_the_sockets_of_others() {
+    let world = World::start().await;
+    let (flood, customer) = (world.browser().with("x-forwarded-for", "192.0.2.1"), world.signed_in(CUSTOMER).await);
+    let mut silent = Vec::new();
+    while let Ok(socket) = flood.socket().await {
+        silent.push(socket);
+        assert!(silent.len() <= 100, "one address has a share");
+    }
+    assert_eq!((silent.len(), flood.socket().await.err()), (100, Some(StatusCode::TOO_MANY_REQUESTS)));
+    customer.with("x-forwarded-for", "192.0.2.2").ready_socket().await;
+    silent.clear();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(flood.socket().await.is_ok(), "given back");
+}
+
+#[tokio::test]
 async fn a_large_frame_ends_the_socket() {
     let world = World::start().await;
     let mut socket = world.signed_in(CUSTOMER).await.ready_socket().await;

@@ -399,7 +399,9 @@ impl Client {
     pub(crate) async fn socket(&self) -> Result<Socket, StatusCode> {
         let mut request = format!("ws://{}/graphql/ws", self.world.address).into_client_request().expect("a request");
         request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().expect("a value"));
-        for (name, value) in self.headers.iter().filter(|(name, _)| name == "cookie" || name == "origin") {
+        for (name, value) in
+            self.headers.iter().filter(|(name, _)| ["cookie", "origin", "x-forwarded-for"].contains(&name.as_str()))
+        {
             let name: axum::http::HeaderName = name.parse().expect("a name");
             request.headers_mut().insert(name, value.parse().expect("a value"));
         }
