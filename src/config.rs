@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Environment variables with our prefix that are not configuration: the log filter and the build's dashboard switch.
 const NOT_KEYS: [&str; 3] = ["log", "dashboard", "dashboard_dir"];
 
+/// Keys below which a value is never shown.
+const SECRET: [&str; 2] = ["database", "secrets"];
+
 /// Most DNS servers.
 const DNS_SERVERS_MAX: usize = 8;
 
@@ -421,6 +424,8 @@ fn describe(error: figment::Error, figment: &Figment, file: Option<&Path>) -> Co
     // The last error is the first found.
     let Some(first) = error.into_iter().next() else { return ConfigError(String::from("unreadable")) };
     let key = first.path.join(".");
+    // A password may have come to stand where another kind of value is wanted: `database = "postgres://…"`.
+    let is_secret = first.path.first().is_some_and(|part| SECRET.contains(&part.as_str()));
     let text = match &first.kind {
         Kind::UnknownField(name, allowed) => {
             let at = match key.as_str() {
@@ -431,19 +436,29 @@ fn describe(error: figment::Error, figment: &Figment, file: Option<&Path>) -> Co
             format!("unknown key {at}: allowed are {}", allowed.join(", "))
         }
         Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
-            format!("{key} = {found}: must be {wanted}")
+            let found = found.to_string();
+            format!("{key} = {}: must be {wanted}", if is_secret { hidden(&found) } else { found })
         }
         Kind::MissingField(name) => format!("{key}.{name} is missing"),
         other => match figment.find_value(&key).ok().and_then(|value| value.into_string()) {
             _ if key.is_empty() => one_line(&other.to_string()),
-            Some(value) => format!("{key} = {value}: {}", one_line(&other.to_string())),
-            None => format!("{key}: {}", one_line(&other.to_string())),
+            Some(value) if !is_secret => format!("{key} = {value}: {}", one_line(&other.to_string())),
+            _ if is_secret => format!("{key} = (hidden): cannot be used"),
+            _ => format!("{key}: {}", one_line(&other.to_string())),
         },
     };
     let source =
         first.metadata.as_ref().filter(|m| m.name.contains("environment")).map(|_| String::from("environment"));
     let source = source.or_else(|| file.map(|f| f.display().to_string()));
     ConfigError(source.map_or_else(|| text.clone(), |source| format!("{source}: {text}")))
+}
+
+/// The kind of a value that is wrong, without the value: `string "…"` is a `string (hidden)`.
+pub(crate) fn hidden(found: &str) -> String {
+    match found.split_once(['"', '`', '\'']) {
+        Some((kind, _)) => format!("{} (hidden)", kind.trim_end()),
+        None => found.to_owned(),
+    }
 }
 
 /// Without the drawing of a TOML error's place, and with what is allowed where a library does not say it.
@@ -512,6 +527,28 @@ mod tests {
             let error = load(text).expect_err(text);
             assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
         }
+    }
+
+    #[test]
+    fn p3_no_message_shows_a_secret() {
+        for (text, begins) in [
+            ("database = \"postgres://u:hunter2@h/db\"", "FILE: database = string (hidden): must be struct Database"),
+            ("[database]\nurl = 20251129", "FILE: database.url = signed int (hidden): must be a string"),
+            ("[database]\nurl = 2.5", "FILE: database.url = float (hidden): must be a string"),
+            ("[database]\nurl = [\"postgres://u:hunter2@h/db\"]", "FILE: database.url = sequence: must be a string"),
+            ("secrets = \"hunter2\"", "FILE: secrets = string (hidden): must be struct Secrets"),
+            ("database = postgres://u:hunter2@h/db", "FILE: TOML parse error at line 1, column 12: "),
+            ("database.url = \"postgres://u:hunter2@h/db", "FILE: TOML parse error at line 1, column "),
+        ] {
+            let error = load(text).expect_err(text);
+            assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
+            assert!(["hunter2", "20251129", "2.5"].iter().all(|secret| !error.contains(secret)), "{error}");
+        }
+        // As the environment gives it.
+        let given = Figment::from(Serialized::defaults(Config::default()));
+        let given = given.merge(Serialized::default("database", "postgres://u:hunter2@h/db"));
+        let error = given.extract::<Config>().expect_err("no table");
+        assert_eq!(describe(error, &given, None).to_string(), "database = string (hidden): must be struct Database");
     }
 
     #[test]

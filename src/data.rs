@@ -69,4 +69,32 @@ mod tests {
         drop(first);
         assert!(take(&path).is_ok());
     }
+
+    #[tokio::test]
+    async fn what_is_stored_is_its_owners_only_whatever_the_folder_allows() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("data");
+        let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+        fs::create_dir(&path).expect("made");
+        allow(&path, 0o755);
+        let elsewhere = folder.path().join("elsewhere.db");
+        let mut config = Config { data_dir: path.clone(), ..Config::for_development() };
+        config.database.url = Some(format!("sqlite://{}", elsewhere.display()));
+        let files = || {
+            let all = [path.join("keys.db"), elsewhere.clone()].into_iter().flat_map(|file| {
+                ["", "-wal", "-shm"].map(|suffix| std::path::PathBuf::from(format!("{}{suffix}", file.display())))
+            });
+            all.map(|file| (fs::metadata(&file).expect("there").permissions().mode() & 0o777, file)).collect::<Vec<_>>()
+        };
+        let _lock = take(&path).expect("free");
+        let store = open(&config).await.expect("opened");
+        assert!(files().iter().all(|(mode, _)| *mode == 0o600), "{:?}", files());
+        // As an earlier version left them, also when it was killed.
+        files().iter().for_each(|(_, file)| allow(file, 0o644));
+        let again = open(&config).await.expect("opened");
+        assert!(files().iter().all(|(mode, _)| *mode == 0o600), "{:?}", files());
+        again.close().await;
+        store.close().await;
+    }
 }

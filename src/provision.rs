@@ -6,7 +6,8 @@ use schema::account::{AccountStatus, CallbackPhone, CallerIdStatus};
 use schema::carrier::Trunk;
 use schema::entropy::Entropy;
 use schema::id::{
-    AccountId, BrandId, CallbackNumberId, CallerIdId, CredentialId, DeckId, DeckVersionId, TransferId, TrunkId, UserId,
+    AccountId, AccountKey, BrandId, CallbackNumberId, CallerIdId, CredentialId, DeckId, DeckVersionId, TransferId,
+    TrunkId, UserId,
 };
 use schema::ledger::{IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
 use schema::money::{Currency, Micros};
@@ -15,7 +16,9 @@ use schema::time::{Clock, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use storage::{Brand, Deck, MemberRole, NewAccount, NewCredential, OperatorRole, Store, User};
+use storage::{
+    Brand, CreatedAccount, Deck, MemberRole, NewAccount, NewCredential, OperatorRole, Store, User, canonical_email,
+};
 
 /// Bulk accounts are made and stored in portions of this size.
 const PORTION: u32 = 5_000;
@@ -94,17 +97,36 @@ impl Provisioning<'_> {
         (self.clock)().wall
     }
 
-    /// A person has one account: another one would have no owner who can sign in.
+    /// A person is one user: whoever is to own an account must be new, and is named once. Operators known already are left as
+    /// they are.
     async fn check_people(&self, world: &World) -> anyhow::Result<()> {
         let mut seen = BTreeSet::new();
+        for (n, operator) in (1..).zip(&world.operators) {
+            if !seen.insert(canonical_email(&operator.email)) {
+                bail!("operator.email of operator {n}: this person is named twice");
+            }
+        }
         for account in &world.accounts {
-            let is_new = self.store.credential(&account.sip_username).await?.is_none();
-            let is_known = !seen.insert(&account.email) || self.store.user_by_email(&account.email).await?.is_some();
-            if is_new && is_known {
+            let is_named = !seen.insert(canonical_email(&account.email));
+            let needs_owner = match self.store.credential(&account.sip_username).await? {
+                Some(credential) => !self.has_owner(credential.account, &account.email).await?,
+                None => true,
+            };
+            if needs_owner && (is_named || self.store.user_by_email(&account.email).await?.is_some()) {
                 bail!("account.email of sip_username {}: this person is known already", account.sip_username);
             }
         }
         Ok(())
+    }
+
+    /// Whether this person belongs to an account, or else anybody does: its first owner may have become another one.
+    async fn has_owner(&self, account: AccountKey, email: &str) -> anyhow::Result<bool> {
+        if let Some(user) = self.store.user_by_email(email).await?
+            && self.store.memberships(user.id).await?.iter().any(|membership| membership.account == account)
+        {
+            return Ok(true);
+        }
+        Ok(self.store.has_member(account).await?)
     }
 
     /// The world's decks, read and not yet stored, and every deck by its name.
@@ -208,11 +230,12 @@ impl Provisioning<'_> {
             })
             .collect();
         let created = self.create(std::slice::from_ref(&new), done).await?;
-        // Only a new account gets an owner: an existing one has its own.
-        if created.iter().all(|c| !c.existed) {
-            let user = self.user(&account.email, &account.username, &account.password)?;
-            let keys: Vec<_> = created.iter().map(|c| (c.key, MemberRole::Owner)).collect();
-            self.store.create_user(&user, &keys, &[]).await?;
+        for CreatedAccount { key, existed } in created {
+            // One that exists has its owner, unless the process was killed between the two.
+            if !existed || !self.has_owner(key, &account.email).await? {
+                let user = self.user(&account.email, &account.username, &account.password)?;
+                self.store.create_user(&user, &[(key, MemberRole::Owner)], &[]).await?;
+            }
         }
         Ok(())
     }
@@ -227,11 +250,7 @@ impl Provisioning<'_> {
         Ok(new)
     }
 
-    async fn create(
-        &self,
-        accounts: &[NewAccount],
-        done: &mut Provisioned,
-    ) -> anyhow::Result<Vec<storage::CreatedAccount>> {
+    async fn create(&self, accounts: &[NewAccount], done: &mut Provisioned) -> anyhow::Result<Vec<CreatedAccount>> {
         let created = self.store.create_accounts(accounts, |_| ()).await?;
         let existed = created.iter().filter(|c| c.existed).count() as u64;
         done.accounts_existed += existed;
@@ -371,4 +390,84 @@ fn deck_of(decks: &Decks, key: &str, name: &str, currency: Currency) -> anyhow::
         bail!("{key}: rate deck {name} is in {of}, the {key} in {currency}");
     }
     Ok(*id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::MemDisk;
+
+    const DECK: &str = "[[rate_deck]]\nname = \"d\"\nfile = \"d.csv\"\ncurrency = \"EUR\"\n";
+
+    fn account(email: &str, sip_username: &str) -> String {
+        format!(
+            "[[account]]\nemail = \"{email}\"\nusername = \"a\"\npassword = \"hunter22\"\ncountry = \"GB\"\n\
+             currency = \"EUR\"\nrate_deck = \"d\"\nsip_username = \"{sip_username}\"\nsip_password = \"p\"\n"
+        )
+    }
+
+    fn operator(email: &str) -> String {
+        format!("[[operator]]\nemail = \"{email}\"\npassword = \"hunter22\"\nroles = [\"admin\"]\n")
+    }
+
+    async fn apply(store: &Store, pieces: &[String]) -> Result<Provisioned, String> {
+        let clock = crate::clock::system();
+        let mut entropy = crate::server::system_entropy().expect("random bytes");
+        let brand = brand(store, "localhost", None, &mut entropy, clock().wall).await.expect("a brand");
+        let files = [(
+            String::from("d.csv"),
+            String::from(
+                "prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until\n44,UK,0.60,0,0,1,0,,\n",
+            ),
+        )];
+        let world = World::of_texts(&(DECK.to_owned() + &pieces.concat()), &files.into()).expect("a world");
+        let mut provisioning = Provisioning { store, brand: &brand, clock: &clock, entropy };
+        provisioning.apply(&world, &mut |_, _| ()).await.map_err(|error| error.to_string())
+    }
+
+    async fn owned(store: &Store, email: &str) -> Option<usize> {
+        let user = store.user_by_email(email).await.expect("readable")?;
+        Some(store.memberships(user.id).await.expect("readable").len())
+    }
+
+    #[tokio::test]
+    async fn an_account_whose_owner_was_not_written_gets_one() {
+        let store = Store::memory(&MemDisk::new());
+        // As a kill between account and owner leaves it: accounts in bulk have no owner either.
+        let bulk = "[[accounts_bulk]]\ncount = 1\nfirst_sip_username = \"u0\"\nsip_password = \"p\"\ncountry = \"GB\"\n\
+                    currency = \"EUR\"\nrate_deck = \"d\"\n";
+        apply(&store, &[bulk.to_owned()]).await.expect("created");
+        let done = apply(&store, &[account("a@example.com", "u0")]).await.expect("completed");
+        assert_eq!((done.accounts, done.accounts_existed), (0, 1));
+        assert_eq!(owned(&store, "a@example.com").await, Some(1));
+        // Once it has one, another name in the file makes no second one.
+        apply(&store, &[account("a@example.com", "u0")]).await.expect("nothing to do");
+        apply(&store, &[account("b@example.com", "u0")]).await.expect("nothing to do");
+        assert_eq!(owned(&store, "b@example.com").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_person_named_twice_changes_nothing() {
+        for (pieces, says) in [
+            ([operator("a@x.test"), account(" A@x.test", "u0")], "account.email of sip_username u0: "),
+            ([account("a@x.test", "u0"), account("A@X.test", "u1")], "account.email of sip_username u1: "),
+            ([operator("a@x.test"), operator("A@x.test")], "operator.email of operator 2: "),
+        ] {
+            let store = Store::memory(&MemDisk::new());
+            let error = apply(&store, &pieces).await.expect_err("it cannot be");
+            assert!(error.starts_with(says) && !error.to_lowercase().contains("a@x"), "{error}");
+            assert!(store.accounts_page(None, 10).await.expect("readable").is_empty());
+            assert!(store.decks().await.expect("readable").is_empty());
+            assert_eq!(owned(&store, "a@x.test").await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_without_owner_needs_one_who_is_new() {
+        let store = Store::memory(&MemDisk::new());
+        apply(&store, &[operator("a@x.test")]).await.expect("created");
+        let error = apply(&store, &[account("A@x.test", "u0")]).await.expect_err("known");
+        assert!(error.starts_with("account.email of sip_username u0: "), "{error}");
+        assert!(store.accounts_page(None, 10).await.expect("readable").is_empty());
+    }
 }

@@ -257,7 +257,7 @@ impl World {
     pub fn parse(text: &str) -> Result<Self, WorldError> {
         let world: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            WorldError(format!("line {line}: {}", error.message().replace('\n', " ")))
+            WorldError(format!("line {line}: {}", without_value(&error.message().replace('\n', " "))))
         })?;
         world.check()?;
         Ok(world)
@@ -304,6 +304,16 @@ impl World {
             check_sip_username("accounts_bulk.first_sip_username", &bulk.first_sip_username)?;
         }
         Ok(())
+    }
+}
+
+/// A message of the TOML library without a value of the wrong type, which may be a password: `password = 12345678`.
+fn without_value(message: &str) -> String {
+    match (message.split_once(": "), message.rsplit_once(", expected ")) {
+        (Some((problem @ ("invalid type" | "invalid value"), found)), Some((_, expected))) => {
+            format!("{problem}: {}, expected {expected}", crate::config::hidden(found))
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -446,6 +456,32 @@ mod tests {
         for (text, begins) in cases {
             let error = World::parse(text).err().expect(text).to_string();
             assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn p3_no_error_shows_a_password() {
+        let account = "[[account]]\nemail = \"a@example.com\"\nusername = \"a\"\n";
+        for (text, says) in [
+            (format!("{account}password = 20251129"), "line 4: invalid type: integer (hidden), expected a string"),
+            (
+                format!("{account}sip_password = 2.5"),
+                "line 4: invalid type: floating point (hidden), expected a string",
+            ),
+            (
+                String::from("[[carrier]]\nname = \"c\"\nauth_password = 20251129"),
+                "line 3: invalid type: integer (hidden), expected a string",
+            ),
+            (
+                String::from("[[operator]]\nemail = \"a\"\nroles = \"hunter2\""),
+                "line 3: invalid type: string (hidden), expected a sequence",
+            ),
+            (String::from("account = \"hunter2\""), "line 1: invalid type: string (hidden), expected a sequence"),
+            (format!("{account}password = hunter2"), "line 4: "),
+        ] {
+            let error = World::parse(&text).err().expect("refused").to_string();
+            assert!(error.starts_with(says), "{text:?} gave {error:?}");
+            assert!(["20251129", "2.5", "hunter2"].iter().all(|secret| !error.contains(secret)), "{error}");
         }
     }
 

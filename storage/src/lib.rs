@@ -32,7 +32,7 @@ pub use journal::{Done, Journal, JournalFull, JournalOptions};
 pub use keyring::{Class, Keyring, KeyringError, MasterKey, MasterKeyError, Subject};
 pub use ledger::{LedgerCursor, PostedTransfer};
 pub use memory::MemDisk;
-pub use person::{Brand, MemberRole, Membership, OperatorRole, User};
+pub use person::{Brand, MemberRole, Membership, OperatorRole, User, canonical_email};
 pub use session::{DeviceToken, Session, TokenHash, TokenScope};
 pub use store::Store;
 pub use tariff::{Deck, Rate};

@@ -112,7 +112,8 @@ impl OperatorRole {
 }
 
 /// The form of an e-mail address by which it is found: without surrounding space, in lower case.
-pub(crate) fn canonical_email(email: &str) -> String {
+#[must_use]
+pub fn canonical_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
@@ -209,6 +210,17 @@ impl Store {
                 })
                 .collect()
             }),
+        }
+    }
+
+    /// Whether anybody belongs to an account.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn has_member(&self, account: AccountKey) -> Result<bool, StoreError> {
+        match &self.backend {
+            Backend::Sql(sql) => sql.has_member(account).await,
+            Backend::Memory(disk) => disk.read(|t| t.memberships.keys().any(|(_, of)| *of == account)),
         }
     }
 

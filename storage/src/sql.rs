@@ -11,6 +11,9 @@ use futures_util::{Stream, StreamExt};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Sqlite, Transaction, query_with};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -32,8 +35,29 @@ pub(crate) use migrate::{DATA, KEYS, migrate};
 pub(crate) use value::{Row, Value};
 use value::{postgres, sqlite};
 
+/// Mode of a database's files.
+const OWNER_ONLY: u32 = 0o600;
 /// How long a statement waits for another process's lock on a SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Makes the file, if it is missing, and has it and those beside it readable by their owner only, whatever its folder allows:
+/// SQLite gives its write-ahead log the database file's mode.
+fn keep_private(path: &Path) -> io::Result<()> {
+    File::options().create(true).truncate(false).append(true).mode(OWNER_ONLY).open(path)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match fs::metadata(&name) {
+            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                fs::set_permissions(&name, fs::Permissions::from_mode(OWNER_ONLY))?;
+                tracing::warn!(file = %Path::new(&name).display(), "others could read the file: it is its owner's only now");
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
 
 /// Ends the process when SQLite failed in a way after which nothing that the kernel says about the file can be believed: a
 /// failed fsync or write may have dropped dirty pages, and the next fsync would report success. Only a restart, which reads
@@ -168,6 +192,7 @@ impl Db {
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+        keep_private(path).map_err(|error| failed(sqlx::Error::Io(error)))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

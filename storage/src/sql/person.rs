@@ -121,6 +121,11 @@ impl SqlStore {
             .collect()
     }
 
+    pub(crate) async fn has_member(&self, account: AccountKey) -> Result<bool, StoreError> {
+        let text = "select account_key from memberships where account_key = $1 limit 1";
+        Ok(self.db.fetch_one(text, values![account.0]).await?.is_some())
+    }
+
     pub(crate) async fn put_membership(
         &self,
         user: UserId,

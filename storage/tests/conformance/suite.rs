@@ -764,6 +764,8 @@ pub async fn people_sign_in_and_belong_to_accounts(store: Store) {
     store.set_password(ann.id, hash.clone()).await.expect("set");
     assert_eq!(store.user(ann.id).await.expect("readable").expect("there").password, hash);
     assert!(matches!(store.set_password(stray.id, hash).await, Err(StoreError::NotFound("user"))));
+    assert!(store.has_member(key).await.expect("readable"));
+    assert!(!store.has_member(AccountKey(i64::MAX)).await.expect("readable"));
     let memberships = store.memberships(ann.id).await.expect("readable");
     assert_eq!((memberships.len(), memberships[0].account, memberships[0].role), (1, key, MemberRole::Owner));
     store.put_membership(ann.id, key, MemberRole::Member).await.expect("changed");
