@@ -69,7 +69,7 @@ pub struct Http {
     /// Certificate and key; without them the listener speaks plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
-    /// Proxies whose `X-Forwarded-For` is believed and that speak HTTPS to the outside.
+    /// Proxies whose `X-Forwarded-For` is believed and that speak HTTPS to the outside. They have no share of HTTP connections.
     pub trusted_proxies: Vec<IpAddr>,
     /// Outside development: allow plain HTTP without a trusted proxy.
     pub allow_plain: bool,
@@ -184,7 +184,7 @@ pub struct NodeLimits {
     pub connections_per_ip: u32,
     /// SIP requests a second, twice as many at once, of one address (IPv6: /64) from which nobody has signed in: 1 to 100,000.
     pub requests_per_ip: u32,
-    /// Addresses and networks free of these limits and of bans, such as test machines: `["192.0.2.7", "2001:db8::/32"]`. In
+    /// Addresses and networks free of these limits, of bans and of a share of HTTP connections, such as test machines: `["192.0.2.7", "2001:db8::/32"]`. In
     /// development mode without a file: loopback.
     pub exempt_ips: Vec<Network>,
 }
