@@ -145,8 +145,7 @@ async fn one_life(site: &Site, moment: Moment, entropy: &mut Entropy, summary: &
                 sleep(Duration::from_millis(entropy.below(LIFE_MS))).await;
             }
             let up = site.wire.up(Side::Callee);
-            server.kill();
-            Ok(up)
+            server.kill().map(|()| up)
         }
         Moment::Sync(n) => dies_at(site, "fsync,fdatasync", n).await,
         Moment::Send(n) => dies_at(site, "sendto,sendmsg,sendmmsg", n).await,
@@ -163,6 +162,7 @@ async fn dies_at(site: &Site, calls: &str, n: u32) -> Result<usize, String> {
         }
         sleep(Duration::from_millis(5)).await;
     }
+    server.was_killed()?;
     Ok(site.wire.up(Side::Callee))
 }
 

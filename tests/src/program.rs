@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The signal that nothing can handle.
+const SIGKILL: i32 = 9;
 
 /// A running program.
 pub struct Program {
@@ -115,11 +118,27 @@ impl Program {
 
     /// Ends it as a power cut would: it has no time for anything.
     ///
+    /// # Errors
+    /// It had ended before: how, and what it said.
+    ///
     /// # Panics
     /// When it cannot be waited for.
-    pub fn kill(mut self) {
+    pub fn kill(mut self) -> Result<(), String> {
         let _ = self.child.kill();
-        self.child.wait().expect("a child");
+        self.was_killed()
+    }
+
+    /// Whether it ended because it was killed, and not by itself: an exit and a signal of its own (an abort) are its fault.
+    ///
+    /// # Errors
+    /// How it ended, and what it said.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn was_killed(&mut self) -> Result<(), String> {
+        let status = self.child.wait().expect("a child");
+        let is_so = status.signal() == Some(SIGKILL);
+        is_so.then_some(()).ok_or_else(|| format!("it was not killed ({status}); it said:\n{}", self.stderr()))
     }
 
     /// Whether it has ended by itself.

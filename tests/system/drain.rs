@@ -59,7 +59,7 @@ async fn a3_a_thousand_calls_outlive_a_kill_and_a_drain_and_none_is_billed_wrong
     let site = Site::make(&ACCOUNTS, "").await;
     let server = site.serve().await;
     let phones = calls_up(&site).await;
-    server.kill();
+    server.kill().expect("it lives");
     let server = site.serve().await;
 
     let drained = Instant::now();

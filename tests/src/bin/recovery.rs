@@ -57,7 +57,7 @@ async fn main() {
     let bar = bar("restarts", arguments.restarts.into());
     let mut starts = Vec::new();
     for _ in 0..arguments.restarts {
-        server.kill();
+        server.kill().unwrap_or_else(|ended| panic!("{ended}"));
         let began = ringfence::clock::system()().wall;
         server = site.launch();
         let start = probe.start(&site, began, arguments.calls).await;
