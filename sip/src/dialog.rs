@@ -358,6 +358,30 @@ mod tests {
     }
 
     #[test]
+    fn requests_of_a_client_side_dialog_follow_the_record_route_backwards() {
+        let name = |text: &str| NameAddr::parse(text).expect("valid");
+        let asked = Dialog {
+            call_id: "c".into(),
+            local: name("<sip:us@localhost>;tag=ours"),
+            remote: name("<sip:+447700900123@localhost>"),
+            local_cseq: 1,
+            remote_cseq: None,
+            target: Uri::parse("sip:+447700900123@gateway.example").expect("valid"),
+            routes: Vec::new(),
+        };
+        let ok = message(
+            "SIP/2.0 200 OK\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKy\nRecord-Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\nRecord-Route: <sip:p3.example.com;lr>\nFrom: <sip:us@localhost>;tag=ours\nTo: <sip:+447700900123@localhost>;tag=theirs\nCall-ID: c\nCSeq: 1 INVITE\nContact: <sip:c@127.0.0.1:5090>\nContent-Length: 0\n\n",
+        );
+        let mut dialog = asked.confirmed_by(&ok);
+        let bye = dialog.request(Method::Bye, &via()).build().expect("complete");
+        let bye = Message::parse_datagram(&bye).expect("readable");
+        let hosts: Vec<_> = bye.routes().iter().map(|route| route.uri.host().to_owned()).collect();
+        assert_eq!(hosts, ["p3.example.com", "p2.example.com", "p1.example.com"]);
+        assert_eq!(bye.request_uri().expect("a request").as_str(), "sip:c@127.0.0.1:5090");
+        assert_eq!((bye.from_tag(), bye.to_tag(), bye.cseq().0), (Some("ours"), Some("theirs"), 2));
+    }
+
+    #[test]
     fn a_lower_cseq_and_a_foreign_tag_are_refused() {
         let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
         let request = |tag: &str, cseq: u32| {

@@ -33,8 +33,24 @@ type Weather = fn(u64) -> &'static [u64];
 
 const FAIR: Weather = |_| &[1];
 
+/// Whose phone it is, where, and what it says of itself.
+#[derive(Clone, Copy)]
+struct Caller {
+    username: &'static str,
+    at: ([u8; 4], u16),
+    /// Of its Call-IDs, tags and sessions.
+    seed: u64,
+    /// Of its From.
+    name: &'static str,
+}
+
+const DEMO: Caller = Caller { username: "demo", at: PHONE, seed: 4, name: "" };
+
 struct World {
     core: Core,
+    caller: Caller,
+    /// The username that has an account.
+    known: &'static str,
     phone: Phone,
     carrier: Carrier,
     now: Now,
@@ -44,6 +60,10 @@ struct World {
     phone_events: Vec<PhoneEvent>,
     leg_events: Vec<LegEvent>,
     to_carrier: Vec<Bytes>,
+    from_phone: Vec<Bytes>,
+    to_phone: Vec<Bytes>,
+    /// The phone hears nothing and is not heard.
+    is_cut_off: bool,
     withhold: bool,
     /// The stand-in answers the caller only after so long: the commit.
     pending: Vec<(Mono, LegCommand)>,
@@ -51,12 +71,16 @@ struct World {
 }
 
 fn credential() -> SipCredential {
+    credential_of("demo")
+}
+
+fn credential_of(username: &str) -> SipCredential {
     SipCredential {
         id: CredentialId::generate(&mut Entropy::from_number(1), Timestamp(0)),
         account: AccountKey(1),
-        username: "demo".into(),
+        username: username.into(),
         label: Pii::new(String::new()),
-        secret: Pii::new(ha1("demo", "localhost", "secret")),
+        secret: Pii::new(ha1(username, "localhost", "secret")),
         created_at: Timestamp(0),
     }
 }
@@ -99,11 +123,15 @@ fn config() -> CoreConfig {
 
 impl World {
     fn new(password: &str, weather: Weather) -> Self {
+        Self::of(DEMO, password, weather)
+    }
+
+    fn of(caller: Caller, password: &str, weather: Weather) -> Self {
         let phone = PhoneConfig {
             server: SERVER.into(),
             domain: "localhost".into(),
-            address: PHONE.into(),
-            username: "demo".into(),
+            address: caller.at.into(),
+            username: caller.username.into(),
             password: Pii::new(password.into()),
             expires_s: 120,
             most_calls: 10,
@@ -111,7 +139,9 @@ impl World {
         };
         Self {
             core: Core::new(config(), Entropy::from_number(3)).expect("a realm"),
-            phone: Phone::new(phone, Entropy::from_number(4)).expect("a domain"),
+            caller,
+            known: caller.username,
+            phone: Phone::new(phone, Entropy::from_number(caller.seed)).expect("a domain"),
             carrier: Carrier::new(Entropy::from_number(5), CARRIER.into(), 100),
             now: Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) },
             on_the_way: BTreeMap::new(),
@@ -120,6 +150,9 @@ impl World {
             phone_events: Vec::new(),
             leg_events: Vec::new(),
             to_carrier: Vec::new(),
+            from_phone: Vec::new(),
+            to_phone: Vec::new(),
+            is_cut_off: false,
             withhold: false,
             pending: Vec::new(),
             registered: 0,
@@ -127,6 +160,9 @@ impl World {
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        if self.is_cut_off && [from, to].contains(&self.caller.at.into()) {
+            return;
+        }
         self.sent += 1;
         for late in (self.weather)(self.sent) {
             self.on_the_way
@@ -140,13 +176,15 @@ impl World {
                 Output::Send(Flow { peer: to, .. }, bytes) | Output::SendTo(Destination { address: to, .. }, bytes) => {
                     if to == CARRIER.into() {
                         self.to_carrier.push(bytes.clone());
+                    } else {
+                        self.to_phone.push(bytes.clone());
                     }
                     self.send(SERVER.into(), to, bytes);
                 }
                 Output::Leg(LegEventAt { event, .. }) => self.connect(event),
                 Output::Edge(EdgeEvent::CredentialWanted { ticket, username }) => {
-                    let found = if &*username == "demo" {
-                        CredentialLookup::Found(Box::new(credential()))
+                    let found = if &*username == self.known {
+                        CredentialLookup::Found(Box::new(credential_of(&username)))
                     } else {
                         CredentialLookup::Unknown
                     };
@@ -209,12 +247,24 @@ impl World {
 
     fn carry_out(&mut self, mut phone: Actions<PhoneEvent>, carrier: Actions<crate::demo::carrier::CarrierEvent>) {
         for (to, bytes) in phone.datagrams.drain(..) {
-            self.send(PHONE.into(), to, bytes);
+            let bytes = self.named(bytes);
+            self.from_phone.push(bytes.clone());
+            self.send(self.caller.at.into(), to, bytes);
         }
         self.phone_events.append(&mut phone.events);
         for (to, bytes) in carrier.datagrams {
             self.send(CARRIER.into(), to, bytes);
         }
+    }
+
+    /// What the phone sends, with the caller's name and the phone's make in it.
+    fn named(&self, bytes: Bytes) -> Bytes {
+        let name = self.caller.name;
+        if name.is_empty() {
+            return bytes;
+        }
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        text.replace("From: <", &format!("User-Agent: {name}\r\nFrom: \"{name}\" <")).into()
     }
 
     fn command(&mut self, command: PhoneCommand) {
@@ -254,7 +304,7 @@ impl World {
                 if let Ok(message) = Message::parse_datagram(&bytes) {
                     self.core.handle(Input::Message(Flow::udp(from), message.with_source(from)), self.now);
                 }
-            } else if to == PHONE.into() {
+            } else if to == self.caller.at.into() {
                 self.phone.on_datagram(&bytes, from, self.now.mono, &mut phone);
             } else if to == CARRIER.into() {
                 self.carrier.on_datagram(&bytes, from, self.now.mono, &mut carrier);

@@ -16,14 +16,20 @@ fn a_phone_registers_with_digest_and_its_binding_ends() {
 
 #[test]
 fn a_wrong_password_and_an_unknown_user_are_refused_alike() {
-    let mut world = World::new("wrong", FAIR);
-    world.command(PhoneCommand::Register);
-    world.call("+447700900000");
-    world.run(Duration::from_secs(5));
-    assert!(world.phone_events.contains(&PhoneEvent::RegistrationFailed { status: 401 }));
-    assert!(world.phone_events.contains(&PhoneEvent::Failed { call: CALL, status: 407 }));
-    assert!(world.leg_events.is_empty());
-    world.assert_empty();
+    let refused = |username: &'static str, password: &str| {
+        let mut world = World::of(Caller { username, ..DEMO }, password, FAIR);
+        world.known = "demo";
+        world.command(PhoneCommand::Register);
+        world.call("+447700900000");
+        world.run(Duration::from_secs(5));
+        assert!(world.leg_events.is_empty());
+        world.assert_empty();
+        world.phone_events
+    };
+    let events = refused("demo", "wrong");
+    let of_both = [PhoneEvent::RegistrationFailed { status: 401 }, PhoneEvent::Failed { call: CALL, status: 407 }];
+    assert!(events.len() == 2 && of_both.iter().all(|event| events.contains(event)), "{events:?}");
+    assert_eq!(refused("nobody", "secret"), events);
 }
 
 #[test]

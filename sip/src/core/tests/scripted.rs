@@ -6,6 +6,7 @@ mod datagrams;
 mod disconnected;
 mod edge;
 mod flows;
+mod identity;
 mod large;
 mod liveness;
 mod names;

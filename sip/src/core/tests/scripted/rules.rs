@@ -130,10 +130,116 @@ fn a_request_that_waits_is_told_so_late_enough_and_never_answered_too_late() {
         let again: &[&str] = if flow.protocol == Protocol::Udp { &["200", "200"] } else { &["200", "500"] };
         assert_eq!(desk.kinds(), again, "over a reliable transport nothing is repeated");
         desk.take_legs();
+        // One of which nobody decides: told in time that it failed, and nothing afterwards.
+        desk.in_dialog(&mut talk, "UPDATE", "", &held.replace("sendonly", "recvonly"));
+        desk.wait(Duration::from_secs(32));
+        let (told, again): (Vec<_>, Vec<_>) = desk.kinds().into_iter().partition(|kind| kind == "100" || kind == "504");
+        assert_eq!((told, again), (vec!["100".to_owned(), "504".to_owned()], vec![]));
+        desk.leg(LegCommand::AnswerOffer { leg: talk.leg, answer: Ok(Pii::new(ANSWER.into())) });
+        desk.wait(Duration::from_secs(5));
+        assert!(desk.take_sent().is_empty(), "RFC 4320 §4.2: its client has given up");
         desk.in_dialog(&mut talk, "BYE", "", "");
         desk.leg(LegCommand::Settled { call: talk.leg.call });
         desk.assert_empty();
     }
+}
+
+#[test]
+fn a_multipart_body_is_refused_by_415_with_what_is_read() {
+    let body = format!("--b\r\nContent-Type: application/sdp\r\n\r\n{OFFER}\r\n--b--\r\n");
+    let kind = "Content-Type: multipart/mixed;boundary=b\r\n";
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+    let text = desk.text("INVITE", udp(), "d", "", 1, kind, &body);
+    desk.take(udp(), &text);
+    let refused = |desk: &Desk| {
+        let answer = desk.last_sent();
+        assert_eq!((answer.status(), answer.text(HeaderName::Accept)), (Some(415), Some("application/sdp")));
+    };
+    refused(&desk);
+    assert!(desk.take_legs().is_empty());
+    let mut talk = desk.talk(udp(), "c");
+    for method in ["INVITE", "UPDATE"] {
+        desk.in_dialog(&mut talk, method, kind, &body);
+        refused(&desk);
+    }
+    assert!(desk.take_legs().is_empty(), "the session stays as it was");
+}
+
+/// The last number of a class that RFC 3261 names nothing for.
+#[test]
+fn a_status_that_nobody_knows_counts_as_its_class() {
+    let begun = || {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        desk.take_sent();
+        (desk, invite)
+    };
+    for status in [399, 499, 599, 699] {
+        let (mut desk, invite) = begun();
+        desk.carrier(&invite, status, "x", "");
+        assert_eq!(desk.kinds(), ["ACK"], "{status}");
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Failed { status: it, .. }] if it == status), "{told:?}");
+    }
+    let (mut desk, invite) = begun();
+    desk.carrier(&invite, 199, "x", "");
+    assert!(desk.take_legs().is_empty(), "it does not ring");
+    desk.wait(Duration::from_secs(3));
+    assert!(desk.take_sent().is_empty(), "it has arrived: not repeated");
+    desk.carrier(&invite, 299, "x", ANSWER);
+    let told = desk.take_legs();
+    assert!(matches!(told[..], [LegEvent::Answered { .. }]), "{told:?}");
+}
+
+#[test]
+fn a_response_belongs_to_the_request_of_its_branch_and_method() {
+    let mut desk = Desk::new();
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    desk.carrier(&invite, 180, "x", "");
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Cancelled });
+    let cancel = desk.last_sent();
+    assert_eq!((cancel.method(), cancel.branch()), (&Method::Cancel, invite.branch()));
+    desk.take_legs();
+    desk.take_sent();
+    let refusal = |branch: &str, method: &str| {
+        let response = ResponseBuilder::to_request(&invite, 487, Some("x")).build().expect("complete");
+        let text = String::from_utf8(response.to_vec()).expect("text");
+        text.replace(invite.branch().expect("ours"), branch).replace("CSeq: 1 INVITE", &format!("CSeq: 1 {method}"))
+    };
+    let ours = invite.branch().expect("ours").to_owned();
+    // The CANCEL's own answer ends no INVITE; neither do answers to what was not asked.
+    for (branch, method) in [(&*ours, "CANCEL"), ("z9hG4bKother", "INVITE"), (&ours, "BYE")] {
+        desk.take(Flow::udp(CARRIER.into()), &refusal(branch, method));
+        assert!(desk.take_legs().is_empty() && desk.take_sent().is_empty(), "{branch} {method}");
+    }
+    desk.take(Flow::udp(CARRIER.into()), &refusal(&ours, "INVITE"));
+    assert_eq!(desk.kinds(), ["ACK"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 487, .. }]));
+}
+
+#[test]
+fn a_dialog_ends_with_its_bye_and_an_early_one_with_its_refusal() {
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+    let mut talk = desk.talk(udp(), "c");
+    desk.in_dialog(&mut talk, "OPTIONS", "", "");
+    assert_eq!(desk.kinds(), ["200"]);
+    desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::OtherLeg });
+    desk.take_sent();
+    desk.in_dialog(&mut talk, "OPTIONS", "", "");
+    assert_eq!(desk.kinds(), ["481"]);
+
+    let leg = desk.invited(udp(), "d").leg;
+    desk.leg(LegCommand::Progress { leg, status: 180, sdp: None });
+    let to_tag = desk.last_sent().to_tag().expect("a tag").to_owned();
+    let mut early = Talk { leg, call_id: "d".into(), to_tag, cseq: 2, flow: udp() };
+    desk.take_sent();
+    desk.in_dialog(&mut early, "OPTIONS", "", "");
+    assert_eq!(desk.kinds(), ["200"]);
+    desk.leg(LegCommand::Reject { leg, status: 486, reason: None, retry_after_s: None });
+    assert_eq!(desk.kinds(), ["486"]);
+    desk.in_dialog(&mut early, "OPTIONS", "", "");
+    assert_eq!(desk.kinds(), ["481"]);
 }
 
 #[test]
