@@ -269,11 +269,27 @@ fn no_file_names_this_machine_or_a_registry() {
     }
 }
 
+/// Whether a function of this name is run as a test: it is marked as one, or listed for every store.
+fn is_test(sources: &[String], name: &str) -> bool {
+    let signature = format!("fn {name}(");
+    sources.iter().any(|text| {
+        let lists = text.split("conformance! {").skip(1).filter_map(|rest| rest.split('}').next());
+        if lists.flat_map(str::split_whitespace).any(|listed| listed == name) {
+            return true;
+        }
+        text.match_indices(&signature).any(|(at, _)| {
+            let above = text[..at].rsplit('\n').skip(1).map(str::trim);
+            let mut attributes = above.take_while(|line| line.starts_with(['#', '/']));
+            attributes.any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
+        })
+    })
+}
+
 /// `sip/RFC.md` says which test shows what; a name that is no test's would show nothing.
 #[test]
 fn every_test_that_the_rfc_table_names_exists() {
     let table = read("sip/RFC.md");
-    let sources: String = rust_files().iter().map(|file| read(file)).collect();
+    let sources: Vec<String> = rust_files().iter().map(|file| read(file)).collect();
     let mut rows = 0;
     for row in table.lines().filter(|line| line.starts_with("| ") && !line.contains("| status |")) {
         rows += 1;
@@ -289,7 +305,7 @@ fn every_test_that_the_rfc_table_names_exists() {
             other => panic!("{section}: {other:?} is no status"),
         }
         for name in named {
-            assert!(sources.contains(&format!("fn {name}(")), "{section} names the test {name}, which does not exist");
+            assert!(is_test(&sources, name), "{section} names the test {name}, which does not exist");
         }
     }
     assert!(rows > 60, "only {rows} rows");

@@ -85,12 +85,13 @@ impl RateTerms {
         Micros(self.connect_fee.0.saturating_add(i64::try_from(micros).unwrap_or(i64::MAX)))
     }
 
-    /// As [`Self::price`], in the wrong version that does not count in whole micro-units.
+    /// As [`Self::price`], in the wrong version that counts the currency in floats: it rounds up, too, and 0.07 of it is a little
+    /// more than 70,000 micro-units.
     #[cfg(feature = "wrong-versions")]
     #[expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "the mistake is on purpose")]
     fn price_in_floats(&self, billed: u64) -> Micros {
-        let micros = self.per_minute.0 as f64 / 60_000.0 * billed as f64;
-        Micros(self.connect_fee.0.saturating_add(micros.round() as i64))
+        let price = self.per_minute.0 as f64 / 1e9 / 60.0 * billed as f64;
+        Micros(self.connect_fee.0.saturating_add((price * 1e6).ceil() as i64))
     }
 
     /// The first billing step in seconds: the minimum, or one increment where there is none.

@@ -19,7 +19,7 @@ pub enum Wrong {
     ReserveBlind,
     /// Prices are computed with floats.
     FloatRounding,
-    /// A renewal is told to its call, and neither its hold nor the call's row is written.
+    /// A renewal is told to its call, and nothing of it is written.
     LostRenewal,
     /// The cut-off comes after the paid boundary.
     LateCutOff,

@@ -16,7 +16,7 @@ const fn breaks(wrong: Wrong) -> &'static [&'static str] {
         Wrong::HoldKeptOnCancel => &["L3"],
         Wrong::ReserveBlind => &["L1"],
         Wrong::FloatRounding => &["C3"],
-        Wrong::LostRenewal => &["L3", "C2"],
+        Wrong::LostRenewal => &["C2"],
         Wrong::LateCutOff => &["C2"],
         Wrong::CdrTwice => &["C3"],
         Wrong::IdempotencyIgnored => &["L4"],

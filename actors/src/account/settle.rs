@@ -129,12 +129,12 @@ impl AccountCore {
         figures.held += slice.amount;
         let hold = Hold { call: live.no, leg: LegSide::B, step: next.hold_step, amount: slice.amount };
         let next = Arc::new(next);
-        let mut changes = vec![Change::CallRenewed(next.clone()), Change::HoldPlaced(hold)];
-        if wrong::chosen(Wrong::LostRenewal) {
-            changes.clear();
-        }
-        let events = vec![EventBody::BalanceChanged(self.balance_of(&figures, now))];
         let funding = self.funding(&next, slice.paid_s - live.paid_s);
+        if wrong::chosen(Wrong::LostRenewal) {
+            return (Renewed::Paid(funding), None);
+        }
+        let changes = vec![Change::CallRenewed(next.clone()), Change::HoldPlaced(hold)];
+        let events = vec![EventBody::BalanceChanged(self.balance_of(&figures, now))];
         let patch = Patch::put(next);
         (Renewed::Paid(funding), Some(self.draft(now, figures, changes, events, patch)))
     }

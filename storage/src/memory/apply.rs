@@ -33,7 +33,7 @@ impl Tables {
             return Err(Rejection::Fenced);
         }
         // These versions forget what the stores would not let them forget.
-        let unchecked = [Wrong::DoubleCapture, Wrong::CdrTwice, Wrong::LostRenewal].into_iter().any(wrong::chosen);
+        let unchecked = [Wrong::DoubleCapture, Wrong::CdrTwice].into_iter().any(wrong::chosen);
         if well_formed(&entry).is_err() || !(unchecked || self.fits(account, &entry)) {
             return Err(Rejection::Failed);
         }
