@@ -1,11 +1,14 @@
 //! A crash at each point of one call.
 
-use super::assert_well;
+use super::assert_well_or;
 use schema::money::Micros;
 use std::time::Duration;
 use storage::memory::{Halt, Unsynced};
 use tests::sim;
 use tests::sim::plan::{Act, Crash, Plan};
+
+/// These plans are written here: no seed makes them.
+const AGAIN: &str = "cargo nextest run -p tests crashes";
 
 /// Never, as it stands.
 const CRASH: Crash = Crash {
@@ -52,7 +55,7 @@ fn a_crash_at_any_point_of_a_call_breaks_nothing() {
             reports.push(sim::run_plan(ms, call_with_crash("+447700000001", false, crash), false));
         }
     }
-    assert_well(&reports);
+    assert_well_or(&reports, AGAIN);
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn a_crash_before_and_behind_each_durable_step_breaks_nothing() {
             }
         }
     }
-    assert_well(&reports);
+    assert_well_or(&reports, AGAIN);
     let crashes = |what| reports.iter().map(|report| report.tally.of(what)).sum::<u64>();
     assert!(crashes("crashes in a step of the journal") >= 12 && crashes("crashes behind a step of the journal") >= 6);
 }

@@ -13,8 +13,13 @@ const SMALL: u64 = 800;
 const FULL: u64 = 150;
 
 fn assert_well(reports: &[Report]) {
+    assert_well_or(reports, "just sim SEED --trace (of a small world also --small)");
+}
+
+/// `again`: how a world is looked at again.
+fn assert_well_or(reports: &[Report], again: &str) {
     let bad: Vec<_> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
-    assert!(bad.is_empty(), "just sim SEED --trace (of a small world also --small)\n{bad:#?}");
+    assert!(bad.is_empty(), "{again}\n{bad:#?}");
 }
 
 /// On two threads: a world stays on its own.

@@ -62,12 +62,14 @@ impl TestCarrier {
         Self { address, events, commands }
     }
 
-    /// Tells it something.
+    /// Tells it something; what arrives there afterwards meets it changed.
     ///
     /// # Panics
     /// When it does not run.
     pub async fn tell(&self, command: CarrierCommand) {
         self.commands.send(command).await.expect("the carrier runs");
+        // There is room for one: it has taken this one out before it looks at a datagram again.
+        drop(self.commands.reserve().await.expect("the carrier runs"));
     }
 
     /// Waits for this to happen; what happens before is passed over.

@@ -8,6 +8,7 @@ pub mod kill;
 pub mod logs;
 pub mod phone;
 pub mod place;
+pub mod port;
 #[path = "../../storage/tests/conformance/postgres.rs"]
 pub mod postgres;
 pub mod program;

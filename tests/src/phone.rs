@@ -134,6 +134,16 @@ impl TestPhone {
         .await
     }
 
+    /// Waits until a call rings.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn rings(&mut self, wanted: PhoneCall) {
+        let rings =
+            |event: &PhoneEvent| matches!(*event, PhoneEvent::Progress { call, status: 180, .. } if call == wanted);
+        self.wait("ringing", |event| rings(event).then_some(())).await;
+    }
+
     /// Gives a call up that is not answered yet.
     pub async fn give_up(&self, call: PhoneCall) {
         self.tell(PhoneCommand::HangUp { call }).await;

@@ -1,5 +1,6 @@
 //! The real `ringfence` program in a folder of its own.
 
+use crate::port::{lasting_port, lasts};
 use crate::program::{Outcome, Program};
 use rusqlite::Connection;
 use std::net::SocketAddr;
@@ -101,15 +102,25 @@ impl Place {
     /// Starts the program again with the SIP listeners that its screen showed, and waits until it is ready.
     ///
     /// # Panics
-    /// When the screen shows none.
+    /// When the screen shows none, or others may have them.
     pub async fn start_again(&self, screen: &str) -> Program {
-        let mut command = self.command(&[]);
-        for (transport, variable) in [("UDP", LISTENERS[2].0), ("TCP", LISTENERS[3].0), ("TLS", LISTENERS[4].0)] {
-            command.env(variable, listener(screen, transport).to_string());
-        }
-        let mut server = self.start(command);
+        let address = |transport| {
+            let address = listener(screen, transport);
+            assert!(lasts(address.port()), "serve_to_restart");
+            address
+        };
+        let mut server = self.start(self.with_sip_on(["UDP", "TCP", "TLS"].map(address)));
         server.until("ready", |said| said.contains("To begin anew")).await;
         server
+    }
+
+    /// As [`Place::command`] without arguments, with listeners for SIP over UDP, TCP and TLS on these addresses.
+    fn with_sip_on(&self, addresses: [SocketAddr; 3]) -> Command {
+        let mut command = self.command(&[]);
+        for ((variable, _), address) in LISTENERS[2..5].iter().zip(addresses) {
+            command.env(variable, address.to_string());
+        }
+        command
     }
 
     /// Runs the program with these arguments to its end.
@@ -137,7 +148,16 @@ impl Place {
 
     /// A development server that is ready.
     pub async fn serve(&self) -> Program {
-        let mut server = self.start(self.command(&[]));
+        Self::ready(self.start(self.command(&[]))).await
+    }
+
+    /// As [`Place::serve`]; [`Place::start_again`] finds its ports free.
+    pub async fn serve_to_restart(&self) -> Program {
+        let address = |()| SocketAddr::from(([127, 0, 0, 1], lasting_port()));
+        Self::ready(self.start(self.with_sip_on([(); 3].map(address)))).await
+    }
+
+    async fn ready(mut server: Program) -> Program {
         server
             .until("ready", |said| said.contains("The passwords are shown this once") || said.contains("To begin anew"))
             .await;

@@ -1,5 +1,6 @@
 //! A server of the tests' own: a temporary data folder, free ports, accounts as asked for.
 
+use crate::port::{lasting_port, lasts};
 use actors::AccountView;
 use ringfence::config::{Config, SipTls};
 use ringfence::provision::{Provisioned, Provisioning};
@@ -87,13 +88,29 @@ impl TestServer {
         Self { server, config, folder, gateway, gateway_name: None }
     }
 
+    /// Starts one that can be [`Self::restarted`]: nobody else is given its ports meanwhile.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_to_restart() -> Self {
+        let address = || SocketAddr::from(([127, 0, 0, 1], lasting_port()));
+        Self::start_with(|config| {
+            config.http.listen = address();
+            (config.sip.udp, config.sip.tcp) = (Some(address()), Some(address()));
+            config.sip.tls = Some(SipTls { listen: address(), cert: None, key: None });
+            config.test_carrier = Some(address());
+        })
+        .await
+    }
+
     /// Ends the server and starts another one on the same folder and addresses.
     ///
     /// # Panics
-    /// When it does not end or start.
+    /// When it does not end or start, or was not started for it.
     pub async fn restarted(self) -> Self {
         let Self { server, mut config, folder, gateway, gateway_name } = self;
         let Addresses { http, sip_udp, sip_tcp, sip_tls, sip_v6, test_carrier, .. } = server.addresses;
+        assert!(lasts(http.port()), "start_to_restart");
         server.stop().await.expect("the server ends");
         config.http.listen = http;
         config.sip.udp = sip_udp;

@@ -4,14 +4,14 @@
 use crate::carrier::TestCarrier;
 use crate::phone::TestPhone;
 use crate::place::Place;
+use crate::port::lasting_port;
 use crate::program::{Outcome, Program};
 use crate::server::{CALLER_ID, RETAIL, WHOLESALE};
 use crate::wire::Wire;
 use ringfence::config::Config;
 use schema::id::AccountKey;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use storage::Store;
 use tokio::time::{Instant, sleep};
@@ -47,19 +47,6 @@ pub struct Accounts {
     pub count: u32,
     /// Decimal amount each has at first.
     pub credit: &'static str,
-}
-
-/// A port of loopback that nobody has, outside the range from which the system gives ports to others: a server that is
-/// started again needs it again.
-fn lasting_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + u16::try_from(std::process::id() % 400).expect("small") * 50;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 impl Site {

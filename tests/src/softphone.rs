@@ -1,5 +1,6 @@
 //! Phones of other makers: baresip and linphone from Debian's packages, without a sound card.
 
+use crate::port::{lasting_port, two_lasting_ports};
 use crate::program::Program;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -28,12 +29,6 @@ pub struct Line<'a> {
     pub server: SocketAddr,
     /// The certificate that the server has to show over TLS.
     pub certificate: &'a Path,
-}
-
-/// A port of loopback that nobody has.
-fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    socket.local_addr().expect("an address").port()
 }
 
 /// baresip, told what to do over its control socket.
@@ -67,9 +62,7 @@ impl Baresip {
         let both = [certificate, key].map(|file| std::fs::read_to_string(file).expect("a file of PEM")).concat();
         std::fs::write(folder.join("both.pem"), both).expect("written");
         // It takes TLS one port above the one that it is given.
-        let port =
-            (0..100).map(|_| free_port()).find(|port| std::net::TcpListener::bind(("127.0.0.1", port + 1)).is_ok());
-        let port = port.expect("two ports");
+        let port = two_lasting_ports();
         let address = SocketAddr::from(([127, 0, 0, 1], port + 1));
         let listen = format!("sip_listen 127.0.0.1:{port}\nsip_certificate {}\n", folder.join("both.pem").display());
         let account = format!("<sip:{number}@{address};transport=tls>;regint=0;answermode=auto\n");
@@ -78,7 +71,7 @@ impl Baresip {
 
     async fn launch(folder: &Path, listen: &str, account: &str) -> Self {
         std::fs::create_dir_all(folder).expect("a folder");
-        let control = free_port();
+        let control = lasting_port();
         // aubridge sends back what is heard, so that there is sound without a sound card.
         let config = format!(
             "poll_method epoll\n{listen}net_interface 127.0.0.1\n\
@@ -175,7 +168,7 @@ impl Linphone {
         assert_eq!(transport, "udp", "the only transport this file configures");
         // It does not make the folder of its database itself.
         std::fs::create_dir_all(folder.join(".local/share/linphone")).expect("a folder");
-        let (sip, rtp) = (free_port(), free_port());
+        let (sip, rtp) = (lasting_port(), lasting_port());
         let config = format!(
             "[sip]\nsip_port={sip}\nsip_tcp_port=0\nsip_tls_port=0\ndefault_proxy=0\nguess_hostname=0\n\
              register_only_when_network_is_up=0\ncontact=<sip:{username}@127.0.0.1:{sip}>\n\

@@ -111,7 +111,7 @@ async fn p3_a_call_over_a_carrier_that_asks_costs_no_more_writes_and_shows_no_se
     let call = phone.talk("15550000080").await;
     assert!(!phone.ended(call).await);
     let call = phone.dial(RINGS).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    phone.rings(call).await;
     phone.give_up(call).await;
     assert_eq!(phone.outcome(call).await, Err(487));
     carrier.until(CarrierEvent::Cancelled).await;
@@ -119,7 +119,6 @@ async fn p3_a_call_over_a_carrier_that_asks_costs_no_more_writes_and_shows_no_se
     let call = phone.talk(ANSWERS).await;
     carrier.so_far();
     carrier.tell(CarrierCommand::AgeNonces).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     phone.hang_up(call).await;
     carrier.until(CarrierEvent::Challenged).await;
     carrier.until(CarrierEvent::Ended { by_carrier: false }).await;
@@ -192,7 +191,6 @@ async fn a_trunk_is_registered_refreshed_registered_again_and_left() {
     carrier.until(CarrierEvent::Registered).await;
     // The carrier forgets us: the call it forbids shows that.
     carrier.tell(CarrierCommand::ForgetRegistration).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let call = phone.dial(ANSWERS).await;
     assert!(phone.outcome(call).await.is_err());
     carrier.until(CarrierEvent::Registered).await;
@@ -244,14 +242,13 @@ async fn c1_calls_behind_a_challenge_are_withdrawn_or_go_on_after_a_kill() {
     place.write("cost.csv", COST_DECK);
     place.write("world.toml", &world(carrier.address));
     place.succeed(&["provision", "world.toml"]).await;
-    let server = place.serve().await;
+    let server = place.serve_to_restart().await;
     let screen = server.stdout();
     let mut phone = TestPhone::start(listener(&screen, "UDP"), "u0", "pw0").await;
     let up = phone.talk(ANSWERS).await;
     carrier.until(CarrierEvent::Confirmed).await;
     let rings = phone.dial(RINGS).await;
-    carrier.until(CarrierEvent::Challenged).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    phone.rings(rings).await;
     drop(server);
 
     let server = place.start_again(&screen).await;

@@ -145,7 +145,7 @@ async fn when_the_disk_is_too_slow_calls_are_refused_before_they_pile_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn phones_that_all_register_after_a_restart_are_let_in_and_calls_go_on() {
     const PHONES: u32 = 200;
-    let server = TestServer::start().await;
+    let server = TestServer::start_to_restart().await;
     server.accounts(PHONES, "10.00", "live_calls = 20, calls_per_minute = 1000").await;
     let address = server.addresses().sip_udp.expect("UDP");
     let mut caller = TestPhone::start(address, "u0", "pw0").await;

@@ -115,7 +115,7 @@ async fn readiness(server: &TestServer) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_sees_which_message_is_set_aside_and_which_call_could_not_be_settled() {
-    let server = TestServer::start().await;
+    let server = TestServer::start_to_restart().await;
     let (mut phone, account) = caller(&server, "10.00").await;
     let talking = phone.talk("15550000000").await;
     let arm = |kind, times| {

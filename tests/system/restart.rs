@@ -9,7 +9,7 @@ use tests::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a3_calls_survive_a_restart_and_are_charged_for_all_their_time() {
-    let mut server = TestServer::start().await;
+    let mut server = TestServer::start_to_restart().await;
     let mut carrier = TestCarrier::start().await;
     server.gateway = carrier.address;
     server.accounts(1, "10.00", "live_calls = 5, calls_per_minute = 100").await;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use tests::api::Client;
+use tests::port::lasting_port;
 use tests::server::TestServer;
 use tests::sipp::{Outcome, Sipp};
 
@@ -65,9 +66,7 @@ async fn calls_over_one_tcp_connection_are_answered_and_hung_up_by_the_other_sid
 #[tokio::test(flavor = "multi_thread")]
 async fn reliable_responses_pass_between_a_phone_and_a_carrier_of_another_maker() {
     let mut server = TestServer::start().await;
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("a port");
-    server.gateway = socket.local_addr().expect("an address");
-    drop(socket);
+    server.gateway = SocketAddr::from(([127, 0, 0, 1], lasting_port()));
     let folder = server.folder.path().join("carrier");
     std::fs::create_dir(&folder).expect("a folder");
     let _carrier = Sipp::carrier(&folder, include_str!("scenarios/reliable_carrier.xml"), server.gateway);

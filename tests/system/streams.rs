@@ -58,7 +58,7 @@ async fn survives(transport: &'static str) {
     place.write("cost.csv", COST_DECK);
     place.write("world.toml", &world(carrier.address));
     place.succeed(&["provision", "world.toml"]).await;
-    let server = place.serve().await;
+    let server = place.serve_to_restart().await;
     let screen = server.stdout();
     let certificate = place.folder.path().join("data/tls/cert.pem");
     let address = listener(&screen, &transport.to_uppercase());

@@ -14,13 +14,13 @@ use tokio::time::timeout;
 const DESTINATION: &str = "+447700900999";
 
 /// The SIP side of a world, played by hand.
-struct Phone {
+pub(crate) struct Phone {
     world: Arc<World>,
     commands: mpsc::Receiver<LegCommand>,
 }
 
 impl Phone {
-    fn of(world: &Arc<World>) -> Self {
+    pub(crate) fn of(world: &Arc<World>) -> Self {
         let commands = world.legs.lock().expect("not poisoned").take().expect("one phone a world");
         Self { world: world.clone(), commands }
     }
@@ -33,7 +33,7 @@ impl Phone {
         timeout(Duration::from_secs(10), self.commands.recv()).await.expect("in time").expect("a command")
     }
 
-    fn dial(&self, destination: &str) -> CallId {
+    pub(crate) fn dial(&self, destination: &str) -> CallId {
         let mut entropy = schema::entropy::Entropy::from_number(99);
         let call = CallId::generate(&mut entropy, (self.world.clock)().wall);
         self.tell(LegEvent::Invited(Box::new(Invited {
@@ -210,8 +210,10 @@ async fn a_refused_call_is_a_call_with_its_reason() {
     let phone = Phone::of(&world);
     let page = world.signed_in(CUSTOMER).await;
     let mut socket = page.ready_socket().await;
-    socket.subscribe("1", "subscription { accountEvents { ... on CallChanged { call { id state explanation { refusal { code message } } } } } }", json!({})).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before =
+        page.query("{ viewer { account { eventCursor } } }").await.body["data"]["viewer"]["account"]["eventCursor"]
+            .clone();
+    socket.subscribe("1", "subscription($c: Cursor) { accountEvents(after: $c) { ... on CallChanged { call { id state explanation { refusal { code message } } } } } }", json!({"c": before})).await;
     let call = phone.dial("+33140000000").to_string();
     let refused = loop {
         let event = socket.next("1").await["accountEvents"].clone();

@@ -1,5 +1,6 @@
 //! The WebSocket: who gets in, which codes close it, and what ends it.
 
+use crate::live::Phone;
 use crate::world::{CUSTOMER, World};
 use axum::http::StatusCode;
 use serde_json::json;
@@ -98,8 +99,16 @@ async fn a_session_has_five_sockets() {
     assert_eq!(sixth.closed().await, 4429);
     world.signed_in(CUSTOMER).await.ready_socket().await; // another session is not concerned
     open.pop();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    page.ready_socket().await;
+    // As soon as the server has noticed.
+    let begun = Instant::now();
+    loop {
+        let mut next = page.socket().await.expect("a socket");
+        next.send(json!({"type": "connection_init"})).await;
+        match next.receive().await {
+            Ok(ready) => break assert_eq!(ready, json!({"type": "connection_ack"})),
+            Err(closed) => assert!(begun.elapsed() < Duration::from_secs(5), "{closed:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -192,10 +201,16 @@ async fn revoking_a_token_closes_its_sockets_at_once() {
 async fn an_event_is_not_sent_to_a_session_that_has_ended() {
     let world = World::start().await;
     let page = world.signed_in(CUSTOMER).await;
-    let mut socket = page.ready_socket().await;
+    let (mut subscribed, mut late) = (page.ready_socket().await, page.ready_socket().await);
+    subscribed.subscribe("1", BALANCE, json!({})).await;
+    subscribed.next("1").await;
+    let phone = Phone::of(&world);
     world.pass(Duration::from_secs(31 * 60));
-    socket.subscribe("1", BALANCE, json!({})).await;
-    assert_eq!(socket.receive().await, Err(Some((4403, "Forbidden".to_owned()))));
+    let forbidden = Err(Some((4403, "Forbidden".to_owned())));
+    phone.dial("+447700900123");
+    assert_eq!(subscribed.receive().await, forbidden);
+    late.subscribe("1", BALANCE, json!({})).await;
+    assert_eq!(late.receive().await, forbidden);
 }
 
 #[tokio::test]

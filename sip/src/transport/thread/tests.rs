@@ -177,7 +177,9 @@ async fn play(password: &str, script: Vec<(PhoneCommand, PhoneEvent)>) -> (Vec<P
             }
         }
         // ACKs and BYEs of the other leg are still under way.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        while thread.core_counts().legs > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         seen
     };
     let seen = tokio::select! {
