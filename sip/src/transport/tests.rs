@@ -333,7 +333,12 @@ async fn a_line_end_too_many_costs_nobody_its_connection() {
 
 #[tokio::test]
 async fn a_reader_too_slow_delays_nobody() {
-    let limits = TransportLimits { write: Duration::from_millis(500), ..TransportLimits::default() };
+    // Room for all answers: what ends the connection is that nothing more of them can be written.
+    let limits = TransportLimits {
+        write: Duration::from_millis(500),
+        outbox_stranger: usize::MAX,
+        ..TransportLimits::default()
+    };
     let server = Server::start(limits, 60_000);
     let mut stuck = server.tcp().await;
     let socket = tokio::net::UdpSocket::bind(any_port()).await.expect("a port");
