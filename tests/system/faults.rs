@@ -129,18 +129,24 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A site whose data lies on one, which is unmounted before the site's folder goes.
+struct OnSmallDisk {
+    disk: SmallDisk,
+    site: Site,
+}
+
 /// The database goes away with calls up, and comes back.
-async fn without_a_database(site: Site, away: impl FnOnce(), back: impl FnOnce()) {
+async fn without_a_database(site: &Site, away: impl FnOnce(), back: impl FnOnce()) {
     let server = site.serve().await;
     let (mut phone, mut poor, mut numbers) = (site.phone("u", 0).await, site.phone(POOR, 0).await, Numbers(0));
     let (short, long) = (phone.talk(&numbers.next()).await, phone.talk(&numbers.next()).await);
     let cut = poor.talk(&numbers.next()).await;
     away();
-    refused(&site, &mut phone, &mut numbers).await;
+    refused(site, &mut phone, &mut numbers).await;
     // What is up is answered as ever: hung up, or cut when its money ends.
     phone.hang_up(short).await;
     assert!(!poor.ended(cut).await, "C2: the server cuts it");
-    refused(&site, &mut phone, &mut numbers).await;
+    refused(site, &mut phone, &mut numbers).await;
     assert!(phone.is_up(long));
 
     back();
@@ -148,16 +154,15 @@ async fn without_a_database(site: Site, away: impl FnOnce(), back: impl FnOnce()
     phone.hang_up(long).await;
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
-    right(&site).await;
+    right(site).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
     let place = Place::default();
     let disk = SmallDisk::mount(&place.folder.path().join("data"));
-    // Unmounted before its folder goes.
-    let (site, disk) = (Site::make_in(place, &ACCOUNTS, "").await, disk);
-    without_a_database(site, || disk.fill(), || disk.free()).await;
+    let on = OnSmallDisk { disk, site: Site::make_in(place, &ACCOUNTS, "").await };
+    without_a_database(&on.site, || on.disk.fill(), || on.disk.free()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +219,7 @@ async fn without_postgres(away: impl FnOnce(&mut Cluster), back: impl FnOnce(&mu
     cluster.create_database("ringfence").await;
     let site = Site::make(&ACCOUNTS, &format!("database.url = \"{}\"", cluster.url("ringfence"))).await;
     let cluster = std::cell::RefCell::new(cluster);
-    without_a_database(site, || away(&mut cluster.borrow_mut()), || back(&mut cluster.borrow_mut())).await;
+    without_a_database(&site, || away(&mut cluster.borrow_mut()), || back(&mut cluster.borrow_mut())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
