@@ -124,7 +124,6 @@ const PURE: &[&str] = &[
     "actors/src/restarts",
     "actors/src/poison",
     "src/listener/room",
-||||||| parent of 788b141 (A server that ends by itself survives no kill; the house rules look at a file up to its inline tests, and at twelve more pure files)
     "graphql/src/limits",
     "graphql/src/origin",
     "graphql/src/policy",

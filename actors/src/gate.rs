@@ -52,20 +52,18 @@ impl CommitGate {
     }
 
     /// Registers the effect of an entry that is about to be submitted. False when an entry before it was rejected: then it must
-    /// not be, since a successor that loads the account may not meet it. The effect is told so.
+    /// not be, since a successor that loads the account may not meet it. The effect is told that it is fenced.
     pub(crate) fn expect(&self, seq: Seq, effect: Effect) -> bool {
-        let rejection = {
+        {
             let mut inner = self.lock();
-            match &inner.rejected {
-                Some(rejection) => rejection.clone(),
-                None => {
-                    inner.submitted = seq;
-                    inner.waiting.push_back((seq, effect));
-                    return true;
-                }
+            if inner.rejected.is_none() {
+                inner.submitted = seq;
+                inner.waiting.push_back((seq, effect));
+                return true;
             }
-        };
-        effect(Err(NotDone::Rejected(rejection)));
+        }
+        // Not what the first one was rejected for: the successor may well take this one.
+        effect(Err(NotDone::Rejected(Rejection::Fenced)));
         false
     }
 

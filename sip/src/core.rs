@@ -25,6 +25,7 @@ mod liveness;
 mod matching;
 mod names;
 mod offer;
+mod offering;
 mod outcome;
 mod outgoing;
 mod peers;

@@ -70,7 +70,7 @@ impl Core {
         self.clients.contains_key(&ClientKey::of(branch, method))
     }
 
-    /// ACK and BYE for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
+    /// ACK and BYE, this way, for a 200 that nobody wants: of another fork, too late, or not to be understood (RFC 3261 §13.2.2.4).
     pub(super) fn end_answered(
         &mut self,
         mut dialog: Dialog,
@@ -80,8 +80,6 @@ impl Core {
         response: &Message,
         now: Now,
     ) {
-        // A phone is spoken to where its message came from, never where its Contact says.
-        let way = if carrier.is_some() { next_way(&dialog, way) } else { way };
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
         let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch))) else {
@@ -130,12 +128,12 @@ impl Core {
             }
             // It comes again.
             None if self.is_recovering() => {}
-            None => self.end_stray(Way::Flow(flow), response, now),
+            None => self.end_stray(flow, response, now),
         }
     }
 
     /// ACK and BYE for a 200 whose leg is gone.
-    pub(super) fn end_stray(&mut self, way: Way, response: &Message, now: Now) {
+    pub(super) fn end_stray(&mut self, flow: Flow, response: &Message, now: Now) {
         let Some(contact) = response.contact() else { return };
         let mut routes = response.record_routes();
         routes.reverse();
@@ -148,10 +146,9 @@ impl Core {
             target: contact.uri,
             routes,
         };
-        let carrier = match way {
-            Way::Flow(flow) => self.trunk_at(flow).map(Carrier::of).map(Box::new),
-            Way::To(_) | Way::Gone(_) => None,
-        };
+        let carrier = self.trunk_at(flow).map(Carrier::of).map(Box::new);
+        // A phone is spoken to where its message came from, never where its Contact says.
+        let way = if self.is_trunk(flow) { next_way(&dialog, Way::Flow(flow)) } else { Way::Flow(flow) };
         self.end_answered(dialog, way, carrier, false, response, now);
     }
 }

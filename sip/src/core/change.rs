@@ -23,6 +23,8 @@ pub(super) enum Change {
     Ours(Box<Ours>),
     /// Ours, after it crossed one of theirs.
     Waiting(Box<Waiting>),
+    /// The far end's, which has taken it back or heard 504: what the other leg is about to say to it, until then at the latest.
+    TakenBack(Mono),
 }
 
 /// Our re-INVITE or UPDATE that is to be sent again at a time of our own.
@@ -97,7 +99,7 @@ impl Change {
     /// Whether the other leg waits for the answer.
     pub(super) fn is_asked(&self) -> bool {
         match self {
-            Self::Theirs(_) => false,
+            Self::Theirs(_) | Self::TakenBack(_) => false,
             Self::Ours(ours) => ours.purpose == Purpose::Asked,
             Self::Waiting(waiting) => waiting.purpose == Purpose::Asked,
         }
@@ -123,6 +125,7 @@ impl Change {
             Self::Theirs(theirs) => Some(theirs.until),
             Self::Ours(ours) => ours.until,
             Self::Waiting(waiting) => Some(waiting.at),
+            Self::TakenBack(until) => Some(*until),
         }
     }
 }

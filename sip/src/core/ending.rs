@@ -31,7 +31,11 @@ pub(super) struct Parked {
 /// Why a leg ends, in its BYE or CANCEL (RFC 3326). A carrier, and through it the person called, learns nothing of how the
 /// customer's account stands, or who hung up how.
 pub(super) fn reason(cause: HangupCause, is_customers: bool) -> Reason {
-    if is_customers { Reason::q850(cause.q850().into(), cause.as_str()) } else { Reason::q850(16, "call cleared") }
+    match cause {
+        _ if is_customers => Reason::q850(cause.q850().into(), cause.as_str()),
+        HangupCause::NoAnswer => Reason::q850(cause.q850().into(), "call cleared"),
+        _ => Reason::q850(16, "call cleared"),
+    }
 }
 
 impl Core {

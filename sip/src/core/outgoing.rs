@@ -9,6 +9,7 @@ use super::incoming::text_of;
 use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
+use super::names::next_way;
 use super::offer::usable_sdp;
 use super::peers::{Bound, Way};
 use super::probe::target_uri;
@@ -208,14 +209,15 @@ impl Core {
     }
 
     pub(super) fn on_success(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {
-        let Some(leg) = self.legs.get(&id) else { return self.end_stray(Way::Flow(flow), response, now) };
+        let Some(leg) = self.legs.get(&id) else { return self.end_stray(flow, response, now) };
         match &leg.stage {
             Stage::Outgoing(outgoing) if outgoing.unwanted.is_none() => self.on_first_success(id, response, now),
             Stage::Outgoing(outgoing) => {
                 // It was answered while our CANCEL was on its way: the call is not wanted.
                 let (cause, rang) = (outgoing.unwanted, outgoing.rang);
                 let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
-                self.end_answered(dialog, way, carrier, leg.offerless, response, now);
+                let (way, offerless) = (next_way(&dialog, way), leg.offerless);
+                self.end_answered(dialog, way, carrier, offerless, response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
@@ -224,7 +226,8 @@ impl Core {
                 // Not by the way of the fork that was taken, which may lead elsewhere.
                 let way = self.way_of_invite(response).unwrap_or(leg.way());
                 let (dialog, carrier) = (leg.dialog.confirmed_by(response), leg.carrier.clone());
-                self.end_answered(dialog, way, carrier, leg.offerless, response, now);
+                let (way, offerless) = (next_way(&dialog, way), leg.offerless);
+                self.end_answered(dialog, way, carrier, offerless, response, now);
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
             stage => match (leg.ack.clone(), leg.way()) {
@@ -253,7 +256,7 @@ impl Core {
         };
         if !is_usable {
             let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
-            let offerless = leg.offerless;
+            let (way, offerless) = (next_way(&dialog, way), leg.offerless);
             self.end_answered(dialog, way, carrier, offerless, response, now);
             self.forget_leg(id, now);
             return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);

@@ -218,7 +218,8 @@ async fn newest(
 
 /// Whether another writer was first: an entry that failed alone is fenced then. When that cannot be read it is not known.
 async fn is_behind(pool: &PgPool, entry: &Encoded) -> bool {
-    let newest = newest(pool, std::slice::from_ref(entry)).await;
+    let read = async |connection: &mut PgConnection| Ok(newest(connection, std::slice::from_ref(entry)).await?);
+    let newest = within_silence(pool, read).await;
     newest.is_ok_and(|newest| newest.get(&entry.account).is_none_or(|newest| newest.seq >= entry.seq))
 }
 
@@ -391,6 +392,8 @@ async fn resolve(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
 /// this is the accounts' only writer, and `at` tells a successor's entry from ours.
 async fn written(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
     let mut tx = connection.begin().await?;
+    // A session that waits for a lock does not notice that its client is gone: it must not outlive [`SILENCE_MAX`].
+    sqlx::query("set local lock_timeout = '15s'").execute(&mut *tx).await?;
     sqlx::query("select pg_advisory_xact_lock($1)").bind(WRITING).execute(&mut *tx).await?;
     let text = "select e.account_key, e.seq from entries e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
                 as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at \

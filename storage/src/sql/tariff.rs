@@ -70,9 +70,9 @@ impl SqlStore {
     pub(crate) async fn decks(&self) -> Result<Vec<Deck>, StoreError> {
         let mut tx = self.db.snapshot().await?;
         let mut decks = Vec::new();
-        for mut row in
-            tx.fetch("select id, name, currency, tax_included, version from decks order by name", values![]).await?
-        {
+        // Without those whose first import is under way.
+        let text = "select id, name, currency, tax_included, version from decks where version <> $1 order by name";
+        for mut row in tx.fetch(text, values![Uuid::nil()]).await? {
             decks.push(Deck {
                 id: DeckId(row.id()?),
                 name: row.text()?,
@@ -98,10 +98,12 @@ impl SqlStore {
     /// Its lines are written in short transactions, so that no commit of the journal waits for all of them; nothing refers to them
     /// before the last, which makes them the deck's. A version without a hash is one whose lines are not all there.
     pub(crate) async fn put_deck(&self, deck: &Deck, at: Timestamp) -> Result<DeckVersionId, StoreError> {
+        let _turn = self.importing.lock().await;
         let content = content_sha256(deck);
         if let Some(version) = self.same_deck(deck, &content).await? {
             return Ok(version);
         }
+        self.remove_unfinished(deck).await?;
         self.begin_version(deck, at).await?;
         let mut lines = deck.rates.iter().enumerate().map(|(line, rate)| rate_row(deck.version, line, rate));
         loop {
@@ -134,6 +136,23 @@ impl SqlStore {
             return Err(StoreError::Refused("a deck's currency cannot change"));
         }
         Ok((stored == content && name == deck.name).then_some(version))
+    }
+
+    /// Removes what imports of this deck left behind that were cut off.
+    async fn remove_unfinished(&self, deck: &Deck) -> Result<(), StoreError> {
+        let of_deck = || values![deck.id.0, deck.name.as_str()];
+        let text = "select v.id from deck_versions v join decks d on d.id = v.deck \
+                    where length(v.content_sha256) = 0 and (d.id = $1 or d.name = $2)";
+        for mut row in self.db.fetch(text, of_deck()).await? {
+            let version = row.id()?;
+            let text = "delete from rates where version = $1 and line in \
+                        (select line from rates where version = $1 order by line limit $2)";
+            while self.db.execute(text, values![version, count(LINES)]).await? > 0 {}
+            self.db.execute("delete from deck_versions where id = $1", values![version]).await?;
+        }
+        let without_version = "delete from decks where (id = $1 or name = $2) and not exists \
+                               (select 1 from deck_versions v where v.deck = decks.id)";
+        self.db.execute(without_version, of_deck()).await.map(drop)
     }
 
     /// A version without lines; a new deck has no other, and no prices yet.

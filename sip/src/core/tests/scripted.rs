@@ -248,7 +248,7 @@ impl Desk {
         let to_tag = self.last_sent().to_tag().expect("a tag").to_owned();
         let ack = self.text("ACK", flow, call_id, &to_tag, 2, "", "");
         self.take(flow, &ack);
-        assert!(matches!(self.take_legs()[..], [LegEvent::Confirmed { .. }]));
+        assert!(matches!(self.take_legs()[..], [LegEvent::Confirmed { .. }, ..]));
         self.take_sent();
         Talk { leg, call_id: call_id.to_owned(), to_tag, cseq: 2, flow }
     }

@@ -93,7 +93,11 @@ fn an_invite_without_an_offer_gets_the_carriers_and_its_answer_passes_in_the_ack
     assert!(call.desk.take_sent().is_empty(), "repeated: still waiting");
     call.ack(CALLERS);
     let told = call.desk.take_legs();
-    let [LegEvent::Confirmed { answer: Some(answer), .. }, LegEvent::Checkpointed { checkpoint, .. }] = &told[..]
+    let [
+        LegEvent::Confirmed { answer: Some(answer), .. },
+        LegEvent::Unwatched { .. },
+        LegEvent::Checkpointed { checkpoint, .. },
+    ] = &told[..]
     else {
         panic!("{told:?}")
     };
@@ -124,7 +128,7 @@ fn an_ack_over_1300_bytes_goes_over_tcp_and_over_udp_when_that_is_refused() {
     call.desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);
     call.ack(&(CALLERS.to_owned() + &format!("a=fmtp:0 {}\r\n", "x".repeat(300)).repeat(4)));
     let told = call.desk.take_legs();
-    let [LegEvent::Confirmed { answer: Some(answer), .. }, _] = &told[..] else { panic!("{told:?}") };
+    let [LegEvent::Confirmed { answer: Some(answer), .. }, ..] = &told[..] else { panic!("{told:?}") };
     call.desk.take_sent();
     call.desk.leg(LegCommand::Confirm { leg: call.b, answer: Some(answer.clone()) });
     let large = call.desk.last_sent();

@@ -61,6 +61,15 @@ impl Call {
         self.desk.take(flow, &ack);
     }
 
+    /// The phone takes back the re-INVITE that it sent last.
+    fn cancel(&mut self) {
+        let of_invite = format!("z9hG4bKp{}", self.desk.serial);
+        let Talk { call_id, to_tag, cseq, flow, .. } = self.talk.clone();
+        let cancel = self.desk.text("CANCEL", flow, &call_id, &to_tag, cseq, "", "");
+        let own = format!("z9hG4bKp{}", self.desk.serial);
+        self.desk.take(flow, &cancel.replace(&own, &of_invite));
+    }
+
     /// The B-leg is offered this; our re-INVITE.
     fn offer_b(&mut self, text: &str) -> Message {
         self.desk.leg(LegCommand::Offer { leg: self.b, offer: sdp(text) });
@@ -241,7 +250,9 @@ fn an_offer_about_which_nobody_says_anything_is_answered_in_time() {
     call.desk.wait(Duration::from_secs(25));
     assert_eq!(call.desk.kinds()[0], "504");
     call.answer_a(Ok(ANSWER));
+    let back = call.desk.last_sent();
     assert!(!call.desk.kinds().contains(&"200".to_owned()), "too late");
+    call.desk.carrier(&back, 200, "x", ANSWER);
     // No answer at all: the re-INVITE ends by itself.
     let _ = call.offer_b(&held(OFFER));
     call.desk.take_legs();
@@ -402,13 +413,7 @@ fn a_reinvite_that_is_taken_back_changes_nothing() {
         }
         call.desk.take_sent();
         call.desk.take_legs();
-        let invite = call.desk.text("INVITE", udp(), "c", &call.talk.to_tag.clone(), call.talk.cseq, "", "");
-        // The CANCEL has the branch of its INVITE.
-        let branch =
-            |text: &str| text.split("branch=").nth(1).and_then(|rest| rest.split("\r\n").next()).map(str::to_owned);
-        let (own, of_invite) = (branch(&invite).expect("one"), format!("z9hG4bKp{}", call.desk.serial - 1));
-        let cancel = invite.replace(&own, &of_invite).replace("INVITE", "CANCEL");
-        call.desk.take(udp(), &cancel);
+        call.cancel();
         let kinds = call.desk.kinds();
         assert_eq!(kinds, if provisional { vec!["200", "487", "CANCEL"] } else { vec!["200", "487"] });
         assert!(
@@ -467,5 +472,69 @@ fn an_update_without_an_offer_is_answered_while_one_is_under_way() {
     call.phone("UPDATE", "");
     call.carrier("UPDATE", "");
     assert_eq!(call.desk.kinds(), ["200", "200"]);
+    call.end();
+}
+
+/// The call's actor has the message in hand when the CANCEL comes.
+#[test]
+fn what_is_agreed_to_an_offer_that_was_taken_back_is_brought_back() {
+    for accepted_before in [false, true] {
+        let mut call = Call::new();
+        call.phone("INVITE", &held(OFFER));
+        let answer = format!("{ANSWER}a=recvonly\r\n");
+        if !accepted_before {
+            call.cancel();
+        }
+        let offer = call.offer_b(&held(OFFER));
+        call.desk.carrier(&offer, 200, "x", &answer);
+        if accepted_before {
+            call.cancel();
+        }
+        assert!(call.desk.kinds().contains(&"487".to_owned()));
+        // A newer one waits until what is on its way has come.
+        call.phone("INVITE", &held(OFFER));
+        assert_eq!(call.desk.kinds().last().map(String::as_str), Some("500"));
+        call.answer_a(Ok(&answer));
+        let back = call.desk.last_sent();
+        assert!(*back.method() == Method::Invite && !body(&back).contains("sendonly"), "what the phone has");
+        call.desk.carrier(&back, 200, "x", ANSWER);
+        call.desk.take_legs();
+        call.phone("INVITE", &held(OFFER));
+        assert!(is_offered(&call.desk.take_legs(), call.a));
+        call.end();
+    }
+}
+
+/// RFC 3311 §5.2, and what came first must not win over what came later.
+#[test]
+fn one_update_waits_for_another_and_an_older_request_moves_nothing_back() {
+    let mut call = Call::new();
+    call.phone("UPDATE", &held(OFFER));
+    call.desk.take_sent();
+    call.phone("UPDATE", "");
+    assert_eq!(call.desk.kinds(), ["500"]);
+    call.answer_a(Err(488));
+    call.desk.take_sent();
+    call.phone("INVITE", &held(OFFER));
+    let port_before = call.talk.flow;
+    call.talk.flow = Flow::udp(([127, 0, 0, 1], 7777).into());
+    call.phone("UPDATE", "");
+    call.talk.flow = port_before;
+    assert_eq!(call.desk.core.legs.get(&call.a).expect("the leg").dialog.target.port(), Some(7777));
+    call.answer_a(Ok(ANSWER));
+    assert_eq!(call.desk.core.legs.get(&call.a).expect("the leg").dialog.target.port(), Some(7777));
+    call.end();
+}
+
+#[test]
+fn a_whole_offer_is_stored_with_its_version() {
+    let mut call = Call::new();
+    call.phone("INVITE", &held(OFFER));
+    call.answer_a(Ok(&format!("{ANSWER}a=recvonly\r\n")));
+    call.ack("");
+    call.desk.take_legs();
+    call.phone("INVITE", "");
+    assert!(matches!(&call.desk.take_legs()[..], [LegEvent::Checkpointed { leg, .. }] if *leg == call.a));
+    call.ack(&held(OFFER));
     call.end();
 }

@@ -193,7 +193,7 @@ fn a_200_waits_for_the_prack_of_a_session_description_and_for_no_other() {
     assert!(call.desk.take_sent().is_empty());
     assert_eq!(call.prack_of(&session), ["200", "200"]);
     call.ack();
-    assert!(matches!(call.desk.take_legs()[..], [LegEvent::Confirmed { answer: None, .. }]));
+    assert!(matches!(call.desk.take_legs()[..], [LegEvent::Confirmed { answer: None, .. }, ..]));
     assert!(call.desk.take_sent().is_empty(), "the session is what it was told");
     call.end();
 

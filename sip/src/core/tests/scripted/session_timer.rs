@@ -190,3 +190,23 @@ fn a_phone_without_update_is_refreshed_by_a_reinvite_after_a_restart_too() {
     desk.wait(Duration::from_secs(75));
     assert_eq!(*desk.last_sent().method(), Method::Invite);
 }
+
+/// Its 200 would else switch the far end's timer off (RFC 4028 §7.2).
+#[test]
+fn an_update_before_our_ack_of_the_200_keeps_the_session_timer() {
+    let mut desk = Desk::with(quiet(), 3);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    let contact = NameAddr::parse("<sip:c@127.0.0.1:5090>").expect("valid");
+    let response = ResponseBuilder::to_request(&invite, 200, Some("x")).contact(&contact);
+    let response =
+        response.header(HeaderName::SessionExpires, &"600;refresher=uas").header(HeaderName::Require, &"timer");
+    let response = response.body("application/sdp", Bytes::from(ANSWER)).build().expect("complete");
+    desk.take(Flow::udp(CARRIER.into()), std::str::from_utf8(&response).expect("text"));
+    let update = super::restart::request_of_carrier(&invite, "UPDATE", 1, "");
+    let update =
+        update.replace("Content-Length", "Supported: timer\r\nSession-Expires: 600;refresher=uac\r\nContent-Length");
+    desk.take(Flow::udp(CARRIER.into()), &update);
+    let ok = desk.last_sent();
+    assert_eq!((ok.status(), ok.text(HeaderName::SessionExpires)), (Some(200), Some("600;refresher=uac")));
+}

@@ -240,3 +240,18 @@ fn a_stray_answer_of_a_phone_opens_no_connection_to_its_contact() {
     let sent = std::mem::take(&mut desk.sent);
     assert!(!sent.is_empty() && sent.iter().all(|(to, _)| *to == tls(1, 1).peer), "{sent:?}");
 }
+
+/// Two trunks may share a carrier's address: then nobody knows whose a stray answer is, but a carrier's it is.
+#[test]
+fn a_stray_answer_of_a_carrier_with_two_trunks_is_ended_where_its_contact_says() {
+    let mut desk = Desk::with(quiet(), 3);
+    let other = TrunkId::generate(&mut Entropy::from_number(7), Timestamp(0));
+    desk.trunks(vec![trunk(), TrunkAddress { trunk: other, ..trunk() }]);
+    let invite = desk.dial(some_call());
+    desk.carrier(&invite, 180, "x", "");
+    desk.leg(LegCommand::HangUp { leg: some_call(), cause: HangupCause::Cancelled });
+    desk.wait(Duration::from_secs(200));
+    desk.take_sent();
+    accepted(&mut desk, &invite, "<sip:c@192.0.2.9>", &[]);
+    assert_eq!(went(&desk), "BYE UDP 192.0.2.9:5060");
+}
