@@ -252,8 +252,11 @@ impl CallActor {
                     if let LegCommand::HangUp { leg, .. } = &command {
                         hung_up |= bit_of(*leg);
                     }
-                    // Closed only when the process ends.
-                    let _ = self.ctx.legs.send(command).await;
+                    if self.ctx.legs.send(command).await.is_err() {
+                        // The SIP side has ended, the process does: a call whose legs cannot be told is not settled (C4). It stays
+                        // as it is stored, and the next process ends it.
+                        return;
+                    }
                 }
                 Action::Ask(ask) => {
                     if let Ask::Settle(end) = &ask {

@@ -36,7 +36,10 @@ impl Context {
         let now = self.now();
         let legs = std::iter::once(LegId::a(call)).chain((1..=ATTEMPTS_MAX).map(|n| LegId::b(call, n)));
         for leg in legs {
-            let _ = self.legs.send(LegCommand::HangUp { leg, cause }).await;
+            if self.legs.send(LegCommand::HangUp { leg, cause }).await.is_err() {
+                // The process ends: the next one takes the call up, and ends it (C4).
+                return;
+            }
         }
         let lost = || CallEnd {
             at: Some(now),

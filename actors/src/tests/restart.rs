@@ -219,3 +219,20 @@ async fn a_call_that_ends_while_the_process_does_is_settled_before_it_is_over() 
     world.actors.finish(Duration::from_secs(1)).await;
     assert_eq!(begun.elapsed().as_secs(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn c4_a_call_whose_legs_cannot_be_told_is_left_to_the_next_process() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    world.invite(1, MOBILE);
+    world.pass(55_000).await;
+    world.end_sip().await;
+    world.bye_from_caller(1);
+    world.actors.finish(Duration::from_secs(1)).await;
+    let stored = world.store.call(call_id(1)).await.expect("read");
+    assert_eq!((stored.is_some(), world.actors.counts().live_calls), (false, 1), "nobody has told the carrier");
+    let world = world.restart_with(Carrier::Forgets).await;
+    world.pass(1_000).await;
+    assert!(world.said().contains(&"resume b1".to_owned()));
+    assert_eq!(world.cdr(1).await.call.billed_seconds, 40, "to its last proof of life");
+    world.audit().await;
+}

@@ -49,6 +49,7 @@ pub(super) struct World {
     clock: Clock,
     said: Arc<Mutex<Vec<LegCommand>>>,
     edge_told: Arc<Mutex<Vec<EdgeCommand>>>,
+    sip: tokio::task::AbortHandle,
 }
 
 pub(super) const fn call_id(n: u32) -> CallId {
@@ -189,16 +190,23 @@ impl World {
             }
         });
         let (sip, log, at) = (actors.clone(), said.clone(), clock.clone());
-        tokio::spawn(async move {
+        let sip = tokio::spawn(async move {
             while let Some(command) = commands.recv().await {
                 log.lock().expect("no panic").push(command.clone());
                 for event in carry(carrier, &command) {
                     sip.on_leg_event(LegEventAt { event, at: at() });
                 }
             }
-        });
+        })
+        .abort_handle();
         actors.recovered().await;
-        Self { actors, store, journal, disk, account: accounts[0], accounts, carrier, clock, said, edge_told }
+        Self { actors, store, journal, disk, account: accounts[0], accounts, carrier, clock, said, edge_told, sip }
+    }
+
+    /// The SIP side ends before all else.
+    pub(super) async fn end_sip(&self) {
+        self.sip.abort();
+        self.pass(1).await;
     }
 
     /// The process ends as if killed, another begins on the same disk.

@@ -150,7 +150,7 @@ impl Worker {
                 }
             };
             tokio::select! {
-                _ = &mut stopped => return,
+                _ = &mut stopped => return self.leave(),
                 () = self.wire.arrivals(&mut arrivals) => self.receive(&mut arrivals, idle_from),
                 () = std::future::ready(()), if !self.inbox.is_empty() => self.serve(),
                 Some(command) = self.seam.legs.recv() => {
@@ -181,6 +181,15 @@ impl Worker {
             self.wire.leave();
             *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
         }
+    }
+
+    /// What was said until now leaves.
+    fn leave(&mut self) {
+        let now = (self.clock)();
+        while let Ok(command) = self.seam.legs.try_recv() {
+            self.handle(Input::Leg(command), now);
+        }
+        self.wire.leave();
     }
 
     /// Takes what arrived and all else that has; handles what is under way at once, and of the rest a slice.
