@@ -1,6 +1,6 @@
-//! The journal: the one writer of everything that account actors decide. Entries wait in a bounded queue; whatever waits, up
-//! to a limit, is written in one transaction (group commit), while the next batch is collected, sealed and encoded: two
-//! batches are in flight. After the commit each entry's `done` is called, in the order of submission.
+//! The journal: the one writer of everything that account actors decide. Whatever waits, up to a limit, is written in one
+//! transaction (group commit), while the next batch gathers, sealed and encoded by those who submit; behind it entries wait in a
+//! bounded queue. Two batches are in flight. After the commit each entry's `done` is called, in the order of submission.
 //!
 //! Every store writes an entry only when the account's newest one is the one before it: it is looked for in the same
 //! transaction, and a key refuses a second entry with its number. What is true on every store:
@@ -15,7 +15,7 @@
 
 use crate::sql::Db;
 use crate::store::{Backend, Store};
-use batch::{Fences, Hopper, collect};
+use batch::{Desk, Fences, Hopper, collect};
 use schema::id::{AccountKey, CallNo};
 use schema::journal::{Change, Entry, Outcome, Rejection};
 use schema::ledger::{Hold, LedgerKind, Transfer};
@@ -62,6 +62,8 @@ impl Default for JournalOptions {
 #[derive(Clone)]
 pub struct Journal {
     queue: mpsc::Sender<Item>,
+    /// Of a database: the next batch, to which whoever submits adds by itself.
+    desk: Option<Desk>,
     counts: Arc<Counts>,
 }
 
@@ -121,11 +123,15 @@ impl Journal {
         let counts = Arc::new(Counts::default());
         let fences = Fences::new(counts.clone());
         let limit = options.batch.max(1);
-        match &store.backend {
-            Backend::Memory(disk) => drop(tokio::spawn(memory::write(waiting, limit, fences, disk.clone()))),
+        let desk = match &store.backend {
+            Backend::Memory(disk) => {
+                drop(tokio::spawn(memory::write(waiting, limit, fences, disk.clone())));
+                None
+            }
             Backend::Sql(sql) => {
                 let hopper = Arc::new(Hopper::new(limit));
-                let collect = collect(waiting, hopper.clone(), sql.keys.clone());
+                let desk = Desk::new(hopper.clone(), sql.keys.clone());
+                let collect = collect(waiting, desk.clone());
                 match &sql.db {
                     Db::Postgres(pool) => {
                         drop(start_task("journal", collect));
@@ -139,19 +145,24 @@ impl Journal {
                         start_thread("journal-write", &handle, move || sqlite::write(&hopper, fences, &db, &runtime));
                     }
                 }
+                Some(desk)
             }
-        }
-        Self { queue, counts }
+        };
+        Self { queue, desk, counts }
     }
 
-    /// Hands an entry over. Never blocks. `done` is called exactly once, after the commit or its failure; of one account in
-    /// the order of submission.
+    /// Hands an entry over, sealed and encoded here when its keys are at hand. Never blocks. `done` is called exactly once, after
+    /// the commit or its failure; of one account in the order of submission.
     ///
     /// # Errors
     /// [`JournalFull`]: nothing happens then, and `done` is dropped.
     pub fn submit(&self, entry: Entry, done: Done) -> Result<(), JournalFull> {
         let ticket = self.counts.tickets.fetch_add(1, Ordering::AcqRel);
-        self.queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull)
+        let Some(desk) = &self.desk else {
+            return self.queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull);
+        };
+        let Some((entry, done)) = desk.put(ticket, entry, done) else { return Ok(()) };
+        desk.in_line(|| self.queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull))
     }
 
     /// Returns when all that was submitted before is acknowledged.

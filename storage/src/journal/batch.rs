@@ -1,13 +1,14 @@
 //! Batches: what is written in one transaction, who is told afterwards, and who may not be written after a rejection.
 
 use super::encode::{Encoded, encode};
+use super::vital::or_end;
 use super::{Counts, Done, Item};
 use crate::keyring::{Keyring, Subject};
 use schema::id::AccountKey;
 use schema::journal::{Entry, Outcome, Rejection};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -191,23 +192,30 @@ impl Hopper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds to the next batch; false while it is full.
+    fn try_put(&self, add: impl FnOnce(&mut Batch<Encoded>)) -> bool {
+        let mut state = self.state();
+        if state.next.len() >= self.limit {
+            return false;
+        }
+        add(&mut state.next);
+        let enough = state.next.len() >= state.wanted || !state.next.flushes.is_empty();
+        if state.wanted > 0 && enough {
+            state.wanted = 0;
+            self.filled.notify_one();
+        }
+        true
+    }
+
     /// Adds to the next batch; waits while it is full.
     async fn put(&self, mut add: impl FnMut(&mut Batch<Encoded>)) {
-        loop {
-            {
-                let mut state = self.state();
-                if state.next.len() < self.limit {
-                    add(&mut state.next);
-                    let enough = state.next.len() >= state.wanted || !state.next.flushes.is_empty();
-                    if state.wanted > 0 && enough {
-                        state.wanted = 0;
-                        self.filled.notify_one();
-                    }
-                    return;
-                }
-            }
+        while !self.try_put(&mut add) {
             self.taken.notified().await;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.state().next.len() >= self.limit
     }
 
     fn close(&self) {
@@ -322,8 +330,52 @@ impl Pace {
     }
 }
 
+/// Where entries are sealed, encoded and put into the next batch: by whoever submits them, as long as their keys are at hand and
+/// nobody waits in line, else by [`collect`]. So an account's entries keep their order: its own are in line, or none is.
+#[derive(Clone)]
+pub(super) struct Desk {
+    hopper: Arc<Hopper>,
+    keys: Keyring,
+    line: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    pub(super) fn new(hopper: Arc<Hopper>, keys: Keyring) -> Self {
+        Self { hopper, keys, line: Arc::default() }
+    }
+
+    /// Gives the entry back when it has to stand in line.
+    pub(super) fn put(&self, ticket: u64, entry: Entry, done: Done) -> Option<(Entry, Done)> {
+        let is_loaded = self.keys.is_loaded(Subject::Account(entry.account));
+        if self.line.load(Ordering::Acquire) > 0 || !is_loaded || self.hopper.is_full() {
+            return Some((entry, done));
+        }
+        let encoded = or_end("journal", || encode(&entry, &self.keys));
+        let mut done = Some(done);
+        let add = |batch: &mut Batch<Encoded>| {
+            if let Some(done) = done.take() {
+                batch.push(entry.account, ticket, encoded, done);
+            }
+        };
+        // Others may have filled it meanwhile: then it is encoded once more, later.
+        self.hopper.try_put(add);
+        done.map(|done| (entry, done))
+    }
+
+    /// Somebody goes in line; not when that is full.
+    pub(super) fn in_line<E>(&self, go: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        self.line.fetch_add(1, Ordering::AcqRel);
+        go().inspect_err(|_| self.served())
+    }
+
+    fn served(&self) {
+        self.line.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Takes entries from the queue, encodes and seals them, and puts them into the next batch. Ends with the queue.
-pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, hopper: Arc<Hopper>, keys: Keyring) {
+pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, desk: Desk) {
+    let Desk { hopper, keys, .. } = &desk;
     let _closing = Closing(hopper.clone());
     let mut items = Vec::with_capacity(64);
     while waiting.recv_many(&mut items, 64).await > 0 {
@@ -336,13 +388,14 @@ pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, hopper: Arc<Hoppe
                     {
                         tracing::error!(%error, "keys cannot be read");
                     }
-                    let mut encoded = Some((encode(&entry, &keys), done));
+                    let mut encoded = Some((encode(&entry, keys), done));
                     let add = |batch: &mut Batch<Encoded>| {
                         if let Some((encoded, done)) = encoded.take() {
                             batch.push(entry.account, ticket, encoded, done);
                         }
                     };
                     hopper.put(add).await;
+                    desk.served();
                 }
                 Item::Flush(reached) => {
                     let mut reached = Some(reached);

@@ -2,6 +2,7 @@
 //! more and nobody would be told, so callers would wait for ever: the process ends instead, and the next one recovers from
 //! what is on disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -26,11 +27,19 @@ impl Drop for Vital {
         if !std::thread::panicking() || self.runtime.is_closed() {
             return;
         }
-        let name = self.name;
-        tracing::error!(name, "a part of the journal panicked: ending, to recover from what is on disk");
-        eprintln!("ringfence: the journal panicked ({name}): ending, to recover from what is on disk");
-        std::process::abort();
+        end(self.name);
     }
+}
+
+fn end(name: &'static str) -> ! {
+    tracing::error!(name, "a part of the journal panicked: ending, to recover from what is on disk");
+    eprintln!("ringfence: the journal panicked ({name}): ending, to recover from what is on disk");
+    std::process::abort();
+}
+
+/// A part of the journal's work that somebody else does for it.
+pub(super) fn or_end<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| end(name))
 }
 
 /// Runs a part of the journal on a thread of its own.
