@@ -26,11 +26,11 @@ use crate::poison::{About, Subject, Work};
 use crate::progress::{ProgressCell, bit_of};
 use crate::trunk::Channel;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
-use protocol::{Action, Ask, Input, Reply, TakenUp, answered_dialogs};
+use protocol::{Action, Ask, CallersSide, Input, Reply, TakenUp, answered_dialogs};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::id::{AccountKey, CallId};
-use schema::leg::{Dialogs, EndCause, HangupCause, LegCommand, LegEvent, LegEventAt, Sdp};
+use schema::leg::{Dialogs, EndCause, HangupCause, LegCommand, LegEvent, LegEventAt};
 use schema::time::{Mono, Now};
 use schema::wrong::{self, Wrong};
 use std::collections::VecDeque;
@@ -55,7 +55,7 @@ pub(crate) enum CallMsg {
 /// How a call's actor begins.
 pub(crate) enum Start {
     /// Somebody wants to call.
-    New(Box<CallRequest>, Option<Sdp>),
+    New(Box<CallRequest>, CallersSide),
     /// An answered call goes on after a restart, with its dialogs as they are stored; told when its legs know.
     Resume(Box<TakenUp>, Box<Dialogs>, oneshot::Sender<()>),
 }
@@ -139,8 +139,8 @@ impl Actor for CallActor {
         let _handling = Handling::begin(&self.ctx, self.whose(), Some(begin));
         self.strike(begin.kind, FaultPoint::Received);
         let (core, actions, resumed) = match start {
-            Start::New(request, offer) => {
-                let (core, actions) = CallCore::begin(*request, offer, self.ctx.retry_after_s());
+            Start::New(request, caller) => {
+                let (core, actions) = CallCore::begin(*request, caller, self.ctx.retry_after_s());
                 (core, actions, None)
             }
             Start::Resume(taken, dialogs, resumed) => {

@@ -8,6 +8,7 @@ use crate::account::ledger::{Credit, CreditRefused};
 use crate::account::view::{AccountView, LiveView};
 use crate::admission::{Admission, Places};
 use crate::call::machine::ASK_LIMIT;
+use crate::call::protocol::CallersSide;
 use crate::call::{self, CallMsg, Start};
 use crate::context::{Context, Tally};
 use crate::directory::{AskError, Directory};
@@ -220,7 +221,8 @@ impl Actors {
             a_leg: Some(invited.checkpoint),
             at,
         };
-        ctx.start_call(invited.account, leg.call, Start::New(Box::new(request), invited.offer), live);
+        let caller = CallersSide { offer: invited.offer, is_watched: invited.is_watched };
+        ctx.start_call(invited.account, leg.call, Start::New(Box::new(request), caller), live);
     }
 
     /// The SIP edge asks or tells something. Never blocks.

@@ -125,6 +125,8 @@ pub struct Invited {
     pub withhold: bool,
     /// Its offer; `None` for an offerless INVITE.
     pub offer: Option<Sdp>,
+    /// Whether its phone will be asked from time to time whether it is there ([`LegEvent::Alive`]).
+    pub is_watched: bool,
     /// The dialog as it will be once accepted: Via, tags, Contact, route set.
     pub checkpoint: Checkpoint,
 }
@@ -201,8 +203,7 @@ pub enum LegEvent {
         /// Which.
         leg: LegId,
     },
-    /// Nobody is asked whether it is there, so it counts as there: of a caller's leg told with its ACK, of any on
-    /// [`LegCommand::Probe`].
+    /// Asked about by [`LegCommand::Probe`]: nobody is asked whether it is there, so it counts as there.
     Unwatched {
         /// Which.
         leg: LegId,

@@ -127,6 +127,8 @@ fn invited(call: u32, account: AccountKey) -> Invited {
         wanted_caller_id: Some(Pii::new("+447700900001".to_owned())),
         withhold: false,
         offer: Some(Pii::new(SDP.into())),
+
+        is_watched: true,
         checkpoint: checkpoint(A_LEG),
     }
 }

@@ -21,7 +21,7 @@
 //! timer ends a call before its paid boundary; **C4** the end of one leg always ends the other.
 
 use super::endings::{end, ended_by, service_hangup};
-use super::protocol::{Action, Ask, Input, Progress, Reply, TakenUp};
+use super::protocol::{Action, Ask, CallersSide, Input, Progress, Reply, TakenUp};
 use super::reasons;
 use super::setup::Setup;
 use super::talking::{Doubt, Ending, Talking};
@@ -74,6 +74,8 @@ pub struct CallCore {
     pub(super) first_invite: Option<Mono>,
     pub(super) post_dial_delay_ms: Option<u32>,
     settle_tries: u32,
+    /// The caller's phone is asked whether it is there.
+    pub(super) is_watched: bool,
 }
 
 pub(super) enum State {
@@ -118,9 +120,10 @@ pub(super) struct FinalAnswer {
 impl CallCore {
     /// A call that somebody wants to make. The actions ask the account.
     #[must_use]
-    pub fn begin(request: CallRequest, offer: Option<Sdp>, retry_after_s: u32) -> (Self, Vec<Action>) {
+    pub fn begin(request: CallRequest, caller: CallersSide, retry_after_s: u32) -> (Self, Vec<Action>) {
         let mut core = Self::new(request.call, State::Authorizing, retry_after_s);
-        core.setup.offer = offer;
+        core.setup.offer = caller.offer;
+        core.is_watched = caller.is_watched;
         core.asking = true;
         (core, vec![Action::Ask(Ask::Authorize(Arc::new(request)))])
     }
@@ -211,6 +214,7 @@ impl CallCore {
             first_invite: None,
             post_dial_delay_ms: None,
             settle_tries: 0,
+            is_watched: true,
         }
     }
 

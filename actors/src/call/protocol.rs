@@ -4,11 +4,20 @@ use crate::account::authorize::{Authorized, CallRequest, Funding, Grant};
 use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
 use schema::call::{Call, LegSide, LiveCall};
-use schema::leg::{Checkpoint, Dialogs, HangupCause, LegCommand, LegEvent, LegId};
+use schema::leg::{Checkpoint, Dialogs, HangupCause, LegCommand, LegEvent, LegId, Sdp};
 use schema::number::Presentation;
 use schema::time::Now;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What the machine has to know of the caller's leg.
+#[derive(Debug)]
+pub struct CallersSide {
+    /// The caller's offer.
+    pub offer: Option<Sdp>,
+    /// Whether its phone is asked from time to time whether it is there.
+    pub is_watched: bool,
+}
 
 /// What comes to the machine.
 #[derive(Debug)]

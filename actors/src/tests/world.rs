@@ -254,6 +254,7 @@ impl World {
             wanted_caller_id: None,
             withhold: false,
             offer: Some(Pii::new("v=0".into())),
+            is_watched: true,
             checkpoint: checkpoint(),
         })));
     }

@@ -44,6 +44,7 @@ impl Phone {
             wanted_caller_id: None,
             withhold: false,
             offer: None,
+            is_watched: true,
             checkpoint: checkpoint(),
         })));
         call

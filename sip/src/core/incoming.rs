@@ -87,6 +87,7 @@ impl Core {
                     wanted_caller_id: wanted_caller_id(&invite, &leg.dialog.remote.uri).map(Pii::new),
                     withhold: wants_privacy(&invite, &leg.dialog.remote.uri),
                     offer: sdp_of(&invite),
+                    is_watched: !self.config.dialog_probe.is_zero(),
                     checkpoint: leg.checkpoint(now.wall),
                 };
                 if let Some(exchange) = self.servers.get_mut(key) {
@@ -318,8 +319,6 @@ impl Core {
         // A phone acknowledges a 200 that it hears again even when its dialog is over (RFC 3261 §13.2.2.4).
         if self.legs.get(&id).is_some_and(|leg| leg.pulse.in_doubt) {
             self.probe_leg(id, now);
-        } else if self.config.dialog_probe.is_zero() {
-            self.tell(LegEvent::Unwatched { leg: id }, now);
         } else {
             self.heard(id, now);
         }

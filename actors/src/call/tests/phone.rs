@@ -5,7 +5,7 @@ use crate::account::caller_id::CallerChoice;
 use crate::account::failover::NextAttempt;
 use crate::account::settle::{CallEnd, Settled};
 use crate::call::machine::CallCore;
-use crate::call::protocol::{Action, Ask, Input, Progress, Reply};
+use crate::call::protocol::{Action, Ask, CallersSide, Input, Progress, Reply};
 use crate::routing::tests::trunk;
 use schema::call::{Attempt, Call, CallMode, CallState, Explanation, HangupSide, LegSide};
 use schema::carrier::{Gateway, GatewayTransport};
@@ -31,6 +31,10 @@ pub(super) struct Phone {
 }
 
 pub(super) fn start() -> Phone {
+    start_with(true)
+}
+
+fn start_with(is_watched: bool) -> Phone {
     let now = Now { mono: Mono(1_000_000_000), wall: Timestamp(1_700_000_000_000_000) };
     let request = CallRequest {
         call: CALL,
@@ -42,7 +46,7 @@ pub(super) fn start() -> Phone {
         a_leg: None,
         at: now,
     };
-    let (core, actions) = CallCore::begin(request, None, 7);
+    let (core, actions) = CallCore::begin(request, CallersSide { offer: None, is_watched }, 7);
     let mut phone = Phone { core, now, log: Vec::new(), end: None, proof: None };
     phone.note(actions);
     phone
@@ -246,7 +250,16 @@ impl Phone {
     }
 
     pub(super) fn talking(paid_s: u64) -> Self {
-        let mut phone = start();
+        start().talks(paid_s)
+    }
+
+    /// Of a caller whom nobody asks whether it is there.
+    pub(super) fn unwatched(paid_s: u64) -> Self {
+        start_with(false).talks(paid_s)
+    }
+
+    fn talks(self, paid_s: u64) -> Self {
+        let mut phone = self;
         phone.granted(1).answered(1).stored(paid_s);
         phone.log.clear();
         phone

@@ -92,9 +92,9 @@ fn a_caller_that_is_lost_later_is_billed_to_its_last_sign_of_life() {
 #[test]
 fn a_caller_whom_nobody_asks_is_billed_to_its_last_renewal_when_it_is_lost() {
     for after_restart in [false, true] {
-        let mut phone = if after_restart { resumed(60, Some(35)) } else { Phone::talking(60) };
-        for leg in [a(), b(if after_restart { 3 } else { 1 })] {
-            phone.leg(LegEvent::Unwatched { leg });
+        let mut phone = if after_restart { resumed(60, Some(35)) } else { Phone::unwatched(60) };
+        if after_restart {
+            phone.leg(LegEvent::Unwatched { leg: a() }).leg(LegEvent::Unwatched { leg: b(3) });
         }
         phone.said();
         phone.wait(if after_restart { 5_000 } else { 40_000 }).time_out();
