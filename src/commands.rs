@@ -6,10 +6,11 @@ use crate::config::Config;
 use crate::provision::{self, Provisioned, Provisioning};
 use crate::server::{self, Server};
 use crate::world::World;
-use crate::{clock, credit, data, demo};
+use crate::{clock, credit, data, demo, logs};
 use actors::{Actors, ActorsConfig};
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,20 +18,17 @@ use storage::audit::audit;
 use storage::{Journal, JournalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
 /// How long writing what is left may take.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 
 /// Runs a command. 0: done; 1: failed, or the audit found something; 2: wrong usage or configuration.
 pub async fn run(cli: Cli) -> ExitCode {
-    let filter =
-        EnvFilter::try_from_env("RINGFENCE_LOG").unwrap_or_else(|_| EnvFilter::new("info,ractor=warn,sqlx=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _log = logs::start();
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("ringfence: {error}");
+            logs::complain(&error.to_string());
             return ExitCode::from(2);
         }
     };
@@ -48,7 +46,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("ringfence: {error:#}");
+            logs::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -69,7 +67,10 @@ async fn serve(config: &Config) -> anyhow::Result<bool> {
     may_open_files();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut server = Server::start(config).await?;
-    println!("{}", server.screen());
+    // Whoever cannot be shown it is no reason to end.
+    if let Err(error) = writeln!(std::io::stdout(), "{}", server.screen()) {
+        tracing::warn!(%error, "the screen could not be shown");
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

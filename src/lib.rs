@@ -14,6 +14,7 @@ pub mod development;
 mod dns;
 mod failures;
 mod listener;
+mod logs;
 mod metrics;
 mod names;
 pub mod provision;

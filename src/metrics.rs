@@ -1,6 +1,7 @@
 //! `/metrics` for Prometheus, on a listener of its own.
 
 use crate::listener::{self, Limits};
+use crate::logs;
 use actors::Actors;
 use axum::Router;
 use axum::routing::get;
@@ -72,6 +73,7 @@ async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts
     set("ringfence_messages_dropped", counts.messages_dropped);
     set("ringfence_calls_unsettled", counts.unsettled_calls as u64);
     set("ringfence_rows_unreadable", counts.unreadable_rows);
+    set("ringfence_log_lines_lost", logs::lines_lost());
     set("ringfence_sip_server_transactions", core.tables.server_transactions as u64);
     set("ringfence_sip_client_transactions", core.tables.client_transactions as u64);
     set("ringfence_sip_legs", core.tables.legs as u64);

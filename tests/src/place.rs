@@ -83,6 +83,17 @@ impl Place {
         command
     }
 
+    /// As [`Place::configured`], with an output and a log that cannot be written: their disk is full.
+    ///
+    /// # Panics
+    /// When the program was not built.
+    #[must_use]
+    pub fn unheard(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare(Command::new("sh"));
+        command.args(["-c", "exec \"$0\" \"$@\" >/dev/full 2>/dev/full"]).arg(built()).args(arguments);
+        command
+    }
+
     /// In this folder, without the configuration of whoever runs the tests.
     fn bare(&self, mut command: Command) -> Command {
         command.current_dir(self.folder.path());

@@ -1,6 +1,7 @@
 //! The real server as a child process in a place of its own, between phones and a carrier that outlive it: it is ended and
 //! started again on the same folder and ports.
 
+use crate::api::Client;
 use crate::carrier::TestCarrier;
 use crate::phone::TestPhone;
 use crate::place::Place;
@@ -156,6 +157,16 @@ impl Site {
         let said = self.run(&["audit"]).await;
         let clean = said.code == Some(0) && said.stdout.ends_with("clean\n");
         if clean { Ok(()) } else { Err(format!("audit: {}{}", said.stdout, said.stderr)) }
+    }
+
+    /// A figure of a running server's metrics: the rest of the line that begins with `name`.
+    ///
+    /// # Panics
+    /// When there is none, or it is no count.
+    pub async fn metric(&self, name: &str) -> usize {
+        let text = Client::app(self.metrics, [127, 0, 0, 1].into()).text("/metrics").await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        value.trim().parse().expect("a count")
     }
 
     /// A phone of an account whose messages are recorded.

@@ -166,6 +166,32 @@ async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_ends_nothing_and_its_lines_are_counted() {
+    let site = Site::make(&ACCOUNTS, "").await;
+    let server = site.place.start(site.place.unheard(&["serve", "--config", "config.toml"]));
+    let deadline = Instant::now() + HEALED;
+    while tokio::net::TcpStream::connect(site.metrics).await.is_err() {
+        assert!(Instant::now() < deadline, "the server does not start");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let (mut phone, mut numbers) = (site.phone("u", 0).await, Numbers(0));
+    serves_again(&mut phone, &mut numbers).await;
+    let call = phone.talk(&numbers.next()).await;
+    phone.hang_up(call).await;
+    site.settled().await.expect("nothing is left");
+    // Its warnings, its screen and its calls' ends.
+    let lost = site.metric("ringfence_log_lines_lost ").await;
+    assert!(lost >= 3, "{lost} lines are counted");
+    site.stop(server).await;
+    right(&site).await;
+
+    // A command that cannot say why it failed fails as ever.
+    let command =
+        site.place.unheard(&["credit", "nobody", "1.00", "--key", "k", "--reason", "r", "--config", "config.toml"]);
+    assert_eq!(site.place.start(command).ended(END).await.code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_stalls_makes_calls_slow_and_nothing_worse() {
     let site = Site::make(&ACCOUNTS, "").await;
     let mut server = site.launch_traced(&[

@@ -2,7 +2,6 @@
 //! is written is what was carried. And all phones at once after a restart.
 
 use std::time::Duration;
-use tests::api::Client;
 use tests::phone::TestPhone;
 use tests::program::Program;
 use tests::server::TestServer;
@@ -30,20 +29,13 @@ fn load(site: &Site, calls: u32, rate: u32) -> Sipp {
     }
 }
 
-/// A figure of the server's metrics.
-async fn metric(site: &Site, name: &str) -> usize {
-    let metrics = Client::app(site.metrics, [127, 0, 0, 1].into()).text("/metrics").await;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
-    value.trim().parse().expect("a count")
-}
-
 /// How often a new call was refused before it was challenged; and how often whoever was let in met the limit again behind it.
 async fn shed(site: &Site) -> (usize, usize) {
     let mut early = 0;
     for reason in ["rate", "delay", "queue"] {
-        early += metric(site, &format!("ringfence_sip_shed{{reason=\"{reason}\"}}")).await;
+        early += site.metric(&format!("ringfence_sip_shed{{reason=\"{reason}\"}}")).await;
     }
-    (early, metric(site, "ringfence_calls_shed ").await)
+    (early, site.metric("ringfence_calls_shed ").await)
 }
 
 /// What became of the calls: those refused, those answered; none else. An INVITE that SIPp repeated because its challenge came late
