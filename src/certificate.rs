@@ -9,10 +9,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use storage::create_file;
 use zeroize::Zeroizing;
 
 /// The certificate of development mode, made at the first start and kept in `data_dir/tls`.
@@ -28,15 +27,12 @@ pub fn self_signed(data_dir: &Path, domain: &str) -> anyhow::Result<(PathBuf, Pa
     fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let names = vec![domain.to_owned(), String::from("localhost"), String::from("127.0.0.1")];
     let made = rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o400)
-        .open(&key)
-        .and_then(|mut file| file.write_all(made.signing_key.serialize_pem().as_bytes()))
-        .with_context(|| format!("cannot write {}", key.display()))?;
-    fs::write(&cert, made.cert.pem()).with_context(|| format!("cannot write {}", cert.display()))?;
+    let key_pem = Zeroizing::new(made.signing_key.serialize_pem());
+    for (path, mode, pem) in [(&key, 0o400, key_pem.as_str()), (&cert, 0o644, made.cert.pem().as_str())] {
+        // One of a pair that was not completed.
+        let _ = fs::remove_file(path);
+        create_file(path, mode, pem.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok((cert, key))
 }
 

@@ -15,7 +15,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 mod master;
 
-pub use master::{MasterKey, MasterKeyError};
+pub use master::{MasterKey, MasterKeyError, create_file};
 
 /// Whose personal data or secret it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -29,7 +29,7 @@ pub use binding::{BindingWrite, Registration, StoredBinding};
 pub use call::{CallFilter, StoredCall};
 pub use error::StoreError;
 pub use journal::{Done, Journal, JournalFull, JournalOptions};
-pub use keyring::{Class, Keyring, KeyringError, MasterKey, MasterKeyError, Subject};
+pub use keyring::{Class, Keyring, KeyringError, MasterKey, MasterKeyError, Subject, create_file};
 pub use ledger::{LedgerCursor, PostedTransfer};
 pub use memory::MemDisk;
 pub use person::{Brand, MemberRole, Membership, OperatorRole, User, canonical_email};

@@ -60,13 +60,9 @@ impl MasterKey {
         let key = Self(bytes);
         let mut text: String = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push('\n');
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path)?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let written = create_file(path, 0o400, text.as_bytes());
         text.zeroize();
         written?;
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(folder)?.sync_all()?;
-        }
         Ok(key)
     }
 
@@ -87,6 +83,28 @@ impl std::fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("MasterKey")
     }
+}
+
+/// Makes a file with this content and mode, durably: it is there whole, or not at all, also when the disk is full or the process is
+/// killed. An existing file is never replaced. What a process before left of its own try (`.new`) is removed.
+///
+/// # Errors
+/// It exists or cannot be written.
+pub fn create_file(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let new = path.with_added_extension("new");
+    let _ = fs::remove_file(&new);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        // Unlike a rename this fails when somebody else has made it meanwhile.
+        fs::hard_link(&new, path)
+    };
+    let written = write();
+    let _ = fs::remove_file(&new);
+    written?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn parse(text: &str) -> Option<[u8; 32]> {
@@ -137,6 +155,22 @@ mod tests {
         for bad in ["", "abc", "AAgQGCAoMDhASFBYYGhweICIkJigqLC4wMjQ2ODo8P!=", &"g".repeat(64), &"A".repeat(48)] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_file_is_there_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, begun) = (folder.path().join("key"), folder.path().join("key.new"));
+        // Of a process that was killed while it wrote.
+        fs::write(&begun, "hal").expect("written");
+        fs::set_permissions(&begun, fs::Permissions::from_mode(0o400)).expect("changed");
+        create_file(&path, 0o400, b"whole").expect("made");
+        assert_eq!(fs::read(&path).expect("there"), b"whole");
+        let error = create_file(&path, 0o400, b"another").expect_err("it exists");
+        assert_eq!((error.kind(), fs::read(&path).expect("there")), (io::ErrorKind::AlreadyExists, b"whole".to_vec()));
+        assert!(create_file(&folder.path().join("nowhere/key"), 0o400, b"").is_err());
+        let names = fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["key"], "nothing else is left");
     }
 
     #[test]
