@@ -13,8 +13,9 @@ use schema::pii::Pii;
 use schema::time::{Clock, Timestamp};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use storage::{Brand, Store};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -22,6 +23,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// Conversations at a time.
 const CONVERSATIONS: usize = 16;
+/// After a failure to accept: no file may be left for the socket.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// SIP username of the built-in test phone.
 const DEMO_PHONE: &str = "demo-phone";
 
@@ -41,30 +44,42 @@ pub(crate) struct Admin {
     pub(crate) phone_server: Option<SocketAddr>,
 }
 
-/// Opens the socket; the future serves it.
+/// Opens the socket. Whoever connects is answered when it is served.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub(crate) fn serve(
-    path: PathBuf,
-    admin: Arc<Admin>,
-) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     // The folder's lock is ours, so a socket that is there belongs to nobody.
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(async move {
-        let conversations = Arc::new(Semaphore::new(CONVERSATIONS));
-        loop {
-            let permit = conversations.clone().acquire_owned().await?;
-            let (stream, _) = listener.accept().await?;
-            let admin = admin.clone();
-            tokio::spawn(async move {
-                let _permit = permit;
-                converse(stream, &admin).await;
-            });
-        }
-    })
+    let _ = std::fs::remove_file(path);
+    let made = UnixListener::bind(path).and_then(|listener| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    });
+    made.with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Serves it until it is dropped.
+///
+/// # Errors
+/// Never.
+pub(crate) async fn serve(listener: UnixListener, admin: Arc<Admin>) -> anyhow::Result<()> {
+    let conversations = Arc::new(Semaphore::new(CONVERSATIONS));
+    loop {
+        let permit = conversations.clone().acquire_owned().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a command could not be taken");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            converse(stream, &admin).await;
+        });
+    }
 }
 
 async fn converse(stream: UnixStream, admin: &Arc<Admin>) {

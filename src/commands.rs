@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use storage::audit::audit;
 use storage::{Journal, JournalOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// How long writing what is left may take.
@@ -65,33 +65,57 @@ async fn serve(config: &Config) -> anyhow::Result<bool> {
         tracing::warn!("{warning}");
     }
     may_open_files();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut server = Server::start(config).await?;
+    let mut signals = Signals::listen()?;
+    let mut server = tokio::select! {
+        started = Server::start(config) => started?,
+        // What was acknowledged is stored, as it is when a process is killed.
+        () = signals.told_to_end() => {
+            tracing::info!("told to end before it had started");
+            return Ok(true);
+        }
+    };
     // Whoever cannot be shown it is no reason to end.
     if let Err(error) = writeln!(std::io::stdout(), "{}", server.screen()) {
         tracing::warn!(%error, "the screen could not be shown");
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let is_well = tokio::select! {
+        () = signals.told_to_end() => {
+            tracing::info!("no more calls are let in; live calls stay for the next start");
+            true
+        }
         error = server.failed() => {
             tracing::error!("{error:#}");
-            server.stop().await?;
-            return Ok(false);
+            false
         }
-    }
-    tracing::info!("no more calls are let in; live calls stay for the next start");
+    };
     tokio::select! {
-        stopped = server.stop() => stopped.map(|()| true),
-        _ = terminate.recv() => Ok(at_once()),
-        _ = interrupt.recv() => Ok(at_once()),
+        stopped = server.stop() => stopped.map(|()| is_well),
+        // What was acknowledged is stored, and nothing else is waited for.
+        () = signals.told_to_end() => {
+            tracing::warn!("told to end while it ends: ending without what is not written yet");
+            Ok(false)
+        }
     }
 }
 
-/// Told to end a second time: what was acknowledged is stored, and nothing else is waited for.
-fn at_once() -> bool {
-    tracing::warn!("told to end a second time: ending without what is not written yet");
-    false
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Returns at the next one.
+    async fn told_to_end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn provision_world(config: &Config, path: &Path) -> anyhow::Result<bool> {
@@ -184,7 +208,8 @@ async fn credit_directly(
     let journal = Journal::start(&store, JournalOptions::default());
     let (legs, _) = mpsc::channel(1);
     let (edge, _) = mpsc::channel(1);
-    let actors_config = ActorsConfig { boot: clock::boot_id(), ..ActorsConfig::default() };
+    let actors_config =
+        ActorsConfig { boot: clock::boot_id(), takes_up_what_was_live: false, ..ActorsConfig::default() };
     let entropy = server::system_entropy()?;
     let actors = Actors::start(actors_config, store.clone(), journal, clock::system(), entropy, legs, edge).await?;
     let posted = async {

@@ -2,15 +2,16 @@
 //! a bounded number at a time, each for a bounded time.
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf::parse_resolv_conf;
 use schema::carrier::TrunkDown;
 use schema::edge::Located;
 use schema::target::{GatewayName, HostName};
 use sip::locate::{Answer, Answers, Families, Naptr, Question, Records, Srv, Step, locate};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -30,6 +31,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Dns {
     resolver: TokioResolver,
+    servers: Arc<[IpAddr]>,
     families: Families,
     places: Arc<Semaphore>,
 }
@@ -40,26 +42,39 @@ pub(crate) struct Dns {
 pub(crate) struct DnsError(#[from] NetError);
 
 impl Dns {
-    /// Asks these servers, or with none those of the system (`/etc/resolv.conf`).
+    /// Asks these servers.
     ///
     /// # Errors
-    /// The system's servers are not known.
-    pub(crate) fn new(servers: &[SocketAddr], families: Families) -> Result<Self, DnsError> {
-        let provider = TokioRuntimeProvider::default();
-        let builder = match servers {
-            [] => TokioResolver::builder(provider)?,
-            servers => {
-                let servers = servers.iter().map(name_server).collect();
-                TokioResolver::builder_with_config(ResolverConfig::from_parts(None, Vec::new(), servers), provider)
-            }
-        };
-        let mut builder = builder;
+    /// They cannot be used.
+    pub(crate) fn of_servers(servers: &[SocketAddr], families: Families) -> Result<Self, DnsError> {
+        let servers = servers.iter().map(name_server).collect();
+        Self::new(ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default(), families)
+    }
+
+    /// Asks the servers that the content of a `resolv.conf` names.
+    ///
+    /// # Errors
+    /// It names none.
+    pub(crate) fn of_system(content: &[u8], families: Families) -> Result<Self, DnsError> {
+        let (config, options) = parse_resolv_conf(content)?;
+        Self::new(config, options, families)
+    }
+
+    fn new(config: ResolverConfig, given: ResolverOpts, families: Families) -> Result<Self, DnsError> {
+        let servers = config.name_servers().iter().map(|server| server.ip).collect();
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let options = builder.options_mut();
+        *options = given;
         options.timeout = ATTEMPT;
         options.attempts = ATTEMPTS;
         // What was found is kept by the core, for as long as its TTL says.
         options.cache_size = 0;
-        Ok(Self { resolver: builder.build()?, families, places: Arc::new(Semaphore::new(AT_A_TIME)) })
+        Ok(Self { resolver: builder.build()?, servers, families, places: Arc::new(Semaphore::new(AT_A_TIME)) })
+    }
+
+    /// Whom it asks.
+    pub(crate) fn servers(&self) -> &[IpAddr] {
+        &self.servers
     }
 
     /// Where a name leads.

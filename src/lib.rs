@@ -19,5 +19,6 @@ mod metrics;
 mod names;
 pub mod provision;
 mod receipt;
+mod resolvers;
 pub mod server;
 pub mod world;

@@ -1,39 +1,42 @@
 //! Answers the SIP edge's questions for the names of carriers, in tasks beside the SIP thread.
 
-use crate::dns::Dns;
+use crate::resolvers::Resolvers;
+use anyhow::Context as _;
 use schema::carrier::TrunkDown;
 use schema::edge::EdgeCommand;
 use schema::target::GatewayName;
 use sip::locate::Families;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Looks names up.
 pub(crate) struct Names {
-    /// `None`: the system names no DNS server.
-    dns: Option<Dns>,
+    resolvers: Arc<Resolvers>,
     edge: mpsc::Sender<EdgeCommand>,
     runtime: Handle,
 }
 
 impl Names {
     /// For the runtime it is called in. `listeners` say which kinds of addresses can be reached.
+    ///
+    /// # Errors
+    /// The servers cannot be used.
     pub(crate) fn new(
         servers: &[SocketAddr],
         listeners: impl IntoIterator<Item = SocketAddr>,
         edge: mpsc::Sender<EdgeCommand>,
-    ) -> Self {
-        let dns = Dns::new(servers, families(listeners))
-            .inspect_err(|error| tracing::warn!(%error, "carriers can be found by address only"));
-        Self { dns: dns.ok(), edge, runtime: Handle::current() }
+    ) -> anyhow::Result<Self> {
+        let resolvers = Arc::new(Resolvers::new(servers, families(listeners)).context("sip.dns")?);
+        Ok(Self { resolvers, edge, runtime: Handle::current() })
     }
 
     /// Answers with [`EdgeCommand::Located`]. Does not block; the SIP edge asks for each name once at a time.
     pub(crate) fn look_up(&self, name: GatewayName) {
-        let (dns, edge) = (self.dns.clone(), self.edge.clone());
+        let (resolvers, edge) = (self.resolvers.clone(), self.edge.clone());
         self.runtime.spawn(async move {
-            let found = match dns {
+            let found = match resolvers.current().await {
                 Some(dns) => dns.locate(&name).await,
                 None => Err(TrunkDown::DnsSilent),
             };

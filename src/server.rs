@@ -9,6 +9,7 @@ use crate::{admin_server, certificate, clock, data, listener, metrics};
 use actors::{Actors, ActorsConfig};
 use anyhow::Context as _;
 use graphql::{Api, WebConfig};
+use rustls::ServerConfig;
 use schema::edge::EdgeEvent;
 use schema::entropy::Entropy;
 use schema::time::Clock;
@@ -29,8 +30,9 @@ use tokio::task::JoinSet;
 const COMMANDS: usize = 65_536;
 /// Calls the test carrier takes at a time.
 const CARRIER_CALLS: usize = 50_000;
-/// How long a drain may take.
-const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+/// How long a drain may take. With what comes after it a server ends within 10 s: carriers 1, calls that end in the last moment 1
+/// and 1 to be written, the store 2.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long calls that end in the last moment may take to be settled, and that to be written.
 const FINISH_LIMIT: Duration = Duration::from_secs(1);
 /// Between two looks at the files of certificates.
@@ -91,10 +93,11 @@ impl Server {
     /// One line that says what cannot be used.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let lock = data::take(&config.data_dir)?;
-        // Every listener before anything is written: a taken port is the commonest mistake.
+        // Every listener and certificate before anything is stored or taken up: a taken port is the commonest mistake.
         let http = bind("http.listen", config.http.listen).await?;
         let metrics_listener = bind("metrics.listen", config.metrics.listen).await?;
         let mut certificates = Vec::new();
+        let web_tls = web_tls(config, &mut certificates)?;
         let bound = Bound::open(transports(config, &mut certificates)?).map_err(|error| {
             let key =
                 if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
@@ -115,6 +118,7 @@ impl Server {
             sip_v6: bound.v6_addresses(),
             test_carrier: carrier.as_ref().and_then(|socket| socket.local_addr().ok()),
         };
+        let admin_socket = admin_server::bind(&crate::admin::socket_path(&config.data_dir))?;
         let mut parts = Parts::open(config, certificates).await?;
         let secrets = parts.provision_demo(&addresses).await?;
         let journal = Journal::start(&parts.store, JournalOptions::default());
@@ -122,13 +126,13 @@ impl Server {
         let (edge, edge_in) = mpsc::channel(COMMANDS);
         let ListenersV6 { udp, tcp, tls } = addresses.sip_v6;
         let listeners = [addresses.sip_udp, addresses.sip_tcp, addresses.sip_tls, udp, tcp, tls].into_iter().flatten();
-        let names = Names::new(&config.sip.dns, listeners, edge.clone());
+        let names = Names::new(&config.sip.dns, listeners, edge.clone())?;
         let actors = parts.actors(journal, legs, edge).await?;
         let sip = parts.sip(bound, &addresses, &actors, names, legs_in, edge_in)?;
         let screen = parts.screen(&addresses, secrets.as_ref()).await?;
         let (draining, drain_seen) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(parts.web(http, &addresses, &actors, drain_seen)?);
+        tasks.spawn(parts.web(http, web_tls, &addresses, &actors, drain_seen));
         let sip_counts = sip.transport_counts().clone();
         tasks.spawn(metrics::serve(
             metrics_listener,
@@ -145,7 +149,7 @@ impl Server {
             entropy: std::sync::Mutex::new(parts.entropy.fork()),
             phone_server: config.development.then_some(addresses.sip_udp).flatten(),
         };
-        tasks.spawn(admin_server::serve(crate::admin::socket_path(&config.data_dir), Arc::new(admin))?);
+        tasks.spawn(admin_server::serve(admin_socket, Arc::new(admin)));
         tasks.spawn(housekeeping(parts.store.clone(), parts.clock.clone()));
         tasks.spawn(watch_certificates(std::mem::take(&mut parts.certificates)));
         if let Some(socket) = carrier {
@@ -298,13 +302,11 @@ impl<'a> Parts<'a> {
     fn web(
         &mut self,
         listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
         addresses: &Addresses,
         actors: &Actors,
         draining: watch::Receiver<bool>,
-    ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
-        let tls = self.config.http.tls.as_ref().map(|files| Certificate::read(&files.cert, &files.key)).transpose()?;
-        self.certificates.extend(tls.clone());
-        let tls = tls.map(|certificate| certificate.server_config()).transpose()?;
+    ) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
         let config = WebConfig {
             public_url: public_url(self.config, addresses),
             origins: Vec::new(),
@@ -323,10 +325,10 @@ impl<'a> Parts<'a> {
         let (proxies, exempt) = (self.config.http.trusted_proxies.clone(), self.config.exempt_ips());
         let exempt = move |ip| proxies.contains(&ip) || exempt.iter().any(|network| network.contains(ip));
         let limits = listener::Limits { exempt: Arc::new(exempt), ..listener::Limits::default() };
-        Ok(async move {
+        async move {
             listener::serve(listener, tls, limits, router).await;
             Ok(())
-        })
+        }
     }
 
     async fn screen(&self, addresses: &Addresses, secrets: Option<&Secrets>) -> anyhow::Result<String> {
@@ -352,6 +354,14 @@ impl<'a> Parts<'a> {
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key} = {address}: cannot be used"))
+}
+
+/// `None`: HTTP is plain.
+fn web_tls(config: &Config, certificates: &mut Vec<Arc<Certificate>>) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+    let Some(files) = &config.http.tls else { return Ok(None) };
+    let certificate = Certificate::read(&files.cert, &files.key).context("http.tls")?;
+    certificates.push(certificate.clone());
+    certificate.server_config().map(Some)
 }
 
 fn transports(config: &Config, certificates: &mut Vec<Arc<Certificate>>) -> anyhow::Result<TransportConfig> {

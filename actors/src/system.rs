@@ -60,6 +60,9 @@ pub struct ActorsConfig {
     /// An account without calls that nobody asks for leaves memory after this time; at least 61 s, the memory of its
     /// calls-per-minute limit.
     pub passivate_after: Duration,
+    /// Whether the calls and bindings found in the store are taken up. A command without a SIP edge leaves them to the next
+    /// server: a call taken up holds money, and one that rings is ended.
+    pub takes_up_what_was_live: bool,
 }
 
 impl Default for ActorsConfig {
@@ -70,6 +73,7 @@ impl Default for ActorsConfig {
             max_live_calls: 50_000,
             max_calls_per_second: 5_000,
             passivate_after: Duration::from_secs(300),
+            takes_up_what_was_live: true,
         }
     }
 }
@@ -116,8 +120,8 @@ pub struct Actors {
 }
 
 impl Actors {
-    /// Reads decks and trunks, starts the supervision tree and takes up the calls found in the store, which goes on in the
-    /// background: see [`Actors::recovered`]. Within a tokio runtime.
+    /// Reads decks and trunks, starts the supervision tree and takes up the calls found in the store if it is told to, which
+    /// goes on in the background: see [`Actors::recovered`]. Within a tokio runtime.
     ///
     /// # Errors
     /// The store cannot be read, or the tree did not start.
@@ -162,8 +166,12 @@ impl Actors {
         let (done, recovered) = watch::channel(false);
         let actors = Self { edge: Edge::start(&ctx), ctx: ctx.clone(), recovered };
         actors.change_tariffs().await?;
-        tokio::spawn(crate::recovery::take_up_calls(ctx.clone(), done));
-        tokio::spawn(crate::recovery::restore_bindings(ctx.clone()));
+        if ctx.config.takes_up_what_was_live {
+            tokio::spawn(crate::recovery::take_up_calls(ctx.clone(), done));
+            tokio::spawn(crate::recovery::restore_bindings(ctx.clone()));
+        } else {
+            done.send_replace(true);
+        }
         tokio::spawn(passivate(Arc::downgrade(&ctx)));
         Ok(actors)
     }
@@ -431,17 +439,18 @@ impl Actors {
     /// process carries them on.
     pub async fn drain(&self, limit: Duration) {
         self.ctx.admission.close();
-        let flushed = async {
-            self.edge.flush().await;
-            self.ctx.journal.flush().await;
-        };
-        if tokio::time::timeout(limit, flushed).await.is_err() {
+        if tokio::time::timeout(limit, self.flush()).await.is_err() {
             tracing::warn!("not everything was written before the drain ended");
         }
     }
 
-    /// After the last event of a leg: waits until the calls that end are settled, then until all of that is written, `limit` for
-    /// each. Otherwise they would be billed by the next process, which does not know when they ended.
+    async fn flush(&self) {
+        tokio::join!(self.edge.flush(), self.ctx.journal.flush());
+    }
+
+    /// After the last event of the SIP side: waits until the calls that end are settled, then until all that was told is written,
+    /// `limit` for each. Otherwise calls would be billed by the next process, which does not know when they ended, and phones
+    /// would be registered that nobody can call.
     pub async fn finish(&self, limit: Duration) {
         let settled = async {
             while self.ctx.directory.is_settling() {
@@ -451,7 +460,7 @@ impl Actors {
         if tokio::time::timeout(limit, settled).await.is_err() {
             tracing::warn!("not every call that ended was settled: the next process does it");
         }
-        if tokio::time::timeout(limit, self.ctx.journal.flush()).await.is_err() {
+        if tokio::time::timeout(limit, self.flush()).await.is_err() {
             tracing::warn!("not everything was written at the end");
         }
     }

@@ -111,6 +111,36 @@ async fn a_taken_port_is_one_clear_line_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_or_socket_that_cannot_be_used_is_found_before_anything_is_stored() {
+    let place = Place::default();
+    let stored = || place.folder.path().join("data/ringfence.db").exists();
+    let mut command = place.command(&[]);
+    command.env("RINGFENCE_HTTP__TLS__CERT", "nowhere.pem").env("RINGFENCE_HTTP__TLS__KEY", "nowhere.key");
+    let said = one_line(place.start(command).ended(END).await, 1);
+    assert!(said.contains("http.tls: cannot read certificate nowhere.pem") && !stored(), "{said}");
+    std::fs::create_dir(place.folder.path().join("data/admin.sock")).expect("made");
+    let said = place.fail(&[], 1).await;
+    assert!(said.contains("cannot make data/admin.sock: ") && !stored(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_could_not_be_taken_is_taken_next() {
+    let place = Place::default();
+    let mut command = place.traced(&["-e", "trace=accept4", "-e", "inject=accept4:error=EMFILE:when=1"], &[]);
+    for (name, _) in LISTENERS {
+        command.env(name, "127.0.0.1:0");
+    }
+    let mut server = place.start(command);
+    server.until("ready", |said| said.contains("The passwords are shown this once")).await;
+    for _ in 0..2 {
+        place.succeed(&["failures"]).await;
+    }
+    assert!(server.stderr().contains("a command could not be taken"), "{}", server.stderr());
+    server.terminate();
+    assert_eq!(server.ended(END).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_used_is_one_clear_line() {
     let place = Place::default();
     place.write("data", "a file in the folder's place");

@@ -166,6 +166,23 @@ async fn a_full_disk_refuses_new_calls_and_service_returns_with_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_on_a_full_disk_is_in_nobodys_way_when_there_is_room() {
+    let place = Place::default();
+    let disk = SmallDisk::mount(&place.folder.path().join("data"));
+    place.write("world.toml", "");
+    disk.fill();
+    // The master key is the first that a command writes; the certificate that a server does.
+    for (arguments, file) in [(&["provision", "world.toml"][..], "master.key"), (&[], "tls/key.pem")] {
+        let said = place.fail(arguments, 1).await;
+        assert!(said.contains(file) && said.contains("No space left"), "{said}");
+    }
+    disk.free();
+    let server = place.serve().await;
+    server.terminate();
+    assert_eq!(server.ended(END).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_cannot_be_written_ends_nothing_and_its_lines_are_counted() {
     let site = Site::make(&ACCOUNTS, "").await;
     let server = site.place.start(site.place.unheard(&["serve", "--config", "config.toml"]));
@@ -282,6 +299,14 @@ async fn a_server_ends_when_it_is_told_to_although_postgres_hangs() {
     server.signal("INT");
     let ended = server.ended(Duration::from_secs(2)).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+
+    // Told before it has started it does not start.
+    let mut server = site.launch();
+    server.until_stderr("starting", |said| said.contains("http.allow_plain")).await;
+    sleep(Duration::from_millis(500)).await;
+    server.terminate();
+    let ended = server.ended(Duration::from_secs(2)).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 
     cluster.signal("CONT");
     let server = site.serve().await;

@@ -1,11 +1,17 @@
 //! A server that is ended and started again in the middle of calls: both legs stay up, and nothing is lost.
 
 use schema::call::HangupSide;
+use schema::edge::{Binding, BindingChange, EdgeEvent};
 use schema::money::Micros;
+use schema::pii::Pii;
 use sip::demo::carrier::CarrierEvent;
+use std::time::Duration;
 use tests::carrier::TestCarrier;
 use tests::phone::TestPhone;
 use tests::server::TestServer;
+
+/// More than are written at once.
+const BINDINGS: u32 = 2_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a3_calls_survive_a_restart_and_are_charged_for_all_their_time() {
@@ -53,4 +59,31 @@ async fn a3_calls_survive_a_restart_and_are_charged_for_all_their_time() {
     let call = phone.talk("15550000000").await;
     phone.hang_up(call).await;
     server.left_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_is_told_it_is_registered_while_the_server_ends_is_stored() {
+    let server = TestServer::start().await;
+    server.accounts(1, "1.00", "live_calls = 5, calls_per_minute = 100").await;
+    let credential = server.server.store.credential("u0").await.expect("readable").expect("there");
+    let (actors, at) = (&server.server.actors, ringfence::clock::system()().wall);
+    actors.drain(Duration::from_secs(10)).await;
+    for n in 1..=BINDINGS {
+        let binding = Binding {
+            credential: credential.id,
+            account: credential.account,
+            contact: Pii::new(format!("sip:phone{n}@127.0.0.1:5060")),
+            instance: None,
+            reg_id: None,
+            path: Vec::new(),
+            source: Pii::new("udp 127.0.0.1:5060".to_owned()),
+            registered_at: at,
+            expires_at: at + Duration::from_secs(3_600),
+        };
+        let change = BindingChange { binding, bindings: n };
+        actors.on_edge_event(EdgeEvent::BindingChanged(Box::new(change)));
+    }
+    actors.finish(Duration::from_secs(10)).await;
+    let stored = server.server.store.bindings(at).await.expect("readable");
+    assert_eq!(stored.len(), BINDINGS as usize);
 }

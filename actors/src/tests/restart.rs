@@ -86,8 +86,8 @@ async fn a_call_whose_actor_fails_while_it_is_not_known_whether_it_was_up_is_bil
 }
 
 /// A phone of the n-th account.
-fn phone(n: u32, account: AccountKey, at: Timestamp) -> BindingWrite {
-    BindingWrite::Put(Binding {
+fn phone(n: u32, account: AccountKey, at: Timestamp) -> Binding {
+    Binding {
         credential: CredentialId(Uuid::from_u128(n.into())),
         account,
         contact: Pii::new("sip:phone@192.0.2.1:5060".to_owned()),
@@ -97,7 +97,13 @@ fn phone(n: u32, account: AccountKey, at: Timestamp) -> BindingWrite {
         source: Pii::new("udp 192.0.2.1:5060".to_owned()),
         registered_at: at,
         expires_at: at + Duration::from_secs(3_600),
-    })
+    }
+}
+
+/// It is stored, past the actors.
+async fn store_phone(world: &World, n: u32, account: AccountKey) {
+    let (phone, at) = (BindingWrite::Put(phone(n, account, world.now().wall)), world.now().wall);
+    world.store.write_bindings(&[phone], at).await.expect("written");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +111,7 @@ async fn a3_rows_that_cannot_be_read_stand_in_nobodys_way() {
     let world = World::with_accounts(3, 10_000_000, Carrier::Answers).await;
     for (n, account) in (1..).zip(&world.accounts) {
         world.invite_of(*account, n, MOBILE);
-        world.store.write_bindings(&[phone(n, *account, world.now().wall)], world.now().wall).await.expect("written");
+        store_phone(&world, n, *account).await;
     }
     world.pass(5_000).await;
     world.disk.spoil_call(world.accounts[0], CallNo(1));
@@ -127,12 +133,40 @@ async fn a3_rows_that_cannot_be_read_stand_in_nobodys_way() {
 #[tokio::test(start_paused = true)]
 async fn phones_are_known_again_when_their_rows_can_be_read_again() {
     let world = World::start(10_000_000, Carrier::Answers).await;
-    world.store.write_bindings(&[phone(1, world.account, world.now().wall)], world.now().wall).await.expect("written");
+    store_phone(&world, 1, world.account).await;
     let disk = world.disk.clone();
     let fails = move |_: &_| disk.set_faults(MemFaults { failing_calls: 3, ..MemFaults::default() });
     let world = world.restart_armed(Carrier::Answers, fails).await;
     world.pass(10_000).await;
     assert_eq!(world.edge_knows(), (true, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_without_a_server_leaves_calls_and_phones_to_the_next_one() {
+    let world = World::start(10_000_000, Carrier::Rings).await;
+    world.invite(1, MOBILE);
+    world.invite(2, MOBILE);
+    world.pass(1_000).await;
+    world.answer(1);
+    store_phone(&world, 1, world.account).await;
+    // The answered call's renewal is due soon: whoever takes it up holds money for it.
+    world.pass(39_000).await;
+    let stored = async |world: &World| format!("{:?}", world.store.live_calls(None, 10).await.expect("readable"));
+    let before = stored(&world).await;
+    let world = world.restart_as_a_command().await;
+    let reserved = world.view().await.balance.reserved;
+    world.credit(1_000_000, "top-up").await.expect("posted");
+    world.pass(5_000).await;
+    assert_eq!((world.said(), world.edge_knows()), (Vec::new(), (false, 0)));
+    assert_eq!((stored(&world).await, world.view().await.balance.reserved), (before, reserved));
+    let world = world.restart_with(Carrier::Answers).await;
+    world.pass(1_000).await;
+    assert_eq!((world.actors.is_live(call_id(1)), world.edge_knows()), (true, (true, 1)));
+    assert_eq!(world.cdr(2).await.charged, Micros(0));
+    world.bye_from_callee(1);
+    world.pass(1_000).await;
+    assert_eq!(world.cdr(1).await.call.billed_seconds, 46);
+    world.audit().await;
 }
 
 /// A call of ten seconds; then another process finds the account unreadable so often.

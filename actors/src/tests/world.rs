@@ -222,10 +222,21 @@ impl World {
 
     /// As [`Self::restart_with`], with faults that are there from the first moment on.
     pub(super) async fn restart_armed(self, carrier: Carrier, arm: impl FnOnce(&Actors)) -> Self {
+        self.restart_on(carrier, ActorsConfig::default(), arm).await
+    }
+
+    /// As [`Self::restart`], but what begins is a command that runs without a server.
+    pub(super) async fn restart_as_a_command(self) -> Self {
+        let carrier = self.carrier;
+        let config = ActorsConfig { takes_up_what_was_live: false, ..ActorsConfig::default() };
+        self.restart_on(carrier, config, |_| {}).await
+    }
+
+    async fn restart_on(self, carrier: Carrier, config: ActorsConfig, arm: impl FnOnce(&Actors)) -> Self {
         let since = Duration::from_micros(self.now().mono.0);
         self.actors.stop();
         self.pass(10).await;
-        let config = ActorsConfig { boot: BootId(1), ..ActorsConfig::default() };
+        let config = ActorsConfig { boot: BootId(1), ..config };
         Self::on(self.disk.clone(), self.accounts, carrier, config, since + Duration::from_millis(10), arm).await
     }
 
