@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+pub(crate) use vital::end_process;
 use vital::{start_task, start_thread};
 
 mod batch;

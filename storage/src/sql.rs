@@ -5,6 +5,7 @@
 //! `gate` first, a fair lock, so that neither ever polls the database's own lock (`busy_timeout` is for other processes).
 
 use crate::error::StoreError;
+use crate::journal::end_process;
 use crate::keyring::{Class, Keyring, LIVE_CALL, Subject};
 use crate::url::DatabaseUrl;
 use futures_util::{Stream, StreamExt};
@@ -39,7 +40,7 @@ use value::{postgres, sqlite};
 /// `code`: SQLite's extended code.
 pub(crate) fn stop_if_unsafe(code: Option<i32>, message: &str) {
     if code.is_some_and(is_unsafe) {
-        fatal(message);
+        end_process(&format!("the database file cannot be written ({message})"));
     }
 }
 
@@ -56,12 +57,6 @@ const fn is_unsafe(code: i32) -> bool {
         (IOERR, _) => true,
         _ => false,
     }
-}
-
-fn fatal(message: &str) -> ! {
-    tracing::error!(message, "the database file cannot be written: ending, to recover from what is on disk");
-    eprintln!("ringfence: the database file cannot be written ({message}): ending, to recover from what is on disk");
-    std::process::abort();
 }
 
 /// A store in a SQL database, with the keys of its sealed columns.

@@ -2,6 +2,7 @@
 //! more and nobody would be told, so callers would wait for ever: the process ends instead, and the next one recovers from
 //! what is on disk.
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -27,19 +28,24 @@ impl Drop for Vital {
         if !std::thread::panicking() || self.runtime.is_closed() {
             return;
         }
-        end(self.name);
+        panicked(self.name);
     }
 }
 
-fn end(name: &'static str) -> ! {
-    tracing::error!(name, "a part of the journal panicked: ending, to recover from what is on disk");
-    eprintln!("ringfence: the journal panicked ({name}): ending, to recover from what is on disk");
+fn panicked(name: &'static str) -> ! {
+    end_process(&format!("the journal panicked ({name})"));
+}
+
+/// Ends the process at once. The reason goes to standard error past the log, whose lines may wait to be written. Unlike with
+/// `eprintln!` it is no panic when nobody can read it.
+pub(crate) fn end_process(why: &str) -> ! {
+    let _ = writeln!(std::io::stderr(), "ringfence: {why}: ending, to recover from what is on disk");
     std::process::abort();
 }
 
 /// A part of the journal's work that somebody else does for it.
 pub(super) fn or_end<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| end(name))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| panicked(name))
 }
 
 /// Runs a part of the journal on a thread of its own.
