@@ -83,9 +83,13 @@ mod tests {
 
     /// Runs the one test of this name again in a process of its own, which is told where to panic.
     fn in_a_child(test: &str, place: &str) -> Output {
+        child(test, place).output().expect("it runs")
+    }
+
+    fn child(test: &str, place: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this test's program"));
         command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, place);
-        command.output().expect("it runs")
+        command
     }
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -129,5 +133,16 @@ mod tests {
                 assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
             }
         }
+    }
+
+    #[test]
+    fn the_process_ends_although_nobody_can_hear_why() {
+        if std::env::var(CHILD).is_ok() {
+            end_process("a test");
+        }
+        let test = "journal::vital::tests::the_process_ends_although_nobody_can_hear_why";
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+        let ended = child(test, "here").stderr(full).status().expect("it runs");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(6), "{ended}");
     }
 }
