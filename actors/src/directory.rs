@@ -277,6 +277,17 @@ impl Directory {
     }
 }
 
+/// Sends idle accounts away, until the node ends.
+pub(crate) async fn passivate(ctx: std::sync::Weak<Context>) {
+    loop {
+        let Some(after) = ctx.upgrade().map(|ctx| ctx.config.passivate_after) else { return };
+        tokio::time::sleep(after / 4).await;
+        let Some(ctx) = ctx.upgrade() else { return };
+        let before = Mono(ctx.now().mono.0.saturating_sub(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)));
+        ctx.directory.passivate_since(before);
+    }
+}
+
 impl Context {
     /// Asks an account's actor, loading it if need be. When the actor goes away before it answers, its successor is asked
     /// again: every question may be asked more than once.

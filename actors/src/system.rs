@@ -31,7 +31,7 @@ use schema::event::EventCursor;
 use schema::id::{AccountKey, CallId, CredentialId, TrunkId};
 use schema::leg::{HangupCause, Invited, LegCommand, LegEvent, LegEventAt};
 use schema::number::ServiceNumber;
-use schema::time::{BootId, Clock, Mono};
+use schema::time::{BootId, Clock};
 use schema::wrong::{self, Wrong};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -172,7 +172,7 @@ impl Actors {
         } else {
             done.send_replace(true);
         }
-        tokio::spawn(passivate(Arc::downgrade(&ctx)));
+        tokio::spawn(crate::directory::passivate(Arc::downgrade(&ctx)));
         Ok(actors)
     }
 
@@ -487,16 +487,5 @@ impl Actors {
     #[must_use]
     pub fn set_aside(&self) -> Vec<SetAside> {
         self.ctx.failures.set_aside(self.ctx.now())
-    }
-}
-
-/// Sends idle accounts away, until the node ends.
-async fn passivate(ctx: std::sync::Weak<Context>) {
-    loop {
-        let Some(after) = ctx.upgrade().map(|ctx| ctx.config.passivate_after) else { return };
-        tokio::time::sleep(after / 4).await;
-        let Some(ctx) = ctx.upgrade() else { return };
-        let before = Mono(ctx.now().mono.0.saturating_sub(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)));
-        ctx.directory.passivate_since(before);
     }
 }
