@@ -229,7 +229,8 @@ impl Core {
     pub fn handle(&mut self, input: Input, now: Now) {
         match input {
             Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
-            Input::Message(flow, message) => self.on_response(flow, &message, now),
+            Input::Message(flow, message) if self.is_answer_to_us(&message) => self.on_response(flow, &message, now),
+            Input::Message(..) => {}
             Input::Surplus(flow, message) => self.on_surplus(flow, &message, now),
             Input::Waited { calls, others } => self.overload.waited(calls, others, now.mono),
             Input::FlowClosed(flow) => self.on_flow_closed(flow, now),

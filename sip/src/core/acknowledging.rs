@@ -108,11 +108,7 @@ impl Core {
     /// configured trunk is believed to have sent one: whoever else did would make us send to others.
     pub(super) fn on_orphan(&mut self, flow: Flow, response: &Message, now: Now) {
         let is_answer = *response.method() == Method::Invite && matches!(response.status(), Some(200..=299));
-        let is_ours = self
-            .config
-            .advertised(flow.protocol, flow.ip().is_ipv6())
-            .is_some_and(|own| *own.host == *response.sent_by().0);
-        if !is_answer || !is_ours || !self.is_trunk(flow) {
+        if !is_answer || !self.is_trunk(flow) {
             return;
         }
         // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.

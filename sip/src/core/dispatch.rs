@@ -74,6 +74,11 @@ impl Core {
         self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
     }
 
+    /// Whether a response has one Via, and that is ours: others are discarded, having lost their way (RFC 3261 §8.1.3.3, §18.1.2).
+    pub(super) fn is_answer_to_us(&self, response: &Message) -> bool {
+        self.config.is_ours(response.sent_by().0) && response.hops().nth(1).is_none()
+    }
+
     /// Whether it is a request of our own that came back (RFC 5393): one of its Vias names us and a transaction of ours that is
     /// under way, whose branch nobody can guess. We pass no request on, so there is no way on which one may come by twice.
     fn is_looped(&self, request: &Message) -> bool {

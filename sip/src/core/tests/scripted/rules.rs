@@ -263,3 +263,26 @@ fn an_invite_beyond_the_limits_of_reading_does_not_leave() {
     assert!(leaves(100) && leaves(limits::MAX_HEADER_LINE));
     assert!(!leaves(limits::MAX_HEADER_LINE + 1));
 }
+
+#[test]
+fn a_response_that_has_lost_its_way_is_discarded() {
+    let mut desk = Desk::new();
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    desk.take_sent();
+    let response = ResponseBuilder::to_request(&invite, 486, Some("x")).build().expect("complete");
+    let response = String::from_utf8(response.to_vec()).expect("text");
+    let own = format!("{} ", invite.text(HeaderName::Via).and_then(|via| via.split(';').next()).expect("ours"))
+        .trim()
+        .to_owned();
+    let foreign = response.replace(&own, "SIP/2.0/UDP 198.51.100.7");
+    let crowded = response.replacen("\r\nVia: ", "\r\nVia: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKx\r\nVia: ", 1);
+    let below = response.replacen("\r\nFrom: ", "\r\nVia: SIP/2.0/UDP 198.51.100.7;branch=z9hG4bKx\r\nFrom: ", 1);
+    for lost in [&foreign, &crowded, &below] {
+        assert_ne!(*lost, response);
+        desk.take(Flow::udp(CARRIER.into()), lost);
+        assert!(desk.take_legs().is_empty() && desk.take_sent().is_empty(), "{lost}");
+    }
+    desk.take(Flow::udp(CARRIER.into()), &response);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 486, .. }]));
+}
