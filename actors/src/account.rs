@@ -317,18 +317,14 @@ impl AccountActor {
         now: Now,
     ) {
         let ids = self.attempt_ids();
-        let (decision, draft, mut channel) = self.with_channel(now, |market| {
+        let (decision, draft, channel) = self.with_channel(now, |market| {
             let (decision, draft) = state.core.authorize(request, ids.clone(), market, now);
-            let trunk = match (&decision, &draft) {
-                (Authorized::Granted(grant), Some(_)) => Some(grant.attempt.trunk),
-                _ => None,
+            let trunk = match &decision {
+                Authorized::Granted(grant) => Some(grant.attempt.trunk),
+                Authorized::Refused(_) => None,
             };
             (decision, draft, trunk)
         });
-        if let (Authorized::Granted(grant), None) = (&decision, &draft) {
-            // Asked twice: the first answer, and the channel in it, was lost.
-            channel = self.ctx.trunks.take_anyway(grant.attempt.trunk);
-        }
         self.submit(me, state, draft, reply.with(Routed { decision, channel }), now);
     }
 
@@ -344,18 +340,14 @@ impl AccountActor {
         now: Now,
     ) {
         let ids = self.attempt_ids();
-        let (decision, draft, mut channel) = self.with_channel(now, |market| {
+        let (decision, draft, channel) = self.with_channel(now, |market| {
             let (decision, draft) = state.core.next_attempt(call, failed, presentation, ids.clone(), market, now);
-            let trunk = match (&decision, &draft) {
-                (NextAttempt::Granted(grant), Some(_)) => Some(grant.attempt.trunk),
-                _ => None,
+            let trunk = match &decision {
+                NextAttempt::Granted(grant) => Some(grant.attempt.trunk),
+                NextAttempt::NoRoute | NextAttempt::NotLive => None,
             };
             (decision, draft, trunk)
         });
-        if let (NextAttempt::Granted(grant), None) = (&decision, &draft) {
-            // Asked twice: the first answer, and the channel in it, was lost.
-            channel = self.ctx.trunks.take_anyway(grant.attempt.trunk);
-        }
         self.submit(me, state, draft, reply.with(Routed { decision, channel }), now);
     }
 
@@ -371,6 +363,10 @@ impl AccountActor {
         loop {
             let (decision, draft, trunk) = decide(&Market { tariffs: &tariffs, trunks: &trunks });
             let Some(trunk) = trunk else { return (decision, draft, None) };
+            if draft.is_none() {
+                // Asked twice: the first answer, and the channel in it, was lost.
+                return (decision, None, self.ctx.trunks.take_anyway(trunk));
+            }
             if let Some(channel) = self.ctx.trunks.take(trunk, now.mono) {
                 return (decision, draft, Some(channel));
             }

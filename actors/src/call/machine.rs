@@ -147,7 +147,6 @@ impl CallCore {
             doubt: Doubt { a: true, b: true },
             seen: None,
             is_probed: false,
-            is_unwatched: false,
         };
         talking.overdue = talk > talking.boundary();
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);

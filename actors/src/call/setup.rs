@@ -90,7 +90,6 @@ impl CallCore {
             doubt: Doubt::default(),
             seen: Some(answer.at),
             is_probed: false,
-            is_unwatched: !self.is_watched,
         };
         self.state = State::Talking(talking);
         self.arm_talking();

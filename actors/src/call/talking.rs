@@ -38,8 +38,6 @@ pub(super) struct Talking {
     pub(super) seen: Option<Now>,
     /// The caller's leg has told of one.
     pub(super) is_probed: bool,
-    /// Nobody asks the caller's leg.
-    pub(super) is_unwatched: bool,
 }
 
 /// Legs that may have ended while no process was there to hear of it.
@@ -102,11 +100,6 @@ impl Talking {
         self.seen.filter(|_| !self.doubt.any())
     }
 
-    /// The same of a leg that was lost. Where nobody is asked, what the last renewal has stored is better.
-    fn last_proof(&self) -> Option<Now> {
-        self.proof().filter(|_| !self.is_unwatched)
-    }
-
     /// The leg at the other side of this one.
     const fn other(&self, leg: LegId) -> LegId {
         other_leg(leg, self.b_leg)
@@ -123,9 +116,10 @@ impl CallCore {
             LegEvent::Ended { leg, cause } if leg.side == LegSide::A || leg == talking.b_leg => {
                 // C4: whichever leg ends, the other is ended.
                 actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
-                // When a leg was lost is unknown: the call is billed to the last moment at which it was there.
+                // When a leg was lost is unknown: the call is billed to the last moment at which it was there. Where nobody is
+                // asked, what the last renewal has stored is better.
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
-                let at = if cause == EndCause::Lost { talking.last_proof() } else { Some(now) };
+                let at = if cause == EndCause::Lost { talking.proof().filter(|_| self.is_watched) } else { Some(now) };
                 let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
                 let mut waits_for = talking.doubt;
                 waits_for.clear(leg.side);
@@ -142,7 +136,7 @@ impl CallCore {
             }
             LegEvent::Unwatched { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
                 talking.doubt.clear(leg.side);
-                talking.is_unwatched |= leg.side == LegSide::A;
+                self.is_watched &= leg.side == LegSide::B;
                 self.state = State::Talking(talking);
             }
             LegEvent::Cancelled { leg } if leg.side == LegSide::A => {

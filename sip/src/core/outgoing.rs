@@ -215,19 +215,14 @@ impl Core {
             Stage::Outgoing(outgoing) => {
                 // It was answered while our CANCEL was on its way: the call is not wanted.
                 let (cause, rang) = (outgoing.unwanted, outgoing.rang);
-                let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
-                let (way, offerless) = (next_way(&dialog, way), leg.offerless);
-                self.end_answered(dialog, way, carrier, offerless, response, now);
+                self.end_unwanted(id, leg.way(), response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
                 self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
                 // Not by the way of the fork that was taken, which may lead elsewhere.
-                let way = self.way_of_invite(response).unwrap_or(leg.way());
-                let (dialog, carrier) = (leg.dialog.confirmed_by(response), leg.carrier.clone());
-                let (way, offerless) = (next_way(&dialog, way), leg.offerless);
-                self.end_answered(dialog, way, carrier, offerless, response, now);
+                self.end_unwanted(id, self.way_of_invite(response).unwrap_or(leg.way()), response, now);
             }
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
             stage => match (leg.ack.clone(), leg.way()) {
@@ -239,6 +234,14 @@ impl Core {
                 (None, _) => {}
             },
         }
+    }
+
+    /// Ends the fork of a leg that sent this 200. Its call went this way.
+    fn end_unwanted(&mut self, id: LegId, way: Way, response: &Message, now: Now) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let (dialog, carrier, offerless) = (leg.dialog.confirmed_by(response), leg.carrier.clone(), leg.offerless);
+        let way = next_way(&dialog, way);
+        self.end_answered(dialog, way, carrier, offerless, response, now);
     }
 
     /// Where the INVITE of a response went, as long as its transaction takes further answers (RFC 6026 §7.2).
@@ -255,9 +258,8 @@ impl Core {
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {
-            let (dialog, way, carrier) = (leg.dialog.confirmed_by(response), leg.way(), leg.carrier.clone());
-            let (way, offerless) = (next_way(&dialog, way), leg.offerless);
-            self.end_answered(dialog, way, carrier, offerless, response, now);
+            let way = leg.way();
+            self.end_unwanted(id, way, response, now);
             self.forget_leg(id, now);
             return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
         }
