@@ -8,7 +8,7 @@ use crate::error::StoreError;
 use crate::journal::end_process;
 use crate::keyring::{Class, Keyring, LIVE_CALL, Subject};
 use crate::url::DatabaseUrl;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryFutureExt};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Postgres, Sqlite, Transaction, query_with};
@@ -25,10 +25,13 @@ mod migrate;
 mod open;
 mod person;
 mod session;
+mod silence;
 mod tariff;
 mod value;
 
 pub(crate) use migrate::{DATA, KEYS, migrate};
+use silence::answered;
+pub(crate) use silence::{SILENCE_MAX, silent};
 pub(crate) use value::{Row, Value};
 use value::{postgres, sqlite};
 
@@ -143,7 +146,7 @@ impl Db {
                 let gate = db.gate.clone().lock_owned().await;
                 Ok(Tx::Sqlite(db.write.begin_with("begin immediate").await.map_err(failed)?, Some(gate)))
             }
-            Self::Postgres(pool) => Ok(Tx::Postgres(pool.begin().await.map_err(failed)?)),
+            Self::Postgres(pool) => Ok(Tx::Postgres(answered(pool.begin().map_err(failed)).await?)),
         }
     }
 
@@ -153,7 +156,7 @@ impl Db {
             Self::Sqlite(db) => Ok(Tx::Sqlite(db.read.begin().await.map_err(failed)?, None)),
             Self::Postgres(pool) => {
                 let begin = "begin isolation level repeatable read read only";
-                Ok(Tx::Postgres(pool.begin_with(begin).await.map_err(failed)?))
+                Ok(Tx::Postgres(answered(pool.begin_with(begin).map_err(failed)).await?))
             }
         }
     }
@@ -162,7 +165,9 @@ impl Db {
     pub(crate) async fn fetch(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         match self {
             Self::Sqlite(db) => collect(query_with(sql, sqlite(values)?).fetch(&db.read), Row::sqlite).await,
-            Self::Postgres(pool) => collect(query_with(sql, postgres(values)?).fetch(pool), Row::postgres).await,
+            Self::Postgres(pool) => {
+                answered(collect(query_with(sql, postgres(values)?).fetch(pool), Row::postgres)).await
+            }
         }
     }
 
@@ -210,7 +215,9 @@ impl Tx {
     pub(crate) async fn fetch(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         match self {
             Self::Sqlite(tx, _) => collect(query_with(sql, sqlite(values)?).fetch(&mut **tx), Row::sqlite).await,
-            Self::Postgres(tx) => collect(query_with(sql, postgres(values)?).fetch(&mut **tx), Row::postgres).await,
+            Self::Postgres(tx) => {
+                answered(collect(query_with(sql, postgres(values)?).fetch(&mut **tx), Row::postgres)).await
+            }
         }
     }
 
@@ -218,7 +225,8 @@ impl Tx {
         Ok(self.fetch(sql, values).await?.into_iter().next())
     }
 
-    /// Hands each row over as it comes: for more rows than fit in memory.
+    /// Hands each row over as it comes: for more rows than fit in memory. PostgreSQL may work on such a statement for minutes before
+    /// the first one, so its silence says nothing here.
     pub(crate) async fn each(
         &mut self,
         sql: &'static str,
@@ -249,13 +257,13 @@ impl Tx {
                 Ok(done.rows_affected())
             }
             Self::Postgres(tx) => {
-                let done = query_with(sql, postgres(values)?).execute(&mut **tx).await.map_err(failed)?;
+                let done = answered(query_with(sql, postgres(values)?).execute(&mut **tx).map_err(failed)).await?;
                 Ok(done.rows_affected())
             }
         }
     }
 
-    /// Several statements without values: migrations.
+    /// Several statements without values: migrations, which take as long as they take.
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx, _) => sqlx::raw_sql(sql).execute(&mut **tx).await.map(drop).map_err(sqlite_failed),
@@ -297,7 +305,7 @@ impl Tx {
                 }
                 Self::Postgres(tx) => {
                     let query = query_with(AssertSqlSafe(text), postgres(values)?);
-                    query.execute(&mut **tx).await.map_err(failed)?.rows_affected()
+                    answered(query.execute(&mut **tx).map_err(failed)).await?.rows_affected()
                 }
             };
         }
@@ -316,7 +324,8 @@ impl Tx {
                     collect(query_with(text, sqlite(part.to_vec())?).fetch(&mut **tx), Row::sqlite).await?
                 }
                 Self::Postgres(tx) => {
-                    collect(query_with(text, postgres(part.to_vec())?).fetch(&mut **tx), Row::postgres).await?
+                    answered(collect(query_with(text, postgres(part.to_vec())?).fetch(&mut **tx), Row::postgres))
+                        .await?
                 }
             });
         }
@@ -330,7 +339,7 @@ impl Tx {
                 drop(gate);
                 done
             }
-            Self::Postgres(tx) => tx.commit().await.map_err(failed),
+            Self::Postgres(tx) => answered(tx.commit().map_err(failed)).await,
         }
     }
 }

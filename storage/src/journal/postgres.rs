@@ -6,7 +6,7 @@ use super::batch::{Fences, Hopper, Pace, Written};
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
 use super::vital::start_task;
 use super::{Rejected, all_failed};
-use crate::sql::{Value, failed};
+use crate::sql::{SILENCE_MAX, Value, failed, silent};
 use columns::{Column, arguments, columns};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
@@ -116,11 +116,8 @@ async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
     }
 }
 
-/// A server of which nothing is heard for so long is given up: its connection is closed, and what became of the batch is asked over
-/// another one. TCP itself waits for a quarter of an hour, or for ever.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-
-/// Does something over a connection of the pool, which is closed when nothing is heard.
+/// Does something over a connection of the pool, which is closed when nothing is heard: what became of the batch is asked over
+/// another one.
 async fn within_silence<T>(
     pool: &PgPool,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Trouble>,
@@ -130,7 +127,7 @@ async fn within_silence<T>(
         Ok(done) => done,
         Err(_) => {
             drop(connection.detach());
-            Err(Trouble::Unknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+            Err(Trouble::Unknown(silent()))
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn migrate(db: &Db, migrations: &Migrations) -> Result<(), Stor
     let mut tx = db.write().await?;
     if matches!(db, Db::Postgres(_)) {
         // Two programs that start at the same moment: one waits for the other.
-        tx.execute("select pg_advisory_xact_lock(7241)", values![]).await?;
+        tx.script("select pg_advisory_xact_lock(7241)").await?;
     }
     tx.script("create table if not exists schema_version (kind text primary key, version bigint not null)").await?;
     let mut found = 0;

@@ -1,4 +1,4 @@
-//! PostgreSQL goes away at the worst moment: an entry is told as written exactly when it is.
+//! PostgreSQL goes away at the worst moment: an entry is told as written exactly when it is. One that falls silent holds nobody up.
 
 use crate::postgres::Cluster;
 use crate::samples::*;
@@ -16,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 const PASS: u8 = 0;
 const CUT_BEFORE: u8 = 1;
 const CUT_AFTER: u8 = 2;
+/// From now on nothing arrives any more, neither way, and nobody is told.
+const SILENT: u8 = 3;
 
 /// Forwards connections to the server's socket. Returns its port and its switch.
 async fn proxy(socket: PathBuf) -> (u16, Arc<AtomicU8>) {
@@ -38,6 +40,9 @@ async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<Atom
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(length @ 1..) = read else { return };
+                if switch.load(Ordering::SeqCst) == SILENT {
+                    continue;
+                }
                 let commit = asked[..length].windows(6).any(|w| w.eq_ignore_ascii_case(b"commit"));
                 let action = if commit { switch.swap(PASS, Ordering::SeqCst) } else { PASS };
                 if action == CUT_BEFORE {
@@ -60,14 +65,18 @@ async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<Atom
     }
 }
 
+async fn behind_a_proxy(cluster: &Cluster, name: &str) -> (Store, Arc<AtomicU8>) {
+    let (port, switch) = proxy(cluster.folder().join(".s.PGSQL.5432")).await;
+    let url = DatabaseUrl::parse(&format!("postgres://ringfence@127.0.0.1:{port}/{name}")).expect("a url");
+    let keys_url = DatabaseUrl::sqlite(cluster.folder().join(format!("{name}.keys.db")));
+    let keys = Keyring::open(&keys_url, &MasterKey::from_bytes(crate::MASTER)).await.expect("keys");
+    (Store::open(&url, keys).await.expect("a store"), switch)
+}
+
 pub async fn on_postgres(cluster: &Cluster) {
     println!("outage");
     cluster.create_database("outage").await;
-    let (port, switch) = proxy(cluster.folder().join(".s.PGSQL.5432")).await;
-    let url = DatabaseUrl::parse(&format!("postgres://ringfence@127.0.0.1:{port}/outage")).expect("a url");
-    let keys_url = DatabaseUrl::sqlite(cluster.folder().join("outage.keys.db"));
-    let keys = Keyring::open(&keys_url, &MasterKey::from_bytes(crate::MASTER)).await.expect("keys");
-    let store = Store::open(&url, keys).await.expect("a store");
+    let (store, switch) = behind_a_proxy(cluster, "outage").await;
     let mut world = World::new(store.clone(), 1).await;
     let key = world.account("ann", 100).await;
     let journal = Journal::start(&store, JournalOptions::default());
@@ -101,5 +110,38 @@ pub async fn on_postgres(cluster: &Cluster) {
     assert_eq!(world.actor(key).await.figures.total, Micros(211));
     crate::audited(&store).await;
     raw.close().await.expect("closed");
+    store.close().await;
+}
+
+/// Time is virtual while the server is silent: then it passes as soon as everybody waits.
+#[tokio::test]
+async fn a_server_that_falls_silent_holds_no_reader_and_no_connection() {
+    let cluster = Cluster::start().await;
+    cluster.create_database("silent").await;
+    let (store, switch) = behind_a_proxy(&cluster, "silent").await;
+    let mut world = World::new(store.clone(), 1).await;
+    let key = world.account("ann", 100).await;
+
+    switch.store(SILENT, Ordering::SeqCst);
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    // More than there are connections.
+    let readers = (0..12).map(|_| store.brand());
+    for read in futures_util::future::join_all(readers).await {
+        assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    }
+    assert!(begun.elapsed() <= std::time::Duration::from_secs(31), "{:?}", begun.elapsed());
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+
+    tokio::time::resume();
+    switch.store(PASS, Ordering::SeqCst);
+    // The connections that were lost have made room.
+    let again = std::time::Instant::now();
+    let readers = (0..12).map(|_| store.brand());
+    for read in futures_util::future::join_all(readers).await {
+        read.expect("it is read");
+    }
+    assert!(again.elapsed() < std::time::Duration::from_secs(5), "{:?}", again.elapsed());
+    world.actor(key).await;
     store.close().await;
 }

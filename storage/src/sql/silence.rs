@@ -1,0 +1,33 @@
+//! A PostgreSQL server that falls silent: its machine has lost power, or the network swallows everything. TCP itself waits for a
+//! quarter of an hour, or for ever. Who asks is told after [`SILENCE_MAX`], and the connection is closed.
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, Error};
+use std::io;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A server of which nothing is heard for so long is given up.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// How long a connection that is given back may take to show that it still answers.
+const PING_MAX: Duration = Duration::from_secs(5);
+
+/// What is told then.
+pub(crate) fn silent() -> Error {
+    Error::Io(io::Error::from(io::ErrorKind::TimedOut))
+}
+
+/// The answer, or that none came. Then the connection is dropped with the question, and its pool closes it.
+pub(super) async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(SILENCE_MAX, asked).await.unwrap_or_else(|_| Err(failed(silent())))
+}
+
+/// A pool whose connections make room for others when they are given back and do not answer any more: the pool asks each of them,
+/// and would wait for the answer without a limit.
+pub(super) fn closing_silent(options: PgPoolOptions) -> PgPoolOptions {
+    options.after_release(|connection, _| {
+        Box::pin(
+            async move { timeout(PING_MAX, connection.ping()).await.unwrap_or_else(|_| Err(silent())).map(|()| true) },
+        )
+    })
+}
