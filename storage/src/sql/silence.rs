@@ -1,6 +1,8 @@
 //! A PostgreSQL server that falls silent: its machine has lost power, or the network swallows everything. TCP itself waits for a
 //! quarter of an hour, or for ever. Who asks is told after [`SILENCE_MAX`], and the connection is closed.
 
+use super::failed;
+use crate::error::StoreError;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, Error};
 use std::io;
