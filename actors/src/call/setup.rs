@@ -108,6 +108,7 @@ impl CallCore {
         let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
         let again = reasons::may_reroute(ended.status)
             && !trying.rang
+            && !ended.answered
             && trying.leg.attempt < ATTEMPTS_MAX
             && rung < RING_TIMEOUT;
         if !again {
@@ -146,7 +147,8 @@ impl CallCore {
             redress: ended.redress.clone(),
         };
         let failed = AttemptFailed { number: trying.leg.attempt, sip_code: ended.status };
-        self.settle(CallEnd { at: Some(now), failed: Some(failed), ..end(hangup) }, actions);
+        let late_answer = ended.answered;
+        self.settle(CallEnd { at: Some(now), failed: Some(failed), late_answer, ..end(hangup) }, actions);
     }
 
     /// The call is wanted no more before its answer: CANCEL, and a short wait for what the B-leg says to it.
@@ -168,6 +170,10 @@ impl CallCore {
 
     pub(super) fn withdrawing(&mut self, trying: Trying, wait: Withdrawal, event: LegEvent, actions: &mut Vec<Action>) {
         match event {
+            // The 200 crossed the cancel, which was first: free for the customer, not for us.
+            LegEvent::Failed { leg, answered: true, .. } if leg == trying.leg => {
+                self.settle(CallEnd { at: Some(wait.at), late_answer: true, ..end(wait.hangup) }, actions);
+            }
             LegEvent::Failed { leg, status, .. } if leg == trying.leg => {
                 let failed = AttemptFailed { number: leg.attempt, sip_code: status };
                 self.settle(CallEnd { at: Some(wait.at), failed: Some(failed), ..end(wait.hangup) }, actions);
@@ -175,7 +181,6 @@ impl CallCore {
             LegEvent::Answered { leg, .. } => {
                 actions.push(hang_up(leg, HangupCause::NotWanted));
                 if leg == trying.leg {
-                    // The 200 crossed the cancel, which was first: free for the customer, not for us.
                     self.settle(CallEnd { at: Some(wait.at), late_answer: true, ..end(wait.hangup) }, actions);
                 } else {
                     self.state = State::Withdrawing(trying, wait);

@@ -54,7 +54,7 @@ impl Core {
             return;
         }
         if self.try_invite(&invite, now).is_err() {
-            self.tell(LegEvent::Failed { leg: id, status: 503, q850: None, rang: false, redress: None }, now);
+            self.tell_failed(id, 503, false, false, now);
         }
     }
 
@@ -218,7 +218,7 @@ impl Core {
                 self.end_unwanted(id, leg.way(), response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
-                self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
+                self.tell_failed(id, status, rang, true, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
                 // Not by the way of the fork that was taken, which may lead elsewhere.
@@ -261,7 +261,7 @@ impl Core {
             let way = leg.way();
             self.end_unwanted(id, way, response, now);
             self.forget_leg(id, now);
-            return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
+            return self.tell_failed(id, 502, true, true, now);
         }
         let is_other = leg.dialog.remote.tag().is_some() && leg.dialog.remote.tag() != response.to_tag();
         let dropped = leg.change.take_if(|_| is_other);
@@ -304,7 +304,12 @@ impl Core {
         if is_refused {
             self.target_failed(trunk, gateway, now);
         }
-        self.tell(LegEvent::Failed { leg: id, status, q850, rang, redress }, now);
+        self.tell(LegEvent::Failed { leg: id, status, q850, rang, redress, answered: false }, now);
+    }
+
+    /// What the carrier did not say itself.
+    fn tell_failed(&mut self, leg: LegId, status: u16, rang: bool, answered: bool, now: Now) {
+        self.tell(LegEvent::Failed { leg, status, q850: None, rang, redress: None, answered }, now);
     }
 
     /// Nothing final came in time, or the gateway cannot be reached.
@@ -316,7 +321,7 @@ impl Core {
             self.target_failed(trunk, gateway, now);
         }
         self.forget_leg(id, now);
-        self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
+        self.tell_failed(id, status, rang, false, now);
     }
 
     /// It rang long enough, or its CANCEL was not answered.

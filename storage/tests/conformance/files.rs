@@ -144,7 +144,7 @@ fn the_futures_can_move_between_threads() {
     is_send(|store| async move { store.user_by_email("x").await.map(drop) });
     is_send(|store| async move { store.memberships(UserId(uuid::Uuid::nil())).await.map(drop) });
     is_send(|store| async move { store.device_token(&[0; 32]).await.map(drop) });
-    is_send(|store| async move { store.purge_events(START, 1).await.map(drop) });
+    is_send(|store| async move { store.purge_events(START, START, 1).await.map(drop) });
     is_send(|store| async move { store.destroy_key(Subject::Account(AccountKey(1)), Class::Calls).await });
     is_send(|store| async move { storage::audit::audit(&store, |_| {}).await.map(drop) });
     is_send(|store| async move { Journal::start(&store, JournalOptions::default()).flush().await });

@@ -219,20 +219,23 @@ fn a_cancel_waits_for_a_provisional_response_and_a_200_that_crosses_it_is_ended(
     assert!(desk.take_sent().is_empty(), "cancelled once");
     desk.carrier(&invite, 200, "x", ANSWER);
     assert_eq!(desk.kinds(), ["ACK", "BYE"]);
-    assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 487, .. }]));
+    assert!(
+        matches!(desk.take_legs()[..], [LegEvent::Failed { status: 487, answered: true, .. }]),
+        "the carrier charges"
+    );
     desk.carrier(&invite, 200, "x", ANSWER);
     assert_eq!(desk.kinds(), ["ACK"], "its BYE is under way");
     desk.assert_empty();
 }
 
 #[test]
-fn an_answer_that_cannot_be_used_is_ended_and_tried_elsewhere() {
+fn an_answer_that_cannot_be_used_is_ended_and_told_as_one() {
     for sdp in ["", "v=0\r\nnonsense\r\n"] {
         let mut desk = Desk::new();
         let invite = desk.dial(some_call());
         desk.carrier(&invite, 200, "x", sdp);
         assert_eq!(desk.kinds(), ["INVITE", "ACK", "BYE"]);
-        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 502, .. }]), "{sdp}");
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 502, answered: true, .. }]), "{sdp}");
         desk.assert_empty();
     }
 }
