@@ -189,7 +189,8 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let unknown = is_lost(cdr) || (failed && !known.crashes.is_empty());
     let least = if unknown { Duration::ZERO } else { first.since(answered) };
     let most = last.since(answered);
-    // After a boot only the wall clock tells how long a call lasted, whoever has set it meanwhile.
+    // After a boot only the wall clock tells how long a call lasted, whoever has set it meanwhile; what was paid is the most.
+    let least = if known.rebooted { least.min(Duration::from_secs(known.paid_s)) } else { least };
     let (forward, back) = checker.wall.set_between(answered, Mono(u64::MAX));
     let (least, most) =
         if known.rebooted { (least.saturating_sub(back), most.saturating_add(forward)) } else { (least, most) };
