@@ -261,11 +261,11 @@ async fn a_wrong_world_file_changes_nothing() {
                 .replace("bad.csv", "shop.csv")
                 .replace("[\"finance\"]", "[\"king\"]")
                 .replace("finance@", "king@"),
-            &["operator.roles = king"],
+            &["operator.roles of operator ", " = king: must be "],
         ),
         (
             WORLD.replace("Shop", "New").replacen("rate_deck = \"New\"", "rate_deck = \"Old\"", 1),
-            &["no rate deck is named Old"],
+            &["account.rate_deck of sip_username ", ": no rate deck is named Old"],
         ),
         (
             WORLD.replace("name = \"Shop\"", "name = \"New\"").replace("deck = \"Shop\"", "deck = \"New\"").replacen(
@@ -273,7 +273,7 @@ async fn a_wrong_world_file_changes_nothing() {
                 "currency = \"GBP\"",
                 1,
             ),
-            &["rate deck New is in GBP"],
+            &[" of ", ": rate deck New is in GBP, not in EUR"],
         ),
         (WORLD.replace("\"3.00\"", "3.5"), &["world.toml: line 21: ", "an amount as text"]),
         (WORLD.replace("opening_credit = \"1.00\"", "openning = 1"), &["unknown field `openning`"]),
