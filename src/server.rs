@@ -99,8 +99,11 @@ impl Server {
         let mut certificates = Vec::new();
         let web_tls = web_tls(config, &mut certificates)?;
         let bound = Bound::open(transports(config, &mut certificates)?).map_err(|error| {
-            let key =
-                if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
+            let key = match (error.protocol, error.is_v6) {
+                (protocol, true) => format!("sip.v6.{protocol}"),
+                ("tls", false) => String::from("sip.tls.listen"),
+                (protocol, false) => format!("sip.{protocol}"),
+            };
             anyhow::Error::from(error.source).context(format!("{key} = {}: cannot be used", error.address))
         })?;
         let carrier = match config.test_carrier {

@@ -91,14 +91,20 @@ async fn a_first_start_shows_secrets_once_and_a_second_says_what_it_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_one_clear_line_and_leaves_nothing_behind() {
-    for (variable, key) in LISTENERS {
+    let on_ipv6 = [
+        ("RINGFENCE_SIP__V6__UDP", "sip.v6.udp"),
+        ("RINGFENCE_SIP__V6__TCP", "sip.v6.tcp"),
+        ("RINGFENCE_SIP__V6__TLS", "sip.v6.tls"),
+    ];
+    for (variable, key) in LISTENERS.into_iter().chain(on_ipv6) {
         let place = Place::default();
         let (tcp, udp);
-        let taken = if ["sip.udp", "test_carrier"].contains(&key) {
-            udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let free = if key.contains("v6") { "[::1]:0" } else { "127.0.0.1:0" };
+        let taken = if ["sip.udp", "sip.v6.udp", "test_carrier"].contains(&key) {
+            udp = UdpSocket::bind(free).expect("a port");
             udp.local_addr()
         } else {
-            tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+            tcp = TcpListener::bind(free).expect("a port");
             tcp.local_addr()
         };
         let taken = taken.expect("an address").to_string();
