@@ -59,7 +59,7 @@ pub struct TransportLimits {
 impl Default for TransportLimits {
     fn default() -> Self {
         Self {
-            connections: 2_000,
+            connections: 5_000,
             per_address: 20,
             exempt: Arc::new([]),
             handshakes: 64,
