@@ -4,7 +4,6 @@
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
-use schema::number::{E164, ServiceNumber};
 use schema::target::HostName;
 use serde::{Deserialize, Serialize};
 use sip::guard::Network;
@@ -37,9 +36,6 @@ pub struct Config {
     pub metrics: Metrics,
     /// SIP edge.
     pub sip: Sip,
-    /// The operator's own number, shown on A-legs of callbacks and verification calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service_number: Option<E164>,
     /// Development mode: where the built-in test carrier takes calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_carrier: Option<SocketAddr>,
@@ -224,7 +220,6 @@ impl Default for Config {
                 carrier_ca: None,
                 dns: Vec::new(),
             },
-            service_number: None,
             test_carrier: None,
             secrets: Secrets { key_file: None },
             limits: NodeLimits {
@@ -294,12 +289,6 @@ impl Config {
     #[must_use]
     pub fn key_file(&self) -> PathBuf {
         self.secrets.key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
-    }
-
-    /// The operator's number, as a number that may be presented.
-    #[must_use]
-    pub fn service_number(&self) -> Option<ServiceNumber> {
-        self.service_number.clone().map(ServiceNumber)
     }
 
     /// Addresses free of the limits per address.
@@ -516,7 +505,7 @@ mod tests {
                 "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, v6, advertised, digest",
             ),
             ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
-            ("service_number = \"123\"", "FILE: service_number = 123: "),
+            ("service_number = \"+442079460000\"", "FILE: unknown key service_number: allowed are data_dir"),
             (
                 "development = true\n[sip]\nudp = \"0.0.0.0:5060\"",
                 "sip.udp = 0.0.0.0:5060: development mode binds loopback",

@@ -333,13 +333,7 @@ impl Provisioning<'_> {
 ///
 /// # Errors
 /// The store failed, or it holds another domain: SIP passwords are bound to it.
-pub async fn brand(
-    store: &Store,
-    domain: &str,
-    service_number: Option<schema::number::E164>,
-    entropy: &mut Entropy,
-    at: Timestamp,
-) -> anyhow::Result<Brand> {
+pub async fn brand(store: &Store, domain: &str, entropy: &mut Entropy, at: Timestamp) -> anyhow::Result<Brand> {
     let stored = store.brand().await?;
     if let Some(brand) = &stored
         && brand.realm != domain
@@ -350,8 +344,6 @@ pub async fn brand(
         id: stored.as_ref().map_or_else(|| BrandId::generate(entropy, at), |brand| brand.id),
         domain: domain.to_owned(),
         realm: domain.to_owned(),
-        service_number,
-        redress_contact: stored.as_ref().and_then(|brand| brand.redress_contact.clone()),
     };
     if stored.as_ref() != Some(&wanted) {
         store.put_brand(&wanted).await?;
@@ -415,7 +407,7 @@ mod tests {
     async fn apply(store: &Store, pieces: &[String]) -> Result<Provisioned, String> {
         let clock = crate::clock::system();
         let mut entropy = crate::server::system_entropy().expect("random bytes");
-        let brand = brand(store, "localhost", None, &mut entropy, clock().wall).await.expect("a brand");
+        let brand = brand(store, "localhost", &mut entropy, clock().wall).await.expect("a brand");
         let files = [(
             String::from("d.csv"),
             String::from(

@@ -229,8 +229,7 @@ impl<'a> Parts<'a> {
         let clock = clock::system();
         let mut entropy = system_entropy()?;
         let store = data::open(config).await?;
-        let number = config.service_number.clone();
-        let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
+        let brand = provision::brand(&store, &config.sip.domain, &mut entropy, clock().wall).await?;
         Ok(Self { config, clock, entropy, store, brand, certificates })
     }
 
@@ -254,7 +253,6 @@ impl<'a> Parts<'a> {
     ) -> anyhow::Result<Actors> {
         let config = ActorsConfig {
             boot: clock::boot_id(),
-            service_number: self.config.service_number(),
             max_live_calls: self.config.limits.live_calls,
             max_calls_per_second: self.config.limits.calls_per_second,
             ..ActorsConfig::default()
