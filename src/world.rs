@@ -40,7 +40,7 @@ pub struct World {
 /// `[[operator]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct Operator {
     pub email: String,
     pub password: String,
@@ -50,7 +50,7 @@ pub struct Operator {
 /// `[[carrier]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct Carrier {
     pub name: String,
     #[serde(deserialize_with = "gateway")]
@@ -130,7 +130,7 @@ fn is_printable(text: &str, most: usize) -> bool {
 /// `[[rate_deck]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct RateDeck {
     pub name: String,
     /// CSV file, relative to the world file.
@@ -146,7 +146,7 @@ pub struct RateDeck {
 /// `[[account]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct Account {
     pub email: String,
     pub username: String,
@@ -187,7 +187,7 @@ impl Account {
 /// `caller_ids = [{number, evidence}]`; the first is the default.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct CallerId {
     pub number: E164,
     #[serde(deserialize_with = "evidence")]
@@ -198,7 +198,7 @@ pub struct CallerId {
 /// stands for the number at the end of the username. They have no web password until it is reset.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct AccountsBulk {
     pub count: u32,
     pub first_sip_username: FirstUsername,
