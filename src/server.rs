@@ -44,7 +44,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Between two rounds of removing what has run out.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
-/// Event rows are kept this long and this many an account (DESIGN §10).
+/// Event rows are kept this long and this many an account: a client that was away for longer reads its state anew (D57).
 const EVENTS_KEPT: (Duration, u32) = (Duration::from_secs(24 * 3600), 10_000);
 
 /// Where a server listens; ports are those given, also when 0 was asked for.
@@ -99,8 +99,11 @@ impl Server {
         let mut certificates = Vec::new();
         let web_tls = web_tls(config, &mut certificates)?;
         let bound = Bound::open(transports(config, &mut certificates)?).map_err(|error| {
-            let key =
-                if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
+            let key = match (error.protocol, error.is_v6) {
+                (protocol, true) => format!("sip.v6.{protocol}"),
+                ("tls", false) => String::from("sip.tls.listen"),
+                (protocol, false) => format!("sip.{protocol}"),
+            };
             anyhow::Error::from(error.source).context(format!("{key} = {}: cannot be used", error.address))
         })?;
         let carrier = match config.test_carrier {
@@ -226,8 +229,7 @@ impl<'a> Parts<'a> {
         let clock = clock::system();
         let mut entropy = system_entropy()?;
         let store = data::open(config).await?;
-        let number = config.service_number.clone();
-        let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
+        let brand = provision::brand(&store, &config.sip.domain, &mut entropy, clock().wall).await?;
         Ok(Self { config, clock, entropy, store, brand, certificates })
     }
 
@@ -251,7 +253,6 @@ impl<'a> Parts<'a> {
     ) -> anyhow::Result<Actors> {
         let config = ActorsConfig {
             boot: clock::boot_id(),
-            service_number: self.config.service_number(),
             max_live_calls: self.config.limits.live_calls,
             max_calls_per_second: self.config.limits.calls_per_second,
             ..ActorsConfig::default()

@@ -134,7 +134,7 @@ impl Store {
 
     /// Removes of each account the events up to its first entry decided at `older_than` or later, and all but those of its last
     /// `keep` entries. An entry of a moment that is still to come, more than an hour after `now`, was decided under a clock that was
-    /// wrong: it keeps nothing. In short transactions. Returns of how many entries.
+    /// wrong: it keeps nothing (D57). In short transactions. Returns of how many entries.
     ///
     /// # Errors
     /// The store failed; what was removed before stays removed.

@@ -169,7 +169,7 @@ async fn a_server_that_falls_silent_holds_no_reader_and_no_connection() {
     tokio::time::resume();
 
     switch.set(PASS);
-    let again = std::time::Instant::now();
+    let again = tokio::time::Instant::now();
     for reader in (0..CONNECTIONS + 4).map(|_| read()).collect::<Vec<_>>() {
         reader.await.expect("no panic").expect("it is read");
     }
