@@ -305,9 +305,14 @@ const fn refusal(status: u16) -> u16 {
     }
 }
 
-/// A session description that can be read.
+/// A session description that can be read and would not leave the other leg with silence, as one of a fax alone would.
 pub(super) fn usable_sdp(message: &Message) -> Option<Sdp> {
-    sdp_of(message).filter(|text| Description::parse(text.expose().as_bytes()).is_ok())
+    sdp_of(message).filter(|text| is_usable(text.expose().as_bytes()))
+}
+
+/// Whether it can be passed on: what nothing passes of is refused by 488 (RFC 3261 §14.2).
+pub(super) fn is_usable(sdp: &[u8]) -> bool {
+    Description::parse(sdp).is_ok_and(|description| !description.passes_nothing())
 }
 
 /// Whether two session descriptions differ in nothing but their version.

@@ -10,7 +10,7 @@ use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
-use super::offer::usable_sdp;
+use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
@@ -254,7 +254,7 @@ impl Core {
         let is_told = leg.take_early_answer(response);
         // An offer is answered in the 200, or before it in a 18x.
         let is_usable = match response.has_sdp() && !is_told {
-            true => Description::parse(response.body()).is_ok(),
+            true => is_usable(response.body()),
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {

@@ -92,6 +92,12 @@ impl Description<'_> {
     }
 
     /// All media both ways, which goes without saying (RFC 3264 §5.1).
+    /// Whether streams are on and none of them would pass: whoever heard of it would be left with silence.
+    pub(crate) fn passes_nothing(&self) -> bool {
+        let on = || self.media.iter().filter(|media| media.port != 0);
+        on().next().is_some() && !on().any(is_relayed)
+    }
+
     pub(crate) fn lift_holds(&mut self) {
         let is_hold = |attribute: &Attribute<'_>| is_direction(attribute.name) && attribute.name != "sendrecv";
         let sections = self.media.iter_mut().map(|media| &mut media.attributes).chain([&mut self.attributes]);

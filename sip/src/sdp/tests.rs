@@ -76,6 +76,16 @@ c=IN IP4 203.0.113.7
 }
 
 #[test]
+fn streams_of_which_none_passes_are_told_from_streams_that_are_off() {
+    let passes = |media: &str| {
+        let text = format!("v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\n{media}");
+        !Description::parse(text.as_bytes()).expect("well-formed").passes_nothing()
+    };
+    assert!(passes("") && passes("m=audio 0 RTP/AVP 0\n") && passes("m=audio 9 RTP/AVP 0\nm=image 9 udptl t38\n"));
+    assert!(!passes("m=image 9 udptl t38\n") && !passes("m=audio 0 RTP/AVP 0\nm=image 9 udptl t38\n"));
+}
+
+#[test]
 fn nothing_of_the_other_side_remains_when_media_are_anchored() {
     let relay: SocketAddr = "203.0.113.7:30000".parse().expect("an address");
     let text = rewritten(PHONE, Placement::Anchored(relay));

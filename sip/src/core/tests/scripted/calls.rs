@@ -237,6 +237,21 @@ fn an_answer_that_cannot_be_used_is_ended_and_tried_elsewhere() {
     }
 }
 
+/// Nothing of it would reach the carrier.
+#[test]
+fn an_invite_for_a_fax_alone_is_refused() {
+    let mut desk = Desk::new();
+    let fax = OFFER.replace("audio 4000 RTP/AVP 0", "image 4002 udptl t38");
+    let first = desk.text("INVITE", udp(), "c", "", 1, "", &fax);
+    desk.take(udp(), &first);
+    let credentials = desk.credentials("INVITE");
+    let second = desk.text("INVITE", udp(), "c", "", 2, &credentials, &fax);
+    desk.take(udp(), &second);
+    assert_eq!(desk.kinds(), ["407", "100", "488"]);
+    assert!(desk.take_legs().is_empty());
+    desk.assert_empty();
+}
+
 #[test]
 fn a_carrier_that_asks_for_credentials_or_forwards_gets_neither() {
     for status in [302, 401, 407] {

@@ -314,6 +314,31 @@ fn a_reinvite_without_an_offer_gets_ours_and_its_answer_passes_on() {
     call.end();
 }
 
+/// Nothing of it would pass: the audio would be gone and the call go on (RFC 3261 §14.2).
+#[test]
+fn a_fax_alone_is_refused_on_both_legs_and_the_call_goes_on() {
+    let fax = OFFER.replace(" 1 1 IN", " 1 2 IN").replace("audio 4000 RTP/AVP 0", "image 4002 udptl t38");
+    let instead = format!("{}m=image 4002 udptl t38\r\n", OFFER.replace("audio 4000", "audio 0"));
+    let mut call = Call::new();
+    for method in ["INVITE", "UPDATE"] {
+        for offer in [&fax, &instead] {
+            call.phone(method, offer);
+            call.carrier(method, offer);
+            assert_eq!(call.desk.kinds(), ["488", "488"], "{method} {offer}");
+            assert!(call.desk.take_legs().is_empty());
+        }
+    }
+    // What stood before stands, and beside the audio a fax goes on as rejected; off by itself everything may be.
+    call.phone("UPDATE", OFFER);
+    assert_eq!(call.desk.kinds(), ["200"]);
+    for offer in [format!("{OFFER}m=image 4002 udptl t38\r\n"), OFFER.replace("audio 4000", "audio 0")] {
+        call.phone("UPDATE", &offer);
+        assert!(is_offered(&call.desk.take_legs(), call.a), "{offer}");
+        call.answer_a(Err(488));
+    }
+    call.end();
+}
+
 #[test]
 fn a_flood_of_changes_is_slowed_down() {
     let mut call = Call::new();
