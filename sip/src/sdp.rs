@@ -1,6 +1,7 @@
 //! Session descriptions (RFC 8866): read strictly, written anew for the other leg from an allow-list, so that nothing of one
 //! side but its media can reach the other (`features.md` §6.3).
 
+mod answer;
 mod parse;
 mod rewrite;
 

@@ -118,7 +118,7 @@ impl Core {
     fn refresh(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
         let version = self.legs.get(&id).map(|leg| leg.origin.version);
         let body = match request.has_sdp() {
-            true => self.session(id),
+            true => self.session_for(id, request.body()),
             false if *request.method() == Method::Invite => self.whole_offer(id),
             false => None,
         };
@@ -185,10 +185,23 @@ impl Core {
 
     /// Our offer to a far end that makes none: all there is, as for a new call (RFC 3261 §14.2), whatever was held before.
     fn whole_offer(&mut self, id: LegId) -> Option<Bytes> {
+        self.session_with(id, |ours| ours.lift_holds())
+    }
+
+    /// Our session description as the answer to this offer, which changes nothing: what we said last may have been an offer itself.
+    fn session_for(&mut self, id: LegId, offer: &[u8]) -> Option<Bytes> {
+        match Description::parse(offer) {
+            Ok(offer) => self.session_with(id, |ours| ours.answer(&offer)),
+            Err(_) => self.session(id),
+        }
+    }
+
+    /// Our session description on a leg after this change; a newer one if it makes a difference.
+    fn session_with(&mut self, id: LegId, change: impl FnOnce(&mut Description<'_>)) -> Option<Bytes> {
         let known = self.session(id)?;
         let mut description = Description::parse(&known).ok()?;
         let before = description.clone();
-        description.lift_holds();
+        change(&mut description);
         if description == before {
             return Some(known);
         }

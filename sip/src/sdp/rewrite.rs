@@ -162,7 +162,7 @@ fn is_codec(attribute: &Attribute<'_>) -> bool {
     }
 }
 
-fn is_direction(name: &str) -> bool {
+pub(super) fn is_direction(name: &str) -> bool {
     matches!(name, "sendrecv" | "sendonly" | "recvonly" | "inactive")
 }
 

@@ -339,6 +339,43 @@ fn a_fax_alone_is_refused_on_both_legs_and_the_call_goes_on() {
     call.end();
 }
 
+/// RFC 3264 §6, RFC 4568 §5.1.2, RFC 5763 §5: whoever had answered is not answered with our offer.
+#[test]
+fn a_refresh_of_the_side_that_had_answered_is_answered() {
+    const KEYS: [&str; 2] =
+        ["a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:k1", "a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:k2"];
+    let [first, second] = KEYS;
+    let offer = held(OFFER).replace("a=sendonly\r\n", "").replace("RTP/AVP", "RTP/SAVP");
+    let offer = format!("{offer}{first}\r\n{second}\r\na=setup:actpass\r\nm=video 4002 RTP/AVP 31\r\n");
+    let answer = ANSWER.replace("RTP/AVP", "RTP/SAVP");
+    let theirs = second.replace("k2", "k9");
+    let answer = format!("{answer}{theirs}\r\na=setup:passive\r\nm=video 0 RTP/AVP 31\r\n");
+    let mut call = Call::new();
+    call.phone("INVITE", &offer);
+    let ours = call.offer_b(&offer);
+    assert!(body(&ours).contains("m=video 4002") && body(&ours).contains(first) && body(&ours).contains("actpass"));
+    call.desk.carrier(&ours, 200, "x", &answer);
+    call.answer_a(Ok(&answer));
+    let to_phone = call.desk.last_sent();
+    call.ack("");
+    call.desk.take_legs();
+    let version = |message: &Message| body(message).split(' ').nth(2).and_then(|text| text.parse::<u64>().ok());
+    call.carrier("UPDATE", &answer);
+    let ok = call.desk.last_sent();
+    assert_eq!((ok.status(), version(&ok)), (Some(200), version(&ours).map(|version| version + 1)));
+    assert!(body(&ok).contains("m=video 0 ") && body(&ok).contains("m=audio 4000 "), "{}", body(&ok));
+    assert!(!body(&ok).contains(first) && body(&ok).contains(second) && body(&ok).contains("a=setup:active"));
+    let told = call.desk.take_legs();
+    assert!(matches!(&told[..], [LegEvent::Checkpointed { leg, .. }] if *leg == call.b), "{told:?}");
+    // From now on it is the same each time, and so it is for the side that had offered.
+    call.carrier("UPDATE", &answer);
+    assert_eq!(call.desk.last_sent().body(), ok.body());
+    call.phone("UPDATE", &offer);
+    assert_eq!(call.desk.last_sent().body(), to_phone.body());
+    assert!(call.desk.take_legs().is_empty());
+    call.end();
+}
+
 #[test]
 fn a_flood_of_changes_is_slowed_down() {
     let mut call = Call::new();
