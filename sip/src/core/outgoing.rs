@@ -198,7 +198,8 @@ impl Core {
         if !is_news || !(180..=189).contains(&status) {
             return;
         }
-        outgoing.rang = true;
+        // Neither a 183 alone nor a forwarding says that anybody hears it.
+        outgoing.rang |= status == 180 || response.has_sdp();
         // There is one answer to an offer, and what came reliably is not changed by a later response (RFC 3261 §13.2.1). Without
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);

@@ -252,6 +252,23 @@ fn an_invite_for_a_fax_alone_is_refused() {
     desk.assert_empty();
 }
 
+/// A carrier that only says that it is at work has not reached anybody: its call may be tried elsewhere.
+#[test]
+fn only_a_180_or_early_media_says_that_it_rings() {
+    for (status, sdp, rings) in
+        [(180, "", true), (183, ANSWER, true), (183, "", false), (181, "", false), (182, "", false)]
+    {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        desk.carrier(&invite, status, "x", sdp);
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Progress { status: it, .. }] if it == status), "it passes on: {told:?}");
+        desk.carrier(&invite, 503, "x", "");
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Failed { status: 503, rang, .. }] if rang == rings), "{status} {told:?}");
+    }
+}
+
 #[test]
 fn a_carrier_that_asks_for_credentials_or_forwards_gets_neither() {
     for status in [302, 401, 407] {
