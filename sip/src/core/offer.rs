@@ -224,6 +224,8 @@ impl Core {
             Some(Change::Theirs(theirs)) => theirs,
             // The other side has agreed to what nobody wants any more.
             Some(Change::TakenBack(_)) if answer.is_ok() => return self.restore_other(id, now),
+            // It refuses what the far end has agreed to already, in an ACK or to a refresh.
+            None if answer.is_err() => return self.restore(id, now),
             _ => return,
         };
         let Theirs { key, request, flow, .. } = *theirs;
@@ -247,14 +249,14 @@ impl Core {
     }
 
     /// The answer to an offer that our 200 made, since the re-INVITE had none. What is new in it the other leg is offered;
-    /// nobody waits for what it says.
+    /// nobody waits for what it says. What cannot be passed on it is asked to take back.
     pub(super) fn on_answer_in_ack(&mut self, id: LegId, ack: &Message, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Some(offer) = usable_sdp(ack) else { return };
-        let is_unchanged = leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, ack.body()));
-        if is_unchanged || !leg.pace.admits(now.mono) {
+        if !ack.has_sdp() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, ack.body())) {
             return;
         }
+        let admits = leg.pace.admits(now.mono);
+        let Some(offer) = usable_sdp(ack).filter(|_| admits) else { return self.restore(id, now) };
         leg.remote_sdp = Some(ack.body_alone());
         self.tell(LegEvent::Offered { leg: id, offer }, now);
         self.tell_checkpoint(id, now);

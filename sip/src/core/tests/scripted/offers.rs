@@ -377,6 +377,69 @@ fn a_refresh_of_the_side_that_had_answered_is_answered() {
 }
 
 #[test]
+fn what_the_other_side_refuses_of_an_answer_in_an_ack_is_taken_back() {
+    let mut call = Call::new();
+    let moved = ANSWER.replace("9000", "9002");
+    call.carrier("INVITE", "");
+    call.carrier("ACK", &moved);
+    assert!(is_offered(&call.desk.take_legs()[..1], call.b));
+    call.desk.take_sent();
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Err(488) });
+    let back = call.desk.last_sent();
+    assert_eq!((call.desk.kinds(), body(&back).contains("m=audio 4000")), (vec!["INVITE".to_owned()], true));
+    call.desk.carrier(&back, 200, "x", ANSWER);
+    assert!(is_offered(&call.desk.take_legs()[..1], call.b), "it is where it was");
+    // Whatever it says then, it is asked once.
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Ok(sdp(OFFER)) });
+    call.desk.take_sent();
+    // More changes than are passed on are taken back, too, and a later refresh tells what is new.
+    call.desk.wait(Duration::from_secs(10));
+    call.desk.take_sent();
+    for port in 0..11 {
+        call.carrier("INVITE", "");
+        assert_eq!(call.desk.kinds(), ["200"]);
+        call.carrier("ACK", &ANSWER.replace("9000", &format!("91{port:02}")));
+    }
+    let back = call.desk.last_sent();
+    assert!(*back.method() == Method::Invite && back.is_request());
+    call.desk.take_legs();
+    let last = ANSWER.replace("9000", "9110");
+    call.desk.carrier(&back, 200, "x", &last);
+    assert!(!call.desk.take_legs().iter().any(|event| matches!(event, LegEvent::Offered { .. })), "too many");
+    call.desk.wait(Duration::from_secs(10));
+    call.carrier("UPDATE", &last);
+    assert!(is_offered(&call.desk.take_legs(), call.b));
+    call.end();
+}
+
+/// RFC 3264 §8: what was offered counts as said, so what stands is said in a newer version.
+#[test]
+fn an_answer_that_cannot_be_understood_brings_back_what_stands() {
+    for (understood, ends) in [(true, false), (false, true)] {
+        let mut call = Call::new();
+        call.phone("INVITE", &held(OFFER));
+        let offer = call.offer_b(&held(OFFER));
+        call.desk.take_legs();
+        call.desk.take_sent();
+        call.desk.carrier(&offer, 200, "x", "v=0\r\nnonsense\r\n");
+        let back = call.desk.last_sent();
+        assert_eq!(call.desk.kinds(), ["ACK", "INVITE"]);
+        let told = call.desk.take_legs();
+        assert!(matches!(told[0], LegEvent::OfferAnswered { answer: Err(488), .. }), "{told:?}");
+        let version = |message: &Message| body(message).split(' ').nth(2).and_then(|text| text.parse::<u64>().ok());
+        assert_eq!(version(&back), version(&offer).map(|version| version + 1));
+        assert!(!body(&back).contains("sendonly"));
+        call.answer_a(Err(488));
+        call.desk.take_sent();
+        call.desk.carrier(&back, 200, "x", if understood { ANSWER } else { "" });
+        assert_eq!(call.desk.kinds(), if ends { vec!["ACK", "BYE"] } else { vec!["ACK"] });
+        let lost = |event: &LegEvent| matches!(event, LegEvent::Ended { cause: EndCause::Lost, .. });
+        assert_eq!(call.desk.take_legs().iter().any(lost), ends);
+        call.end();
+    }
+}
+
+#[test]
 fn a_flood_of_changes_is_slowed_down() {
     let mut call = Call::new();
     let mut passed = 0;
