@@ -101,7 +101,12 @@ impl Core {
                 let is_its = |change: &mut Change| matches!(change, Change::Ours(ours) if ours.cseq == cseq);
                 match (leg.change.take_if(is_its), status) {
                     (Some(Change::Ours(ours)), 200..=299) => self.on_offer_accepted(id, *ours, response, now),
-                    (Some(Change::Ours(ours)), _) => self.on_offer_refused(id, *ours, status, now),
+                    (Some(Change::Ours(ours)), _) => {
+                        if status == 422 {
+                            self.interval_was_too_small(id, response);
+                        }
+                        self.on_offer_refused(id, *ours, status, now);
+                    }
                     // It is repeated: our ACK was lost.
                     (_, 200..=299) if is_invite => {
                         let _ = self.send_ack(id, cseq, None);
