@@ -75,6 +75,24 @@ c=IN IP4 203.0.113.7
     assert_eq!(rewritten(PHONE, Placement::AsGiven).replace("\r\n", "\n"), expected);
 }
 
+/// RFC 8839 §5.1. pjsip's is its host's private address in hexadecimal.
+#[test]
+fn foundations_are_our_own_and_equal_where_theirs_are() {
+    let candidates = "a=candidate:Hc0a8014d 1 UDP 1 192.0.2.1 9 typ host
+a=candidate:broken
+a=candidate:Sc0a8014d 1 UDP 1 192.0.2.2 9 typ srflx raddr 192.168.1.77 rport 9
+a=candidate:Hc0a8014d 2 UDP 1 192.0.2.1 10 typ host
+";
+    let text = format!(
+        "v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\nm=audio 9 RTP/AVP 0\n{candidates}m=video 9 RTP/AVP 31\na=candidate:Sc0a8014d 1 UDP 1 192.0.2.2 11 typ srflx\n"
+    );
+    let written = rewritten(&text, Placement::AsGiven);
+    let foundations: Vec<_> =
+        written.lines().filter_map(|line| line.strip_prefix("a=candidate:")?.split(' ').next()).collect();
+    assert_eq!(foundations, ["1", "2", "1", "2"], "{written}");
+    assert!(!written.contains("c0a8014d"));
+}
+
 #[test]
 fn streams_of_which_none_passes_are_told_from_streams_that_are_off() {
     let passes = |media: &str| {
