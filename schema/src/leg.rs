@@ -186,7 +186,7 @@ pub enum LegEvent {
         status: u16,
         /// Q.850 cause of its Reason header (RFC 3326).
         q850: Option<u8>,
-        /// Whether a 18x had come: then it is not tried elsewhere.
+        /// Whether a 180 or early media had come: then it is not tried elsewhere.
         rang: bool,
         /// Redress contact of a 603+, 607 or 608.
         redress: Option<String>,

@@ -35,7 +35,7 @@ pub struct AnswerRequest {
     pub b_leg: Checkpoint,
     /// The answer, for the A-leg's 200.
     pub answer_sdp: Option<Sdp>,
-    /// From our INVITE to the first 18x or the 200.
+    /// From our INVITE to the first 180, early media or the 200.
     pub post_dial_delay_ms: u32,
 }
 
@@ -65,7 +65,7 @@ pub struct CallEnd {
     pub late_answer: bool,
     /// We cut it in time: billed at most its grant.
     pub cut: bool,
-    /// From our INVITE to the first 18x or final answer.
+    /// From our INVITE to the first 180, early media or final answer.
     pub post_dial_delay_ms: Option<u32>,
 }
 

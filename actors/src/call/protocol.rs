@@ -95,7 +95,7 @@ pub enum Action {
 pub enum Progress {
     /// The destination rings.
     Ringing {
-        /// From our first INVITE to the first 18x, in milliseconds.
+        /// From our first INVITE to the first 180 or early media, in milliseconds.
         post_dial_delay_ms: u32,
     },
     /// A leg has ended, the other is being ended.

@@ -41,16 +41,20 @@ impl CallCore {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let post_dial_delay_ms = self.note_post_dial_delay(now);
-        self.timers.clear(Timer::FirstRinging);
-        if !trying.rang {
-            actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
+        // A 183 alone and a forwarding say only that the carrier is at work.
+        let rings = status == 180 || sdp.is_some();
+        if rings {
+            let post_dial_delay_ms = self.note_post_dial_delay(now);
+            self.timers.clear(Timer::FirstRinging);
+            if !trying.rang {
+                actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
+            }
         }
         if self.setup.forwarded < PROGRESS_MAX {
             self.setup.forwarded += 1;
             actions.push(Action::Leg(LegCommand::Progress { leg: LegId::a(self.call), status, sdp }));
         }
-        self.state = State::Trying(Trying { rang: true, ..trying });
+        self.state = State::Trying(Trying { rang: trying.rang || rings, ..trying });
     }
 
     pub(super) fn note_post_dial_delay(&mut self, now: Now) -> u32 {

@@ -10,7 +10,7 @@ use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
-use super::offer::usable_sdp;
+use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
@@ -198,7 +198,8 @@ impl Core {
         if !is_news || !(180..=189).contains(&status) {
             return;
         }
-        outgoing.rang = true;
+        // Neither a 183 alone nor a forwarding says that anybody hears it.
+        outgoing.rang |= status == 180 || response.has_sdp();
         // There is one answer to an offer, and what came reliably is not changed by a later response (RFC 3261 §13.2.1). Without
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
@@ -254,7 +255,7 @@ impl Core {
         let is_told = leg.take_early_answer(response);
         // An offer is answered in the 200, or before it in a 18x.
         let is_usable = match response.has_sdp() && !is_told {
-            true => Description::parse(response.body()).is_ok(),
+            true => is_usable(response.body()),
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {

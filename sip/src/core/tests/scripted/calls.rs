@@ -240,6 +240,38 @@ fn an_answer_that_cannot_be_used_is_ended_and_told_as_one() {
     }
 }
 
+/// Nothing of it would reach the carrier.
+#[test]
+fn an_invite_for_a_fax_alone_is_refused() {
+    let mut desk = Desk::new();
+    let fax = OFFER.replace("audio 4000 RTP/AVP 0", "image 4002 udptl t38");
+    let first = desk.text("INVITE", udp(), "c", "", 1, "", &fax);
+    desk.take(udp(), &first);
+    let credentials = desk.credentials("INVITE");
+    let second = desk.text("INVITE", udp(), "c", "", 2, &credentials, &fax);
+    desk.take(udp(), &second);
+    assert_eq!(desk.kinds(), ["407", "100", "488"]);
+    assert!(desk.take_legs().is_empty());
+    desk.assert_empty();
+}
+
+/// A carrier that only says that it is at work has not reached anybody: its call may be tried elsewhere.
+#[test]
+fn only_a_180_or_early_media_says_that_it_rings() {
+    for (status, sdp, rings) in
+        [(180, "", true), (183, ANSWER, true), (183, "", false), (181, "", false), (182, "", false)]
+    {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        desk.carrier(&invite, status, "x", sdp);
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Progress { status: it, .. }] if it == status), "it passes on: {told:?}");
+        desk.carrier(&invite, 503, "x", "");
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Failed { status: 503, rang, .. }] if rang == rings), "{status} {told:?}");
+    }
+}
+
 #[test]
 fn a_redirect_or_a_challenge_without_a_login_ends_the_attempt() {
     for status in [302, 401, 407] {
