@@ -178,6 +178,7 @@ async fn credit_account(
     key: String,
     reason: String,
 ) -> anyhow::Result<bool> {
+    must_be_there(config, "to credit")?;
     let (available, repeated) = match data::lock(&config.data_dir)? {
         Some(_lock) => credit_directly(config, &account, &amount, &key, &reason).await?,
         None => credit_running(config, Request::Credit { account, amount, key, reason }).await?,
@@ -225,11 +226,16 @@ async fn credit_directly(
     posted
 }
 
-async fn audit_all(config: &Config) -> anyhow::Result<bool> {
-    // Opening what is not there would make it.
+/// For commands that work on what is there: opening a data folder that is not there would make it.
+fn must_be_there(config: &Config, what_for: &str) -> anyhow::Result<()> {
     if !config.data_dir.join("keys.db").exists() {
-        bail!("data_dir {}: there is nothing to audit", config.data_dir.display());
+        bail!("data_dir {}: there is nothing {what_for}", config.data_dir.display());
     }
+    Ok(())
+}
+
+async fn audit_all(config: &Config) -> anyhow::Result<bool> {
+    must_be_there(config, "to audit")?;
     let store = data::open(config).await?;
     let bar = demo::progress_bar("accounts");
     let report = audit(&store, |progress| {

@@ -328,15 +328,42 @@ async fn l4_a_credit_counts_once_with_and_without_a_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_works_on_what_is_there_makes_nothing() {
+    let place = Place::default();
+    let data = place.folder.path().join("data");
+    let credit = ["credit", "demo", "1.00", "--key", "k", "--reason", "r"];
+    let commands: [(&[&str], &str); 2] = [(&["audit"], "nothing to audit"), (&credit, "nothing to credit")];
+    let all_refused = async || {
+        for (command, says) in commands {
+            let said = place.fail(command, 1).await;
+            assert!(said.contains("data_dir data: ") && said.contains(says), "{said}");
+        }
+    };
+    all_refused().await;
+    assert!(!data.exists(), "no folder");
+    std::fs::create_dir(&data).expect("made");
+    all_refused().await;
+    assert!(std::fs::read_dir(&data).expect("a folder").next().is_none(), "nor in a folder");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_of_a_world_that_failed_half_way_are_in_force() {
+    let place = place_with_world();
+    let _server = place.serve().await;
+    let trigger = "create trigger nobody before insert on users begin select raise(abort, 'no more people'); end";
+    place.database().execute_batch(trigger).expect("made");
+    place.write("shop.csv", &DECK.replace("0.60", "30.00"));
+    place.write("world.toml", &WORLD.replace("\"Shop\"", "\"Retail\""));
+    let said = place.fail(&["provision", "world.toml"], 1).await;
+    assert!(said.contains("no more people"), "{said}");
+    // The demo customer's deck was stored before: a call is dearer than it may be.
+    let outcome = place.run(&["demo", "call", "--seconds", "2"]).await;
+    assert!(outcome.stdout.contains("403 not answered"), "{}", outcome.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audit_names_what_is_broken() {
     let place = Place::default();
-    let said = place.fail(&["audit"], 1).await;
-    assert!(said.contains("nothing to audit"), "{said}");
-    let data = place.folder.path().join("data");
-    assert!(!data.exists(), "an audit makes nothing");
-    std::fs::create_dir(&data).expect("made");
-    assert_eq!(place.fail(&["audit"], 1).await, said);
-    assert!(std::fs::read_dir(&data).expect("a folder").next().is_none(), "nor in a folder");
 
     let server = place.serve().await;
     place.succeed(&["credit", "demo", "1.00", "--key", "k", "--reason", "r"]).await;
