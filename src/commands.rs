@@ -143,8 +143,7 @@ async fn provision_directly(
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> anyhow::Result<Provisioned> {
     let (store, clock, mut entropy) = (data::open(config).await?, clock::system(), server::system_entropy()?);
-    let number = config.service_number.clone();
-    let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
+    let brand = provision::brand(&store, &config.sip.domain, &mut entropy, clock().wall).await?;
     let mut provisioning = Provisioning { store: &store, brand: &brand, clock: &clock, entropy };
     let done = provisioning.apply(world, progress).await;
     store.close().await;

@@ -4,10 +4,10 @@
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
-use schema::number::{E164, ServiceNumber};
+use schema::target::HostName;
 use serde::{Deserialize, Serialize};
 use sip::guard::Network;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,9 +36,6 @@ pub struct Config {
     pub metrics: Metrics,
     /// SIP edge.
     pub sip: Sip,
-    /// The operator's own number, shown on A-legs of callbacks and verification calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service_number: Option<E164>,
     /// Development mode: where the built-in test carrier takes calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_carrier: Option<SocketAddr>,
@@ -100,7 +97,7 @@ pub struct Sip {
     pub tls: Option<SipTls>,
     /// Listeners on IPv6 beside those.
     pub v6: SipV6,
-    /// Host or address written into Via and Contact; default: the listener's address, else `domain`.
+    /// Host name or address (IPv6 in brackets) written into Via and Contact; default: the listener's address, else `domain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
     /// Digest algorithms offered, most preferred first (RFC 8760): `SHA-256`, `MD5`. Some older phones and SIPp give up when the
@@ -132,7 +129,8 @@ pub struct SipV6 {
     /// TLS listener, with the certificate of `sip.tls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<SocketAddr>,
-    /// Host or address written into Via and Contact towards IPv6 peers; default: the listener's address, else `sip.domain`.
+    /// Host name or address (IPv6 in brackets) written into Via and Contact towards IPv6 peers; default: the listener's address,
+    /// else `sip.domain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
 }
@@ -180,7 +178,7 @@ pub struct NodeLimits {
     pub calls_per_second: u32,
     /// SIP connections over TCP and TLS that peers opened, together, 10 to 1,000,000. Beyond it one that has not signed in makes room.
     pub connections: u32,
-    /// Stream connections of one address before it has signed in.
+    /// Stream connections of one address before it has signed in, 1 to 10,000.
     pub connections_per_ip: u32,
     /// SIP requests a second, twice as many at once, of one address (IPv6: /64) from which nobody has signed in: 1 to 100,000.
     pub requests_per_ip: u32,
@@ -222,7 +220,6 @@ impl Default for Config {
                 carrier_ca: None,
                 dns: Vec::new(),
             },
-            service_number: None,
             test_carrier: None,
             secrets: Secrets { key_file: None },
             limits: NodeLimits {
@@ -294,12 +291,6 @@ impl Config {
         self.secrets.key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
     }
 
-    /// The operator's number, as a number that may be presented.
-    #[must_use]
-    pub fn service_number(&self) -> Option<ServiceNumber> {
-        self.service_number.clone().map(ServiceNumber)
-    }
-
     /// Addresses free of the limits per address.
     #[must_use]
     pub fn exempt_ips(&self) -> Arc<[Network]> {
@@ -344,10 +335,20 @@ impl Config {
         if self.sip.udp.is_none() && self.sip.tcp.is_none() && self.sip.tls.is_none() {
             return wrong("sip", "(no listener)", "set sip.udp, sip.tcp or sip.tls.listen");
         }
-        if self.sip.domain.is_empty()
-            || !self.sip.domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
-        {
-            return wrong("sip.domain", &self.sip.domain, "must be a host name or address");
+        let (first, v6) = (&self.sip.advertised, &self.sip.v6.advertised);
+        let hosts = [
+            ("sip.domain", Some(&self.sip.domain)),
+            ("sip.advertised", first.as_ref()),
+            ("sip.v6.advertised", v6.as_ref()),
+        ];
+        for (key, host) in hosts.into_iter().filter_map(|(key, host)| Some((key, host?))) {
+            if !is_host(host) {
+                return wrong(
+                    key,
+                    host,
+                    "must be a host name or address, such as sip.example.com, 192.0.2.1 or [2001:db8::1]",
+                );
+            }
         }
         if self.sip.digest.is_empty() || self.digest_algorithms().len() != self.sip.digest.len() {
             return wrong("sip.digest", format!("{:?}", self.sip.digest), "must list SHA-256, MD5 or both");
@@ -366,6 +367,9 @@ impl Config {
         }
         if !(10..=1_000_000).contains(&self.limits.connections) {
             return wrong("limits.connections", self.limits.connections, "must be 10 to 1000000");
+        }
+        if !(1..=10_000).contains(&self.limits.connections_per_ip) {
+            return wrong("limits.connections_per_ip", self.limits.connections_per_ip, "must be 1 to 10000");
         }
         if !(1..=100_000).contains(&self.limits.requests_per_ip) {
             return wrong("limits.requests_per_ip", self.limits.requests_per_ip, "must be 1 to 100000");
@@ -412,6 +416,14 @@ impl Config {
             }
         }
         all
+    }
+}
+
+/// What a SIP URI may have for its host (RFC 3261 §25.1): a name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => text.parse::<Ipv4Addr>().is_ok() || HostName::parse(text).is_ok(),
     }
 }
 
@@ -493,7 +505,7 @@ mod tests {
                 "FILE: unknown key sip.port: allowed are domain, udp, tcp, tls, v6, advertised, digest",
             ),
             ("development = \"maybe\"", "FILE: development = string \"maybe\": must be a boolean"),
-            ("service_number = \"123\"", "FILE: service_number = 123: "),
+            ("service_number = \"+442079460000\"", "FILE: unknown key service_number: allowed are data_dir"),
             (
                 "development = true\n[sip]\nudp = \"0.0.0.0:5060\"",
                 "sip.udp = 0.0.0.0:5060: development mode binds loopback",
@@ -514,6 +526,25 @@ mod tests {
                 "limits.requests_per_ip = 0: must be 1 to 100000",
             ),
             (
+                "[limits]\nconnections_per_ip = 0\n[sip]\nudp = \"127.0.0.1:5060\"",
+                "limits.connections_per_ip = 0: must be 1 to 10000",
+            ),
+            (
+                "[limits]\nconnections_per_ip = 10001\n[sip]\nudp = \"127.0.0.1:5060\"",
+                "limits.connections_per_ip = 10001: must be 1 to 10000",
+            ),
+            (
+                "[sip]\nudp = \"127.0.0.1:5060\"\nadvertised = \"https://calls.example\"",
+                "sip.advertised = https://calls.example: must be a host name or address",
+            ),
+            (
+                "[sip]\nudp = \"127.0.0.1:5060\"\nadvertised = \"calls.example:5060\"",
+                "sip.advertised = calls.example:5060: must be",
+            ),
+            ("[sip]\nudp = \"127.0.0.1:5060\"\nadvertised = \"2001:db8::1\"", "sip.advertised = 2001:db8::1: must be"),
+            ("[sip]\nudp = \"127.0.0.1:5060\"\nv6 = { advertised = \"\" }", "sip.v6.advertised = : must be"),
+            ("[sip]\nudp = \"127.0.0.1:5060\"\ndomain = \"a:b\"", "sip.domain = a:b: must be a host name or address"),
+            (
                 "[sip]\nudp = \"127.0.0.1:5060\"\nv6 = { tcp = \"[::1]:5060\" }",
                 "sip.v6.tcp = [::1]:5060: must be an IPv6 address beside",
             ),
@@ -526,6 +557,20 @@ mod tests {
         for (text, begins) in cases {
             let error = load(text).expect_err(text);
             assert!(error.starts_with(begins) && !error.contains('\n'), "{text:?} gave {error:?}");
+        }
+    }
+
+    /// What is accepted here can be written: as long as it cannot, every call would be answered 500.
+    #[test]
+    fn what_is_advertised_fits_a_sip_uri() {
+        for host in ["calls.example", "CALLS-1.example", "192.0.2.1", "[2001:db8::1]", "localhost"] {
+            let text = format!("development = true\n[sip]\nudp = \"127.0.0.1:5060\"\nadvertised = \"{host}\"");
+            let advertised = load(&text).expect(host).sip.advertised.expect("kept");
+            assert!(sip::message::Uri::sip(Some("u"), &advertised, Some(5060)).is_ok(), "{host}");
+            assert!(
+                sip::message::Via::new(sip::message::Transport::Udp, &advertised, Some(5060), "z9hG4bK1").is_ok(),
+                "{host}"
+            );
         }
     }
 

@@ -113,7 +113,7 @@ impl Provisioning<'_> {
                 None => true,
             };
             if needs_owner && (is_named || self.store.user_by_email(&account.email).await?.is_some()) {
-                bail!("account.email of sip_username {}: this person is known already", account.sip_username);
+                bail!("{}: this person is known already", account.key("email"));
             }
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Provisioning<'_> {
     async fn carriers(&mut self, world: &World, decks: &Decks, done: &mut Provisioned) -> anyhow::Result<()> {
         let known: BTreeMap<_, _> = self.store.trunks().await?.into_iter().map(|t| (t.name, t.id)).collect();
         for carrier in &world.carriers {
-            let deck = deck_of(decks, "carrier", &carrier.deck, carrier.currency)?;
+            let deck = deck_of(decks, &carrier.key("deck"), &carrier.deck, carrier.currency)?;
             let at = self.now();
             let id = known.get(&carrier.name).copied().unwrap_or_else(|| {
                 done.carriers += 1;
@@ -187,11 +187,11 @@ impl Provisioning<'_> {
     }
 
     async fn operators(&mut self, world: &World, done: &mut Provisioned) -> anyhow::Result<()> {
-        for operator in &world.operators {
+        for (n, operator) in (1..).zip(&world.operators) {
             if self.store.user_by_email(&operator.email).await?.is_some() {
                 continue;
             }
-            let roles = roles_of(operator)?;
+            let roles = roles_of(n, operator)?;
             let user = self.user(&operator.email, &operator.email, &operator.password)?;
             self.store.create_user(&user, &[], &roles).await?;
             done.operators += 1;
@@ -213,7 +213,7 @@ impl Provisioning<'_> {
     }
 
     async fn account(&mut self, account: &world::Account, decks: &Decks, done: &mut Provisioned) -> anyhow::Result<()> {
-        let deck = deck_of(decks, "account", &account.rate_deck, account.currency)?;
+        let deck = deck_of(decks, &account.key("rate_deck"), &account.rate_deck, account.currency)?;
         let mut new =
             self.new_account(&account.country, &account.time_zone, account.currency, deck, account.opening_credit);
         new.limits = account.limits;
@@ -241,7 +241,7 @@ impl Provisioning<'_> {
     }
 
     fn bulk_account(&mut self, bulk: &world::AccountsBulk, n: u32, decks: &Decks) -> anyhow::Result<NewAccount> {
-        let deck = deck_of(decks, "accounts_bulk", &bulk.rate_deck, bulk.currency)?;
+        let deck = deck_of(decks, &bulk.key("rate_deck"), &bulk.rate_deck, bulk.currency)?;
         let mut new = self.new_account(&bulk.country, &bulk.time_zone, bulk.currency, deck, bulk.opening_credit);
         let (username, password) = bulk.sip_credential(n);
         new.limits = bulk.limits;
@@ -333,13 +333,7 @@ impl Provisioning<'_> {
 ///
 /// # Errors
 /// The store failed, or it holds another domain: SIP passwords are bound to it.
-pub async fn brand(
-    store: &Store,
-    domain: &str,
-    service_number: Option<schema::number::E164>,
-    entropy: &mut Entropy,
-    at: Timestamp,
-) -> anyhow::Result<Brand> {
+pub async fn brand(store: &Store, domain: &str, entropy: &mut Entropy, at: Timestamp) -> anyhow::Result<Brand> {
     let stored = store.brand().await?;
     if let Some(brand) = &stored
         && brand.realm != domain
@@ -350,8 +344,6 @@ pub async fn brand(
         id: stored.as_ref().map_or_else(|| BrandId::generate(entropy, at), |brand| brand.id),
         domain: domain.to_owned(),
         realm: domain.to_owned(),
-        service_number,
-        redress_contact: stored.as_ref().and_then(|brand| brand.redress_contact.clone()),
     };
     if stored.as_ref() != Some(&wanted) {
         store.put_brand(&wanted).await?;
@@ -362,24 +354,26 @@ pub async fn brand(
 /// Whether everything that a world refers to exists, before any of it is stored.
 fn check(world: &World, decks: &Decks) -> anyhow::Result<()> {
     for carrier in &world.carriers {
-        deck_of(decks, "carrier", &carrier.deck, carrier.currency)?;
+        deck_of(decks, &carrier.key("deck"), &carrier.deck, carrier.currency)?;
     }
-    for operator in &world.operators {
-        roles_of(operator)?;
+    for (n, operator) in (1..).zip(&world.operators) {
+        roles_of(n, operator)?;
     }
     for account in &world.accounts {
-        deck_of(decks, "account", &account.rate_deck, account.currency)?;
+        deck_of(decks, &account.key("rate_deck"), &account.rate_deck, account.currency)?;
     }
     for bulk in &world.accounts_bulk {
-        deck_of(decks, "accounts_bulk", &bulk.rate_deck, bulk.currency)?;
+        deck_of(decks, &bulk.key("rate_deck"), &bulk.rate_deck, bulk.currency)?;
     }
     Ok(())
 }
 
-fn roles_of(operator: &world::Operator) -> anyhow::Result<Vec<OperatorRole>> {
+/// `n`: the operator's place in the world, from 1.
+fn roles_of(n: usize, operator: &world::Operator) -> anyhow::Result<Vec<OperatorRole>> {
     let read = |role: &String| {
-        OperatorRole::parse(role)
-            .with_context(|| format!("operator.roles = {role}: must be admin, support, finance or compliance"))
+        OperatorRole::parse(role).with_context(|| {
+            format!("operator.roles of operator {n} = {role}: must be admin, support, finance or compliance")
+        })
     };
     operator.roles.iter().map(read).collect()
 }
@@ -387,7 +381,7 @@ fn roles_of(operator: &world::Operator) -> anyhow::Result<Vec<OperatorRole>> {
 fn deck_of(decks: &Decks, key: &str, name: &str, currency: Currency) -> anyhow::Result<DeckId> {
     let Some((id, of)) = decks.get(name) else { bail!("{key}: no rate deck is named {name}") };
     if *of != currency {
-        bail!("{key}: rate deck {name} is in {of}, the {key} in {currency}");
+        bail!("{key}: rate deck {name} is in {of}, not in {currency}");
     }
     Ok(*id)
 }
@@ -413,14 +407,15 @@ mod tests {
     async fn apply(store: &Store, pieces: &[String]) -> Result<Provisioned, String> {
         let clock = crate::clock::system();
         let mut entropy = crate::server::system_entropy().expect("random bytes");
-        let brand = brand(store, "localhost", None, &mut entropy, clock().wall).await.expect("a brand");
+        let brand = brand(store, "localhost", &mut entropy, clock().wall).await.expect("a brand");
         let files = [(
             String::from("d.csv"),
             String::from(
                 "prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,effective_from,effective_until\n44,UK,0.60,0,0,1,0,,\n",
             ),
         )];
-        let world = World::of_texts(&(DECK.to_owned() + &pieces.concat()), &files.into()).expect("a world");
+        let world =
+            World::of_texts(&(DECK.to_owned() + &pieces.concat()), &files.into()).map_err(|error| error.to_string())?;
         let mut provisioning = Provisioning { store, brand: &brand, clock: &clock, entropy };
         provisioning.apply(&world, &mut |_, _| ()).await.map_err(|error| error.to_string())
     }
@@ -459,6 +454,26 @@ mod tests {
             assert!(store.accounts_page(None, 10).await.expect("readable").is_empty());
             assert!(store.decks().await.expect("readable").is_empty());
             assert_eq!(owned(&store, "a@x.test").await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_that_cannot_be_set_changes_nothing() {
+        for (pieces, says) in [
+            (
+                [account("a@x.test", "u0"), operator("o@x.test").replace("hunter22", "short")],
+                "operator.password of operator 1",
+            ),
+            (
+                [operator("o@x.test"), account("a@x.test", "u0").replace("hunter22", "äääää")],
+                "account.password of sip_username u0",
+            ),
+        ] {
+            let store = Store::memory(&MemDisk::new());
+            let error = apply(&store, &pieces).await.expect_err("it cannot be");
+            assert!(error.starts_with(says), "{error}");
+            assert!(store.accounts_page(None, 10).await.expect("readable").is_empty());
+            assert!(store.decks().await.expect("readable").is_empty());
         }
     }
 

@@ -99,8 +99,11 @@ impl Server {
         let mut certificates = Vec::new();
         let web_tls = web_tls(config, &mut certificates)?;
         let bound = Bound::open(transports(config, &mut certificates)?).map_err(|error| {
-            let key =
-                if error.protocol == "tls" { "sip.tls.listen".to_owned() } else { format!("sip.{}", error.protocol) };
+            let key = match (error.protocol, error.is_v6) {
+                (protocol, true) => format!("sip.v6.{protocol}"),
+                ("tls", false) => String::from("sip.tls.listen"),
+                (protocol, false) => format!("sip.{protocol}"),
+            };
             anyhow::Error::from(error.source).context(format!("{key} = {}: cannot be used", error.address))
         })?;
         let carrier = match config.test_carrier {
@@ -226,8 +229,7 @@ impl<'a> Parts<'a> {
         let clock = clock::system();
         let mut entropy = system_entropy()?;
         let store = data::open(config).await?;
-        let number = config.service_number.clone();
-        let brand = provision::brand(&store, &config.sip.domain, number, &mut entropy, clock().wall).await?;
+        let brand = provision::brand(&store, &config.sip.domain, &mut entropy, clock().wall).await?;
         Ok(Self { config, clock, entropy, store, brand, certificates })
     }
 
@@ -251,7 +253,6 @@ impl<'a> Parts<'a> {
     ) -> anyhow::Result<Actors> {
         let config = ActorsConfig {
             boot: clock::boot_id(),
-            service_number: self.config.service_number(),
             max_live_calls: self.config.limits.live_calls,
             max_calls_per_second: self.config.limits.calls_per_second,
             ..ActorsConfig::default()

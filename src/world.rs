@@ -1,19 +1,18 @@
 //! World files: operators, carriers, rate decks and accounts as TOML, for `ringfence provision` and the demo.
 
 use schema::account::{Evidence, Limits};
-use schema::carrier::TrunkLogin;
+use schema::carrier::{REGISTER_S, TrunkLogin};
 use schema::money::{Currency, Micros, NanosPerMinute};
 use schema::number::{CallbackNumber, E164};
 use schema::pii::Pii;
 use schema::target::TrunkGateway;
 use serde::{Deserialize, Deserializer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::Path;
 
 /// How long a registration with a carrier is asked for, seconds.
 const DEFAULT_REGISTER_S: u32 = 3_600;
-/// What may be asked for.
-const REGISTER_S: std::ops::RangeInclusive<u32> = 60..=86_400;
 /// The most accounts one `[[accounts_bulk]]` may make.
 const MAX_BULK: u32 = 10_000_000;
 
@@ -82,7 +81,7 @@ impl Carrier {
     /// # Errors
     /// One line naming key and value.
     pub fn login(&self) -> Result<Option<TrunkLogin>, WorldError> {
-        let wrong = |key: &str, why: &str| Err(WorldError(format!("carrier.{key} of {}: {why}", self.name)));
+        let wrong = |key: &str, why: &str| Err(WorldError(format!("{}: {why}", self.key(key))));
         let (username, password) = match (&self.auth_username, &self.auth_password) {
             (Some(username), Some(password)) => (username, password),
             (Some(_), None) => return wrong("auth_username", "needs auth_password too"),
@@ -113,6 +112,14 @@ impl Carrier {
         }
         let (username, password, realm) = (username.clone(), password.clone(), self.auth_realm.clone());
         Ok(Some(TrunkLogin { username, password, realm, register_s }))
+    }
+}
+
+impl Carrier {
+    /// How an error names a key of this carrier.
+    #[must_use]
+    pub fn key(&self, key: &str) -> String {
+        format!("carrier.{key} of {}", self.name)
     }
 }
 
@@ -161,6 +168,22 @@ pub struct Account {
     pub limits: Limits,
 }
 
+impl Account {
+    fn check(&self) -> Result<(), WorldError> {
+        check_sip_username("account.sip_username", &self.sip_username)?;
+        check_password(self.key("password"), &self.password)?;
+        check_country(self.key("country"), &self.country)?;
+        check_credit(self.key("opening_credit"), self.opening_credit)?;
+        check_caller_ids(self.key("caller_ids"), &self.caller_ids)
+    }
+
+    /// How an error names a key of this account.
+    #[must_use]
+    pub fn key(&self, key: &str) -> String {
+        format!("account.{key} of sip_username {}", self.sip_username)
+    }
+}
+
 /// `caller_ids = [{number, evidence}]`; the first is the default.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -178,7 +201,7 @@ pub struct CallerId {
 #[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
 pub struct AccountsBulk {
     pub count: u32,
-    pub first_sip_username: String,
+    pub first_sip_username: FirstUsername,
     pub sip_password: String,
     pub country: String,
     #[serde(default = "default_time_zone")]
@@ -197,10 +220,48 @@ impl AccountsBulk {
     /// Username and password of the `n`-th account, from 0.
     #[must_use]
     pub fn sip_credential(&self, n: u32) -> (String, String) {
-        let stem = self.first_sip_username.trim_end_matches(|c: char| c.is_ascii_digit());
-        let first: u64 = self.first_sip_username[stem.len()..].parse().unwrap_or(0);
-        let number = first + u64::from(n);
+        let FirstUsername { stem, number } = &self.first_sip_username;
+        let number = number + u64::from(n);
         (format!("{stem}{number}"), self.sip_password.replace("{n}", &number.to_string()))
+    }
+
+    fn check(&self) -> Result<(), WorldError> {
+        check_sip_username("accounts_bulk.first_sip_username", &self.sip_credential(0).0)?;
+        if !(1..=MAX_BULK).contains(&self.count) {
+            return wrong(self.key("count"), self.count, "must be 1 to 10000000");
+        }
+        check_sip_username("the last of accounts_bulk.first_sip_username", &self.sip_credential(self.count - 1).0)?;
+        check_country(self.key("country"), &self.country)?;
+        check_credit(self.key("opening_credit"), self.opening_credit)?;
+        check_caller_ids(self.key("caller_ids"), &self.caller_ids)
+    }
+
+    /// How an error names a key of these accounts.
+    #[must_use]
+    pub fn key(&self, key: &str) -> String {
+        format!("accounts_bulk.{key} of first_sip_username {}", self.sip_credential(0).0)
+    }
+}
+
+/// A SIP username that ends in the number that is counted up from. Of at most 18 digits: adding a `u32` never overflows.
+pub struct FirstUsername {
+    stem: String,
+    number: u64,
+}
+
+impl<'de> Deserialize<'de> for FirstUsername {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let stem = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = &text[stem.len()..];
+        let why = match digits.parse() {
+            // Counting would drop the noughts: after u009 came u10.
+            Ok(_) if digits.len() > 1 && digits.starts_with('0') => "its number must not begin with 0",
+            Ok(number) if digits.len() <= 18 => return Ok(Self { stem: stem.to_owned(), number }),
+            Err(_) if digits.is_empty() => "must end in a number, e.g. u0",
+            _ => "its number must have at most 18 digits",
+        };
+        Err(serde::de::Error::custom(format!("first_sip_username {text:?}: {why}")))
     }
 }
 
@@ -256,54 +317,50 @@ impl World {
     /// One line naming key and value.
     pub fn parse(text: &str) -> Result<Self, WorldError> {
         let world: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            WorldError(format!("line {line}: {}", without_value(&error.message().replace('\n', " "))))
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+            WorldError(line + &without_value(&error.message().replace('\n', " ")))
         })?;
         world.check()?;
         Ok(world)
     }
 
     fn check(&self) -> Result<(), WorldError> {
-        let wrong = |key: &str, value: &str, allowed: &str| Err(WorldError(format!("{key} = {value}: {allowed}")));
-        for (key, country) in self
-            .accounts
-            .iter()
-            .map(|a| ("account.country", &a.country))
-            .chain(self.accounts_bulk.iter().map(|a| ("accounts_bulk.country", &a.country)))
-        {
-            if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
-                return wrong(key, country, "must be two capitals such as GB (ISO 3166-1)");
-            }
-        }
-        for account in &self.accounts {
-            if !(8..=128).contains(&account.password.len()) {
-                return wrong("account.password", "(hidden)", "must have 8 to 128 characters");
-            }
-            if account.opening_credit.is_negative() {
-                return wrong("account.opening_credit", &account.opening_credit.to_string(), "must not be negative");
-            }
-            check_sip_username("account.sip_username", &account.sip_username)?;
+        for (n, operator) in (1..).zip(&self.operators) {
+            check_password(format!("operator.password of operator {n}"), &operator.password)?;
         }
         for carrier in &self.carriers {
             carrier.login()?;
         }
-        for bulk in &self.accounts_bulk {
-            if !(1..=MAX_BULK).contains(&bulk.count) {
-                return wrong("accounts_bulk.count", &bulk.count.to_string(), "must be 1 to 10000000");
-            }
-            if bulk.opening_credit.is_negative() {
-                return wrong("accounts_bulk.opening_credit", &bulk.opening_credit.to_string(), "must not be negative");
-            }
-            if !bulk.first_sip_username.ends_with(|c: char| c.is_ascii_digit()) {
-                return wrong(
-                    "accounts_bulk.first_sip_username",
-                    &bulk.first_sip_username,
-                    "must end in a number, e.g. u0",
-                );
-            }
-            check_sip_username("accounts_bulk.first_sip_username", &bulk.first_sip_username)?;
-        }
-        Ok(())
+        self.accounts.iter().try_for_each(Account::check)?;
+        self.accounts_bulk.iter().try_for_each(AccountsBulk::check)
+    }
+}
+
+fn wrong(key: impl Display, value: impl Display, allowed: impl Display) -> Result<(), WorldError> {
+    Err(WorldError(format!("{key} = {value}: {allowed}")))
+}
+
+fn check_password(key: impl Display, password: &str) -> Result<(), WorldError> {
+    graphql::password::check_password(password).or_else(|error| wrong(key, "(hidden)", error))
+}
+
+fn check_country(key: impl Display, country: &str) -> Result<(), WorldError> {
+    if country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()) {
+        return Ok(());
+    }
+    wrong(key, country, "must be two capitals such as GB (ISO 3166-1)")
+}
+
+fn check_credit(key: impl Display, credit: Micros) -> Result<(), WorldError> {
+    if credit.is_negative() { wrong(key, credit, "must not be negative") } else { Ok(()) }
+}
+
+fn check_caller_ids(key: impl Display, caller_ids: &[CallerId]) -> Result<(), WorldError> {
+    let mut seen = BTreeSet::new();
+    match (1..).zip(caller_ids).find(|(_, caller_id)| !seen.insert(&caller_id.number)) {
+        Some((n, _)) => wrong(key, format!("(number {n} is hidden)"), "each number must be there once"),
+        None => Ok(()),
     }
 }
 
@@ -322,7 +379,7 @@ fn check_sip_username(key: &str, name: &str) -> Result<(), WorldError> {
     if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
     }
-    Err(WorldError(format!("{key} = {name}: must have 1 to 64 of a-z A-Z 0-9 - _ .")))
+    wrong(key, name.escape_debug(), "must have 1 to 64 of a-z A-Z 0-9 - _ .")
 }
 
 const fn default_channels() -> u32 {
@@ -436,6 +493,79 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_up_is_a_number_that_can() {
+        let read = |first: &str, count: u64| {
+            World::parse(&format!(
+                "[[accounts_bulk]]\ncount = {count}\nfirst_sip_username = \"{first}\"\nsip_password = \"p\"\n\
+                 country = \"GB\"\ncurrency = \"EUR\"\nrate_deck = \"d\""
+            ))
+        };
+        let longest = format!("{}9", "u".repeat(63));
+        for (first, last) in [("u0", "u1"), ("7", "8"), ("u999999999999999999", "u1000000000000000000")] {
+            assert_eq!(read(first, 2).expect("valid").accounts_bulk[0].sip_credential(1).0, last);
+        }
+        assert!(read(&longest, 1).is_ok());
+        for (first, count, begins) in [
+            ("u00", 1, "line 3: first_sip_username \"u00\": its number must not begin with 0"),
+            ("u007", 1, "line 3: first_sip_username \"u007\": its number must not begin with 0"),
+            ("u1000000000000000000", 1, "line 3: first_sip_username \"u1000000000000000000\": its number must have"),
+            ("u99999999999999999999999", 1, "line 3: first_sip_username \"u99999999999999999999999\": its number"),
+            (longest.as_str(), 2, "the last of accounts_bulk.first_sip_username = uuu"),
+            ("u 0", 1, "accounts_bulk.first_sip_username = u 0: must have 1 to 64 of"),
+            ("u0", 0, "accounts_bulk.count of first_sip_username u0 = 0: must be"),
+        ] {
+            let error = read(first, count).err().expect(first).to_string();
+            assert!(error.starts_with(begins), "{first} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_cannot_be_is_named() {
+        let account = "[[account]]\nemail = \"a@x.test\"\nusername = \"a\"\npassword = \"hunter22\"\ncountry = \"GB\"\n\
+                       currency = \"EUR\"\nrate_deck = \"d\"\nsip_username = \"ann\"\nsip_password = \"p\"\n";
+        let twice = "caller_ids = [{ number = \"+442079460123\", evidence = \"assigned\" }, \
+                     { number = \"+442079460124\", evidence = \"assigned\" }, \
+                     { number = \"+442079460123\", evidence = \"document\" }]";
+        assert!(World::parse(account).is_ok());
+        for (text, begins) in [
+            (account.replace("\"GB\"", "\"gb\""), "account.country of sip_username ann = gb: must be two capitals"),
+            (account.to_owned() + "opening_credit = -1", "account.opening_credit of sip_username ann = -1"),
+            (account.replace("\"ann\"", "\"a\\nn\""), "account.sip_username = a\\nn: must have 1 to 64"),
+            (account.to_owned() + twice, "account.caller_ids of sip_username ann = (number 3 is hidden): each number"),
+        ] {
+            let error = World::parse(&text).err().expect(&text).to_string();
+            assert!(error.starts_with(begins) && !error.contains("44207946") && !error.contains('\n'), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_cannot_be_set_is_refused_before_anything_is_written() {
+        let operator = |password: &str| format!("[[operator]]\nemail = \"o\"\npassword = \"{password}\"\nroles = []\n");
+        let account = |password: &str| {
+            format!(
+                "[[account]]\nemail = \"a@x.test\"\nusername = \"a\"\npassword = \"{password}\"\ncountry = \"GB\"\n\
+                 currency = \"EUR\"\nrate_deck = \"d\"\nsip_username = \"ann\"\nsip_password = \"p\"\n"
+            )
+        };
+        // Characters count, not bytes: as where a password is hashed.
+        for password in ["hunter22", &"ä".repeat(128)] {
+            assert!(World::parse(&(operator(password) + &account(password))).is_ok(), "{password}");
+        }
+        for password in ["ääääxyz", &"ä".repeat(129)] {
+            for (text, begins) in [
+                (
+                    operator("hunter22") + &operator(password),
+                    "operator.password of operator 2 = (hidden): a password has",
+                ),
+                (account(password), "account.password of sip_username ann = (hidden): a password has"),
+            ] {
+                let error = World::parse(&text).err().expect(password).to_string();
+                assert!(error.starts_with(begins) && !error.contains(password), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn errors_name_line_key_and_value() {
         let cases = [
             (
@@ -445,11 +575,11 @@ mod tests {
             ("[[account]]\nemial = \"x\"", "line 2: unknown field `emial`"),
             (
                 "[[accounts_bulk]]\ncount = 1\nfirst_sip_username = \"u\"\nsip_password = \"p\"\ncountry = \"GB\"\ncurrency = \"EUR\"\nrate_deck = \"d\"",
-                "accounts_bulk.first_sip_username = u: must end in a number",
+                "line 3: first_sip_username \"u\": must end in a number",
             ),
             (
                 "[[accounts_bulk]]\ncount = 1\nfirst_sip_username = \"u0\"\nsip_password = \"p\"\ncountry = \"gb\"\ncurrency = \"EUR\"\nrate_deck = \"d\"",
-                "accounts_bulk.country = gb: must be two capitals",
+                "accounts_bulk.country of first_sip_username u0 = gb: must be two capitals",
             ),
             ("[[accounts_bulk]]\ncount = 1\nopening_credit = 1.5", "line 3:"),
         ];

@@ -95,7 +95,7 @@ async fn start(disk: &MemDisk) -> Actors {
 
 async fn fill(store: &Store, count: u32) -> Vec<AccountKey> {
     let (brand, realm) = (BrandId(Uuid::from_u128(1)), "example.net".to_owned());
-    let named = Brand { id: brand, domain: realm.clone(), realm, service_number: None, redress_contact: None };
+    let named = Brand { id: brand, domain: realm.clone(), realm };
     store.put_brand(&named).await.expect("a brand");
     let (deck, currency) = (DeckId(Uuid::from_u128(1)), Currency::parse("EUR").expect("a currency"));
     let version = DeckVersionId(Uuid::from_u128(1));

@@ -5,11 +5,9 @@ pub mod countries;
 pub mod special;
 
 use countries::{Country, NANP};
+use schema::leg::{DIALLED_MAX, DIALLED_TOO_LONG};
 use schema::number::E164;
 use special::DestinationClass;
-
-/// The longest text that is read, in characters (as `leg::Invited::dialled`).
-pub const DIALLED_MAX: usize = 64;
 
 /// What a dialled text means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +40,13 @@ pub enum Form {
 
 const HELP: &str = "dial + and the country code, or as at home in the account's country";
 const TOO_SHORT: &str = "the number is too short";
-const TOO_LONG: &str = "the number is too long";
 
 /// Reads `text` as dialled in `country` (ISO 3166-1 alpha-2). Spaces and the visual separators of RFC 3966 §5.1.1 are
 /// skipped. Emergency numbers match exactly: a longer number that begins with one is none.
 #[must_use]
 pub fn read(text: &str, country: &str) -> Dialled {
     if text.chars().count() > DIALLED_MAX {
-        return Dialled::Invalid(TOO_LONG);
+        return Dialled::Invalid(DIALLED_TOO_LONG);
     }
     let dialled: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
     let country = countries::of(country);
@@ -103,7 +100,7 @@ fn number(digits: &str, form: Form) -> Dialled {
     match E164::parse(&format!("+{digits}")) {
         Ok(number) => Dialled::Number { class: special::class(number.digits()), number, form },
         Err(_) if digits.len() < 7 => Dialled::Invalid(TOO_SHORT),
-        Err(_) if digits.len() > 15 => Dialled::Invalid(TOO_LONG),
+        Err(_) if digits.len() > 15 => Dialled::Invalid(DIALLED_TOO_LONG),
         Err(_) => Dialled::Invalid(HELP),
     }
 }

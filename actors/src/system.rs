@@ -30,7 +30,6 @@ use schema::entropy::Entropy;
 use schema::event::EventCursor;
 use schema::id::{AccountKey, CallId, CredentialId, TrunkId};
 use schema::leg::{HangupCause, Invited, LegCommand, LegEvent, LegEventAt};
-use schema::number::ServiceNumber;
 use schema::time::{BootId, Clock};
 use schema::wrong::{self, Wrong};
 use std::collections::BTreeMap;
@@ -51,8 +50,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct ActorsConfig {
     /// The machine's boot, which durations are measured in.
     pub boot: BootId,
-    /// The operator's own number, for A-legs of callbacks.
-    pub service_number: Option<ServiceNumber>,
     /// Most live calls of the node; above it new ones get 503.
     pub max_live_calls: u32,
     /// Most new calls a second of the node; above it they get 503.
@@ -69,8 +66,7 @@ impl Default for ActorsConfig {
     fn default() -> Self {
         Self {
             boot: BootId(0),
-            service_number: None,
-            max_live_calls: 50_000,
+            max_live_calls: 20_000,
             max_calls_per_second: 5_000,
             passivate_after: Duration::from_secs(300),
             takes_up_what_was_live: true,
@@ -432,6 +428,7 @@ impl Actors {
     }
 
     /// Whether it is being settled without an actor, again and again until its account can.
+    #[cfg(any(test, feature = "faults"))]
     #[must_use]
     pub fn is_being_settled(&self, call: CallId) -> bool {
         self.ctx.unsettled.contains_key(&call)

@@ -38,14 +38,21 @@ fn argon2id() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
+/// Whether a password is one that may be set: 8 to 128 characters, of any kind.
+///
+/// # Errors
+/// Its length.
+pub fn check_password(password: &str) -> Result<(), PasswordError> {
+    let is_allowed = (MIN_CHARACTERS..=MAX_CHARACTERS).contains(&password.chars().count());
+    if is_allowed { Ok(()) } else { Err(PasswordError::Length) }
+}
+
 /// The PHC string of a password, with 16 fresh random bytes as salt. Takes some 30 ms.
 ///
 /// # Errors
 /// Its length, or that the computation failed.
 pub fn hash_password(password: &str, salt: [u8; 16]) -> Result<Pii<String>, PasswordError> {
-    if !(MIN_CHARACTERS..=MAX_CHARACTERS).contains(&password.chars().count()) {
-        return Err(PasswordError::Length);
-    }
+    check_password(password)?;
     let hash = argon2id().hash_password_with_salt(password.as_bytes(), &salt).map_err(|_| PasswordError::Failed)?;
     Ok(Pii::new(hash.to_string()))
 }

@@ -361,7 +361,7 @@ mod tests {
         let store = Store::open(&DatabaseUrl::sqlite(folder.join("data.db")), keys).await.expect("opened");
         let (mut entropy, now) = (Entropy::from_number(1), Timestamp(1_790_000_000_000_000));
         let (id, domain) = (schema::id::BrandId::generate(&mut entropy, now), String::from("localhost"));
-        let brand = Brand { id, realm: domain.clone(), domain, service_number: None, redress_contact: None };
+        let brand = Brand { id, realm: domain.clone(), domain };
         store.put_brand(&brand).await.expect("stored");
         let (user, name) = (UserId::generate(&mut entropy, now), Pii::new(String::from("somebody")));
         let row = User { id: user, brand: id, email: name.clone(), username: name, password: None, created_at: now };

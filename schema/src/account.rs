@@ -26,12 +26,6 @@ pub enum AccountStatus {
 }
 
 impl AccountStatus {
-    /// Whether new calls are allowed.
-    #[must_use]
-    pub const fn may_call(self) -> bool {
-        matches!(self, Self::Active | Self::Limited)
-    }
-
     /// The word stored in the database and shown by the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// How long a registration with a carrier may be asked for, seconds.
+pub const REGISTER_S: std::ops::RangeInclusive<u32> = 60..=86_400;
+
 /// The transport to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -23,6 +23,12 @@ use crate::time::Now;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// Longest number that is dialled, in characters with their separators, and what a caller is told of a longer one: cut, it would
+/// be another number.
+pub const DIALLED_MAX: usize = 64;
+#[expect(missing_docs, reason = "above")]
+pub const DIALLED_TOO_LONG: &str = "the number is too long";
+
 /// One leg of a call. Attempts of the B-leg differ in their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LegId {
@@ -116,7 +122,7 @@ pub struct Invited {
     pub account: AccountKey,
     /// The credential.
     pub credential: CredentialId,
-    /// The user part of the Request-URI, decoded, at most 64 characters.
+    /// The user part of the Request-URI, decoded, at most [`DIALLED_MAX`] characters.
     pub dialled: Pii<String>,
     /// The caller ID the phone asks for (user part of P-Preferred-Identity, else of From), when it looks like a number: it
     /// chooses among the account's verified ones.

@@ -130,7 +130,7 @@ impl PresentedNumber {
     }
 }
 
-/// The operator's own number (configuration key `service_number`).
+/// The operator's own number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceNumber(pub E164);
 

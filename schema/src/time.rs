@@ -67,12 +67,6 @@ impl Add<Duration> for Mono {
 }
 
 impl Timestamp {
-    /// Seconds since the epoch, rounded down.
-    #[must_use]
-    pub const fn as_seconds(self) -> i64 {
-        self.0.div_euclid(1_000_000)
-    }
-
     /// Milliseconds since the epoch, rounded down.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
@@ -117,12 +111,6 @@ impl Now {
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
         Self { mono: self.mono + by, wall: self.wall + by }
-    }
-
-    /// The wall time that belongs to the monotonic instant `at`, as seen from this reading.
-    #[must_use]
-    pub fn wall_at(self, at: Mono) -> Timestamp {
-        if at >= self.mono { self.wall + at.since(self.mono) } else { self.wall - self.mono.since(at) }
     }
 }
 

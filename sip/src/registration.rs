@@ -1,7 +1,7 @@
 //! Whether a carrier has us registered (RFC 3261 §10.2), and when it is asked again. Pure: what happened and when goes in, what
 //! to send comes out; the messages are written in `core/registering.rs`.
 
-use schema::carrier::TrunkDown;
+use schema::carrier::{REGISTER_S, TrunkDown};
 use schema::entropy::Entropy;
 use schema::time::Mono;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const DOUBT_AFTER: Duration = Duration::from_secs(10);
 /// The longest Retry-After that is kept to.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// The longest registration that is asked for, seconds: more in a 423 is a refusal.
-pub(crate) const EXPIRES_MAX_S: u32 = 86_400;
+pub(crate) const EXPIRES_MAX_S: u32 = *REGISTER_S.end();
 /// However soon a registration ends, it is not refreshed sooner than this.
 const REFRESH_MIN: Duration = Duration::from_secs(5);
 

@@ -122,7 +122,7 @@ impl<'a> Description<'a> {
     }
 
     /// Whether the first audio stream is there and on.
-    #[must_use]
+    #[cfg(test)]
     pub fn has_audio(&self) -> bool {
         self.media.iter().any(|media| media.kind == "audio" && media.port != 0)
     }

@@ -32,7 +32,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Limits of the transports (`security.md` §4.1).
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
-    /// Most connections at a time, both ways.
+    /// Most connections at a time that peers opened; we open 1,024 more at most.
     pub connections: usize,
     /// Most connections of one address without a right digest on them.
     pub per_address: usize,
@@ -59,7 +59,7 @@ pub struct TransportLimits {
 impl Default for TransportLimits {
     fn default() -> Self {
         Self {
-            connections: 2_000,
+            connections: 5_000,
             per_address: 20,
             exempt: Arc::new([]),
             handshakes: 64,
@@ -106,6 +106,8 @@ pub struct ListenersV6 {
 pub struct BindError {
     /// `udp`, `tcp` or `tls`.
     pub protocol: &'static str,
+    /// It is one of [`ListenersV6`].
+    pub is_v6: bool,
     /// The address asked for, from the configuration.
     pub address: SocketAddr,
     /// Why.
@@ -130,9 +132,9 @@ impl Bound {
         let TransportConfig { udp, tcp, tls, v6, tls_client } = config;
         let (tls, tls_server) = tls.map_or((None, None), |(address, settings)| (Some(address), Some(settings)));
         Ok(Self {
-            udp: Sockets { first: open("udp", udp, datagrams)?, v6: open("udp", v6.udp, datagrams)? },
-            tcp: Sockets { first: open("tcp", tcp, listener)?, v6: open("tcp", v6.tcp, listener)? },
-            tls: Sockets { first: open("tls", tls, listener)?, v6: open("tls", v6.tls, listener)? },
+            udp: open("udp", udp, v6.udp, datagrams)?,
+            tcp: open("tcp", tcp, v6.tcp, listener)?,
+            tls: open("tls", tls, v6.tls, listener)?,
             tls_server,
             tls_client,
         })
@@ -182,11 +184,15 @@ impl<T> Sockets<T> {
 
 fn open<T>(
     protocol: &'static str,
-    address: Option<SocketAddr>,
+    first: Option<SocketAddr>,
+    v6: Option<SocketAddr>,
     bind: fn(SocketAddr) -> io::Result<T>,
-) -> Result<Option<T>, BindError> {
-    let fail = |address| move |source| BindError { protocol, address, source };
-    address.map(|address| bind(address).map_err(fail(address))).transpose()
+) -> Result<Sockets<T>, BindError> {
+    let one = |is_v6, address: Option<SocketAddr>| {
+        let opened = |address| bind(address).map_err(|source| BindError { protocol, is_v6, address, source });
+        address.map(opened).transpose()
+    };
+    Ok(Sockets { first: one(false, first)?, v6: one(true, v6)? })
 }
 
 /// IPv6 sockets take IPv6 alone, also `[::]`: an IPv4 peer is known by one address only, whichever socket it comes to.

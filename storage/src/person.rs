@@ -3,7 +3,6 @@
 use crate::error::StoreError;
 use crate::store::{Backend, Store};
 use schema::id::{AccountId, AccountKey, BrandId, UserId};
-use schema::number::E164;
 use schema::pii::Pii;
 use schema::time::Timestamp;
 use std::collections::BTreeSet;
@@ -17,10 +16,6 @@ pub struct Brand {
     pub domain: String,
     /// The digest realm; HA1s are bound to it.
     pub realm: String,
-    /// Shown on A-legs of callbacks and on verification calls.
-    pub service_number: Option<E164>,
-    /// Where a blocked caller can complain.
-    pub redress_contact: Option<String>,
 }
 
 /// A person who signs in.

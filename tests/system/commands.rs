@@ -91,14 +91,20 @@ async fn a_first_start_shows_secrets_once_and_a_second_says_what_it_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_one_clear_line_and_leaves_nothing_behind() {
-    for (variable, key) in LISTENERS {
+    let on_ipv6 = [
+        ("RINGFENCE_SIP__V6__UDP", "sip.v6.udp"),
+        ("RINGFENCE_SIP__V6__TCP", "sip.v6.tcp"),
+        ("RINGFENCE_SIP__V6__TLS", "sip.v6.tls"),
+    ];
+    for (variable, key) in LISTENERS.into_iter().chain(on_ipv6) {
         let place = Place::default();
         let (tcp, udp);
-        let taken = if ["sip.udp", "test_carrier"].contains(&key) {
-            udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let free = if key.contains("v6") { "[::1]:0" } else { "127.0.0.1:0" };
+        let taken = if ["sip.udp", "sip.v6.udp", "test_carrier"].contains(&key) {
+            udp = UdpSocket::bind(free).expect("a port");
             udp.local_addr()
         } else {
-            tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+            tcp = TcpListener::bind(free).expect("a port");
             tcp.local_addr()
         };
         let taken = taken.expect("an address").to_string();
@@ -261,11 +267,11 @@ async fn a_wrong_world_file_changes_nothing() {
                 .replace("bad.csv", "shop.csv")
                 .replace("[\"finance\"]", "[\"king\"]")
                 .replace("finance@", "king@"),
-            &["operator.roles = king"],
+            &["operator.roles of operator ", " = king: must be "],
         ),
         (
             WORLD.replace("Shop", "New").replacen("rate_deck = \"New\"", "rate_deck = \"Old\"", 1),
-            &["no rate deck is named Old"],
+            &["account.rate_deck of sip_username ", ": no rate deck is named Old"],
         ),
         (
             WORLD.replace("name = \"Shop\"", "name = \"New\"").replace("deck = \"Shop\"", "deck = \"New\"").replacen(
@@ -273,7 +279,7 @@ async fn a_wrong_world_file_changes_nothing() {
                 "currency = \"GBP\"",
                 1,
             ),
-            &["rate deck New is in GBP"],
+            &[" of ", ": rate deck New is in GBP, not in EUR"],
         ),
         (WORLD.replace("\"3.00\"", "3.5"), &["world.toml: line 21: ", "an amount as text"]),
         (WORLD.replace("opening_credit = \"1.00\"", "openning = 1"), &["unknown field `openning`"]),

@@ -152,7 +152,7 @@ async fn fill(store: &Store, count: u32) -> Vec<AccountKey> {
     }
     store.put_trunk(&trunk(currency)).await.expect("a trunk");
     let (brand, realm) = (BrandId(Uuid::from_u128(1)), "example.net".to_owned());
-    let named = Brand { id: brand, domain: realm.clone(), realm, service_number: None, redress_contact: None };
+    let named = Brand { id: brand, domain: realm.clone(), realm };
     store.put_brand(&named).await.expect("a brand");
     let accounts: Vec<_> = (1..=count).map(|n| account(n.into(), brand, currency)).collect();
     store.create_accounts(&accounts, |_| {}).await.expect("accounts").iter().map(|created| created.key).collect()

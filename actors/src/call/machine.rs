@@ -249,8 +249,8 @@ impl CallCore {
     }
 
     /// Whether it is being settled: its money is decided, nothing its legs say changes anything.
-    #[must_use]
-    pub const fn is_ending(&self) -> bool {
+    #[cfg(test)]
+    pub(super) const fn is_ending(&self) -> bool {
         matches!(self.state, State::Settling(_) | State::Over)
     }
 

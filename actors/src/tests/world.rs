@@ -85,7 +85,7 @@ async fn fill(store: &Store, opening: i64, count: u128) -> Vec<AccountKey> {
     }
     let brand = BrandId(Uuid::from_u128(1));
     let realm = "example.net".to_owned();
-    let new_brand = Brand { id: brand, domain: realm.clone(), realm, service_number: None, redress_contact: None };
+    let new_brand = Brand { id: brand, domain: realm.clone(), realm };
     store.put_brand(&new_brand).await.expect("a brand");
     let opening = |n| {
         (opening > 0).then(|| Transfer {

@@ -181,13 +181,8 @@ fn movable_clock() -> (Clock, Arc<AtomicU64>) {
 }
 
 async fn make_brand(store: &Store, entropy: &mut Entropy, now: Timestamp) -> BrandId {
-    let brand = Brand {
-        id: BrandId::generate(entropy, now),
-        domain: "localhost".to_owned(),
-        realm: "localhost".to_owned(),
-        service_number: None,
-        redress_contact: None,
-    };
+    let brand =
+        Brand { id: BrandId::generate(entropy, now), domain: "localhost".to_owned(), realm: "localhost".to_owned() };
     store.put_brand(&brand).await.expect("stored");
     brand.id
 }

@@ -11,9 +11,7 @@ insert into counters (name, value) values ('account_key', 0);
 create table brands (
     id uuid primary key,
     domain text not null,
-    realm text not null,
-    service_number text,
-    redress_contact text
+    realm text not null
 );
 
 create table users (

@@ -11,9 +11,7 @@ insert into counters (name, value) values ('account_key', 0);
 create table brands (
     id blob primary key check (length(id) = 16),
     domain text not null,
-    realm text not null,
-    service_number text,
-    redress_contact text
+    realm text not null
 ) strict, without rowid;
 
 create table users (

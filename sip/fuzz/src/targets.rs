@@ -68,7 +68,7 @@ fn look_at(message: &Message) {
     let _ = (message.contacts(), message.routes(), message.record_routes(), message.reasons().count());
     let _ = (message.allow().count(), message.require().count(), message.proxy_require().count());
     let _ = (message.supported().count(), message.expires(), message.min_expires(), message.retry_after());
-    let _ = (message.max_forwards(), message.response_address(), message.sent_by(), message.via_transport());
+    let _ = (message.max_forwards(), message.response_address(), message.sent_by());
     let _ = format!("{message:?}");
     assert!(message.cseq().0 < 1 << 31 && !message.call_id().is_empty());
     assert!(message.body().len() <= 64 * 1024);
@@ -316,10 +316,10 @@ impl PhoneSide {
         for _ in 0..64 {
             let Some(next) = self.core.next_timeout().filter(|next| *next <= end) else { break };
             let at = next.max(self.now.mono);
-            self.now = Now { wall: self.now.wall_at(at), mono: at };
+            self.now = self.now.after(at.since(self.now.mono));
             self.give(Input::Timeout);
         }
-        self.now = Now { wall: self.now.wall_at(end), mono: end };
+        self.now = self.now.after(end.since(self.now.mono));
     }
 }
 

@@ -2,9 +2,7 @@
 //! §19.1.6). What cannot be dialled as it is written is refused rather than dialled as something else: a call costs money.
 
 use crate::message::{Scheme, Uri};
-
-/// Longest number that is read, in characters.
-const DIALLED_MAX: usize = 64;
+use schema::leg::{DIALLED_MAX, DIALLED_TOO_LONG};
 
 /// The number without its parameters, as it is written otherwise: separators and national forms are the dial plan's business.
 /// `is_ours` tells our own domains. Parameters of no consequence here (`rn`, `cic`, `tgrp`, `user` …) are passed over, as is a
@@ -32,7 +30,8 @@ pub(super) fn dialled(uri: &Uri, is_ours: impl Fn(&str) -> bool) -> Result<Strin
     match context {
         Some(context) if is_local && !is_ours(context) => Err("a number of another dial plan (phone-context)"),
         None if is_local && is_tel => Err("a local number needs its phone-context"),
-        _ => Ok(number.chars().take(DIALLED_MAX).collect()),
+        _ if number.chars().count() > DIALLED_MAX => Err(DIALLED_TOO_LONG),
+        _ => Ok(number.to_owned()),
     }
 }
 
@@ -71,7 +70,9 @@ mod tests {
             let refused = read(uri).expect_err(uri);
             assert!(refused.contains(word), "{uri}: {refused}");
         }
-        let long = format!("sip:+{}@localhost", "4".repeat(100));
-        assert_eq!(read(&long).map(|number| number.len()), Ok(DIALLED_MAX));
+        // Cut to what is read it would be another number.
+        let of_length = |length: usize| read(&format!("sip:{}@localhost", "4".repeat(length)));
+        assert_eq!(of_length(DIALLED_MAX).map(|number| number.len()), Ok(DIALLED_MAX));
+        assert_eq!(of_length(DIALLED_MAX + 1), Err(DIALLED_TOO_LONG));
     }
 }

@@ -49,15 +49,11 @@ impl Reliable {
         let is_meant = |tag: &str| tag.eq_ignore_ascii_case(RELIABLE);
         let wanted = invite.has_sdp() && invite.supported().chain(invite.require()).any(is_meant);
         wanted.then(|| {
-            let updates = takes_updates(invite);
+            let updates = invite.takes_updates();
             let (server, cseq) = (ReliableServer::new(first), invite.cseq().0);
             Box::new(Self { server, cseq, updates, accepted: None })
         })
     }
-}
-
-fn takes_updates(message: &Message) -> bool {
-    message.allow().any(|method| method == "UPDATE")
 }
 
 pub(super) fn requires_reliable(message: &Message) -> bool {
@@ -233,7 +229,7 @@ impl Core {
         if !fork.client.take(rseq) {
             return false;
         }
-        fork.updates |= takes_updates(response);
+        fork.updates |= response.takes_updates();
         if fork.answer.is_none() && !leg.offerless && usable_sdp(response).is_some() {
             fork.answer = Some(response.body().clone());
         }

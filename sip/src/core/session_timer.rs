@@ -63,14 +63,14 @@ impl SessionTimer {
             Some(Refresher::Server) => true,
             None => before.is_none_or(|timer| timer.terms.ours),
         };
-        let updates = takes_updates(request) || before.is_some_and(|timer| timer.terms.updates);
+        let updates = request.takes_updates() || before.is_some_and(|timer| timer.terms.updates);
         Some(Self::new(StoredTimer { interval_s, ours, updates }, now))
     }
 
     /// What a 2xx to a request of ours says.
     pub(super) fn agreed(response: &Message, before: Option<&Self>, now: Mono) -> Option<Self> {
         let (interval_s, refresher) = session_expires(response)?;
-        let updates = takes_updates(response) || before.is_some_and(|timer| timer.terms.updates);
+        let updates = response.takes_updates() || before.is_some_and(|timer| timer.terms.updates);
         let ours = refresher != Some(Refresher::Server);
         Some(Self::new(StoredTimer { interval_s: interval_s.max(MIN_SE_S), ours, updates }, now))
     }
@@ -117,10 +117,6 @@ enum Refresher {
 
 fn knows_timers(message: &Message) -> bool {
     message.supported().chain(message.require()).any(|tag| tag.eq_ignore_ascii_case(TIMER))
-}
-
-fn takes_updates(message: &Message) -> bool {
-    message.allow().any(|method| method == "UPDATE")
 }
 
 /// Session-Expires: seconds, and who refreshes.

@@ -160,8 +160,8 @@ impl Challenger {
     }
 
     /// Nonces whose counts are kept at the moment; bounded.
-    #[must_use]
-    pub fn counted_nonces(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn counted_nonces(&self) -> usize {
         self.counts.len()
     }
 

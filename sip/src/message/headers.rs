@@ -125,12 +125,6 @@ impl Message {
         (via.host, via.port)
     }
 
-    /// Transport named by the top Via.
-    #[must_use]
-    pub fn via_transport(&self) -> super::Transport {
-        self.head.top_via().expect(CHECKED).transport
-    }
-
     fn single_address(&self, name: HeaderName) -> Option<NameAddr> {
         NameAddr::parse(self.text(name)?).ok()
     }
@@ -256,6 +250,12 @@ impl Message {
     /// Methods of Allow, as written.
     pub fn allow(&self) -> impl Iterator<Item = &str> {
         self.tokens(HeaderName::Allow)
+    }
+
+    /// Whether its sender can be sent an UPDATE (RFC 3311 §5.1).
+    #[must_use]
+    pub fn takes_updates(&self) -> bool {
+        self.allow().any(|method| method == "UPDATE")
     }
 
     /// Content-Type as written, parameters included.

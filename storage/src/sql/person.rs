@@ -5,7 +5,6 @@ use crate::error::StoreError;
 use crate::keyring::{Class, Subject};
 use crate::person::{Brand, MemberRole, Membership, OperatorRole, User, canonical_email};
 use schema::id::{AccountId, AccountKey, BrandId, UserId};
-use schema::number::E164;
 use schema::pii::Pii;
 use schema::time::Timestamp;
 use std::collections::BTreeSet;
@@ -15,25 +14,15 @@ const PUT_MEMBERSHIP: &str = "insert into memberships (user_id, account_key, rol
 
 impl SqlStore {
     pub(crate) async fn brand(&self) -> Result<Option<Brand>, StoreError> {
-        let text = "select id, domain, realm, service_number, redress_contact from brands order by id limit 1";
+        let text = "select id, domain, realm from brands order by id limit 1";
         let Some(mut row) = self.db.fetch_one(text, values![]).await? else { return Ok(None) };
-        let (id, domain, realm) = (BrandId(row.id()?), row.text()?, row.text()?);
-        let service_number = row.opt_text()?.map(|n| E164::parse(&n)).transpose();
-        let service_number = service_number.map_err(|_| StoreError::unreadable("brands", "a number that is none"))?;
-        Ok(Some(Brand { id, domain, realm, service_number, redress_contact: row.opt_text()? }))
+        Ok(Some(Brand { id: BrandId(row.id()?), domain: row.text()?, realm: row.text()? }))
     }
 
     pub(crate) async fn put_brand(&self, brand: &Brand) -> Result<(), StoreError> {
-        let text = "insert into brands (id, domain, realm, service_number, redress_contact) values ($1, $2, $3, $4, $5) \
-                    on conflict (id) do update set domain = excluded.domain, realm = excluded.realm, \
-                    service_number = excluded.service_number, redress_contact = excluded.redress_contact";
-        let values = values![
-            brand.id.0,
-            brand.domain.as_str(),
-            brand.realm.as_str(),
-            brand.service_number.as_ref().map(E164::as_str),
-            brand.redress_contact.as_deref(),
-        ];
+        let text = "insert into brands (id, domain, realm) values ($1, $2, $3) \
+                    on conflict (id) do update set domain = excluded.domain, realm = excluded.realm";
+        let values = values![brand.id.0, brand.domain.as_str(), brand.realm.as_str()];
         self.db.execute(text, values).await.map(drop)
     }
 

@@ -136,7 +136,7 @@ async fn a_server_that_falls_silent_holds_no_reader_and_no_connection() {
     tokio::time::resume();
     switch.store(PASS, Ordering::SeqCst);
     // The connections that were lost have made room.
-    let again = std::time::Instant::now();
+    let again = tokio::time::Instant::now();
     let readers = (0..12).map(|_| store.brand());
     for read in futures_util::future::join_all(readers).await {
         read.expect("it is read");

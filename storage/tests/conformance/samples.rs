@@ -59,8 +59,6 @@ impl World {
             id: BrandId::generate(&mut entropy, START),
             domain: "sip.example.org".to_owned(),
             realm: "example.org".to_owned(),
-            service_number: Some(number("+447700900000")),
-            redress_contact: None,
         };
         store.put_brand(&brand).await.expect("a brand is stored");
         let deck = Deck {

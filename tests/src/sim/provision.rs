@@ -50,7 +50,7 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
     }
     let brand = BrandId::generate(entropy, at);
     let (domain, realm) = (DOMAIN.to_owned(), DOMAIN.to_owned());
-    let brand_row = Brand { id: brand, domain, realm, service_number: None, redress_contact: None };
+    let brand_row = Brand { id: brand, domain, realm };
     store.put_brand(&brand_row).await.expect("a brand");
     let new: Vec<_> =
         plan.accounts.iter().enumerate().map(|(n, account)| new_account(n, account, brand, retail, entropy)).collect();
