@@ -124,15 +124,22 @@ async fn provision_world(config: &Config, path: &Path) -> anyhow::Result<bool> {
         bar.set_length(all);
         bar.set_position(done);
     };
+    let world = World::load(path)?;
+    for warning in world.warnings() {
+        tracing::warn!("{warning}");
+    }
     let done = match data::lock(&config.data_dir)? {
-        Some(_lock) => provision_directly(config, &World::load(path)?, &mut |done, all| update(done, all)).await?,
+        Some(_lock) => provision_directly(config, &world, &mut |done, all| update(done, all)).await?,
         None => provision_running(config, path, update).await?,
     };
     bar.finish_and_clear();
-    let Provisioned { operators, carriers, rate_decks, accounts, accounts_existed } = done;
+    let Provisioned { domain, operators, carriers, rate_decks, accounts, accounts_existed, differing } = done;
     println!(
-        "created {operators} operators, {carriers} carriers, {rate_decks} rate decks and {accounts} accounts; {accounts_existed} accounts were there already"
+        "created {operators} operators, {carriers} carriers, {rate_decks} rate decks and {accounts} accounts; \
+         {accounts_existed} accounts were there already (data_dir {}, sip.domain {domain})",
+        config.data_dir.display()
     );
+    differing.iter().for_each(|line| println!("{line}"));
     Ok(true)
 }
 
