@@ -125,8 +125,8 @@ struct Stored(Option<Actors>);
 
 impl Drop for Stored {
     fn drop(&mut self) {
-        let Some(actors) = self.0.take() else { return };
-        tokio::spawn(async move {
+        let (Some(actors), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move {
             if let Err(error) = actors.change_tariffs().await {
                 tracing::error!(%error, "decks and carriers that were stored are not in use yet");
             }

@@ -375,6 +375,27 @@ async fn rates_of_a_world_that_failed_half_way_are_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rates_of_a_world_that_was_given_up_are_in_force() {
+    let place = place_with_world();
+    let _server = place.serve().await;
+    place.write("shop.csv", &DECK.replace("0.60", "30.00"));
+    place.write("world.toml", &WORLD.replace("\"Shop\"", "\"Retail\"").replace("2000", "2000000"));
+    let provisioning = place.start(place.command(&["provision", "world.toml"]));
+    let stored = "select exists (select 1 from rates where per_minute = 30000000000)";
+    while !place.database().query_row(stored, [], |row| row.get::<_, bool>(0)).expect("read") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    provisioning.kill().expect("it was not done");
+    for _ in 0..5 {
+        let outcome = place.run(&["demo", "call", "--seconds", "1"]).await;
+        if outcome.stdout.contains("403 not answered") {
+            return;
+        }
+    }
+    panic!("calls go on at the old price");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audit_names_what_is_broken() {
     let place = Place::default();
 
