@@ -75,6 +75,7 @@ macro_rules! conformance {
                 suite::$name(store.clone()).await;
                 store.close().await;
             )*
+            files::on_postgres(&cluster).await;
             model::on_postgres(&cluster).await;
             outage::on_postgres(&cluster).await;
             corruption::on_postgres(&cluster).await;
