@@ -51,6 +51,10 @@ bench-registrations *ARGS:
 bench-soak *ARGS:
     tests/bench/soak {{ARGS}}
 
+# Ten times as many calls as can be carried: how much of the goodput is kept (4 minutes; by hand, on an idle machine; RIG names the rig's folder)
+bench-overload *ARGS:
+    tests/bench/overload {{ARGS}}
+
 # A phone beside 5,000 silent, slow and half-open peers (a minute; by hand)
 bench-sockets:
     tests/bench/sockets

@@ -1,4 +1,4 @@
-//! The command line (DESIGN §11).
+//! The command line.
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;

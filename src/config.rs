@@ -605,6 +605,19 @@ mod tests {
         assert_eq!(describe(error, &given, None).to_string(), "database = string (hidden): must be struct Database");
     }
 
+    /// The parts are built with the configured limits only; what they would take by themselves says the same.
+    #[test]
+    fn the_limits_of_the_parts_are_those_configured() {
+        let NodeLimits { live_calls, calls_per_second, connections, connections_per_ip, requests_per_ip, .. } =
+            Config::default().limits;
+        let actors = actors::ActorsConfig::default();
+        assert_eq!((actors.max_live_calls, actors.max_calls_per_second), (live_calls, calls_per_second));
+        let transport = sip::transport::TransportLimits::default();
+        let configured = (connections as usize, connections_per_ip as usize);
+        assert_eq!((transport.connections, transport.per_address), configured);
+        assert_eq!(sip::guard::GuardLimits::default().requests_per_second, requests_per_ip);
+    }
+
     #[test]
     fn development_needs_no_file() {
         let config = Config::for_development();

@@ -22,7 +22,7 @@ use storage::{
 
 /// Bulk accounts are made and stored in portions of this size.
 const PORTION: u32 = 5_000;
-/// How long a proof of a caller ID holds (`features.md` §5.1).
+/// How long a proof of a caller ID holds: numbers change hands, so a year.
 const PROOF_HOLDS: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Most accounts whose differences are told one by one.
 const DIFFERING_TOLD: usize = 100;

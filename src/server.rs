@@ -44,7 +44,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Between two rounds of removing what has run out.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
-/// Event rows are kept this long and this many an account (DESIGN §10).
+/// Event rows are kept this long and this many an account: a client that was away for longer reads its state anew (D57).
 const EVENTS_KEPT: (Duration, u32) = (Duration::from_secs(24 * 3600), 10_000);
 
 /// Where a server listens; ports are those given, also when 0 was asked for.

@@ -41,7 +41,7 @@ pub struct World {
 /// `[[operator]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct Operator {
     pub email: String,
     pub password: String,
@@ -51,7 +51,7 @@ pub struct Operator {
 /// `[[carrier]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct Carrier {
     pub name: String,
     #[serde(deserialize_with = "gateway")]
@@ -131,7 +131,7 @@ fn is_printable(text: &str, most: usize) -> bool {
 /// `[[rate_deck]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct RateDeck {
     pub name: String,
     /// CSV file, relative to the world file.
@@ -147,7 +147,7 @@ pub struct RateDeck {
 /// `[[account]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct Account {
     pub email: String,
     pub username: String,
@@ -180,7 +180,7 @@ impl Account {
 /// `caller_ids = [{number, evidence}]`; the first is the default.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct CallerId {
     pub number: E164,
     #[serde(deserialize_with = "evidence")]
@@ -191,7 +191,7 @@ pub struct CallerId {
 /// stands for the number at the end of the username. They have no web password until it is reset.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct AccountsBulk {
     pub count: u32,
     pub first_sip_username: FirstUsername,

@@ -462,7 +462,7 @@ impl AccountActor {
         TransferId::generate(&mut self.ctx.entropy(), now.wall)
     }
 
-    /// Fresh identifiers of an INVITE, never derived from the A-leg's (`features.md` §6.3).
+    /// Fresh identifiers of an INVITE, never derived from the A-leg's: the carrier learns nothing of it.
     fn attempt_ids(&self) -> AttemptIds {
         let mut entropy = self.ctx.entropy();
         AttemptIds {

@@ -1,4 +1,4 @@
-//! Reads a rate deck's CSV file (DESIGN §11). All errors of a file are reported, each with line, column and value; a file
+//! Reads a rate deck's CSV file. All errors of a file are reported, each with line, column and value; a file
 //! with one bad line gives no deck.
 
 use schema::money::{Micros, MoneyError, NanosPerMinute};

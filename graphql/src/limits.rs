@@ -29,8 +29,7 @@ const DIRECTIVES: usize = 10;
 /// Most fragments.
 const FRAGMENTS: usize = 20;
 /// Highest complexity: the sum of fields, each list's content as often as it is asked for. A page of 100 calls with all
-/// their fields is about 5,000, and is one read of one table; the 500 of `security.md` would refuse the dashboard's
-/// first page.
+/// their fields is about 5,000, and is one read of one table (D13).
 pub(crate) const COMPLEXITY: usize = 8_000;
 /// Mutations that guess or make secrets: once in a document, under whatever alias.
 const ONCE: [&str; 2] = ["signIn", "createDeviceToken"];

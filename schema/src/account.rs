@@ -62,7 +62,7 @@ pub struct Limits {
     pub rate_per_minute: Option<NanosPerMinute>,
 }
 
-/// What a new account gets (`security.md` §4.2, `features.md` §5.5).
+/// What a new account gets: little enough that a stolen password costs little before somebody looks; an operator raises it (D16).
 impl Default for Limits {
     fn default() -> Self {
         Self {

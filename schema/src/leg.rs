@@ -103,7 +103,7 @@ impl Dialogs {
 /// The identifiers of an attempt's INVITE. Made by `actors` from fresh entropy, never from the A-leg.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptIds {
-    /// At least 128 random bits, no host part (`features.md` §6.3).
+    /// At least 128 random bits, no host part: a carrier learns nothing of who called, nor of us.
     pub call_id: Box<str>,
     /// From-tag.
     pub from_tag: Box<str>,

@@ -57,7 +57,7 @@ impl RateTerms {
         minimum + seconds.saturating_sub(minimum).div_ceil(increment) * increment
     }
 
-    /// Seconds billed for a talk time (DESIGN §5); 0 under the grace time.
+    /// Seconds billed for a talk time: the minimum, then whole increments; 0 under the grace time.
     #[must_use]
     pub fn billed_seconds(&self, talk: Duration) -> u64 {
         let seconds = Self::seconds(talk);

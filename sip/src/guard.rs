@@ -1,4 +1,4 @@
-//! Who may ask for something before it is known who it is: limits per source, bans, scanners (`security.md` §4.1). Pure.
+//! Who may ask for something before it is known who it is: limits per source, bans, scanners. Pure.
 //!
 //! A source is an IPv4 address or an IPv6 /64. What counts against one is only what it sent provably itself: failed
 //! authentications answer a nonce that was given to that very source. The rate of requests can be forged over UDP; so a source

@@ -1,5 +1,5 @@
 //! Session descriptions (RFC 8866): read strictly, written anew for the other leg from an allow-list, so that nothing of one
-//! side but its media can reach the other (`features.md` §6.3).
+//! side but its media can reach the other (P1, P2).
 
 mod parse;
 mod rewrite;
@@ -9,7 +9,7 @@ pub use rewrite::{Origin, Placement};
 use schema::entropy::Entropy;
 use std::net::IpAddr;
 
-/// Largest description, bytes (`security.md` §4.1).
+/// Largest description, bytes.
 pub const MAX_SDP: usize = 8 * 1024;
 /// Most media lines.
 pub const MAX_MEDIA: usize = 8;

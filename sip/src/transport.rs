@@ -29,7 +29,7 @@ const BACKLOG: i32 = 1_024;
 /// SIP thread is busy for a tenth of a second. The kernel gives at most `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Limits of the transports (`security.md` §4.1).
+/// Limits of the transports: what a peer that is silent, slow or greedy costs at most.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
     /// Most connections at a time that peers opened; we open 1,024 more at most.

@@ -31,7 +31,7 @@ const SNAPSHOT: Duration = Duration::from_millis(25);
 /// Breaches told in full; more are only counted.
 const TOLD: usize = 1_000;
 
-/// What a breach breaks: the invariants of DESIGN §5, and what follows from them for stored figures.
+/// What a breach breaks: the invariants of ARCHITECTURE.md, and what follows from them for stored figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// Available money is never negative.

@@ -129,7 +129,7 @@ impl Store {
     }
 
     /// Removes of each account the events up to its first entry decided at `older_than` or later, and all but those of its last
-    /// `keep` entries (DESIGN §10: 24 hours, 10,000). In short transactions. Returns of how many entries.
+    /// `keep` entries (D57). In short transactions. Returns of how many entries.
     ///
     /// # Errors
     /// The store failed; what was removed before stays removed.

@@ -1,4 +1,4 @@
-//! The keys of personal data at rest: whose data, of which retention class, and how a value is sealed (DESIGN §9).
+//! The keys of personal data at rest: whose data, of which retention class, and how a value is sealed.
 
 use crate::error::StoreError;
 use crate::sql::{Db, KEYS, Value, migrate, values};
@@ -28,7 +28,7 @@ pub enum Subject {
     Trunk(TrunkId),
 }
 
-/// How long data is kept, and so which key seals it (DESIGN §9).
+/// How long data is kept, and so which key seals it: destroying the key ends the class (P4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Names, e-mail addresses, caller IDs, callback numbers, SIP secrets.

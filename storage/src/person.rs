@@ -59,7 +59,7 @@ pub struct Membership {
 
 /// What operator staff may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the roles of DESIGN §1")]
+#[expect(missing_docs, reason = "each is the role of that name")]
 pub enum OperatorRole {
     Admin,
     Support,

@@ -8,7 +8,7 @@ use crate::place::Place;
 use crate::port::lasting_port;
 use crate::program::{Outcome, Program};
 use crate::server::{CALLER_ID, RETAIL, WHOLESALE};
-use crate::wire::Wire;
+use crate::wire::{Side, Wire};
 use ringfence::config::Config;
 use schema::id::AccountKey;
 use std::net::SocketAddr;
@@ -167,6 +167,30 @@ impl Site {
         let text = Client::app(self.metrics, [127, 0, 0, 1].into()).text("/metrics").await;
         let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
         value.trim().parse().expect("a count")
+    }
+
+    /// Waits until the server has so many calls, those being set up among them.
+    ///
+    /// # Panics
+    /// When it has not within 10 s.
+    pub async fn has_live_calls(&self, calls: usize) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.metric("ringfence_live_calls ").await != calls {
+            assert!(Instant::now() < deadline, "{calls} calls");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the server is at a call that was dialled, whatever its database does.
+    ///
+    /// # Panics
+    /// When it is not within 10 s.
+    pub async fn is_tried(&self, number: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.wire.talks(Side::Caller).get(number).is_none_or(|talk| talk.tried.is_none()) {
+            assert!(Instant::now() < deadline, "{number} is not tried");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// A phone of an account whose messages are recorded.

@@ -1,4 +1,18 @@
-//! What was seen outside against what the server has written: credits, calls, charges (security.md, I1 to I10).
+//! What was seen outside against what the server has written: credits, calls, charges. What the checks of this package find is
+//! named by what ought to hold, as somebody outside would say it (the code's own invariants are those of ARCHITECTURE.md):
+//!
+//! - I1: each transfer takes from one ledger account what it gives to another, in whole micro-units.
+//! - I2: a balance is the sum of what came and went, at any time and after each recovery.
+//! - I3: what was acknowledged is written once, what was refused not at all; nothing that was written is taken back.
+//! - I4: what is available is never negative, however many calls an account has.
+//! - I5: each hold ends, within a minute of its call or of the recovery.
+//! - I6: each answered call on the wire has one CDR, right to a billing increment; a call nobody answered costs nothing.
+//! - I7: a payment is credited once, however often and in what order it is told; no more is given back than was paid.
+//! - I8: nothing of an audit trail can be changed, left out or put in another order unseen. (There is none yet.)
+//! - I9: no call goes on for more than 2 s without money, and none that has money is cut.
+//! - I10: within 30 s after a fault has healed new calls succeed.
+//! - I11: an account has one owner at a time: what an old one writes is refused.
+//! - I12: an account is told of its own events only, in order and without a gap that is not said.
 
 use crate::site::{Accounts, POOR, Site};
 use crate::wire::{Side, Talk};

@@ -21,6 +21,8 @@ pub enum Side {
 pub struct Talk {
     /// The first INVITE.
     pub invited: Option<Timestamp>,
+    /// The first 100: one with credentials has come, and the server is at it.
+    pub tried: Option<Timestamp>,
     /// The first 200 to it.
     pub answered: Option<Timestamp>,
     /// The first ACK of that.
@@ -82,6 +84,7 @@ impl Wire {
         let status = message.status();
         match (message.method(), status) {
             (Method::Invite, None) => _ = talk.invited.get_or_insert(at),
+            (Method::Invite, Some(100)) => _ = talk.tried.get_or_insert(at),
             (Method::Invite, Some(200..=299)) => _ = talk.answered.get_or_insert(at),
             (Method::Invite, Some(status @ 300..)) if ![401, 407, 491].contains(&status) => {
                 talk.refused.get_or_insert(status);

@@ -104,7 +104,7 @@ async fn a_draining_server_refuses_new_calls_and_says_when_to_come_back() {
     let mut phone = site.phone("u", 0).await;
     let answered = phone.talk("15550000100").await;
     let being_set_up = phone.dial("15550000200").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    site.has_live_calls(2).await;
     server.terminate();
     server.until_stderr("draining", |said| said.contains("no more calls are let in")).await;
     let refused = phone.dial("15550000300").await;

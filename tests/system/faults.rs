@@ -281,8 +281,9 @@ async fn a_server_ends_when_it_is_told_to_although_postgres_hangs() {
     let mut other = site.phone("u", 1).await;
     let up = phone.talk(&numbers.next()).await;
     cluster.signal("STOP");
-    let being_set_up = other.dial(&numbers.next()).await;
-    sleep(Duration::from_millis(500)).await;
+    let number = numbers.next();
+    let being_set_up = other.dial(&number).await;
+    site.is_tried(&number).await;
     server.terminate();
     let ended = server.ended(Duration::from_secs(6)).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -292,8 +293,9 @@ async fn a_server_ends_when_it_is_told_to_although_postgres_hangs() {
     let mut server = site.serve().await;
     serves_again(&mut phone, &mut numbers).await;
     cluster.signal("STOP");
-    let being_set_up_too = phone.dial(&numbers.next()).await;
-    sleep(Duration::from_millis(500)).await;
+    let number = numbers.next();
+    let being_set_up_too = phone.dial(&number).await;
+    site.is_tried(&number).await;
     server.terminate();
     server.until_stderr("draining", |said| said.contains("no more calls are let in")).await;
     server.signal("INT");

@@ -1,5 +1,5 @@
 //! Which number a call shows: one of the account's own that is verified now, or none at all. An unverified wish is refused
-//! with an explanation, never replaced (DESIGN §7, invariant P2).
+//! with an explanation, never replaced (invariant P2).
 
 use crate::dialplan::{self, Dialled, Form};
 use schema::account::{CallerId, CallerIdStatus, Evidence};

@@ -1,4 +1,4 @@
-//! How much is set aside for how long: slices and renewals (DESIGN §5), without state.
+//! How much is set aside for how long: slices and renewals, without state.
 
 use schema::money::Micros;
 use schema::rate::RateTerms;

@@ -1,4 +1,4 @@
-//! How long a call lasted and what it costs: the arithmetic of DESIGN §5, without state.
+//! How long a call lasted and what it costs: the arithmetic, without state.
 
 use schema::money::Micros;
 use schema::rate::RateTerms;

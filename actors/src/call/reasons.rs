@@ -66,7 +66,7 @@ pub const fn refusal(code: RefusalCode) -> &'static str {
     }
 }
 
-/// Whether another carrier may be tried after this status (`features.md` §2.7 T3). A carrier that redirects (3xx) is not
+/// Whether another carrier may be tried after this status: it says that the carrier could not, not that the person called would not. A carrier that redirects (3xx) is not
 /// followed, and not replaced: it said that the number lives elsewhere, which another carrier would only repeat. One that does
 /// not accept our credentials (401, 407) has not looked at the call.
 #[must_use]

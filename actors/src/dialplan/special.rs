@@ -1,5 +1,5 @@
 //! What kind of destination an E.164 number is, as far as its first digits tell: those that cost far more than a call, or
-//! share the price with the called party, are refused whatever the rate deck says (`security.md` §4.2).
+//! share the price with the called party, are refused whatever the rate deck says: they are what stolen accounts are used for.
 
 /// The kind of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

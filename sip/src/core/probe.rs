@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two probes of a trunk (`features.md` §5.4).
+/// Between two probes of a trunk.
 const EVERY: Duration = Duration::from_secs(30);
 /// Unanswered probes until a target counts as down.
 const MISSES: u32 = 3;

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_challenge_that_can_be_answered_is_taken() {
+    fn the_topmost_challenge_that_can_be_answered_is_taken() {
         for (offered, taken) in [
             (&["MD5", "SHA-256", "SHA-512-256"][..], Some("SHA-256")),
             (&["SHA-512-256", "SHA-256", "MD5"], Some("SHA-512-256")),

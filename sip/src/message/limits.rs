@@ -1,4 +1,4 @@
-//! Limits on received messages (`security.md` §4.1). Sizes are bytes.
+//! Limits on received messages, so that nobody makes us keep or read more than calls need. Sizes are bytes.
 
 /// Largest datagram accepted over UDP.
 pub const MAX_DATAGRAM: usize = 16 * 1024;
@@ -10,7 +10,7 @@ pub const MAX_START_LINE: usize = 4 * 1024;
 pub const MAX_HEADER_LINE: usize = 8 * 1024;
 /// Most header fields in one message.
 pub const MAX_HEADERS: usize = 128;
-/// Most Via values, counted over all fields and commas. Above the 32 of `security.md`: RFC 4475 §3.1.1.7 has 34 in a valid request.
+/// Most Via values, counted over all fields and commas. RFC 4475 §3.1.1.7 has 34 in a valid request (D31).
 pub const MAX_VIAS: usize = 64;
 /// Most Route, and most Record-Route, values.
 pub const MAX_ROUTES: usize = 16;

@@ -1,4 +1,4 @@
-//! The table of connections and its limits (`security.md` §4.1). Pure.
+//! The table of connections and its limits (D52). Pure.
 
 use super::TransportLimits;
 use super::outbox::{Outbox, Queued, outbox};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use storage::memory::{MemDisk, MemFaults};
 use storage::{Store, StoreError};
 
-/// A call may be up so much longer than it is paid for (`security.md` I9).
+/// A call may be up so much longer than it is paid for (I9).
 const GRACE: Duration = Duration::from_secs(2);
 /// The other leg is ended so much later at most: an answer of the account may have to be awaited first.
 const OTHER_LEG: Duration = Duration::from_secs(6);

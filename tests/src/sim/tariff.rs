@@ -4,7 +4,7 @@ use schema::money::Micros;
 use schema::rate::RateTerms;
 use std::time::Duration;
 
-/// The price of a talk time (DESIGN §5): begun seconds, in billing steps, rounded up once to the micro-unit.
+/// The price of a talk time, computed apart from `schema/src/rate.rs`: begun seconds, in billing steps, rounded up once to the micro-unit.
 #[must_use]
 pub fn price(terms: &RateTerms, talk: Duration) -> Micros {
     let seconds = talk.as_millis().div_ceil(1_000);

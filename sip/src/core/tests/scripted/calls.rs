@@ -238,7 +238,7 @@ fn an_answer_that_cannot_be_used_is_ended_and_tried_elsewhere() {
 }
 
 #[test]
-fn a_carrier_that_asks_for_credentials_or_forwards_gets_neither() {
+fn a_redirect_or_a_challenge_without_a_login_ends_the_attempt() {
     for status in [302, 401, 407] {
         let mut desk = Desk::new();
         let invite = desk.dial(some_call());
