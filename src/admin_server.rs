@@ -120,6 +120,20 @@ async fn converse(stream: UnixStream, admin: &Arc<Admin>) {
     }
 }
 
+/// Has what was stored taken into use when provisioning is given up half-way, because nobody waits for its answer any more.
+struct Stored(Option<Actors>);
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        let (Some(actors), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            if let Err(error) = actors.change_tariffs().await {
+                tracing::error!(%error, "decks and carriers that were stored are not in use yet");
+            }
+        });
+    }
+}
+
 impl Admin {
     fn entropy(&self) -> Entropy {
         self.entropy.lock().unwrap_or_else(PoisonError::into_inner).fork()
@@ -133,13 +147,16 @@ impl Admin {
                 let entropy = self.entropy();
                 let mut provisioning =
                     Provisioning { store: &self.store, brand: &self.brand, clock: &self.clock, entropy };
+                let mut stored = Stored(Some(self.actors.clone()));
                 let done = provisioning
                     .apply(&world, &mut |done, all| {
                         let _ = progress.try_send(Reply::Progress(done, all));
                     })
-                    .await?;
+                    .await;
+                stored.0 = None;
+                // Also after a failure: decks and carriers may be stored all the same.
                 self.actors.change_tariffs().await?;
-                replies.send(Reply::Provisioned(done)).await?;
+                replies.send(Reply::Provisioned(done?)).await?;
             }
             Request::Credit { account, amount, key, reason } => {
                 let account = credit::account(&self.store, &account).await?;

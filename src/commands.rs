@@ -124,15 +124,22 @@ async fn provision_world(config: &Config, path: &Path) -> anyhow::Result<bool> {
         bar.set_length(all);
         bar.set_position(done);
     };
+    let world = World::load(path)?;
+    for warning in world.warnings() {
+        tracing::warn!("{warning}");
+    }
     let done = match data::lock(&config.data_dir)? {
-        Some(_lock) => provision_directly(config, &World::load(path)?, &mut |done, all| update(done, all)).await?,
+        Some(_lock) => provision_directly(config, &world, &mut |done, all| update(done, all)).await?,
         None => provision_running(config, path, update).await?,
     };
     bar.finish_and_clear();
-    let Provisioned { operators, carriers, rate_decks, accounts, accounts_existed } = done;
+    let Provisioned { domain, operators, carriers, rate_decks, accounts, accounts_existed, differing } = done;
     println!(
-        "created {operators} operators, {carriers} carriers, {rate_decks} rate decks and {accounts} accounts; {accounts_existed} accounts were there already"
+        "created {operators} operators, {carriers} carriers, {rate_decks} rate decks and {accounts} accounts; \
+         {accounts_existed} accounts were there already (data_dir {}, sip.domain {domain})",
+        config.data_dir.display()
     );
+    differing.iter().for_each(|line| println!("{line}"));
     Ok(true)
 }
 
@@ -177,6 +184,7 @@ async fn credit_account(
     key: String,
     reason: String,
 ) -> anyhow::Result<bool> {
+    must_be_there(config, "to credit")?;
     let (available, repeated) = match data::lock(&config.data_dir)? {
         Some(_lock) => credit_directly(config, &account, &amount, &key, &reason).await?,
         None => credit_running(config, Request::Credit { account, amount, key, reason }).await?,
@@ -224,11 +232,16 @@ async fn credit_directly(
     posted
 }
 
-async fn audit_all(config: &Config) -> anyhow::Result<bool> {
-    // Opening what is not there would make it.
+/// For commands that work on what is there: opening a data folder that is not there would make it.
+fn must_be_there(config: &Config, what_for: &str) -> anyhow::Result<()> {
     if !config.data_dir.join("keys.db").exists() {
-        bail!("data_dir {}: there is nothing to audit", config.data_dir.display());
+        bail!("data_dir {}: there is nothing {what_for}", config.data_dir.display());
     }
+    Ok(())
+}
+
+async fn audit_all(config: &Config) -> anyhow::Result<bool> {
+    must_be_there(config, "to audit")?;
     let store = data::open(config).await?;
     let bar = demo::progress_bar("accounts");
     let report = audit(&store, |progress| {

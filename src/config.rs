@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod public_url;
+
 /// Environment variables with our prefix that are not configuration: the log filter and the build's dashboard switch.
 const NOT_KEYS: [&str; 3] = ["log", "dashboard", "dashboard_dir"];
 
@@ -60,7 +62,7 @@ pub struct Database {
 pub struct Http {
     /// Address of the dashboard and the API.
     pub listen: SocketAddr,
-    /// The address customers type; default `http(s)://` and `listen`.
+    /// The address customers type, whose pages alone may sign in; default `http(s)://` and `listen`, where that is an address of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
     /// Certificate and key; without them the listener speaks plain HTTP.
@@ -271,7 +273,8 @@ impl Config {
         }
         let environment = Env::prefixed("RINGFENCE_").ignore(&NOT_KEYS).split("__");
         let figment = figment.merge(environment);
-        let config: Self = figment.extract().map_err(|error| describe(error, &figment, file))?;
+        let mut config: Self = figment.extract().map_err(|error| describe(error, &figment, file))?;
+        config.read_public_url()?;
         config.check()?;
         Ok(config)
     }
@@ -374,6 +377,7 @@ impl Config {
         if !(1..=100_000).contains(&self.limits.requests_per_ip) {
             return wrong("limits.requests_per_ip", self.limits.requests_per_ip, "must be 1 to 100000");
         }
+        self.check_public_url()?;
         if self.development { Ok(()) } else { self.check_encryption() }
     }
 
@@ -552,6 +556,11 @@ mod tests {
                 "[sip]\nudp = \"127.0.0.1:5060\"\nallow_plain_customers = true\ndns = [\"ns.example.com\"]\n[http]\nallow_plain = true",
                 "FILE: sip.dns",
             ),
+            ("[http]\npublic_url = \"calls.example\"", "http.public_url = calls.example: must be http:// or https://"),
+            (
+                "[http]\nlisten = \"0.0.0.0:80\"\nallow_plain = true\n[sip]\nudp = \"127.0.0.1:5060\"",
+                "http.public_url = (none): must say what customers type",
+            ),
             ("[limits]\nexempt_ips = [\"localhost\"]", "FILE: limits.exempt_ips"),
         ];
         for (text, begins) in cases {
@@ -614,6 +623,13 @@ mod tests {
         let config = Config::for_development();
         assert!(config.check().is_ok() && config.warnings().is_empty());
         assert!(config.listeners().iter().all(|(_, address)| address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn a_public_url_is_kept_as_browsers_write_it() {
+        let text =
+            "development = true\n[sip]\nudp = \"127.0.0.1:5060\"\n[http]\npublic_url = \"HTTPS://Calls.example\"";
+        assert_eq!(load(text).expect("allowed").http.public_url.as_deref(), Some("https://calls.example"));
     }
 
     #[test]

@@ -24,6 +24,8 @@ use storage::{
 const PORTION: u32 = 5_000;
 /// How long a proof of a caller ID holds: numbers change hands, so a year.
 const PROOF_HOLDS: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Most accounts whose differences are told one by one.
+const DIFFERING_TOLD: usize = 100;
 /// The key under which `opening_credit` is posted, once.
 const OPENING_KEY: &str = "opening_credit";
 
@@ -46,11 +48,15 @@ pub struct Provisioning<'a> {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "counts of what each name says")]
 pub struct Provisioned {
+    /// The SIP domain that all of it belongs to.
+    pub domain: String,
     pub operators: u64,
     pub carriers: u64,
     pub rate_decks: u64,
     pub accounts: u64,
     pub accounts_existed: u64,
+    /// One line for each of `accounts_existed` that is not as the file says, as far as that is looked at.
+    pub differing: Vec<String>,
 }
 
 impl Provisioning<'_> {
@@ -64,7 +70,7 @@ impl Provisioning<'_> {
         world: &World,
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> anyhow::Result<Provisioned> {
-        let mut done = Provisioned::default();
+        let mut done = Provisioned { domain: self.brand.realm.clone(), ..Provisioned::default() };
         let (new_decks, decks) = self.read_decks(world, &mut done).await?;
         check(world, &decks)?;
         self.check_people(world).await?;
@@ -216,7 +222,7 @@ impl Provisioning<'_> {
         let deck = deck_of(decks, &account.key("rate_deck"), &account.rate_deck, account.currency)?;
         let mut new =
             self.new_account(&account.country, &account.time_zone, account.currency, deck, account.opening_credit);
-        new.limits = account.limits;
+        new.limits = account.limits.limits();
         new.credentials = vec![self.credential(&account.sip_username, &account.sip_password)];
         new.caller_ids = self.caller_ids(&account.caller_ids);
         new.callback_phones = account
@@ -236,6 +242,43 @@ impl Provisioning<'_> {
                 let user = self.user(&account.email, &account.username, &account.password)?;
                 self.store.create_user(&user, &[(key, MemberRole::Owner)], &[]).await?;
             }
+            if existed {
+                self.compare(account, &new, key, done).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells in what an account that was there before is not as the file says: nothing of it is changed.
+    async fn compare(
+        &self,
+        account: &world::Account,
+        wanted: &NewAccount,
+        key: AccountKey,
+        done: &mut Provisioned,
+    ) -> anyhow::Result<()> {
+        let Some(found) = self.store.account(key).await? else { return Ok(()) };
+        let credential = self.store.credential(&account.sip_username).await?;
+        let secret = credential.as_ref().zip(wanted.credentials.first());
+        let profile = &found.profile;
+        let is_missing = |id: &schema::account::CallerId| !found.caller_ids.iter().any(|has| has.number == id.number);
+        let is_unknown = |phone: &CallbackPhone| !found.callback_phones.iter().any(|has| has.number == phone.number);
+        let differs = [
+            ("country", profile.country != wanted.country),
+            ("time_zone", profile.time_zone != wanted.time_zone),
+            ("currency", profile.currency != wanted.currency),
+            ("rate_deck", profile.deck != wanted.deck),
+            ("sip_password", secret.is_some_and(|(has, wanted)| has.secret != wanted.secret)),
+            ("caller_ids", wanted.caller_ids.iter().any(is_missing)),
+            ("callback_numbers", wanted.callback_phones.iter().any(is_unknown)),
+            ("limits", profile.limits != wanted.limits),
+        ];
+        let keys: Vec<_> = differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect();
+        if !keys.is_empty() && done.differing.len() < DIFFERING_TOLD {
+            let (name, keys) = (&account.sip_username, keys.join(", "));
+            done.differing.push(format!("account of sip_username {name}: was not changed, and differs in {keys}"));
+        } else if !keys.is_empty() && done.differing.len() == DIFFERING_TOLD {
+            done.differing.push(String::from("more accounts differ and were not changed"));
         }
         Ok(())
     }
@@ -244,7 +287,7 @@ impl Provisioning<'_> {
         let deck = deck_of(decks, &bulk.key("rate_deck"), &bulk.rate_deck, bulk.currency)?;
         let mut new = self.new_account(&bulk.country, &bulk.time_zone, bulk.currency, deck, bulk.opening_credit);
         let (username, password) = bulk.sip_credential(n);
-        new.limits = bulk.limits;
+        new.limits = bulk.limits.limits();
         new.credentials = vec![self.credential(&username, &password)];
         new.caller_ids = self.caller_ids(&bulk.caller_ids);
         Ok(new)
@@ -396,7 +439,7 @@ mod tests {
     fn account(email: &str, sip_username: &str) -> String {
         format!(
             "[[account]]\nemail = \"{email}\"\nusername = \"a\"\npassword = \"hunter22\"\ncountry = \"GB\"\n\
-             currency = \"EUR\"\nrate_deck = \"d\"\nsip_username = \"{sip_username}\"\nsip_password = \"p\"\n"
+             currency = \"EUR\"\nrate_deck = \"d\"\nsip_username = \"{sip_username}\"\nsip_password = \"eightormore\"\n"
         )
     }
 
@@ -439,6 +482,35 @@ mod tests {
         apply(&store, &[account("a@example.com", "u0")]).await.expect("nothing to do");
         apply(&store, &[account("b@example.com", "u0")]).await.expect("nothing to do");
         assert_eq!(owned(&store, "b@example.com").await, None);
+    }
+
+    #[tokio::test]
+    async fn who_was_there_already_and_differs_is_named() {
+        let store = Store::memory(&MemDisk::new());
+        let more = "[[rate_deck]]\nname = \"e\"\nfile = \"d.csv\"\ncurrency = \"EUR\"\n".to_owned();
+        let ann =
+            account("a@x.test", "ann") + "caller_ids = [{ number = \"+442079460001\", evidence = \"document\" }]\n";
+        let bob = account("b@x.test", "bob");
+        let first = apply(&store, &[more.clone(), ann.clone(), bob.clone()]).await.expect("created");
+        assert_eq!((first.domain.as_str(), first.differing.len()), ("localhost", 0));
+        let again = apply(&store, &[ann.clone(), bob.clone()]).await.expect("nothing to do");
+        assert_eq!((again.accounts_existed, again.differing.len()), (2, 0));
+        let said = |differs: &str| format!("account of sip_username ann: was not changed, and differs in {differs}");
+        for (from, to, differs) in [
+            ("rate_deck = \"d\"", "rate_deck = \"e\"", "rate_deck"),
+            ("eightormore", "nineormore", "sip_password"),
+            ("+442079460001", "+442079460002", "caller_ids"),
+            ("country = \"GB\"", "country = \"US\"", "country"),
+            (
+                "caller_ids",
+                "limits = { live_calls = 3 }\ntime_zone = \"Europe/London\"\ncaller_ids",
+                "time_zone, limits",
+            ),
+            ("caller_ids", "callback_numbers = [\"+447700900999\"]\ncaller_ids", "callback_numbers"),
+        ] {
+            let done = apply(&store, &[more.clone(), bob.clone(), ann.replace(from, to)]).await.expect("nothing to do");
+            assert_eq!(done.differing, [said(differs)]);
+        }
     }
 
     #[tokio::test]

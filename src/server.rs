@@ -483,7 +483,7 @@ async fn housekeeping(store: Store, clock: Clock) -> anyhow::Result<()> {
         let removed = async {
             let sessions = store.purge_sessions(at).await?;
             let bindings = store.purge_bindings(at).await?;
-            let events = store.purge_events(at - kept, most).await?;
+            let events = store.purge_events(at - kept, at, most).await?;
             Ok::<_, storage::StoreError>(sessions + bindings + events)
         };
         match removed.await {

@@ -39,8 +39,8 @@ use std::time::Duration;
 use storage::{Journal, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-/// How long a hang-up may take, both legs and settlement.
-const HANG_UP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a hang-up may take, both legs and settlement: less than a request of the API, so that its answer is heard.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(4);
 
 /// Between two looks at the calls that are being settled.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -91,7 +91,10 @@ pub enum HangUpError {
     /// The account has no such call.
     #[error("no such call")]
     NotFound,
-    /// It was told to end, but no end came in time, or the history could not be read.
+    /// It was not told: it has not been taken up since the start, or has too much to do, or the store failed. It goes on.
+    #[error("the call cannot be ended at this moment")]
+    NotTold,
+    /// It is ending, but no end came in time, or the history could not be read.
     #[error("the call's end is not known yet")]
     Unknown,
 }
@@ -266,15 +269,19 @@ impl Actors {
     /// Ends both legs of a call and gives it as it is in the history. A call that has ended succeeds too.
     ///
     /// # Errors
-    /// The account has no such call, or its end is not known in time.
+    /// The account has no such call, or it could not be told, or its end is not known in time.
     pub async fn hang_up(&self, account: AccountKey, call: CallId) -> Result<Call, HangUpError> {
-        if let Some(entry) = self.ctx.directory.call(call) {
+        let entry = self.ctx.directory.call(call);
+        // One without an actor that is to be settled ends without being told.
+        let ends = entry.is_some() || self.ctx.unsettled.contains_key(&call);
+        let not_known = if ends { HangUpError::Unknown } else { HangUpError::NotTold };
+        if let Some(entry) = entry {
             if entry.account != account {
                 return Err(HangUpError::NotFound);
             }
             let (reply, ended) = oneshot::channel();
             if !entry.progress.queue(true) {
-                return Err(HangUpError::Unknown);
+                return Err(HangUpError::NotTold);
             }
             let told = entry.actor.send_message(CallMsg::HangUp(HangupCause::Requested, reply)).is_ok();
             let ended = if told { tokio::time::timeout(HANG_UP_LIMIT, ended).await } else { Ok(Ok(None)) };
@@ -287,17 +294,12 @@ impl Actors {
         }
         match self.ctx.store.call(call).await {
             Ok(Some((owner, cdr))) if owner == account => Ok(cdr.call),
-            Ok(_) => self.not_in_history(account, call).await,
-            Err(_) => Err(HangUpError::Unknown),
-        }
-    }
-
-    /// A call without an actor that is not in the history either: being settled elsewhere, or none.
-    async fn not_in_history(&self, account: AccountKey, call: CallId) -> Result<Call, HangUpError> {
-        match self.ctx.store.live_call(call).await {
-            Ok(Some((owner, _))) if owner == account => Err(HangUpError::Unknown),
-            Ok(_) => Err(HangUpError::NotFound),
-            Err(_) => Err(HangUpError::Unknown),
+            Ok(_) => match self.ctx.store.live_call(call).await {
+                Ok(Some((owner, _))) if owner == account => Err(not_known),
+                Ok(_) => Err(HangUpError::NotFound),
+                Err(_) => Err(not_known),
+            },
+            Err(_) => Err(not_known),
         }
     }
 

@@ -6,7 +6,7 @@ import {
   SignOutDocument,
   SipCredentialsDocument,
 } from '../generated/graphql';
-import { ApiError, describeError, request, watchServerClock } from './api/http';
+import { ApiError, describeError, describeSignInError, request, watchServerClock } from './api/http';
 import { openLive, retryDelay } from './api/live';
 import { clock } from './clock.svelte';
 import {
@@ -83,7 +83,7 @@ export class Session {
       const { signIn } = await request(SignInDocument, { input: { email, password } });
       if (signIn.challenge) return 'This account asks for a second step, which this page does not offer. Use the app.';
     } catch (error) {
-      return signInError(error);
+      return describeSignInError(error);
     }
     this.#generation += 1;
     this.notice = null;
@@ -193,16 +193,3 @@ export class Session {
 }
 
 const SESSION_ENDED = 'Your session has ended. Sign in again.';
-
-function signInError(error: unknown): string {
-  switch (error instanceof ApiError ? error.code : '') {
-    case 'UNAUTHENTICATED':
-    case 'FORBIDDEN':
-    case 'NOT_FOUND':
-      return 'This e-mail address and password do not match.';
-    case 'MFA_REQUIRED':
-      return 'This account asks for a second step, which this page does not offer. Use the app.';
-    default:
-      return describeError(error);
-  }
-}

@@ -169,12 +169,14 @@ impl Mutation {
         match app.actors.hang_up(account, id).await {
             Ok(call) => Ok(HangUpPayload { call: call.into() }),
             Err(HangUpError::NotFound) => Err(ApiError::not_found("call").into()),
-            Err(HangUpError::Unknown) => {
-                let message = "the call was told to end, but its end is not known yet: look again";
-                Err(ApiError::new(ErrorCode::Unavailable, message).into())
-            }
+            Err(HangUpError::NotTold) => Err(unavailable("the call cannot be ended at this moment: try again")),
+            Err(HangUpError::Unknown) => Err(unavailable("the call is ending, its end is not known yet: look again")),
         }
     }
+}
+
+fn unavailable(message: &'static str) -> async_graphql::Error {
+    ApiError::new(ErrorCode::Unavailable, message).into()
 }
 
 /// Ends the session of the request's cookie, if it has one.

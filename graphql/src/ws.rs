@@ -231,14 +231,10 @@ impl Connection {
     async fn authenticate(&mut self, authorization: Option<Pii<String>>) -> Result<(), Option<Close>> {
         let credential = authorization.map(|text| bearer(text.expose())).or_else(|| self.credential.take());
         let credential = credential.ok_or(Some(Close::FORBIDDEN))?;
-        let Ok(Access(Some(viewer))) = self.app.sessions.access(Some(&credential)).await else {
-            return Err(Some(Close::FORBIDDEN));
-        };
+        let access = self.app.sessions.access(Some(&credential)).await.map_err(|error| Some(refusal(error.code)))?;
+        let viewer = access.0.ok_or(Some(Close::FORBIDDEN))?;
         let ticket = self.app.sessions.admit_socket(&viewer, credential).await;
-        let ticket = ticket.map_err(|error| match error.code {
-            ErrorCode::RateLimited => Some(Close::TOO_MANY_SOCKETS),
-            _ => Some(Close::FORBIDDEN),
-        })?;
+        let ticket = ticket.map_err(|error| Some(refusal(error.code)))?;
         self.session = Some(Session { ticket, viewer });
         self.stranger = None;
         self.protocol.accepted();
@@ -330,6 +326,15 @@ impl Connection {
             },
             () = revoked(session) => Err(None),
         }
+    }
+}
+
+/// Why a socket gets no session. An app may throw its token away at 4403, so a store that fails is told apart.
+const fn refusal(code: ErrorCode) -> Close {
+    match code {
+        ErrorCode::RateLimited => Close::TOO_MANY_SOCKETS,
+        ErrorCode::Unavailable => Close::UNAVAILABLE,
+        _ => Close::FORBIDDEN,
     }
 }
 

@@ -281,7 +281,7 @@ pub struct Call {
     pub funded_until: Option<Timestamp>,
     /// The carrier's name; only after routing.
     pub route: Option<String>,
-    /// From our INVITE to the first 18x or final answer.
+    /// From our INVITE to the first 180, early media or final answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_dial_delay_ms: Option<u32>,
     /// Set when it is over.

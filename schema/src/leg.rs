@@ -178,7 +178,7 @@ pub enum LegEvent {
         /// The answer to the offer of our 200, when the caller's INVITE had none.
         answer: Option<Sdp>,
     },
-    /// An outgoing leg ended without an answer.
+    /// An outgoing leg ended without an answer that anybody could use.
     Failed {
         /// Which.
         leg: LegId,
@@ -186,10 +186,12 @@ pub enum LegEvent {
         status: u16,
         /// Q.850 cause of its Reason header (RFC 3326).
         q850: Option<u8>,
-        /// Whether a 18x had come: then it is not tried elsewhere.
+        /// Whether a 180 or early media had come: then it is not tried elsewhere.
         rang: bool,
         /// Redress contact of a 603+, 607 or 608.
         redress: Option<String>,
+        /// A 200 came all the same, across our CANCEL or with a session nobody can use, and was ended by BYE: the carrier charges.
+        answered: bool,
     },
     /// The caller gave up before the answer; the 487 is sent.
     Cancelled {

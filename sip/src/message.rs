@@ -16,6 +16,7 @@ mod reason;
 mod request;
 mod response;
 pub(crate) mod scan;
+mod spoilt;
 mod uri;
 mod validate;
 mod via;

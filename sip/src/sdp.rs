@@ -1,6 +1,7 @@
 //! Session descriptions (RFC 8866): read strictly, written anew for the other leg from an allow-list, so that nothing of one
 //! side but its media can reach the other (P1, P2).
 
+mod answer;
 mod parse;
 mod rewrite;
 

@@ -42,6 +42,8 @@ pub enum Invariant {
     L3,
     /// A key, and so a payment, credits once.
     L4,
+    /// No call without a hold.
+    C1,
     /// Each answered call has one CDR and one charge.
     C3,
     /// `total` follows from the entry before by the transfers of the entry.
@@ -69,6 +71,7 @@ impl Invariant {
             Self::L2 => "L2",
             Self::L3 => "L3",
             Self::L4 => "L4",
+            Self::C1 => "C1",
             Self::C3 => "C3",
             Self::Total => "total",
             Self::Receivable => "receivable",

@@ -24,6 +24,9 @@ pub enum StoreError {
         /// The newest one this program knows.
         known: i64,
     },
+    /// Its data was sealed with the keys of another key store.
+    #[error("the data was sealed with other keys")]
+    OtherKeys,
     /// A unique value is in use.
     #[error("this {0} is already taken")]
     Taken(&'static str),

@@ -9,6 +9,10 @@ use schema::id::{AccountKey, CallNo, Seq};
 use schema::journal::{Change, Entry};
 use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What a moment may lie ahead of the clock.
+const CLOCK_ERROR: Duration = Duration::from_secs(3_600);
 
 /// The events of one journal entry, as the rows keep them.
 #[derive(Debug, Clone)]
@@ -129,19 +133,20 @@ impl Store {
     }
 
     /// Removes of each account the events up to its first entry decided at `older_than` or later, and all but those of its last
-    /// `keep` entries (D57). In short transactions. Returns of how many entries.
+    /// `keep` entries. An entry of a moment that is still to come, more than an hour after `now`, was decided under a clock that was
+    /// wrong: it keeps nothing (D57). In short transactions. Returns of how many entries.
     ///
     /// # Errors
     /// The store failed; what was removed before stays removed.
-    pub async fn purge_events(&self, older_than: Timestamp, keep: u32) -> Result<u64, StoreError> {
+    pub async fn purge_events(&self, older_than: Timestamp, now: Timestamp, keep: u32) -> Result<u64, StoreError> {
         match &self.backend {
-            Backend::Sql(sql) => sql.purge_events(older_than, keep).await,
+            Backend::Sql(sql) => sql.purge_events(older_than..=now + CLOCK_ERROR, keep).await,
             Backend::Memory(disk) => disk.write(|t| {
-                let mut removed = 0;
+                let (young, mut removed) = (older_than..=now + CLOCK_ERROR, 0);
                 for account in t.accounts.values_mut() {
                     let before = account.events.len();
                     let bound = account.figures.seq.0 - i64::from(keep);
-                    let kept = account.events.iter().find(|(seq, row)| row.at >= older_than && seq.0 > bound);
+                    let kept = account.events.iter().find(|(seq, row)| young.contains(&row.at) && seq.0 > bound);
                     let from = kept.map_or(account.figures.seq.next(), |(seq, _)| *seq);
                     account.events = account.events.split_off(&from);
                     removed += (before - account.events.len()) as u64;

@@ -242,6 +242,9 @@ pub(crate) fn well_formed(entry: &Entry) -> Result<(), &'static str> {
             Change::CallStarted(call) if call.no != figures.last_call => {
                 return Err("a call that begins is the last one");
             }
+            Change::CallStarted(call) if !places_first_hold(entry, call.no) => {
+                return Err("c1: a call that begins without a hold");
+            }
             Change::DialogsChanged(call, _) if !dialogs.insert(*call) => return Err("a call's dialogs changed twice"),
             Change::CallStarted(call) | Change::CallUpdated(call) | Change::CallRenewed(call) => {
                 !call.held.is_negative()
@@ -269,6 +272,10 @@ fn is_held_in_order(entry: &Entry, hold: &Hold) -> bool {
         }
     }
     hold.step == 0 && hold.call == entry.figures.last_call
+}
+
+fn places_first_hold(entry: &Entry, call: CallNo) -> bool {
+    entry.changes.iter().any(|change| matches!(change, Change::HoldPlaced(hold) if hold.call == call && hold.step == 0))
 }
 
 /// How many holds of a call an entry places.

@@ -270,6 +270,16 @@ impl Keyring {
         context.sign().as_ref().to_vec()
     }
 
+    /// What stands in a database whose columns are sealed with these keys: a hash that another key store does not have.
+    pub(crate) fn mark(&self) -> Vec<u8> {
+        self.blind_index("key_store", "mark")
+    }
+
+    /// Whether a subject has, or had, keys.
+    pub(crate) async fn knows(&self, subject: Subject) -> Result<bool, StoreError> {
+        Ok(self.read(subject).await?.is_some())
+    }
+
     /// Destroys a key, durably.
     pub(crate) async fn destroy(&self, subject: Subject, class: Class) -> Result<(), StoreError> {
         let text = match class {

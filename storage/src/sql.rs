@@ -21,6 +21,7 @@ mod binding;
 mod call;
 mod event;
 mod ledger;
+mod mark;
 mod migrate;
 mod open;
 mod person;
@@ -29,6 +30,7 @@ mod silence;
 mod tariff;
 mod value;
 
+pub(crate) use mark::is_sealed;
 pub(crate) use migrate::{DATA, KEYS, migrate};
 use silence::answered;
 pub(crate) use silence::{SILENCE_MAX, silent};
@@ -98,10 +100,11 @@ macro_rules! values {
 pub(crate) use values;
 
 impl SqlStore {
-    /// Opens and migrates.
+    /// Opens and migrates. Data that was sealed with other keys is refused.
     pub(crate) async fn open(url: &DatabaseUrl, keys: Keyring) -> Result<Self, StoreError> {
         let db = Db::open(url).await?;
         migrate(&db, &DATA).await?;
+        mark::compare(&db, &keys).await?;
         Ok(Self { db, keys, importing: Arc::default() })
     }
 }

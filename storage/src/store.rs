@@ -3,7 +3,7 @@
 use crate::error::StoreError;
 use crate::keyring::{Class, Keyring, Subject};
 use crate::memory::MemDisk;
-use crate::sql::{Db, SqlStore};
+use crate::sql::{Db, SqlStore, is_sealed};
 use crate::url::DatabaseUrl;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +47,19 @@ impl Store {
     /// Opens a database and brings it to this program's version.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] for one that a newer program wrote; or it cannot be opened.
+    /// [`StoreError::Newer`] for one that a newer program wrote; [`StoreError::OtherKeys`] for one whose data these keys do not
+    /// open; or it cannot be opened.
     pub async fn open(url: &DatabaseUrl, keys: Keyring) -> Result<Self, StoreError> {
         Ok(Self { backend: Backend::Sql(Arc::new(SqlStore::open(url, keys).await?)) })
+    }
+
+    /// Whether a database was sealed with a key store already: beside a new one nobody could read it. A SQLite file that is missing
+    /// is not made.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn is_sealed(url: &DatabaseUrl) -> Result<bool, StoreError> {
+        is_sealed(url).await
     }
 
     /// On a simulated disk, which outlives it. Nothing is sealed there, and no threads or clocks are used.

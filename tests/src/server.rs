@@ -20,6 +20,8 @@ use tempfile::TempDir;
 pub const CALLER_ID: &str = "+12025550123";
 /// What owners of accounts sign in with.
 pub const PASSWORD: &str = "correct horse battery";
+/// SIP password of every account made by [`TestServer::customer`].
+pub const SIP_PASSWORD: &str = "a phone's secret";
 
 /// Rates of the test world: 0.60 a minute in steps of a second for numbers of fiction; a cent a minute is what it costs us.
 pub const RETAIL: &str = "\
@@ -151,7 +153,7 @@ impl TestServer {
     }
 
     /// Adds an account whose owner signs in as `USERNAME@example.test` with [`PASSWORD`]; its phone has the same username
-    /// and the password `pw`.
+    /// and the password [`SIP_PASSWORD`].
     ///
     /// # Panics
     /// When it cannot be made.
@@ -167,7 +169,7 @@ impl TestServer {
             opening_credit = "{opening_credit}"
             rate_deck = "Retail test"
             sip_username = "{username}"
-            sip_password = "pw"
+            sip_password = "{SIP_PASSWORD}"
             caller_ids = [{{ number = "{CALLER_ID}", evidence = "assigned" }}]
             limits = {{ rate_per_minute = "none", live_calls = 10, calls_per_minute = 100 }}
             "#

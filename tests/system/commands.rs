@@ -35,7 +35,7 @@ currency = "EUR"
 opening_credit = "3.00"
 rate_deck = "Shop"
 sip_username = "eve"
-sip_password = "evepw"
+sip_password = "evepassword"
 caller_ids = [{ number = "+442079460555", evidence = "document" }]
 callback_numbers = ["+447700900999"]
 limits = { rate_per_minute = "none" }
@@ -209,8 +209,8 @@ async fn one_folder_has_one_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_world_file_creates_what_is_missing_and_a_second_time_nothing() {
     let place = place_with_world();
-    let created = "created 1 operators, 1 carriers, 1 rate decks and 2001 accounts; 0 accounts were there already\n";
-    let existed = "created 0 operators, 0 carriers, 0 rate decks and 0 accounts; 2001 accounts were there already\n";
+    let created = "created 1 operators, 1 carriers, 1 rate decks and 2001 accounts; 0 accounts were there already (data_dir data, sip.domain localhost)\n";
+    let existed = "created 0 operators, 0 carriers, 0 rate decks and 0 accounts; 2001 accounts were there already (data_dir data, sip.domain localhost)\n";
     assert_eq!(place.succeed(&["provision", "world.toml"]).await, created);
     let rows = place.rows();
     for wanted in [("accounts", 2_001), ("credentials", 2_001), ("entries", 4_002), ("caller_ids", 1), ("rates", 1)] {
@@ -218,12 +218,19 @@ async fn a_world_file_creates_what_is_missing_and_a_second_time_nothing() {
     }
     assert_eq!(place.succeed(&["provision", "world.toml"]).await, existed);
     assert_eq!(place.rows(), rows, "nothing is created twice");
+    place.write(
+        "other.toml",
+        &WORLD.replace("\"none\" }", "\"1.00\" }").replace("country = \"GB\"", "country = \"US\""),
+    );
+    let differs = "account of sip_username eve: was not changed, and differs in country, limits\n";
+    assert_eq!(place.succeed(&["provision", "other.toml"]).await, existed.to_owned() + differs);
     assert!(place.succeed(&["audit"]).await.ends_with("clean\n"));
 
     // A running server does it itself, and knows at once.
     let server = place.serve().await;
     let rows = place.rows();
     assert_eq!(place.succeed(&["provision", "world.toml"]).await, existed);
+    assert_eq!(place.succeed(&["provision", "other.toml"]).await, existed.to_owned() + differs);
     assert_eq!(place.rows(), rows, "nor by a running server");
     let more = WORLD.replace("b100", "c1").replace("2000", "3").replace("\"eve\"", "\"eva\"").replace("eve@", "eva@");
     place.write("more.toml", &more);
@@ -232,7 +239,7 @@ async fn a_world_file_creates_what_is_missing_and_a_second_time_nothing() {
         said,
         created.replace("1 operators, 1 carriers, 1 rate", "0 operators, 0 carriers, 0 rate").replace("2001", "4")
     );
-    let mut phone = TestPhone::start(listener(&server.stdout(), "UDP"), "eva", "evepw").await;
+    let mut phone = TestPhone::start(listener(&server.stdout(), "UDP"), "eva", "evepassword").await;
     let call = phone.talk("+447700900001").await;
     phone.hang_up(call).await;
     let mut phone = TestPhone::start(listener(&server.stdout(), "UDP"), "c2", "pw2").await;
@@ -334,15 +341,63 @@ async fn l4_a_credit_counts_once_with_and_without_a_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_works_on_what_is_there_makes_nothing() {
+    let place = Place::default();
+    let data = place.folder.path().join("data");
+    let credit = ["credit", "demo", "1.00", "--key", "k", "--reason", "r"];
+    let commands: [(&[&str], &str); 2] = [(&["audit"], "nothing to audit"), (&credit, "nothing to credit")];
+    let all_refused = async || {
+        for (command, says) in commands {
+            let said = place.fail(command, 1).await;
+            assert!(said.contains("data_dir data: ") && said.contains(says), "{said}");
+        }
+    };
+    all_refused().await;
+    assert!(!data.exists(), "no folder");
+    std::fs::create_dir(&data).expect("made");
+    all_refused().await;
+    assert!(std::fs::read_dir(&data).expect("a folder").next().is_none(), "nor in a folder");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_of_a_world_that_failed_half_way_are_in_force() {
+    let place = place_with_world();
+    let _server = place.serve().await;
+    let trigger = "create trigger nobody before insert on users begin select raise(abort, 'no more people'); end";
+    place.database().execute_batch(trigger).expect("made");
+    place.write("shop.csv", &DECK.replace("0.60", "30.00"));
+    place.write("world.toml", &WORLD.replace("\"Shop\"", "\"Retail\""));
+    let outcome = place.run(&["provision", "world.toml"]).await;
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("no more people"), "{}", outcome.stderr);
+    // The demo customer's deck was stored before: a call is dearer than it may be.
+    let outcome = place.run(&["demo", "call", "--seconds", "2"]).await;
+    assert!(outcome.stdout.contains("403 not answered"), "{}", outcome.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_of_a_world_that_was_given_up_are_in_force() {
+    let place = place_with_world();
+    let _server = place.serve().await;
+    place.write("shop.csv", &DECK.replace("0.60", "30.00"));
+    place.write("world.toml", &WORLD.replace("\"Shop\"", "\"Retail\"").replace("2000", "2000000"));
+    let provisioning = place.start(place.command(&["provision", "world.toml"]));
+    let stored = "select exists (select 1 from rates where per_minute = 30000000000)";
+    while !place.database().query_row(stored, [], |row| row.get::<_, bool>(0)).expect("read") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    provisioning.kill().expect("it was not done");
+    for _ in 0..5 {
+        let outcome = place.run(&["demo", "call", "--seconds", "1"]).await;
+        if outcome.stdout.contains("403 not answered") {
+            return;
+        }
+    }
+    panic!("calls go on at the old price");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audit_names_what_is_broken() {
     let place = Place::default();
-    let said = place.fail(&["audit"], 1).await;
-    assert!(said.contains("nothing to audit"), "{said}");
-    let data = place.folder.path().join("data");
-    assert!(!data.exists(), "an audit makes nothing");
-    std::fs::create_dir(&data).expect("made");
-    assert_eq!(place.fail(&["audit"], 1).await, said);
-    assert!(std::fs::read_dir(&data).expect("a folder").next().is_none(), "nor in a folder");
 
     let server = place.serve().await;
     place.succeed(&["credit", "demo", "1.00", "--key", "k", "--reason", "r"]).await;

@@ -5,7 +5,7 @@ use schema::money::Micros;
 use std::net::SocketAddr;
 use tests::browser::Browser;
 use tests::phone::TestPhone;
-use tests::server::{CALLER_ID, PASSWORD, TestServer};
+use tests::server::{CALLER_ID, PASSWORD, SIP_PASSWORD, TestServer};
 
 /// A number that answers at once and stays; 0.60 a minute.
 const NUMBER: &str = "+447700900000";
@@ -29,7 +29,7 @@ fn amount(text: &str) -> Option<Micros> {
 async fn start(username: &str) -> (TestServer, TestPhone, Browser) {
     let server = TestServer::start().await;
     server.customer(username, "10.00").await;
-    let phone = TestPhone::start(server.addresses().sip_udp.expect("UDP"), username, "pw").await;
+    let phone = TestPhone::start(server.addresses().sip_udp.expect("UDP"), username, SIP_PASSWORD).await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", server.addresses().http)).await;
     (server, phone, browser)

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use tests::api::{Client, Socket};
 use tests::carrier::TestCarrier;
 use tests::phone::TestPhone;
-use tests::server::{PASSWORD, TestServer};
+use tests::server::{PASSWORD, SIP_PASSWORD, TestServer};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const EVENTS: &str = "subscription($after: Cursor) { accountEvents(after: $after) { __typename cursor \
@@ -77,7 +77,7 @@ async fn a_call_is_watched_and_hung_up_by_its_owner() {
     assert_eq!(micros(&other_socket.next("balance").await["balance"]["remaining"]), 10_000_000);
 
     // The last digits 20: it rings for two seconds, then answers.
-    let mut phone = TestPhone::start(server.addresses().sip_udp.expect("UDP"), "ann", "pw").await;
+    let mut phone = TestPhone::start(server.addresses().sip_udp.expect("UDP"), "ann", SIP_PASSWORD).await;
     let dialled = phone.dial("+447700900020").await;
     let (mut states, calls) = live_until(&mut socket, |calls| micros(&calls[0]["cost"]) >= 20_000).await;
     phone.outcome(dialled).await.expect("answered");

@@ -36,7 +36,7 @@ fn world(carrier: SocketAddr) -> String {
         opening_credit = "3.00"
         rate_deck = "Shop"
         sip_username = "eve"
-        sip_password = "evepw"
+        sip_password = "evepassword"
         caller_ids = [{{ number = "+442079460555", evidence = "document" }}]
         limits = {{ rate_per_minute = "none" }}
         "#
@@ -62,7 +62,7 @@ async fn survives(transport: &'static str) {
     let screen = server.stdout();
     let certificate = place.folder.path().join("data/tls/cert.pem");
     let address = listener(&screen, &transport.to_uppercase());
-    let line = Line { username: "eve", password: "evepw", transport, server: address, certificate: &certificate };
+    let line = Line { username: "eve", password: "evepassword", transport, server: address, certificate: &certificate };
     let mut phone = Baresip::start(&place.folder.path().join("baresip"), line).await;
     phone.registered().await;
     phone.tell("dial", NUMBER).await;

@@ -108,7 +108,7 @@ pub struct Grant {
 pub enum Authorized {
     /// It may proceed.
     Granted(Box<Grant>),
-    /// It may not; the refusal is on record.
+    /// It may not; the refusal is on record, unless there are too many.
     Refused(Refusal),
 }
 
@@ -144,8 +144,8 @@ impl AccountCore {
             (None, Some(slice), Some(route)) => self.grant(request, &found, slice, route, ids, now),
             (refusal, ..) => {
                 let refusal = refusal.unwrap_or_else(not_now);
-                let draft = self.refused(request, found, refusal.clone(), now);
-                (Authorized::Refused(refusal), Some(draft))
+                let draft = self.records_refusals(now).then(|| self.refused(request, found, refusal.clone(), now));
+                (Authorized::Refused(refusal), draft)
             }
         }
     }
@@ -227,23 +227,6 @@ impl AccountCore {
             AccountStatus::Closing | AccountStatus::Closed => "the account is closed",
         };
         Err(refuse(RefusalCode::AccountNotActive, message))
-    }
-
-    fn check_limits(&self, now: Now) -> Result<(), Refusal> {
-        let limits = &self.profile.limits;
-        let (live, most) = (self.live.len(), limits.live_calls);
-        if live >= most as usize {
-            let message = format!("{live} calls are up and the account's limit is {most}: end one first");
-            return Err(Refusal { code: RefusalCode::TooManyCalls, message });
-        }
-        let (begun, wait) = self.recent.within_a_minute(now.mono);
-        if begun >= limits.calls_per_minute {
-            let most = limits.calls_per_minute;
-            let message =
-                format!("{begun} calls began in the last minute and the account's limit is {most}: wait {wait} s");
-            return Err(Refusal { code: RefusalCode::TooFast, message });
-        }
-        Ok(())
     }
 
     fn price(&self, destination: &E164, market: &Market<'_>, now: Now) -> Result<RateApplied, Refusal> {
@@ -389,7 +372,7 @@ impl AccountCore {
         let mut figures = self.figures;
         figures.last_call = no;
         // A call refused for its speed does not count again, else a phone that repeats would never get through.
-        let patch = Patch { begun_at: (!too_fast).then_some(request.at), ..Patch::default() };
+        let patch = Patch { begun_at: (!too_fast).then_some(request.at), refused_at: Some(now), ..Patch::default() };
         self.draft(now, figures, vec![Change::CallRefused(Box::new(cdr))], vec![event], patch)
     }
 

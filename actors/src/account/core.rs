@@ -37,6 +37,8 @@ pub struct AccountCore {
     /// The last warning given of a call that will be cut, in seconds left.
     pub(super) warned: BTreeMap<CallId, u32>,
     pub(super) recent: RecentCalls,
+    /// Refused calls that went on record.
+    pub(super) refused: RecentCalls,
     pub(super) voided: VecDeque<CallId>,
     pub(super) credited: VecDeque<(IdempotencyKey, Credited)>,
     pub(super) cursor: EventCursor,
@@ -81,6 +83,8 @@ pub struct Patch {
     pub(super) cursor: Option<EventCursor>,
     pub(super) live: Option<LiveChange>,
     pub(super) begun_at: Option<Now>,
+    /// When a call was refused.
+    pub(super) refused_at: Option<Now>,
     pub(super) credited: Option<(IdempotencyKey, Credited)>,
     pub(super) warned: Vec<(CallId, Option<u32>)>,
 }
@@ -111,6 +115,7 @@ impl AccountCore {
             live: loaded.live_calls.into_iter().map(|live| (live.call.id, Arc::new(live))).collect(),
             warned: BTreeMap::new(),
             recent: RecentCalls::default(),
+            refused: RecentCalls::default(),
             voided: VecDeque::new(),
             credited: VecDeque::new(),
             cursor: loaded.last_event,
@@ -140,6 +145,9 @@ impl AccountCore {
         }
         if let Some(at) = patch.begun_at {
             self.recent.count(at.mono);
+        }
+        if let Some(at) = patch.refused_at {
+            self.refused.count(at.mono);
         }
         if let Some(credited) = patch.credited {
             remember(&mut self.credited, credited);

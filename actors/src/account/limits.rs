@@ -1,7 +1,13 @@
-//! How many calls an account began in the last minute.
+//! How many calls an account has up, began and was refused in the last minute, and how many it may.
 
-use schema::time::Mono;
+use super::core::AccountCore;
+use schema::call::{Refusal, RefusalCode};
+use schema::time::{Mono, Now};
 use std::collections::VecDeque;
+
+/// So many refused calls of a minute go on record, or as many as the account may begin. Beyond that whoever asks is told, and
+/// nothing is written: a phone that dials without end would fill the disk.
+const REFUSALS_RECORDED: u32 = 10;
 
 /// Counts by whole seconds: at most 61 counters. The window is 60 to 61 seconds long, so never more than the limit begin in
 /// any 60 seconds.
@@ -29,6 +35,31 @@ impl RecentCalls {
         let count = recent.clone().map(|(_, count)| *count).fold(0, u32::saturating_add);
         let wait = recent.clone().next().map_or(0, |(oldest, _)| (oldest + 61).saturating_sub(second));
         (count, wait)
+    }
+}
+
+impl AccountCore {
+    pub(super) fn check_limits(&self, now: Now) -> Result<(), Refusal> {
+        let limits = &self.profile.limits;
+        let (live, most) = (self.live.len(), limits.live_calls);
+        if live >= most as usize {
+            let message = format!("{live} calls are up and the account's limit is {most}: end one first");
+            return Err(Refusal { code: RefusalCode::TooManyCalls, message });
+        }
+        let (begun, wait) = self.recent.within_a_minute(now.mono);
+        if begun >= limits.calls_per_minute {
+            let most = limits.calls_per_minute;
+            let message =
+                format!("{begun} calls began in the last minute and the account's limit is {most}: wait {wait} s");
+            return Err(Refusal { code: RefusalCode::TooFast, message });
+        }
+        Ok(())
+    }
+
+    /// Whether a call that is refused now goes on record.
+    pub(super) fn records_refusals(&self, now: Now) -> bool {
+        let (refused, _) = self.refused.within_a_minute(now.mono);
+        refused < self.profile.limits.calls_per_minute.max(REFUSALS_RECORDED)
     }
 }
 

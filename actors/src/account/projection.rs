@@ -25,6 +25,9 @@ struct Drawing {
     terms: RateTerms,
 }
 
+/// Money that lasts longer than a hundred years lasts for ever; a date after the year 9999 cannot be written.
+const FORESEEABLE: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// What makes a [`Balance`], summed over the live calls.
 pub(super) struct BalanceParts {
     currency: Currency,
@@ -52,7 +55,7 @@ impl BalanceParts {
             accrued,
             remaining,
             burn_per_minute: burn,
-            exhausts_at: lasts.map(|us| at + Duration::from_micros(us)),
+            exhausts_at: lasts.map(Duration::from_micros).filter(|lasts| *lasts <= FORESEEABLE).map(|lasts| at + lasts),
         }
     }
 }

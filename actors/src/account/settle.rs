@@ -35,7 +35,7 @@ pub struct AnswerRequest {
     pub b_leg: Checkpoint,
     /// The answer, for the A-leg's 200.
     pub answer_sdp: Option<Sdp>,
-    /// From our INVITE to the first 18x or the 200.
+    /// From our INVITE to the first 180, early media or the 200.
     pub post_dial_delay_ms: u32,
 }
 
@@ -65,7 +65,7 @@ pub struct CallEnd {
     pub late_answer: bool,
     /// We cut it in time: billed at most its grant.
     pub cut: bool,
-    /// From our INVITE to the first 18x or final answer.
+    /// From our INVITE to the first 180, early media or final answer.
     pub post_dial_delay_ms: Option<u32>,
 }
 
@@ -153,7 +153,13 @@ impl AccountCore {
         let live = self.live.get(&call)?;
         let talk = self.talk(live, now);
         let grant = if talk.is_none() { self.grant_once_more(live, market, now) } else { None };
-        Some(TakenUp { live: LiveCall::clone(live), funding: self.funding(live, live.paid_s), talk, grant })
+        Some(TakenUp {
+            live: LiveCall::clone(live),
+            funding: self.funding(live, live.paid_s),
+            talk,
+            at: now.mono,
+            grant,
+        })
     }
 
     /// The running attempt's grant as it was given, when its number may still be presented (P2).
@@ -242,11 +248,19 @@ impl AccountCore {
         Some(self.draft(now, self.figures, changes, events, patch))
     }
 
+    /// Then only the wall clock tells how long a call has lasted, and it may have been wrong before the network set it right: what
+    /// was paid in advance is the most that is charged.
+    fn is_of_another_boot(&self, answered: &ClockReading) -> bool {
+        answered.boot != self.boot
+    }
+
     /// When a call ended, as far as it is billed: one that was cut at most until the end of its grant.
     fn last_paid(&self, live: &LiveCall, end: &CallEnd, at: Now) -> ClockReading {
         let paid = Duration::from_secs(live.paid_s);
         match live.answered {
-            Some(answered) if end.cut && answered.until(at, self.boot) > paid => {
+            Some(answered)
+                if (end.cut || self.is_of_another_boot(&answered)) && answered.until(at, self.boot) > paid =>
+            {
                 ClockReading { wall: answered.wall + paid, mono: answered.mono + paid, boot: answered.boot }
             }
             _ => self.reading(at),
@@ -257,10 +271,9 @@ impl AccountCore {
     fn talk_until(&self, live: &LiveCall, end: &CallEnd) -> Option<Duration> {
         // An answer that came too late, or that the caller never heard, is not talk time even when it was stored.
         let answered = live.answered.as_ref().filter(|_| !end.late_answer)?;
-        Some(match end.at {
-            Some(at) => meter::talk(answered, live.proof_of_life.as_ref(), at, self.boot),
-            None => meter::proved(answered, live.proof_of_life.as_ref()),
-        })
+        let Some(at) = end.at else { return Some(meter::proved(answered, live.proof_of_life.as_ref())) };
+        let talk = meter::talk(answered, live.proof_of_life.as_ref(), at, self.boot);
+        Some(if self.is_of_another_boot(answered) { talk.min(Duration::from_secs(live.paid_s)) } else { talk })
     }
 
     fn bill(&self, live: &LiveCall, end: &CallEnd, talk: Option<Duration>) -> Bill {

@@ -19,6 +19,7 @@ use schema::money::{Micros, NanosPerMinute};
 use schema::number::Presentation;
 use schema::pii::Pii;
 use schema::target::{Server, Targets};
+use schema::time::{BootId, Mono, Now};
 
 use world::*;
 
@@ -132,6 +133,46 @@ fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
             let quote = w.core.quote(&quote_request, &market, w.now);
             assert_eq!(quote.explanation.refusal.map(|r| r.code), Some(expected), "a quote says the same");
         }
+    }
+}
+
+#[test]
+fn after_a_boot_with_a_clock_that_is_ahead_a_call_costs_at_most_what_was_paid() {
+    let mut w = world(10_000_000);
+    w.authorize(&w.request(1, MOBILE)).expect("granted");
+    assert!(w.answer(1));
+    w.core = w.rows.load_in(BootId(99));
+    let hours = std::time::Duration::from_secs(7_200);
+    w.now = Now { mono: Mono(1_000_000), wall: w.now.wall + hours };
+    let call = w.settle(1, &hung_up(w.now)).expect("settled");
+    assert_eq!((call.billed_seconds, call.cost), (60, Micros(600_000)));
+    assert_eq!((w.rows.cdrs[0].talk_ms, w.rows.cdrs[0].loss), (60_000, Micros(0)));
+}
+
+#[test]
+fn a_phone_that_dials_without_end_leaves_so_many_refusals_a_minute() {
+    type Change = fn(&mut World);
+    let cases: [(Change, RefusalCode); 3] = [
+        (|w| w.rows.caller_ids.clear(), RefusalCode::CallerIdMissing),
+        (|w| w.rows.figures.total = Micros(0), RefusalCode::InsufficientBalance),
+        (|w| w.rows.profile.limits.calls_per_minute = 2, RefusalCode::TooFast),
+    ];
+    for (change, expected) in cases {
+        let mut w = world(10_000_000);
+        change(&mut w);
+        w.core = w.rows.load();
+        let redial = |w: &mut World, calls: std::ops::Range<u32>| {
+            let answers = calls.map(|call| w.authorize(&w.request(call, MOBILE))).collect::<Vec<_>>();
+            (w.rows.cdrs.len(), answers.last().and_then(|last| last.as_ref().err().copied()))
+        };
+        let recorded = w.rows.profile.limits.calls_per_minute.max(10) as usize;
+        let (records, last) = redial(&mut w, 0..200);
+        assert!(records <= recorded && last.is_some(), "{expected:?}: {records} of 200, {last:?}");
+        w.pass(62_000);
+        assert!(
+            redial(&mut w, 200..201).0 > records || expected == RefusalCode::TooFast,
+            "and so again a minute later"
+        );
     }
 }
 

@@ -115,6 +115,8 @@ pub(super) struct FinalAnswer {
     pub(super) status: u16,
     pub(super) q850: Option<u8>,
     pub(super) redress: Option<String>,
+    /// It was a 200 that nobody could use, which the carrier charges for.
+    pub(super) answered: bool,
 }
 
 impl CallCore {
@@ -140,7 +142,7 @@ impl CallCore {
         let mut talking = Talking {
             b_leg: LegId::b(call, attempt),
             base: talk,
-            since: now.mono,
+            since: taken.at,
             funding: taken.funding,
             short: false,
             overdue: false,
@@ -360,9 +362,11 @@ impl CallCore {
             (State::Trying(trying), LegEvent::Answered { leg, sdp, offers, checkpoint }) if leg == trying.leg => {
                 self.answered(trying, Answer { sdp, offers, at: now }, checkpoint, actions);
             }
-            (State::Trying(trying), LegEvent::Failed { leg, status, q850, rang, redress }) if leg == trying.leg => {
+            (State::Trying(trying), LegEvent::Failed { leg, status, q850, rang, redress, answered })
+                if leg == trying.leg =>
+            {
                 let trying = Trying { rang: rang || trying.rang, ..trying };
-                self.failed(trying, FinalAnswer { status, q850, redress }, now, actions);
+                self.failed(trying, FinalAnswer { status, q850, redress, answered }, now, actions);
             }
             (State::Trying(trying), LegEvent::Ended { leg, cause: cause @ EndCause::NoPrack })
                 if leg.side == LegSide::A =>
@@ -412,10 +416,8 @@ impl CallCore {
                 actions.push(hang_up(LegId::a(self.call), cause));
                 self.withdraw(trying, cause, service_hangup(cause, None), now, actions);
             }
-            State::Talking(talking) => {
-                let cut = false;
-                self.hang_up_both(&talking, cause, cut, now, actions);
-            }
+            // Not cut off: billed to now.
+            State::Talking(talking) => self.hang_up_both(&talking, cause, false, now, actions),
             other => self.state = other,
         }
     }

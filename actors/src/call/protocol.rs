@@ -6,7 +6,7 @@ use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
 use schema::call::{Call, LegSide, LiveCall};
 use schema::leg::{Checkpoint, Dialogs, HangupCause, LegCommand, LegEvent, LegId, Sdp};
 use schema::number::Presentation;
-use schema::time::Now;
+use schema::time::{Mono, Now};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ pub enum Action {
 pub enum Progress {
     /// The destination rings.
     Ringing {
-        /// From our first INVITE to the first 18x, in milliseconds.
+        /// From our first INVITE to the first 180 or early media, in milliseconds.
         post_dial_delay_ms: u32,
     },
     /// A leg has ended, the other is being ended.
@@ -109,8 +109,10 @@ pub struct TakenUp {
     pub live: LiveCall,
     /// Until where it is paid.
     pub funding: Funding,
-    /// How long it has been talking; `None`: it was not answered.
+    /// How long it had been talking at `at`; `None`: it was not answered.
     pub talk: Option<Duration>,
+    /// When that was measured. Taking a call up may take a while.
+    pub at: Mono,
     /// Of a call that was not answered: the permission of its running attempt.
     pub grant: Option<Grant>,
 }

@@ -41,16 +41,20 @@ impl CallCore {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let post_dial_delay_ms = self.note_post_dial_delay(now);
-        self.timers.clear(Timer::FirstRinging);
-        if !trying.rang {
-            actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
+        // A 183 alone and a forwarding say only that the carrier is at work.
+        let rings = status == 180 || sdp.is_some();
+        if rings {
+            let post_dial_delay_ms = self.note_post_dial_delay(now);
+            self.timers.clear(Timer::FirstRinging);
+            if !trying.rang {
+                actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
+            }
         }
         if self.setup.forwarded < PROGRESS_MAX {
             self.setup.forwarded += 1;
             actions.push(Action::Leg(LegCommand::Progress { leg: LegId::a(self.call), status, sdp }));
         }
-        self.state = State::Trying(Trying { rang: true, ..trying });
+        self.state = State::Trying(Trying { rang: trying.rang || rings, ..trying });
     }
 
     pub(super) fn note_post_dial_delay(&mut self, now: Now) -> u32 {
@@ -108,6 +112,7 @@ impl CallCore {
         let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
         let again = reasons::may_reroute(ended.status)
             && !trying.rang
+            && !ended.answered
             && trying.leg.attempt < ATTEMPTS_MAX
             && rung < RING_TIMEOUT;
         if !again {
@@ -146,7 +151,8 @@ impl CallCore {
             redress: ended.redress.clone(),
         };
         let failed = AttemptFailed { number: trying.leg.attempt, sip_code: ended.status };
-        self.settle(CallEnd { at: Some(now), failed: Some(failed), ..end(hangup) }, actions);
+        let late_answer = ended.answered;
+        self.settle(CallEnd { at: Some(now), failed: Some(failed), late_answer, ..end(hangup) }, actions);
     }
 
     /// The call is wanted no more before its answer: CANCEL, and a short wait for what the B-leg says to it.
@@ -168,6 +174,10 @@ impl CallCore {
 
     pub(super) fn withdrawing(&mut self, trying: Trying, wait: Withdrawal, event: LegEvent, actions: &mut Vec<Action>) {
         match event {
+            // The 200 crossed the cancel, which was first: free for the customer, not for us.
+            LegEvent::Failed { leg, answered: true, .. } if leg == trying.leg => {
+                self.settle(CallEnd { at: Some(wait.at), late_answer: true, ..end(wait.hangup) }, actions);
+            }
             LegEvent::Failed { leg, status, .. } if leg == trying.leg => {
                 let failed = AttemptFailed { number: leg.attempt, sip_code: status };
                 self.settle(CallEnd { at: Some(wait.at), failed: Some(failed), ..end(wait.hangup) }, actions);
@@ -175,7 +185,6 @@ impl CallCore {
             LegEvent::Answered { leg, .. } => {
                 actions.push(hang_up(leg, HangupCause::NotWanted));
                 if leg == trying.leg {
-                    // The 200 crossed the cancel, which was first: free for the customer, not for us.
                     self.settle(CallEnd { at: Some(wait.at), late_answer: true, ..end(wait.hangup) }, actions);
                 } else {
                     self.state = State::Withdrawing(trying, wait);

@@ -9,6 +9,7 @@ use crate::account::authorize::Authorized;
 use crate::account::settle::{Renewed, Settled};
 use schema::call::{HangupSide, Refusal, RefusalCode};
 use schema::leg::{EndCause, HangupCause, LegEvent};
+use schema::pii::Pii;
 
 use phone::*;
 
@@ -101,8 +102,34 @@ fn after_a_ringing_nothing_is_tried_elsewhere() {
     phone.granted(1).progress(1).failed(1, 503).settled();
     assert_eq!(phone.said()[4..], ["reject a 502", "settle?", "finish"]);
     let mut phone = start();
-    phone.granted(1).leg(LegEvent::Failed { leg: b(1), status: 503, q850: None, rang: true, redress: None });
+    phone.granted(1).leg(LegEvent::Failed {
+        leg: b(1),
+        status: 503,
+        q850: None,
+        rang: true,
+        redress: None,
+        answered: false,
+    });
     assert_eq!(phone.said()[2..], ["reject a 502", "settle?"]);
+}
+
+#[test]
+fn a_183_without_media_and_a_forwarding_are_not_a_ringing() {
+    let mut phone = start();
+    phone.granted(1);
+    phone.said();
+    for status in [181, 182, 183] {
+        phone.leg(LegEvent::Progress { leg: b(1), status, sdp: None });
+    }
+    assert_eq!(phone.said(), ["181 a", "182 a", "183 a"]);
+    assert_eq!(phone.due_in_ms(), Some(8_000), "it may still be overtaken");
+    phone.failed(1, 503).next(Some(2));
+    assert_eq!(phone.said(), ["next after 1 503?", "invite b2 60s"]);
+    // Early media is one.
+    phone.wait(500).leg(LegEvent::Progress { leg: b(2), status: 183, sdp: Some(Pii::new("v=0".into())) });
+    assert_eq!(phone.said(), ["ringing 500", "183 a"]);
+    phone.failed(2, 503).settled();
+    assert_eq!(phone.said(), ["reject a 502", "settle?", "finish"]);
 }
 
 #[test]
@@ -172,6 +199,21 @@ fn whichever_of_cancel_and_answer_came_first_counts() {
     phone.stored(60);
     assert_eq!(phone.said(), ["confirm b1", "accept a", "hang up b1 OtherLeg", "settle?"]);
     assert!(phone.end.as_ref().is_some_and(|end| !end.late_answer));
+}
+
+#[test]
+fn an_answer_that_was_ended_before_anybody_heard_it_costs_us_only() {
+    let ended = |status| LegEvent::Failed { leg: b(1), status, q850: None, rang: false, redress: None, answered: true };
+    // Across the cancel.
+    let mut phone = start();
+    phone.granted(1).leg(LegEvent::Cancelled { leg: a() }).leg(ended(487));
+    assert_eq!(phone.said()[2..], ["hang up b1 Cancelled", "settle?"]);
+    assert!(phone.end.as_ref().is_some_and(|end| end.late_answer && end.failed.is_none()));
+    // With a session that nobody can use: nobody else is tried, or two carriers would charge.
+    let mut phone = start();
+    phone.granted(1).leg(ended(502));
+    assert_eq!(phone.said()[2..], ["reject a 502", "settle?"]);
+    assert!(phone.end.as_ref().is_some_and(|end| end.late_answer && end.failed.is_some()));
 }
 
 #[test]

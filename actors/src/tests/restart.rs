@@ -4,6 +4,7 @@ use super::MOBILE;
 use super::world::{Carrier, World, call_id};
 use crate::faults::{Fault, FaultPoint};
 use crate::poison::Subject;
+use crate::system::HangUpError;
 use schema::call::HangupSide;
 use schema::edge::Binding;
 use schema::id::{AccountKey, CallNo, CredentialId};
@@ -269,4 +270,31 @@ async fn c4_a_call_whose_legs_cannot_be_told_is_left_to_the_next_process() {
     assert!(world.said().contains(&"resume b1".to_owned()));
     assert_eq!(world.cdr(1).await.call.billed_seconds, 40, "to its last proof of life");
     world.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_is_not_told_that_a_call_was_told_when_it_was_not() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    world.invite(1, MOBILE);
+    world.pass(10_000).await;
+    let (disk, account) = (world.disk.clone(), world.account);
+    let (told, asked) = tokio::sync::oneshot::channel();
+    let hang_up_meanwhile = move |actors: &crate::Actors| {
+        disk.set_faults(MemFaults { failing_loads: 2, ..MemFaults::default() });
+        let actors = actors.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let _ = told.send(actors.hang_up(account, call_id(1)).await);
+        });
+    };
+    let world = world.restart_armed(Carrier::Answers, hang_up_meanwhile).await;
+    assert_eq!(asked.await.expect("asked"), Err(HangUpError::NotTold), "it has no actor yet");
+    assert!(world.actors.is_live(call_id(1)));
+    // More than fit into its queue, at once; and a disk that hangs.
+    world.disk.set_faults(MemFaults { sync: Duration::from_secs(3_600), ..MemFaults::default() });
+    let begun = tokio::time::Instant::now();
+    let asked = (0..257).map(|_| world.actors.hang_up(account, call_id(1)));
+    let answers = futures_util::future::join_all(asked).await;
+    assert_eq!((&answers[256], begun.elapsed() < Duration::from_secs(5)), (&Err(HangUpError::NotTold), true));
+    assert!(answers[..256].iter().all(|answer| *answer == Err(HangUpError::Unknown)), "{answers:?}");
 }

@@ -404,7 +404,14 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
                 vec![LegEvent::Ended { leg: *leg, cause: EndCause::HungUp }]
             }
             LegCommand::TakeBack(call) => {
-                let failed = |leg| LegEvent::Failed { leg, status: 487, q850: None, rang: false, redress: None };
+                let failed = |leg| LegEvent::Failed {
+                    leg,
+                    status: 487,
+                    q850: None,
+                    rang: false,
+                    redress: None,
+                    answered: false,
+                };
                 call.invite.iter().map(|invite| failed(invite.leg)).collect()
             }
             _ => Vec::new(),
@@ -415,7 +422,7 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
         Carrier::FirstFails | Carrier::Varied
             if leg.attempt == 1 && (carrier == Carrier::FirstFails || leg.call.0.as_u128() % 4 == 0) =>
         {
-            vec![LegEvent::Failed { leg, status: 503, q850: None, rang: false, redress: None }]
+            vec![LegEvent::Failed { leg, status: 503, q850: None, rang: false, redress: None, answered: false }]
         }
         Carrier::Answers | Carrier::Forgets | Carrier::FirstFails | Carrier::Varied => {
             vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), offers: false, checkpoint: checkpoint() }]

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { SignedInDocument, SignOutDocument } from '../../generated/graphql';
-import { ApiError, describeError, request, sentence, watchServerClock } from './http';
+import { ApiError, describeError, describeSignInError, request, sentence, watchServerClock } from './http';
 import { retryDelay, socketUrl } from './live';
 
 const answer = (body: string, init: ResponseInit = {}) => {
@@ -53,6 +53,14 @@ describe('a request', () => {
     await request(SignedInDocument, {});
     expect(clock.mock.calls[0]![0]).toBeGreaterThan(298_000);
   });
+});
+
+it('does not call a page at a wrong address a wrong password', () => {
+  const said = (code: string) => describeSignInError(new ApiError(code, 'not signed in'));
+  expect(said('UNAUTHENTICATED')).toContain('password');
+  expect(said('FORBIDDEN')).toContain('address');
+  expect(said('FORBIDDEN')).not.toContain('password');
+  expect(said('RATE_LIMITED')).toBe('Not signed in.');
 });
 
 it('shows errors as sentences', () => {

@@ -85,6 +85,21 @@ export function describeError(error: unknown): string {
   }
 }
 
+/** Why nobody was signed in. FORBIDDEN is about the page, not the password: see `http.public_url`. */
+export function describeSignInError(error: unknown): string {
+  switch (error instanceof ApiError ? error.code : '') {
+    case 'UNAUTHENTICATED':
+    case 'NOT_FOUND':
+      return 'This e-mail address and password do not match.';
+    case 'FORBIDDEN':
+      return 'The server does not know the address at which you opened this page as its own. Use the one you were given.';
+    case 'MFA_REQUIRED':
+      return 'This account asks for a second step, which this page does not offer. Use the app.';
+    default:
+      return describeError(error);
+  }
+}
+
 /** Messages of the API are lower case without a full stop; a page's are not. */
 export function sentence(message: string): string {
   const text = message.trim();

@@ -5,6 +5,7 @@
 //! Fresh ── connection_init ──► Asked ── accepted ──► Ready ── subscribe, complete, ping, pong
 //!   │ 4401 subscribe             │ 4403 refused         │ 4409 a taken id
 //!   │ 4408 nothing for 3 s       │ 4429 init again      │ 4429 init again
+//!   │                            │ 1013 store failed    │
 //!   └ 4400 anything that is no message of the protocol, in every state
 //! ```
 
@@ -27,6 +28,7 @@ pub(crate) struct Close(pub(crate) u16, pub(crate) &'static str);
 impl Close {
     pub(crate) const GOING_AWAY: Self = Self(1001, "going away");
     pub(crate) const SILENT: Self = Self(1001, "no answer to a ping");
+    pub(crate) const UNAVAILABLE: Self = Self(1013, "Try again later");
     pub(crate) const BAD_MESSAGE: Self = Self(4400, "no message of graphql-transport-ws");
     pub(crate) const UNAUTHORIZED: Self = Self(4401, "Unauthorized");
     pub(crate) const FORBIDDEN: Self = Self(4403, "Forbidden");

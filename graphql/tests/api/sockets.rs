@@ -5,6 +5,8 @@ use crate::world::{CUSTOMER, World};
 use axum::http::StatusCode;
 use serde_json::json;
 use std::time::Duration;
+use storage::MemDisk;
+use storage::memory::MemFaults;
 use tokio::time::Instant;
 
 const BALANCE: &str = "subscription { balance { remaining { amount } } }";
@@ -49,6 +51,21 @@ async fn each_break_of_the_protocol_has_its_code() {
     use futures_util::SinkExt;
     binary.0.send(tokio_tungstenite::tungstenite::Message::Binary(vec![1, 2, 3].into())).await.expect("sent");
     assert_eq!(binary.closed().await, 4400);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_says_nothing_about_the_session() {
+    let disk = MemDisk::new();
+    let world = World::start_on_disk(&disk).await;
+    let (page, app) = (world.signed_in(CUSTOMER).await, world.token(CUSTOMER, &["READ"]).await);
+    for client in [&page, &app] {
+        let mut socket = client.socket().await.expect("a socket");
+        disk.set_faults(MemFaults { failing_calls: u32::MAX, ..MemFaults::default() });
+        socket.send(client.init()).await;
+        assert_eq!(socket.closed().await, 1013, "not as a token that was revoked");
+        disk.set_faults(MemFaults::default());
+        client.ready_socket().await;
+    }
 }
 
 #[tokio::test]

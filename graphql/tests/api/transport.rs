@@ -108,9 +108,9 @@ async fn costly_queries_are_refused_by_name() {
         ),
         (format!("{{ viewer {{ account {{ {pages} }} }} }}"), "Query is too complex."),
         (
-            "{ viewer { account { ledger { edges { node { call { explanation { rate { perMinute { amount }}}}}}}}}}"
+            "{ viewer { operator { accounts { edges { node { ledger { edges { node { call { cost { amount }}}}}}}}}}}"
                 .to_owned(),
-            "query: at most 8 levels of fields",
+            "query: at most 10 levels of fields",
         ),
     ] {
         let answer = client.query(&query).await;

@@ -79,6 +79,11 @@ impl World {
         Self::start_on(Store::memory(&MemDisk::new()), development).await
     }
 
+    /// On a simulated disk, whose faults can be chosen.
+    pub(crate) async fn start_on_disk(disk: &MemDisk) -> Arc<Self> {
+        Self::start_on(Store::memory(disk), true).await
+    }
+
     /// On SQLite in this folder, where personal columns are sealed.
     pub(crate) async fn start_on_sqlite(folder: &Path) -> Arc<Self> {
         let master = MasterKey::create(&folder.join("master.key")).expect("made");
@@ -407,11 +412,16 @@ impl Client {
         }
     }
 
+    /// The first message of a socket.
+    pub(crate) fn init(&self) -> Value {
+        let token = self.headers.iter().find(|(name, _)| name == "authorization").map(|(_, value)| value.clone());
+        json!({"type": "connection_init", "payload": {"authorization": token}})
+    }
+
     /// Opens a socket and says who it is.
     pub(crate) async fn ready_socket(&self) -> Socket {
         let mut socket = self.socket().await.expect("a socket");
-        let token = self.headers.iter().find(|(name, _)| name == "authorization").map(|(_, value)| value.clone());
-        socket.send(json!({"type": "connection_init", "payload": {"authorization": token}})).await;
+        socket.send(self.init()).await;
         assert_eq!(socket.receive().await.expect("open"), json!({"type": "connection_ack"}));
         socket
     }

@@ -17,6 +17,14 @@ use schema::wrong::{self, Wrong};
 /// What we do, for Allow.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO";
 
+/// The option tag of whoever provides privacy.
+const PRIVACY: &str = "privacy";
+
+fn wants_session_privacy(request: &Message) -> bool {
+    let mut wanted = request.texts(HeaderName::Privacy).flat_map(|text| text.split(';'));
+    wanted.any(|value| value.trim().eq_ignore_ascii_case("session"))
+}
+
 impl Core {
     pub(super) fn on_request(&mut self, flow: Flow, request: Message, now: Now) {
         let as_method = if request.is_ack() { &Method::Invite } else { request.method() };
@@ -130,7 +138,11 @@ impl Core {
             _ => &[],
         };
         let known = |tag: &&str| ![TIMER].iter().chain(of_method).any(|known| tag.eq_ignore_ascii_case(known));
-        let required: Vec<_> = request.require().filter(known).chain(request.proxy_require()).collect();
+        // Nothing of a caller's signalling passes to another leg; the addresses of its media do (RFC 3323 §4.2, §5.2).
+        let is_private = !wants_session_privacy(request);
+        let unprovided = |tag: &&str| !(is_private && tag.eq_ignore_ascii_case(PRIVACY));
+        let required: Vec<_> =
+            request.require().filter(known).chain(request.proxy_require().filter(unprovided)).collect();
         (!required.is_empty())
             .then(|| self.response(request, 420).header(HeaderName::Unsupported, &required.join(", ")))
     }

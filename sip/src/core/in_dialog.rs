@@ -48,10 +48,7 @@ impl Core {
         };
         let Some(leg) = self.legs.get(&id) else { return };
         if !leg.dialog.is_from_peer(&request) {
-            if self.is_of_other_fork(id, &request) {
-                return self.answer_later(flow, &request, now);
-            }
-            return self.refuse(flow, &request, 481);
+            return self.on_early_request(flow, id, &request, now);
         }
         if leg.phone.is_some() && self.is_barred(flow) {
             return self.refuse(flow, &request, 403);

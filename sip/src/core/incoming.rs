@@ -3,7 +3,7 @@
 use super::change::Change;
 use super::leg::{Answer, Leg, Pending200, Phone, Stage};
 use super::matching::{MergeKey, ServerKey};
-use super::offer::usable_sdp;
+use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
@@ -107,7 +107,7 @@ impl Core {
     }
 
     /// # Errors
-    /// The status to answer with: a session description that cannot be read.
+    /// The status to answer with: a session description that cannot be read or of which nothing would pass.
     fn incoming_leg(
         &mut self,
         flow: Flow,
@@ -117,8 +117,8 @@ impl Core {
         now: Now,
     ) -> Result<Leg, u16> {
         let offerless = !invite.has_sdp();
-        if !offerless && Description::parse(invite.body()).is_err() {
-            return Err(400);
+        if !offerless && !is_usable(invite.body()) {
+            return Err(if Description::parse(invite.body()).is_err() { 400 } else { 488 });
         }
         let tag = self.entropy.hex::<8>();
         let dialog = Dialog::of_invite(invite, &tag).map_err(|_| 400_u16)?;

@@ -50,7 +50,7 @@ pub(super) struct Outgoing {
     pub(super) carriage: Carriage,
     /// A provisional response came: it may be cancelled.
     pub(super) provisional: bool,
-    /// A 18x came.
+    /// A 180 or early media came.
     pub(super) rang: bool,
     /// It is not wanted any more.
     pub(super) unwanted: Option<HangupCause>,

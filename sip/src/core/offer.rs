@@ -118,7 +118,7 @@ impl Core {
     fn refresh(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
         let version = self.legs.get(&id).map(|leg| leg.origin.version);
         let body = match request.has_sdp() {
-            true => self.session(id),
+            true => self.session_for(id, request.body()),
             false if *request.method() == Method::Invite => self.whole_offer(id),
             false => None,
         };
@@ -185,10 +185,23 @@ impl Core {
 
     /// Our offer to a far end that makes none: all there is, as for a new call (RFC 3261 §14.2), whatever was held before.
     fn whole_offer(&mut self, id: LegId) -> Option<Bytes> {
+        self.session_with(id, |ours| ours.lift_holds())
+    }
+
+    /// Our session description as the answer to this offer, which changes nothing: what we said last may have been an offer itself.
+    fn session_for(&mut self, id: LegId, offer: &[u8]) -> Option<Bytes> {
+        match Description::parse(offer) {
+            Ok(offer) => self.session_with(id, |ours| ours.answer(&offer)),
+            Err(_) => self.session(id),
+        }
+    }
+
+    /// Our session description on a leg after this change; a newer one if it makes a difference.
+    fn session_with(&mut self, id: LegId, change: impl FnOnce(&mut Description<'_>)) -> Option<Bytes> {
         let known = self.session(id)?;
         let mut description = Description::parse(&known).ok()?;
         let before = description.clone();
-        description.lift_holds();
+        change(&mut description);
         if description == before {
             return Some(known);
         }
@@ -211,6 +224,8 @@ impl Core {
             Some(Change::Theirs(theirs)) => theirs,
             // The other side has agreed to what nobody wants any more.
             Some(Change::TakenBack(_)) if answer.is_ok() => return self.restore_other(id, now),
+            // It refuses what the far end has agreed to already, in an ACK or to a refresh.
+            None if answer.is_err() => return self.restore(id, now),
             _ => return,
         };
         let Theirs { key, request, flow, .. } = *theirs;
@@ -234,14 +249,14 @@ impl Core {
     }
 
     /// The answer to an offer that our 200 made, since the re-INVITE had none. What is new in it the other leg is offered;
-    /// nobody waits for what it says.
+    /// nobody waits for what it says. What cannot be passed on it is asked to take back.
     pub(super) fn on_answer_in_ack(&mut self, id: LegId, ack: &Message, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Some(offer) = usable_sdp(ack) else { return };
-        let is_unchanged = leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, ack.body()));
-        if is_unchanged || !leg.pace.admits(now.mono) {
+        if !ack.has_sdp() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, ack.body())) {
             return;
         }
+        let admits = leg.pace.admits(now.mono);
+        let Some(offer) = usable_sdp(ack).filter(|_| admits) else { return self.restore(id, now) };
         leg.remote_sdp = Some(ack.body_alone());
         self.tell(LegEvent::Offered { leg: id, offer }, now);
         self.tell_checkpoint(id, now);
@@ -305,9 +320,14 @@ const fn refusal(status: u16) -> u16 {
     }
 }
 
-/// A session description that can be read.
+/// A session description that can be read and would not leave the other leg with silence, as one of a fax alone would.
 pub(super) fn usable_sdp(message: &Message) -> Option<Sdp> {
-    sdp_of(message).filter(|text| Description::parse(text.expose().as_bytes()).is_ok())
+    sdp_of(message).filter(|text| is_usable(text.expose().as_bytes()))
+}
+
+/// Whether it can be passed on: what nothing passes of is refused by 488 (RFC 3261 §14.2).
+pub(super) fn is_usable(sdp: &[u8]) -> bool {
+    Description::parse(sdp).is_ok_and(|description| !description.passes_nothing())
 }
 
 /// Whether two session descriptions differ in nothing but their version.

@@ -101,7 +101,12 @@ impl Core {
                 let is_its = |change: &mut Change| matches!(change, Change::Ours(ours) if ours.cseq == cseq);
                 match (leg.change.take_if(is_its), status) {
                     (Some(Change::Ours(ours)), 200..=299) => self.on_offer_accepted(id, *ours, response, now),
-                    (Some(Change::Ours(ours)), _) => self.on_offer_refused(id, *ours, status, now),
+                    (Some(Change::Ours(ours)), _) => {
+                        if status == 422 {
+                            self.interval_was_too_small(id, response);
+                        }
+                        self.on_offer_refused(id, *ours, status, now);
+                    }
                     // It is repeated: our ACK was lost.
                     (_, 200..=299) if is_invite => {
                         let _ = self.send_ack(id, cseq, None);
@@ -118,8 +123,9 @@ impl Core {
             let _ = self.send_ack(id, response.cseq().0, None);
             self.refreshed(id, response, now);
         }
-        let (Some(answer), Some(leg)) = (usable_sdp(response), self.legs.get_mut(&id)) else {
-            return self.tell_refusal(id, ours.purpose, 488, now);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some(answer) = usable_sdp(response) else {
+            return self.on_offer_misunderstood(id, &ours, now);
         };
         (leg.origin, leg.local_sdp) = (ours.origin, Some(ours.sdp));
         if ours.purpose == Purpose::GivenUp {
@@ -127,15 +133,37 @@ impl Core {
             self.restore(id, now);
             return self.tell_checkpoint(id, now);
         }
-        let known = leg.remote_sdp.replace(response.body_alone());
-        let is_news = !known.is_some_and(|known| same_media(&known, response.body()));
-        match ours.purpose {
-            Purpose::Asked => self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now),
-            // An answer may be another one each time (RFC 3264 §8): then the other leg is offered it.
-            _ if is_news && leg.pace.admits(now.mono) => self.tell(LegEvent::Offered { leg: id, offer: answer }, now),
-            _ => {}
+        let is_news = !leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, response.body()));
+        let is_asked = ours.purpose == Purpose::Asked;
+        // An answer may be another one each time (RFC 3264 §8): then the other leg is offered it, now or at the next refresh.
+        if is_asked || !is_news || leg.pace.admits(now.mono) {
+            leg.remote_sdp = Some(response.body_alone());
+            if is_asked {
+                self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now);
+            } else if is_news {
+                self.tell(LegEvent::Offered { leg: id, offer: answer }, now);
+            }
         }
         self.tell_checkpoint(id, now);
+    }
+
+    /// The far end agreed, and how cannot be understood: it gets back what stands, in a newer version (RFC 3264 §8). If that
+    /// cannot be agreed upon either there is no session.
+    fn on_offer_misunderstood(&mut self, id: LegId, ours: &Ours, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        leg.origin = ours.origin;
+        let is_up = leg.is_up();
+        self.tell_refusal(id, ours.purpose, 488, now);
+        match ours.purpose {
+            // Nothing has changed.
+            Purpose::Refreshing => {}
+            Purpose::Asked | Purpose::GivenUp => {
+                self.restore(id, now);
+                self.tell_checkpoint(id, now);
+            }
+            Purpose::Restoring if is_up => self.lost(id, true, now),
+            Purpose::Restoring => {}
+        }
     }
 
     /// The far end agreed to what its asker was refused in the meantime: it is offered what stands on the other leg.

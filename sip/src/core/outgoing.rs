@@ -10,7 +10,7 @@ use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
-use super::offer::usable_sdp;
+use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
@@ -54,7 +54,7 @@ impl Core {
             return;
         }
         if self.try_invite(&invite, now).is_err() {
-            self.tell(LegEvent::Failed { leg: id, status: 503, q850: None, rang: false, redress: None }, now);
+            self.tell_failed(id, 503, false, false, now);
         }
     }
 
@@ -198,7 +198,8 @@ impl Core {
         if !is_news || !(180..=189).contains(&status) {
             return;
         }
-        outgoing.rang = true;
+        // Neither a 183 alone nor a forwarding says that anybody hears it.
+        outgoing.rang |= status == 180 || response.has_sdp();
         // There is one answer to an offer, and what came reliably is not changed by a later response (RFC 3261 §13.2.1). Without
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
@@ -218,7 +219,7 @@ impl Core {
                 self.end_unwanted(id, leg.way(), response, now);
                 self.forget_leg(id, now);
                 let status = if cause == Some(HangupCause::NoAnswer) { 408 } else { 487 };
-                self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
+                self.tell_failed(id, status, rang, true, now);
             }
             _ if leg.dialog.remote.tag() != response.to_tag() => {
                 // Not by the way of the fork that was taken, which may lead elsewhere.
@@ -254,14 +255,14 @@ impl Core {
         let is_told = leg.take_early_answer(response);
         // An offer is answered in the 200, or before it in a 18x.
         let is_usable = match response.has_sdp() && !is_told {
-            true => Description::parse(response.body()).is_ok(),
+            true => is_usable(response.body()),
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {
             let way = leg.way();
             self.end_unwanted(id, way, response, now);
             self.forget_leg(id, now);
-            return self.tell(LegEvent::Failed { leg: id, status: 502, q850: None, rang: true, redress: None }, now);
+            return self.tell_failed(id, 502, true, true, now);
         }
         let is_other = leg.dialog.remote.tag().is_some() && leg.dialog.remote.tag() != response.to_tag();
         let dropped = leg.change.take_if(|_| is_other);
@@ -304,7 +305,12 @@ impl Core {
         if is_refused {
             self.target_failed(trunk, gateway, now);
         }
-        self.tell(LegEvent::Failed { leg: id, status, q850, rang, redress }, now);
+        self.tell(LegEvent::Failed { leg: id, status, q850, rang, redress, answered: false }, now);
+    }
+
+    /// What the carrier did not say itself.
+    fn tell_failed(&mut self, leg: LegId, status: u16, rang: bool, answered: bool, now: Now) {
+        self.tell(LegEvent::Failed { leg, status, q850: None, rang, redress: None, answered }, now);
     }
 
     /// Nothing final came in time, or the gateway cannot be reached.
@@ -316,7 +322,7 @@ impl Core {
             self.target_failed(trunk, gateway, now);
         }
         self.forget_leg(id, now);
-        self.tell(LegEvent::Failed { leg: id, status, q850: None, rang, redress: None }, now);
+        self.tell_failed(id, status, rang, false, now);
     }
 
     /// It rang long enough, or its CANCEL was not answered.

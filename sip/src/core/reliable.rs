@@ -9,7 +9,7 @@ use super::names::next_way;
 use super::offer::{same_media, usable_sdp};
 use super::peers::{Bound, Way};
 use crate::flow::Flow;
-use crate::message::{HeaderName, Message, Method, RAck};
+use crate::message::{HeaderName, Message, Method, RAck, ResponseBuilder};
 use crate::sdp::{Description, Placement};
 use crate::transaction::{Acknowledged, Due, ReliableClient, ReliableServer};
 use bytes::Bytes;
@@ -261,10 +261,21 @@ impl Core {
         }
     }
 
-    /// Whether a request comes from a fork of our INVITE other than the first: its session is nobody's yet.
-    pub(super) fn is_of_other_fork(&self, id: LegId, request: &Message) -> bool {
-        let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) else { return false };
-        outgoing.fork(request.from_tag()).is_some()
+    /// A request in an early dialog of the carrier that no leg has: of a fork other than the first, or made by a response that
+    /// was not reliable. Its session is nobody's yet, but its dialog is not denied. An UPDATE without an offer may keep it alive;
+    /// the target that it names the 200 of the INVITE has, too.
+    pub(super) fn on_early_request(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        let is_early = matches!(leg.stage, Stage::Outgoing(_)) && request.from_tag().is_some();
+        if !is_early {
+            return self.refuse(flow, request, 481);
+        }
+        if *request.method() == Method::Update && request.body().is_empty() {
+            let response = ResponseBuilder::to_request(request, 200, None).contact(&leg.contact);
+            let response = response.header(HeaderName::Allow, &super::dispatch::ALLOW);
+            return self.answer(flow, request, self.unsupported_extensions(request).unwrap_or(response), now);
+        }
+        self.answer_later(flow, request, now);
     }
 
     /// Where a request in an early dialog of the carrier goes; the leg's own way is that of its INVITE, and of the CANCEL.

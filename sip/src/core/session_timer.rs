@@ -79,6 +79,11 @@ impl SessionTimer {
         *self = Self::new(self.terms, now);
     }
 
+    /// As long as the far end wants it, says its 422 (§7.3).
+    fn lengthen(&mut self, refusal: &Message) {
+        self.terms.interval_s = self.terms.interval_s.max(min_se(refusal)).min(INTERVAL_MAX_S);
+    }
+
     /// When the session is over; a little sooner than the interval, so that the BYE leaves within it (§10).
     fn expires(&self) -> Mono {
         let interval = self.terms.interval_s;
@@ -210,18 +215,26 @@ impl Core {
             }
             481 => return self.lost(id, false, now),
             408 => return self.lost(id, true, now),
-            405 | 501 => {
-                timer.terms.updates = false;
-                timer.next = now.mono;
-            }
             422 => {
-                timer.terms.interval_s = timer.terms.interval_s.max(min_se(response)).min(INTERVAL_MAX_S);
+                timer.lengthen(response);
                 timer.next = now.mono + pause;
             }
             491 => timer.next = now.mono + pause,
+            // Whatever it has against an UPDATE, a re-INVITE may be taken; not so with credentials that it does not take.
+            status @ (400..=499 | 501 | 600..=699) if !matches!(status, 401 | 407) => {
+                timer.terms.updates = false;
+                timer.next = now.mono;
+            }
             _ => {}
         }
         self.arm_leg(id);
+    }
+
+    /// A 422 to a re-INVITE of ours came.
+    pub(super) fn interval_was_too_small(&mut self, id: LegId, response: &Message) {
+        if let Some(timer) = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut()) {
+            timer.lengthen(response);
+        }
     }
 
     /// A 2xx to a re-INVITE or UPDATE of ours came.

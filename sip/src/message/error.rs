@@ -41,7 +41,7 @@ pub enum Problem {
     /// A header line longer than its limit.
     #[error("header line too long")]
     HeaderLineTooLong,
-    /// The header section is not UTF-8, or holds a control character.
+    /// The header section holds a control character, or is not UTF-8 where it matters.
     #[error("illegal character in the header section")]
     IllegalCharacter,
     /// More header fields than the limit.

@@ -3,12 +3,13 @@
 use super::essentials::Essentials;
 use super::limits::{MAX_HEADER_LINE, MAX_HEADERS, MAX_START_LINE};
 use super::scan::{self, Cursor, is_lws, next_control};
+use super::spoilt::{Spoilt, mend};
 use super::{HeaderName, Method, Problem, Uri};
 
 /// Where something stands in the head's text.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
-    start: u32,
+    pub(super) start: u32,
     end: u32,
 }
 
@@ -122,7 +123,7 @@ pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
 pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
     let mut unfolded = bytes[..bytes.len() - 2].to_vec();
     let line_ends = unfold(&mut unfolded)?;
-    let text = String::from_utf8(unfolded).map_err(|_| Problem::IllegalCharacter)?.into_boxed_str();
+    let (text, spoilt) = text_of(unfolded, &line_ends)?;
     let mut problem = None;
     let mut note = |found: Problem| problem = problem.or(Some(found));
 
@@ -157,7 +158,19 @@ pub(super) fn lex(bytes: &[u8]) -> Result<(Head, Option<Problem>), Problem> {
         fields,
     };
     head.essentials = Essentials::of(&head);
+    let problem = problem.or_else(|| spoilt?.problem(&head));
     Ok((head, problem))
+}
+
+/// The text, and where it was not UTF-8.
+fn text_of(unfolded: Vec<u8>, line_ends: &[usize]) -> Result<(Box<str>, Option<Spoilt>), Problem> {
+    let mut bytes = match String::from_utf8(unfolded) {
+        Ok(text) => return Ok((text.into_boxed_str(), None)),
+        Err(error) => error.into_bytes(),
+    };
+    let spoilt = mend(&mut bytes, line_ends);
+    let text = String::from_utf8(bytes).map_err(|_| Problem::IllegalCharacter)?;
+    Ok((text.into_boxed_str(), Some(spoilt)))
 }
 
 /// Finds the ends of the lines, up to one header more than the limit; a folded line's CRLF becomes two spaces (RFC 3261 §7.3.1).

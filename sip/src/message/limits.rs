@@ -14,7 +14,7 @@ pub const MAX_HEADERS: usize = 128;
 pub const MAX_VIAS: usize = 64;
 /// Most Route, and most Record-Route, values.
 pub const MAX_ROUTES: usize = 16;
-/// Most Contact values.
+/// Most Contact values of a request.
 pub const MAX_CONTACTS: usize = 8;
 /// Longest URI.
 pub const MAX_URI: usize = 1024;

@@ -125,7 +125,9 @@ fn check_contact(head: &Head) -> Result<(), Problem> {
         let alone = head.texts(NAME).count() == 1;
         return if alone && head.method == Method::Register { Ok(()) } else { Err(Problem::Malformed(NAME)) };
     }
-    let count = list(head, NAME, MAX_CONTACTS, address)?;
+    // A redirection may name any number of them, which nobody follows.
+    let most = if matches!(head.start, Start::Request { .. }) { MAX_CONTACTS } else { usize::MAX };
+    let count = list(head, NAME, most, address)?;
     // An INVITE says where its dialog's requests go (RFC 3261 §8.1.1.8).
     match (&head.start, &head.method, count) {
         (Start::Request { .. }, Method::Invite, 0) => Err(Problem::Missing(NAME)),

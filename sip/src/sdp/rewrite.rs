@@ -79,16 +79,23 @@ impl Description<'_> {
         out.push(' ');
         write_address(&mut out, our_address);
         out.push_str("\r\ns=-\r\nt=0 0\r\n");
+        let mut foundations = Foundations::default();
         let placements: Vec<_> = self.media.iter().enumerate().map(|(at, media)| place(at, media)).collect();
         if placements.contains(&Placement::AsGiven) {
             for attribute in self.attributes.iter().filter(|a| is_codec(a) || is_path(a)) {
-                write_attribute(&mut out, attribute);
+                write_attribute(&mut out, attribute, &mut foundations);
             }
         }
         for (media, placement) in self.media.iter().zip(placements) {
-            self.write_media(&mut out, media, placement, our_address);
+            self.write_media(&mut out, media, placement, our_address, &mut foundations);
         }
         out
+    }
+
+    /// Whether streams are on and none of them would pass: whoever heard of it would be left with silence.
+    pub(crate) fn passes_nothing(&self) -> bool {
+        let on = || self.media.iter().filter(|media| media.port != 0);
+        on().next().is_some() && !on().any(is_relayed)
     }
 
     /// All media both ways, which goes without saying (RFC 3264 §5.1).
@@ -98,7 +105,14 @@ impl Description<'_> {
         sections.for_each(|attributes| attributes.retain(|attribute| !is_hold(attribute)));
     }
 
-    fn write_media(&self, out: &mut String, media: &Media<'_>, placement: Placement, our_address: IpAddr) {
+    fn write_media<'a>(
+        &'a self,
+        out: &mut String,
+        media: &'a Media<'_>,
+        placement: Placement,
+        our_address: IpAddr,
+        foundations: &mut Foundations<'a>,
+    ) {
         let on = media.port != 0 && is_relayed(media);
         let (address, port) = match placement {
             _ if !on => (our_address, 0),
@@ -122,7 +136,7 @@ impl Description<'_> {
             self.attributes.iter().filter(|a| anchored && is_codec(a) && !is_overridden(a, &media.attributes));
         for attribute in session_codec.chain(&media.attributes) {
             if is_format(attribute, media) || is_codec(attribute) || (!anchored && is_path(attribute)) {
-                write_attribute(out, attribute);
+                write_attribute(out, attribute, foundations);
             }
         }
     }
@@ -156,7 +170,7 @@ fn is_codec(attribute: &Attribute<'_>) -> bool {
     }
 }
 
-fn is_direction(name: &str) -> bool {
+pub(super) fn is_direction(name: &str) -> bool {
     matches!(name, "sendrecv" | "sendonly" | "recvonly" | "inactive")
 }
 
@@ -175,29 +189,48 @@ fn is_path(attribute: &Attribute<'_>) -> bool {
     match (attribute.name, attribute.value) {
         ("rtcp-mux" | "ice-lite", None) => true,
         ("rtcp" | "crypto" | "fingerprint" | "setup" | "ice-ufrag" | "ice-pwd" | "ice-options", Some(_)) => true,
-        ("candidate", Some(value)) => candidate(value).is_some(),
+        ("candidate", Some(value)) => candidate(value, &mut Foundations::default()).is_some(),
         _ => false,
     }
 }
 
-fn write_attribute(out: &mut String, attribute: &Attribute<'_>) {
+fn write_attribute<'a>(out: &mut String, attribute: &'a Attribute<'_>, foundations: &mut Foundations<'a>) {
     match (attribute.name, attribute.value) {
         (name, None) => out.extend(["a=", name, "\r\n"]),
         (name @ "candidate", Some(value)) => {
-            out.extend(["a=", name, ":", &candidate(value).unwrap_or_default(), "\r\n"]);
+            out.extend(["a=", name, ":", &candidate(value, foundations).unwrap_or_default(), "\r\n"]);
         }
         (name, Some(value)) => out.extend(["a=", name, ":", value, "\r\n"]),
     }
 }
 
+/// Foundations as they came, in order. Some stacks make theirs of a private address, so they are numbered here: equal where
+/// theirs are equal, which is all that they say (RFC 8839 §5.1).
+#[derive(Default)]
+struct Foundations<'a>(Vec<&'a str>);
+
+impl<'a> Foundations<'a> {
+    /// From 1.
+    fn number(&mut self, theirs: &'a str) -> usize {
+        let known = self.0.iter().position(|known| *known == theirs);
+        1 + known.unwrap_or_else(|| {
+            self.0.push(theirs);
+            self.0.len() - 1
+        })
+    }
+}
+
 /// `foundation component transport priority address port typ type …`: related addresses blanked, unknown extensions dropped.
-fn candidate(value: &str) -> Option<String> {
+fn candidate<'a>(value: &'a str, foundations: &mut Foundations<'a>) -> Option<String> {
     let fields: Vec<&str> = value.split(' ').filter(|field| !field.is_empty()).collect();
     let (head, pairs) = fields.split_at_checked(6)?;
     if pairs.len() % 2 != 0 || pairs.first() != Some(&"typ") || head[5].parse::<u16>().is_err() {
         return None;
     }
-    let mut out = head.join(" ");
+    let mut out = foundations.number(head[0]).to_string();
+    for field in &head[1..] {
+        out.extend([" ", field]);
+    }
     for pair in pairs.chunks_exact(2) {
         let value = match pair[0] {
             "typ" | "tcptype" => pair[1],

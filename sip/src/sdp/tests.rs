@@ -75,6 +75,77 @@ c=IN IP4 203.0.113.7
     assert_eq!(rewritten(PHONE, Placement::AsGiven).replace("\r\n", "\n"), expected);
 }
 
+/// RFC 8839 §5.1. pjsip's is its host's private address in hexadecimal.
+#[test]
+fn foundations_are_our_own_and_equal_where_theirs_are() {
+    let candidates = "a=candidate:Hc0a8014d 1 UDP 1 192.0.2.1 9 typ host
+a=candidate:broken
+a=candidate:Sc0a8014d 1 UDP 1 192.0.2.2 9 typ srflx raddr 192.168.1.77 rport 9
+a=candidate:Hc0a8014d 2 UDP 1 192.0.2.1 10 typ host
+";
+    let text = format!(
+        "v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\nm=audio 9 RTP/AVP 0\n{candidates}m=video 9 RTP/AVP 31\na=candidate:Sc0a8014d 1 UDP 1 192.0.2.2 11 typ srflx\n"
+    );
+    let written = rewritten(&text, Placement::AsGiven);
+    let foundations: Vec<_> =
+        written.lines().filter_map(|line| line.strip_prefix("a=candidate:")?.split(' ').next()).collect();
+    assert_eq!(foundations, ["1", "2", "1", "2"], "{written}");
+    assert!(!written.contains("c0a8014d"));
+}
+
+#[test]
+fn streams_of_which_none_passes_are_told_from_streams_that_are_off() {
+    let passes = |media: &str| {
+        let text = format!("v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\n{media}");
+        !Description::parse(text.as_bytes()).expect("well-formed").passes_nothing()
+    };
+    assert!(passes("") && passes("m=audio 0 RTP/AVP 0\n") && passes("m=audio 9 RTP/AVP 0\nm=image 9 udptl t38\n"));
+    assert!(!passes("m=image 9 udptl t38\n") && !passes("m=audio 0 RTP/AVP 0\nm=image 9 udptl t38\n"));
+}
+
+/// RFC 3264 §6, RFC 4568 §5.1.2, RFC 5763 §5.
+#[test]
+fn an_offer_of_ours_becomes_the_answer_to_an_offer_that_changes_nothing() {
+    let keys = "a=crypto:1 S1 inline:x\na=crypto:2 S2 inline:y\n";
+    let cases = [
+        ("m=audio 9 RTP/AVP 0\n", "m=audio 0 RTP/AVP 0\n", "m=audio 0 RTP/AVP 0\n"),
+        ("m=audio 9 RTP/AVP 0\n", "m=audio 8 RTP/AVP 0\n", "m=audio 9 RTP/AVP 0\n"),
+        ("m=audio 9 RTP/AVP 0\n", "a=inactive\nm=audio 8 RTP/AVP 0\n", "m=audio 9 RTP/AVP 0\na=inactive\n"),
+        ("m=audio 9 RTP/AVP 0\n", "m=audio 8 RTP/AVP 0\na=recvonly\n", "m=audio 9 RTP/AVP 0\na=sendonly\n"),
+        ("a=sendonly\nm=audio 9 RTP/AVP 0\n", "m=audio 8 RTP/AVP 0\na=recvonly\n", "a=sendonly\nm=audio 9 RTP/AVP 0\n"),
+        ("m=audio 9 RTP/AVP 0\na=sendonly\n", "m=audio 8 RTP/AVP 0\na=sendonly\n", "m=audio 9 RTP/AVP 0\na=inactive\n"),
+        ("KEYS", "m=audio 8 RTP/SAVP 0\na=crypto:2 S2 inline:z\n", "m=audio 9 RTP/SAVP 0\na=crypto:2 S2 inline:y\n"),
+        ("KEYS", "m=audio 8 RTP/SAVP 0\na=crypto:3 S2 inline:z\n", "KEYS"),
+        (
+            "a=setup:actpass\nm=audio 9 RTP/AVP 0\na=setup:actpass\n",
+            "m=audio 8 RTP/AVP 0\na=setup:active\n",
+            "a=setup:passive\nm=audio 9 RTP/AVP 0\na=setup:passive\n",
+        ),
+        (
+            "m=audio 9 RTP/AVP 0\na=setup:actpass\n",
+            "a=setup:passive\nm=audio 8 RTP/AVP 0\n",
+            "m=audio 9 RTP/AVP 0\na=setup:active\n",
+        ),
+        (
+            "m=audio 9 RTP/AVP 0\na=setup:active\n",
+            "m=audio 8 RTP/AVP 0\na=setup:actpass\n",
+            "m=audio 9 RTP/AVP 0\na=setup:active\n",
+        ),
+        ("m=audio 9 RTP/AVP 0\na=setup:actpass\n", "m=audio 8 RTP/AVP 0\n", "m=audio 9 RTP/AVP 0\na=setup:actpass\n"),
+    ];
+    for (ours, theirs, expected) in cases {
+        let whole = |rest: &str| {
+            let rest = rest.replace("KEYS", &format!("m=audio 9 RTP/SAVP 0\n{keys}"));
+            format!("v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\n{rest}")
+        };
+        let (ours, theirs, expected) = (whole(ours), whole(theirs), whole(expected));
+        let parse = |text| Description::parse(text).expect("well-formed");
+        let mut answer = parse(ours.as_bytes());
+        answer.answer(&parse(theirs.as_bytes()));
+        assert!(answer == parse(expected.as_bytes()), "{ours}\n{theirs}\n{expected}");
+    }
+}
+
 #[test]
 fn nothing_of_the_other_side_remains_when_media_are_anchored() {
     let relay: SocketAddr = "203.0.113.7:30000".parse().expect("an address");

@@ -42,6 +42,11 @@ fn request(lines: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Latin-1 in place of the marks `~`.
+fn latin(bytes: Vec<u8>) -> Vec<u8> {
+    bytes.into_iter().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect()
+}
+
 /// Messages made to be costly: whatever one byte can make us note.
 pub(crate) fn costly() -> Vec<(&'static str, Vec<u8>)> {
     let params = |count: usize| (0..count).map(|number| format!(";{number}")).collect::<String>();
@@ -58,6 +63,8 @@ pub(crate) fn costly() -> Vec<(&'static str, Vec<u8>)> {
         ("option tags", request(&format!("k:{}\r\n", vec!["x"; 64].join(",")))),
         ("commas", request(&format!("k:{}\r\n", ",".repeat(8_000)))),
         ("quotes", request(&format!("m:\"{}\" <sip:h>\r\n", "\\\"".repeat(4_000)))),
+        ("lines that are not UTF-8", latin(request(&"a:~\r\n".repeat(100)))),
+        ("a line that is not UTF-8", latin(request(&format!("a:{}\r\n", "~x".repeat(4_000))))),
         ("line ends", b"\r\n".repeat(8_000)),
         ("a start line", format!("{} sip:h SIP/2.0\r\n\r\n", "M".repeat(60_000)).into_bytes()),
         ("a body", {

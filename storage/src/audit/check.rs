@@ -224,6 +224,9 @@ impl Call {
             (None, Some(cdr)) if cdr.refused && self.holds > 0 => {
                 found.push((Invariant::L3, format!("{} holds of a call that was refused", self.holds)));
             }
+            (None, Some(cdr)) if !cdr.refused && self.holds == 0 => {
+                found.push((Invariant::C1, "it ended, and nothing was ever held for it".to_owned()));
+            }
             _ => {}
         }
         if let Some((held, step)) = self.live {

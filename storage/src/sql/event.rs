@@ -9,6 +9,7 @@ use schema::call::Cdr;
 use schema::event::{AccountEvent, EventBody, EventCursor};
 use schema::id::{AccountKey, Seq};
 use schema::time::Timestamp;
+use std::ops::RangeInclusive;
 
 /// Accounts that are looked at in one statement.
 const PURGE_ACCOUNTS: i64 = 1_000;
@@ -51,17 +52,17 @@ impl SqlStore {
         row.map(|mut row| Ok(EventCursor { seq: Seq(row.int()?), index: 0 })).transpose()
     }
 
-    pub(crate) async fn purge_events(&self, older_than: Timestamp, keep: u32) -> Result<u64, StoreError> {
+    pub(crate) async fn purge_events(&self, young: RangeInclusive<Timestamp>, keep: u32) -> Result<u64, StoreError> {
         let (mut purged, mut after) = (0, 0);
         loop {
             let mut due = Vec::new();
-            let page = self.db.fetch(FLOORS, values![after, older_than.0, PURGE_ACCOUNTS]).await?;
+            let page = self.db.fetch(FLOORS, values![after, young.start().0, PURGE_ACCOUNTS, young.end().0]).await?;
             if page.is_empty() {
                 return Ok(purged);
             }
             for mut row in page {
-                let (account, from, newest, young) = (row.int()?, row.int()?, row.int()?, row.int()?);
-                let to = young.max(newest - i64::from(keep) + 1);
+                let (account, from, newest, first_young) = (row.int()?, row.int()?, row.int()?, row.int()?);
+                let to = first_young.max(newest - i64::from(keep) + 1);
                 due.extend((from < to).then_some(Due { account, from, to }));
                 after = account;
             }
@@ -104,7 +105,7 @@ struct Due {
 /// are not seen again.
 const FLOORS: &str = "\
     select account, events_from, newest, coalesce((select e.seq from entries e where e.account_key = a.account \
-        and e.seq >= events_from and e.at >= $2 order by e.seq limit 1), newest + 1) from (\
+        and e.seq >= events_from and e.at between $2 and $4 order by e.seq limit 1), newest + 1) from (\
             select key as account, events_from, \
                 coalesce((select max(e.seq) from entries e where e.account_key = accounts.key), 0) as newest \
             from accounts where key > $1 order by key limit $3) as a order by account";

@@ -13,8 +13,14 @@ pub(crate) struct Migrations {
 /// The data.
 pub(crate) const DATA: Migrations = Migrations {
     kind: "data",
-    sqlite: &[include_str!("../../../schema/migrations/sqlite/0001_initial.sql")],
-    postgres: &[include_str!("../../../schema/migrations/postgres/0001_initial.sql")],
+    sqlite: &[
+        include_str!("../../../schema/migrations/sqlite/0001_initial.sql"),
+        include_str!("../../../schema/migrations/sqlite/0002_key_store.sql"),
+    ],
+    postgres: &[
+        include_str!("../../../schema/migrations/postgres/0001_initial.sql"),
+        include_str!("../../../schema/migrations/postgres/0002_key_store.sql"),
+    ],
 };
 
 /// The keys of the data's sealed columns, never in the same database.

@@ -143,7 +143,11 @@ impl SqlStore {
         let of_deck = || values![deck.id.0, deck.name.as_str()];
         let text = "select v.id from deck_versions v join decks d on d.id = v.deck \
                     where length(v.content_sha256) = 0 and (d.id = $1 or d.name = $2)";
-        for mut row in self.db.fetch(text, of_deck()).await? {
+        // As a writer: on SQLite the last step of the one that was cut off may still be under way.
+        let mut tx = self.db.write().await?;
+        let unfinished = tx.fetch(text, of_deck()).await?;
+        tx.commit().await?;
+        for mut row in unfinished {
             let version = row.id()?;
             let text = "delete from rates where version = $1 and line in \
                         (select line from rates where version = $1 order by line limit $2)";

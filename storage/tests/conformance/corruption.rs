@@ -111,6 +111,12 @@ async fn a_status_that_is_none_or_differs_within_an_entry_is_named() {
 }
 
 #[tokio::test]
+async fn c1_a_call_that_ended_without_ever_a_hold_is_named() {
+    let none = "update entries set call_no = null, amount = null, leg = null, step = null";
+    names(&format!("{none} where account_key = 1 and call_no = 1 and step is not null"), Invariant::C1, 1).await;
+}
+
+#[tokio::test]
 async fn c3_a_call_of_which_nothing_is_left_is_named() {
     names("delete from cdrs where account_key = 1", Invariant::C3, 1).await;
     names("update entries set last_call = 9 where account_key = 2 and seq = 6", Invariant::C3, 2).await;

@@ -144,7 +144,7 @@ fn the_futures_can_move_between_threads() {
     is_send(|store| async move { store.user_by_email("x").await.map(drop) });
     is_send(|store| async move { store.memberships(UserId(uuid::Uuid::nil())).await.map(drop) });
     is_send(|store| async move { store.device_token(&[0; 32]).await.map(drop) });
-    is_send(|store| async move { store.purge_events(START, 1).await.map(drop) });
+    is_send(|store| async move { store.purge_events(START, START, 1).await.map(drop) });
     is_send(|store| async move { store.destroy_key(Subject::Account(AccountKey(1)), Class::Calls).await });
     is_send(|store| async move { storage::audit::audit(&store, |_| {}).await.map(drop) });
     is_send(|store| async move { Journal::start(&store, JournalOptions::default()).flush().await });
@@ -185,9 +185,53 @@ async fn a_newer_database_is_refused_by_name() {
     raw(folder.path()).execute("update schema_version set version = 7", []).expect("changed");
     let keys = async || Keyring::open(&url(folder.path(), "keys.db"), &MasterKey::from_bytes(crate::MASTER)).await;
     let refused = Store::open(&url(folder.path(), "data.db"), keys().await.expect("keys")).await;
-    assert_eq!(refused.expect_err("refused").to_string(), "database is at version 7, this program knows 1");
+    assert_eq!(refused.expect_err("refused").to_string(), "database is at version 7, this program knows 2");
     let swapped = Store::open(&url(folder.path(), "keys.db"), keys().await.expect("keys")).await;
     assert_eq!(swapped.expect_err("refused").to_string(), "data and keys do not belong in one database");
+}
+
+#[tokio::test]
+async fn what_was_written_before_there_were_marks_is_marked_when_its_people_have_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = crate::sqlite(folder.path()).await;
+    populate(&store).await;
+    store.close().await;
+    let unmark = || {
+        raw(folder.path())
+            .execute_batch("drop table key_store; update schema_version set version = 1")
+            .expect("as version 1 left it");
+    };
+    let marks = || {
+        let count = "select count(*) from key_store";
+        raw(folder.path()).query_row(count, [], |row| row.get::<_, i64>(0)).expect("counted")
+    };
+    unmark();
+    crate::sqlite(folder.path()).await.close().await;
+    assert_eq!(marks(), 1);
+    unmark();
+    let master = MasterKey::from_bytes(crate::MASTER);
+    let others = Keyring::open(&url(folder.path(), "others.db"), &master).await.expect("keys");
+    let refused = Store::open(&url(folder.path(), "data.db"), others).await;
+    assert!(matches!(refused, Err(StoreError::OtherKeys)), "{refused:?}");
+    assert_eq!(marks(), 0);
+}
+
+/// The same on PostgreSQL.
+pub async fn on_postgres(cluster: &crate::Cluster) {
+    let store = crate::postgres(cluster, "marked").await;
+    store.close().await;
+    let database = DatabaseUrl::parse(&cluster.url("marked")).expect("a url");
+    assert!(Store::is_sealed(&database).await.expect("looked at"));
+    let master = MasterKey::from_bytes(crate::MASTER);
+    let open = async |keys: &str| {
+        let keys = Keyring::open(&url(cluster.folder(), keys), &master).await.expect("keys");
+        Store::open(&database, keys).await
+    };
+    let refused = open("others.keys.db").await;
+    assert!(matches!(refused, Err(StoreError::OtherKeys)), "{refused:?}");
+    open("marked.keys.db").await.expect("its own keys").close().await;
+    let unmarked = DatabaseUrl::parse(&cluster.url("postgres")).expect("a url");
+    assert!(!Store::is_sealed(&unmarked).await.expect("looked at"));
 }
 
 fn url(folder: &Path, file: &str) -> DatabaseUrl {

@@ -212,7 +212,11 @@ fn wrong(world: &mut World, me: &mut Believed, fault: Fault) -> Option<(Entry, O
             let call = world.call(CallNo(900), 0);
             Some((me.actor.entry(at, vec![Change::CallUpdated(Arc::new(call))]), failed))
         }
-        Fault::StartsLiveCall => Some((me.actor.entry(at, vec![Change::CallStarted(Arc::new(first?))]), failed)),
+        Fault::StartsLiveCall => {
+            let call = first?;
+            let hold = first_hold(&call);
+            Some((me.actor.entry(at, vec![Change::CallStarted(Arc::new(call)), Change::HoldPlaced(hold)]), failed))
+        }
         Fault::HoldsTwice => {
             let call = first?;
             let again =

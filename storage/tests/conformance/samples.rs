@@ -225,6 +225,11 @@ pub fn dialogs() -> Dialogs {
     Dialogs { a_leg: Some(leg("a")), b_leg: Some(leg("b")), answer_sdp }
 }
 
+/// What a call begins with.
+pub fn first_hold(call: &LiveCall) -> Hold {
+    Hold { call: call.no, leg: LegSide::B, step: 0, amount: call.held }
+}
+
 pub fn gateway() -> Gateway {
     Gateway { transport: GatewayTransport::Udp, address: "127.0.0.1:5070".parse().expect("an address") }
 }
@@ -259,7 +264,7 @@ impl Actor {
         self.figures.last_call = self.figures.last_call.next();
         self.figures.held += Micros(hold);
         let call = world.call(self.figures.last_call, hold);
-        let placed = Hold { call: call.no, leg: LegSide::B, step: 0, amount: Micros(hold) };
+        let placed = first_hold(&call);
         let kept = Change::DialogsChanged(call.no, Box::new(Dialogs { b_leg: None, answer_sdp: None, ..dialogs() }));
         let changes = vec![Change::CallStarted(Arc::new(call.clone())), Change::HoldPlaced(placed), kept];
         let entry = self.entry(call.call.started_at, changes);

@@ -237,8 +237,12 @@ pub async fn l3_a_call_ends_once(store: Store) {
         [Err(Rejection::Failed)]
     );
     let mut began = actor.clone();
-    let same_number = began.entry(START, vec![Change::CallStarted(Arc::new(call.clone()))]);
+    let starts = vec![Change::CallStarted(Arc::new(call.clone())), Change::HoldPlaced(first_hold(&call))];
+    let same_number = began.entry(START, starts);
     assert_eq!(submit(&journal, vec![same_number]).await, [Err(Rejection::Failed)], "a call's number is used once");
+    let (_, mut unheld) = actor.clone().start(&mut world, 0);
+    unheld.changes.retain(|change| !matches!(change, Change::HoldPlaced(_)));
+    assert_eq!(submit(&journal, vec![unheld]).await, [Err(Rejection::Failed)], "c1: a call begins with a hold");
     assert_eq!(world.actor(key).await.figures, actor.figures, "nothing of a failed entry is written");
     crate::audited(&store).await;
 }
@@ -334,6 +338,25 @@ pub async fn two_writers_of_an_account_are_fenced(store: Store) {
     crate::audited(&store).await;
 }
 
+/// The clock said ten years too much for a moment: that keeps no events for ten years.
+pub async fn an_entry_of_a_time_to_come_keeps_no_events(store: Store) {
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+    let mut world = World::new(store.clone(), 55).await;
+    let key = world.account("ann", 0).await;
+    let journal = journal(&store);
+    let mut actor = world.actor(key).await;
+    let years = Timestamp(START.0 + 10 * 365 * 86_400_000_000);
+    let entries = [START, years, START + HOUR, START + HOUR * 20].map(|at| actor.entry(at, Vec::new()));
+    assert!(submit(&journal, entries.into()).await.iter().all(Result::is_ok));
+    let purge = async |now: Timestamp| {
+        store.purge_events(now - HOUR * 24, now, 100).await.expect("purged");
+        store.oldest_event(key).await.expect("readable").map(|cursor| cursor.seq)
+    };
+    assert_eq!(purge(START + HOUR * 26).await, Some(Seq(4)));
+    assert_eq!(purge(START + HOUR * 50).await, None);
+    crate::audited(&store).await;
+}
+
 /// More than are purged in one transaction, of accounts that have little and much.
 pub async fn many_events_are_purged_once(store: Store) {
     let mut world = World::new(store.clone(), 54).await;
@@ -348,13 +371,13 @@ pub async fn many_events_are_purged_once(store: Store) {
     let entries = (0..2_300).map(|_| entry()).collect();
     assert!(submit(&journal, entries).await.iter().all(Result::is_ok));
     let old = Timestamp(START.0 - 1);
-    assert_eq!(store.purge_events(old, 100).await.expect("purged"), 2_200);
-    assert_eq!(store.purge_events(old, 100).await.expect("purged"), 0);
+    assert_eq!(store.purge_events(old, START, 100).await.expect("purged"), 2_200);
+    assert_eq!(store.purge_events(old, START, 100).await.expect("purged"), 0);
     assert_eq!(store.oldest_event(ann).await.expect("readable").map(|c| c.seq), Some(Seq(2_201)));
     assert_eq!(store.oldest_event(bob).await.expect("readable").map(|c| c.seq), Some(Seq(1)));
     assert_eq!(store.events_after(ann, EventCursor::default(), 1_000).await.expect("readable").len(), 100);
     crate::audited(&store).await;
-    assert_eq!(store.purge_events(Timestamp(i64::MAX), 100).await.expect("purged"), 101);
+    assert_eq!(store.purge_events(Timestamp(i64::MAX), Timestamp(i64::MAX), 100).await.expect("purged"), 101);
     crate::audited(&store).await;
 }
 
@@ -564,14 +587,18 @@ pub async fn events_are_read_in_order_and_purged(store: Store) {
     let after = store.events_after(key, EventCursor { seq: silent, index: 0 }, 100).await.expect("readable");
     assert_eq!(after, all[5..]);
     assert_eq!(store.oldest_event(key).await.expect("readable").map(|c| c.seq), Some(Seq(1)));
-    assert_eq!(store.purge_events(Timestamp(0), 4).await.expect("purged"), 2);
+    assert_eq!(store.purge_events(Timestamp(0), Timestamp(i64::MAX), 4).await.expect("purged"), 2);
     assert_eq!(store.oldest_event(key).await.expect("readable").map(|c| c.seq), Some(Seq(3)));
     crate::audited(&store).await;
-    assert_eq!(store.purge_events(Timestamp(i64::MAX), 10_000).await.expect("purged"), 4);
+    assert_eq!(store.purge_events(Timestamp(i64::MAX), Timestamp(i64::MAX), 10_000).await.expect("purged"), 4);
     assert_eq!(store.oldest_event(key).await.expect("readable"), None);
     let loaded = store.account(key).await.expect("readable").expect("there");
     assert_eq!(loaded.last_event, EventCursor { seq: Seq(6), index: 1 }, "whoever has seen it has missed nothing");
-    assert_eq!(store.purge_events(Timestamp(i64::MAX), 10_000).await.expect("purged"), 0, "each is purged once");
+    assert_eq!(
+        store.purge_events(Timestamp(i64::MAX), Timestamp(i64::MAX), 10_000).await.expect("purged"),
+        0,
+        "each is purged once"
+    );
     crate::audited(&store).await;
 }
 

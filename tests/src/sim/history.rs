@@ -6,6 +6,7 @@ use super::tally::Tally;
 use super::tap::{BLeg, Observed};
 use super::tariff::price as charge_of;
 use super::wall::Wall;
+use actors::call::machine::WITHDRAW_TIMEOUT;
 use schema::call::{Cdr, HangupSide, LegSide};
 use schema::event::AccountEvent;
 use schema::id::{AccountKey, CallId};
@@ -21,6 +22,8 @@ use storage::{CallFilter, PostedTransfer};
 
 /// A process takes up the calls before it within this time, failing reads included.
 const RECOVERY: Duration = Duration::from_secs(4);
+/// What lies between the CANCEL on the wire and the call actor that hears of it.
+const NEARLY: Duration = Duration::from_millis(500);
 
 /// An account's records, as stored at the end.
 struct Records {
@@ -38,7 +41,7 @@ pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDis
             *counted.entry(cdr.call.id).or_default() += 1;
             checker.has_row(cdr.call.id);
             count(tally, cdr, checker.known.get(&cdr.call.id), checker.seen(cdr.call.id), &checker.wall);
-            if let Err(what) = bill(checker, cdr) {
+            if let Err(what) = bill(checker, cdr).and_then(|()| late_answer(checker, cdr)) {
                 checker.broken(format!("C3: {}: {what}", cdr.call.id));
             }
         }
@@ -186,7 +189,8 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let unknown = is_lost(cdr) || (failed && !known.crashes.is_empty());
     let least = if unknown { Duration::ZERO } else { first.since(answered) };
     let most = last.since(answered);
-    // After a boot only the wall clock tells how long a call lasted, whoever has set it meanwhile.
+    // After a boot only the wall clock tells how long a call lasted, whoever has set it meanwhile; what was paid is the most.
+    let least = if known.rebooted { least.min(Duration::from_secs(known.paid_s)) } else { least };
     let (forward, back) = checker.wall.set_between(answered, Mono(u64::MAX));
     let (least, most) =
         if known.rebooted { (least.saturating_sub(back), most.saturating_add(forward)) } else { (least, most) };
@@ -203,6 +207,19 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     }
     if cdr.loss.is_positive() && known.crashes.is_empty() {
         return Err(format!("{} was lost without a crash", cdr.loss));
+    }
+    Ok(())
+}
+
+/// A carrier that answers across the caller's CANCEL charges for it: nothing for the customer, and its cost is recorded.
+fn late_answer(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
+    let Some(seen) = checker.seen(cdr.call.id) else { return Ok(()) };
+    let (Some(leg), Some(cancelled)) = (seen.b_legs.last(), seen.cancelled) else { return Ok(()) };
+    let in_time = |answered: Mono| answered < cancelled + (WITHDRAW_TIMEOUT - NEARLY);
+    // What was heard in a process that ended, or told to an actor that failed, may be lost.
+    let undisturbed = checker.crashes.is_empty() && !checker.panicked.contains(&cdr.call.id);
+    if leg.answered.is_some_and(in_time) && undisturbed && cdr.carrier_cost.is_none() {
+        return Err(format!("carrier {} answered, and its charge is not recorded", leg.carrier));
     }
     Ok(())
 }

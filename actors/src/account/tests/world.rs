@@ -72,6 +72,10 @@ impl Rows {
     }
 
     pub(super) fn load(&self) -> AccountCore {
+        self.load_in(BOOT)
+    }
+
+    pub(super) fn load_in(&self, boot: BootId) -> AccountCore {
         let loaded = storage::LoadedAccount {
             profile: self.profile.clone(),
             figures: self.figures,
@@ -80,7 +84,7 @@ impl Rows {
             live_calls: self.live.values().cloned().collect(),
             last_event: self.cursor,
         };
-        AccountCore::load(loaded, BOOT)
+        AccountCore::load(loaded, boot)
     }
 }
 

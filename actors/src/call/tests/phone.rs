@@ -218,7 +218,7 @@ impl Phone {
     }
 
     pub(super) fn failed(&mut self, attempt: u8, status: u16) -> &mut Self {
-        self.leg(LegEvent::Failed { leg: b(attempt), status, q850: None, rang: false, redress: None })
+        self.leg(LegEvent::Failed { leg: b(attempt), status, q850: None, rang: false, redress: None, answered: false })
     }
 
     pub(super) fn stored(&mut self, paid_s: u64) -> &mut Self {

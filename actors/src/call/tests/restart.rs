@@ -12,6 +12,7 @@ use schema::money::Micros;
 use schema::time::{Mono, Now, Timestamp};
 use std::time::Duration;
 
+const NOW: Now = Now { mono: Mono(500_000_000), wall: Timestamp(1_700_000_000_000_000) };
 const BYE: EndCause = EndCause::Bye { q850: None };
 
 fn stored(paid_s: u64, talk_s: Option<u64>) -> TakenUp {
@@ -30,11 +31,16 @@ fn stored(paid_s: u64, talk_s: Option<u64>) -> TakenUp {
     };
     let talk = talk_s.map(Duration::from_secs);
     let grant = talk.is_none().then(|| grant(3, paid_s, 7_200));
-    TakenUp { live, funding: funding(paid_s, paid_s, 7_200, 2), talk, grant }
+    TakenUp { live, funding: funding(paid_s, paid_s, 7_200, 2), talk, at: NOW.mono, grant }
 }
 
 fn resumed(paid_s: u64, talk_s: Option<u64>) -> Phone {
-    let now = Now { mono: Mono(500_000_000), wall: Timestamp(1_700_000_000_000_000) };
+    resumed_after(0, paid_s, talk_s)
+}
+
+/// By an actor that began so many milliseconds after the talk was measured.
+fn resumed_after(ms: u64, paid_s: u64, talk_s: Option<u64>) -> Phone {
+    let now = NOW.after(Duration::from_millis(ms));
     let dialogs = Dialogs { a_leg: Some(checkpoint()), b_leg: Some(checkpoint()), answer_sdp: None };
     let (core, actions) = CallCore::resume(stored(paid_s, talk_s), dialogs, 7, now);
     let mut phone = Phone { core, now, log: Vec::new(), end: None, proof: None };
@@ -60,6 +66,11 @@ fn after_a_restart_a_call_goes_on_with_its_timers_and_asks_whether_both_are_ther
     assert_eq!(phone.said(), ["renew 3?"]);
     // Shortly after the answer the caller is told again instead: its ACK answers.
     assert_eq!(resumed(60, Some(31)).said(), ["accept a", "probe b3"]);
+}
+
+#[test]
+fn c2_how_long_taking_up_takes_is_part_of_the_call() {
+    assert_eq!(resumed_after(2_000, 60, Some(35)).due_in_ms(), Some(3_000));
 }
 
 #[test]

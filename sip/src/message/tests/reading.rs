@@ -221,6 +221,52 @@ fn each_broken_rule_has_its_name_and_is_answered_where_allowed() {
     }
 }
 
+/// Latin-1 in place of the marks `~` of a text.
+fn latin(text: &str) -> Bytes {
+    Bytes::from(crlf(text).bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_byte_that_is_not_utf_8_is_refused_only_where_it_matters() {
+    let busy = "SIP/2.0 486 Occup~\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\nTo: \"Andr~\" <sip:b@h>;tag=2\nFrom: Ren~e <sip:a@h>;tag=1\nCall-ID: c\nCSeq: 1 INVITE\nP-Asserted-Identity: \"Jos~ ~\" <sip:~@h>\nReason: SIP;cause=486;text=\"~\"\nContact: <sip:b@h2>\nContent-Length: 0\n\n";
+    let message = Message::parse_datagram(&latin(busy)).expect("readable");
+    assert_eq!((message.status(), message.from_tag(), message.to_tag()), (Some(486), Some("1"), Some("2")));
+    assert_eq!((message.from().uri.as_str(), message.from().display.as_deref()), ("sip:a@h", Some("Ren_e")));
+    assert_eq!(message.contacts()[0].uri.as_str(), "sip:b@h2");
+    let invite = INVITE.replace("Max-Forwards: 70", "Max-Forwards: 70\nUser-Agent: t~l~phone\nX: ~");
+    for named in ["Alice~ <", "\"Alice~\" <", "~ <"] {
+        let message = Message::parse_datagram(&latin(&invite.replace("Alice <", named))).expect("readable");
+        assert_eq!((message.from().uri.as_str(), message.body().len()), ("sip:alice@atlanta.example", 4), "{named}");
+        let answer = ResponseBuilder::to_request(&message, 200, Some("x")).build().expect("answerable");
+        assert!(Message::parse_datagram(&answer).is_ok());
+    }
+    for (is, was) in [
+        ("pc33.atlanta.example;b~", "pc33.atlanta.example;b"),
+        ("z9hG4bK~", "z9hG4bK"),
+        ("<sip:~alice@atlanta", "<sip:alice@atlanta"),
+        ("tag=~", "tag="),
+        ("<sip:bob@biloxi.example>;x=~", "<sip:bob@biloxi.example>"),
+        ("a84b~", "a84b"),
+        ("314159 INV~", "314159 INV"),
+        ("<sip:alice@~pc33", "<sip:alice@pc33"),
+        ("sip:b~ob@biloxi.example SIP", "sip:bob@biloxi.example SIP"),
+        ("Max-Forwards: 70\nRoute: <sip:h;lr>;~", "Max-Forwards: 70"),
+    ] {
+        let error = Message::parse_datagram(&latin(&invite.replace(was, is))).expect_err(is);
+        assert_eq!((error.problem, error.can_answer()), (Problem::IllegalCharacter, true), "{is}");
+    }
+    for (is, was, problem) in [
+        ("Content-Length: ~4", "Content-Length: 4", Problem::IllegalCharacter),
+        ("Conte~t-Length: 4", "Content-Length: 4", Problem::HeaderLine),
+        ("Call-ID: ~a\nX~: ", "Call-ID: ", Problem::HeaderLine),
+        ("INV~ITE sip", "INVITE sip", Problem::IllegalCharacter),
+    ] {
+        assert_eq!(Message::parse_datagram(&latin(&invite.replace(was, is))).expect_err(is).problem, problem, "{is}");
+    }
+    let code = busy.replace("486 Occup", "4~6 Occup");
+    assert_eq!(Message::parse_datagram(&latin(&code)).expect_err("no status").problem, Problem::StartLine);
+}
+
 #[test]
 fn bytes_that_are_no_message_are_dropped_silently() {
     let ack = crlf(&INVITE.replace("INVITE", "ACK").replace("To: Bob <sip:bob@biloxi.example>", "To: Bob <"));

@@ -76,6 +76,23 @@ fn a_stream_whose_next_message_cannot_be_found_is_lost() {
 }
 
 #[test]
+fn a_byte_that_is_not_utf_8_does_not_end_a_stream() {
+    let latin = |text: &str| crlf(text).bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect::<Vec<_>>();
+    let named = INVITE.replace("Alice", "Andr~").replace("Content-Length: 4", "X: ~\nContent-Length: 5");
+    let refused = INVITE.replace("a84b", "a84~").replace("Content-Length: 4", "Content-Length: 5");
+    let bye = INVITE.replace("INVITE", "BYE").replace("Content-Length: 4", "Content-Length: 5");
+    let mut framer = Framer::new();
+    framer.push(&latin(&format!("{named}{refused}{bye}")));
+    assert_eq!(frames(&mut framer), ["INVITE 5", "refused illegal character in the header section", "BYE 5"]);
+    // What may have said how long the message is.
+    for (is, was) in [("Content-L~ngth: 1", "Max-Forwards: 70"), ("Content-Length: 4~", "Content-Length: 4")] {
+        let mut framer = Framer::new();
+        framer.push(&latin(&INVITE.replace(was, is)));
+        assert!(framer.next_frame().is_err(), "{is}");
+    }
+}
+
+#[test]
 fn a_message_as_large_as_the_limit_passes_a_stream_byte_by_byte() {
     let head = crlf(&INVITE.replace("v=0\n", "").replace("Content-Length: 4", "Content-Length: 64000"));
     let mut framer = Framer::new();

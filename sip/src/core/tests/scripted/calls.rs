@@ -219,21 +219,56 @@ fn a_cancel_waits_for_a_provisional_response_and_a_200_that_crosses_it_is_ended(
     assert!(desk.take_sent().is_empty(), "cancelled once");
     desk.carrier(&invite, 200, "x", ANSWER);
     assert_eq!(desk.kinds(), ["ACK", "BYE"]);
-    assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 487, .. }]));
+    assert!(
+        matches!(desk.take_legs()[..], [LegEvent::Failed { status: 487, answered: true, .. }]),
+        "the carrier charges"
+    );
     desk.carrier(&invite, 200, "x", ANSWER);
     assert_eq!(desk.kinds(), ["ACK"], "its BYE is under way");
     desk.assert_empty();
 }
 
 #[test]
-fn an_answer_that_cannot_be_used_is_ended_and_tried_elsewhere() {
+fn an_answer_that_cannot_be_used_is_ended_and_told_as_one() {
     for sdp in ["", "v=0\r\nnonsense\r\n"] {
         let mut desk = Desk::new();
         let invite = desk.dial(some_call());
         desk.carrier(&invite, 200, "x", sdp);
         assert_eq!(desk.kinds(), ["INVITE", "ACK", "BYE"]);
-        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 502, .. }]), "{sdp}");
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 502, answered: true, .. }]), "{sdp}");
         desk.assert_empty();
+    }
+}
+
+/// Nothing of it would reach the carrier.
+#[test]
+fn an_invite_for_a_fax_alone_is_refused() {
+    let mut desk = Desk::new();
+    let fax = OFFER.replace("audio 4000 RTP/AVP 0", "image 4002 udptl t38");
+    let first = desk.text("INVITE", udp(), "c", "", 1, "", &fax);
+    desk.take(udp(), &first);
+    let credentials = desk.credentials("INVITE");
+    let second = desk.text("INVITE", udp(), "c", "", 2, &credentials, &fax);
+    desk.take(udp(), &second);
+    assert_eq!(desk.kinds(), ["407", "100", "488"]);
+    assert!(desk.take_legs().is_empty());
+    desk.assert_empty();
+}
+
+/// A carrier that only says that it is at work has not reached anybody: its call may be tried elsewhere.
+#[test]
+fn only_a_180_or_early_media_says_that_it_rings() {
+    for (status, sdp, rings) in
+        [(180, "", true), (183, ANSWER, true), (183, "", false), (181, "", false), (182, "", false)]
+    {
+        let mut desk = Desk::new();
+        let invite = desk.dial(some_call());
+        desk.carrier(&invite, status, "x", sdp);
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Progress { status: it, .. }] if it == status), "it passes on: {told:?}");
+        desk.carrier(&invite, 503, "x", "");
+        let told = desk.take_legs();
+        assert!(matches!(told[..], [LegEvent::Failed { status: 503, rang, .. }] if rang == rings), "{status} {told:?}");
     }
 }
 

@@ -331,3 +331,18 @@ fn a_carrier_that_answers_calls_is_up_though_it_answers_no_probe() {
     desk.wait(Duration::from_secs(150));
     assert_eq!(desk.probed.last(), Some(&Some(TrunkDown::Silent)), "then nothing is heard of it");
 }
+
+#[test]
+fn a_redirection_to_many_is_acknowledged_and_not_followed() {
+    let mut desk = Desk::new();
+    let invite = desk.dial(some_call());
+    let response = ResponseBuilder::to_request(&invite, 302, Some("x"));
+    let response = (0..20).fold(response, |response, host| {
+        response.contact(&NameAddr::parse(&format!("<sip:c@192.0.2.{host}>")).expect("valid"))
+    });
+    let response = response.build().expect("complete");
+    desk.take(Flow::udp(CARRIER.into()), std::str::from_utf8(&response).expect("text"));
+    assert_eq!(desk.kinds(), ["INVITE", "ACK"]);
+    assert_eq!(failed(&mut desk), Some(302));
+    desk.assert_empty();
+}

@@ -314,6 +314,131 @@ fn a_reinvite_without_an_offer_gets_ours_and_its_answer_passes_on() {
     call.end();
 }
 
+/// Nothing of it would pass: the audio would be gone and the call go on (RFC 3261 §14.2).
+#[test]
+fn a_fax_alone_is_refused_on_both_legs_and_the_call_goes_on() {
+    let fax = OFFER.replace(" 1 1 IN", " 1 2 IN").replace("audio 4000 RTP/AVP 0", "image 4002 udptl t38");
+    let instead = format!("{}m=image 4002 udptl t38\r\n", OFFER.replace("audio 4000", "audio 0"));
+    let mut call = Call::new();
+    for method in ["INVITE", "UPDATE"] {
+        for offer in [&fax, &instead] {
+            call.phone(method, offer);
+            call.carrier(method, offer);
+            assert_eq!(call.desk.kinds(), ["488", "488"], "{method} {offer}");
+            assert!(call.desk.take_legs().is_empty());
+        }
+    }
+    // What stood before stands, and beside the audio a fax goes on as rejected; off by itself everything may be.
+    call.phone("UPDATE", OFFER);
+    assert_eq!(call.desk.kinds(), ["200"]);
+    for offer in [format!("{OFFER}m=image 4002 udptl t38\r\n"), OFFER.replace("audio 4000", "audio 0")] {
+        call.phone("UPDATE", &offer);
+        assert!(is_offered(&call.desk.take_legs(), call.a), "{offer}");
+        call.answer_a(Err(488));
+    }
+    call.end();
+}
+
+/// RFC 3264 §6, RFC 4568 §5.1.2, RFC 5763 §5: whoever had answered is not answered with our offer.
+#[test]
+fn a_refresh_of_the_side_that_had_answered_is_answered() {
+    const KEYS: [&str; 2] =
+        ["a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:k1", "a=crypto:2 AES_CM_128_HMAC_SHA1_32 inline:k2"];
+    let [first, second] = KEYS;
+    let offer = held(OFFER).replace("a=sendonly\r\n", "").replace("RTP/AVP", "RTP/SAVP");
+    let offer = format!("{offer}{first}\r\n{second}\r\na=setup:actpass\r\nm=video 4002 RTP/AVP 31\r\n");
+    let answer = ANSWER.replace("RTP/AVP", "RTP/SAVP");
+    let theirs = second.replace("k2", "k9");
+    let answer = format!("{answer}{theirs}\r\na=setup:passive\r\nm=video 0 RTP/AVP 31\r\n");
+    let mut call = Call::new();
+    call.phone("INVITE", &offer);
+    let ours = call.offer_b(&offer);
+    assert!(body(&ours).contains("m=video 4002") && body(&ours).contains(first) && body(&ours).contains("actpass"));
+    call.desk.carrier(&ours, 200, "x", &answer);
+    call.answer_a(Ok(&answer));
+    let to_phone = call.desk.last_sent();
+    call.ack("");
+    call.desk.take_legs();
+    let version = |message: &Message| body(message).split(' ').nth(2).and_then(|text| text.parse::<u64>().ok());
+    call.carrier("UPDATE", &answer);
+    let ok = call.desk.last_sent();
+    assert_eq!((ok.status(), version(&ok)), (Some(200), version(&ours).map(|version| version + 1)));
+    assert!(body(&ok).contains("m=video 0 ") && body(&ok).contains("m=audio 4000 "), "{}", body(&ok));
+    assert!(!body(&ok).contains(first) && body(&ok).contains(second) && body(&ok).contains("a=setup:active"));
+    let told = call.desk.take_legs();
+    assert!(matches!(&told[..], [LegEvent::Checkpointed { leg, .. }] if *leg == call.b), "{told:?}");
+    // From now on it is the same each time, and so it is for the side that had offered.
+    call.carrier("UPDATE", &answer);
+    assert_eq!(call.desk.last_sent().body(), ok.body());
+    call.phone("UPDATE", &offer);
+    assert_eq!(call.desk.last_sent().body(), to_phone.body());
+    assert!(call.desk.take_legs().is_empty());
+    call.end();
+}
+
+#[test]
+fn what_the_other_side_refuses_of_an_answer_in_an_ack_is_taken_back() {
+    let mut call = Call::new();
+    let moved = ANSWER.replace("9000", "9002");
+    call.carrier("INVITE", "");
+    call.carrier("ACK", &moved);
+    assert!(is_offered(&call.desk.take_legs()[..1], call.b));
+    call.desk.take_sent();
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Err(488) });
+    let back = call.desk.last_sent();
+    assert_eq!((call.desk.kinds(), body(&back).contains("m=audio 4000")), (vec!["INVITE".to_owned()], true));
+    call.desk.carrier(&back, 200, "x", ANSWER);
+    assert!(is_offered(&call.desk.take_legs()[..1], call.b), "it is where it was");
+    // Whatever it says then, it is asked once.
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Ok(sdp(OFFER)) });
+    call.desk.take_sent();
+    // More changes than are passed on are taken back, too, and a later refresh tells what is new.
+    call.desk.wait(Duration::from_secs(10));
+    call.desk.take_sent();
+    for port in 0..11 {
+        call.carrier("INVITE", "");
+        assert_eq!(call.desk.kinds(), ["200"]);
+        call.carrier("ACK", &ANSWER.replace("9000", &format!("91{port:02}")));
+    }
+    let back = call.desk.last_sent();
+    assert!(*back.method() == Method::Invite && back.is_request());
+    call.desk.take_legs();
+    let last = ANSWER.replace("9000", "9110");
+    call.desk.carrier(&back, 200, "x", &last);
+    assert!(!call.desk.take_legs().iter().any(|event| matches!(event, LegEvent::Offered { .. })), "too many");
+    call.desk.wait(Duration::from_secs(10));
+    call.carrier("UPDATE", &last);
+    assert!(is_offered(&call.desk.take_legs(), call.b));
+    call.end();
+}
+
+/// RFC 3264 §8: what was offered counts as said, so what stands is said in a newer version.
+#[test]
+fn an_answer_that_cannot_be_understood_brings_back_what_stands() {
+    for (understood, ends) in [(true, false), (false, true)] {
+        let mut call = Call::new();
+        call.phone("INVITE", &held(OFFER));
+        let offer = call.offer_b(&held(OFFER));
+        call.desk.take_legs();
+        call.desk.take_sent();
+        call.desk.carrier(&offer, 200, "x", "v=0\r\nnonsense\r\n");
+        let back = call.desk.last_sent();
+        assert_eq!(call.desk.kinds(), ["ACK", "INVITE"]);
+        let told = call.desk.take_legs();
+        assert!(matches!(told[0], LegEvent::OfferAnswered { answer: Err(488), .. }), "{told:?}");
+        let version = |message: &Message| body(message).split(' ').nth(2).and_then(|text| text.parse::<u64>().ok());
+        assert_eq!(version(&back), version(&offer).map(|version| version + 1));
+        assert!(!body(&back).contains("sendonly"));
+        call.answer_a(Err(488));
+        call.desk.take_sent();
+        call.desk.carrier(&back, 200, "x", if understood { ANSWER } else { "" });
+        assert_eq!(call.desk.kinds(), if ends { vec!["ACK", "BYE"] } else { vec!["ACK"] });
+        let lost = |event: &LegEvent| matches!(event, LegEvent::Ended { cause: EndCause::Lost, .. });
+        assert_eq!(call.desk.take_legs().iter().any(lost), ends);
+        call.end();
+    }
+}
+
 #[test]
 fn a_flood_of_changes_is_slowed_down() {
     let mut call = Call::new();

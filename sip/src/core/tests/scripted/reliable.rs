@@ -1,7 +1,7 @@
 //! Reliable provisional responses (RFC 3262) and early UPDATEs (RFC 3311) on both legs.
 
 use super::large::{large_offer, refuse_tcp, sent_over};
-use super::restart::{bye_of_carrier, request_of_carrier};
+use super::restart::request_of_carrier;
 use super::*;
 use crate::message::{HeaderName, Method, Written};
 
@@ -542,7 +542,7 @@ fn an_early_update_that_comes_too_soon_or_crosses_another_is_refused() {
     // Of another fork nothing is passed on, nor is its dialog denied.
     let mut call = Ringing::early();
     call.reliable(180, "other", 1, "");
-    let text = bye_of_carrier(&call.invite).replace("BYE", "UPDATE").replace("tag=x", "tag=other");
+    let text = request_of_carrier(&call.invite, "UPDATE", 1, ANSWER).replace("tag=x", "tag=other");
     call.desk.take(Flow::udp(CARRIER.into()), &text);
     assert_eq!(status(&mut call), (Some(500), true));
     // What is under way when the call ends is answered, and what another fork's answer has overtaken is over.
@@ -552,6 +552,30 @@ fn an_early_update_that_comes_too_soon_or_crosses_another_is_refused() {
     call.desk.take_sent();
     call.desk.leg(LegCommand::HangUp { leg: call.a, cause: HangupCause::OtherLeg });
     assert_eq!(call.desk.kinds(), ["487", "487"]);
+    call.end();
+}
+
+/// Its tag is known to nobody here, but it is a dialog (RFC 3261 §12.1).
+#[test]
+fn an_early_dialog_of_a_response_that_is_not_reliable_is_not_denied() {
+    let mut call = Ringing::new(SUPPORTED);
+    call.desk.carrier(&call.invite, 180, "x", "");
+    call.desk.take_legs();
+    for (method, body, status) in [("UPDATE", "", "200"), ("UPDATE", ANSWER, "500"), ("INFO", "", "500")] {
+        call.carrier(method, body);
+        let answer = call.desk.last_sent();
+        assert_eq!(call.desk.kinds(), [status], "{method} {body}");
+        assert_eq!((answer.retry_after().is_some(), answer.contact().is_some()), (status == "500", status == "200"));
+    }
+    assert!(call.desk.take_legs().is_empty());
+    // The dialog that the answer makes begins with whatever CSeq comes first.
+    call.desk.carrier(&call.invite, 200, "x", ANSWER);
+    call.desk.leg(LegCommand::Confirm { leg: call.b, answer: None });
+    call.carrier("UPDATE", "");
+    assert_eq!(call.desk.kinds(), ["200"]);
+    let text = request_of_carrier(&call.invite, "INFO", 9, "").replace("tag=x", "tag=other");
+    call.desk.take(Flow::udp(CARRIER.into()), &text);
+    assert_eq!(call.desk.kinds(), ["481"], "of a fork that nobody took");
     call.end();
 }
 

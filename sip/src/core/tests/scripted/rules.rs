@@ -286,3 +286,22 @@ fn a_response_that_has_lost_its_way_is_discarded() {
     desk.take(Flow::udp(CARRIER.into()), &response);
     assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 486, .. }]));
 }
+
+/// RFC 3323 §4.2: nothing of a caller's but its media's addresses reaches another leg.
+#[test]
+fn whoever_requires_privacy_gets_it_except_for_its_media() {
+    let mut desk = Desk::new();
+    for (more, status) in [
+        ("Proxy-Require: privacy\r\n", "407"),
+        ("Proxy-Require: Privacy\r\nPrivacy: id; critical\r\n", "407"),
+        ("Proxy-Require: privacy\r\nPrivacy: header;session\r\n", "420"),
+        ("Proxy-Require: privacy, sec-agree\r\n", "420"),
+    ] {
+        let text = desk.text("INVITE", udp(), "c", "", 1, more, OFFER);
+        desk.take(udp(), &text);
+        assert_eq!(desk.kinds(), [status], "{more}");
+    }
+    let text = desk.text("INVITE", udp(), "c", "", 1, "Proxy-Require: privacy, sec-agree\r\n", OFFER);
+    desk.take(udp(), &text);
+    assert_eq!(desk.last_sent().text(HeaderName::Unsupported), Some("sec-agree"));
+}

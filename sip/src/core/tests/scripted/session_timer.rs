@@ -145,6 +145,28 @@ fn a_refresh_that_is_refused_is_tried_in_another_way() {
 }
 
 #[test]
+fn an_update_that_a_far_end_does_not_take_is_followed_by_a_reinvite() {
+    for status in [400, 415, 420, 488, 501, 606] {
+        let mut desk = Desk::with(quiet(), 3);
+        refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+        desk.wait(Duration::from_secs(300));
+        let update = desk.last_sent();
+        desk.phone(udp(), &update, status);
+        desk.wait(Duration::from_millis(1));
+        let invite = desk.last_sent();
+        assert_eq!(*invite.method(), Method::Invite, "{status}");
+        // Which is taken with a longer interval only.
+        let response = ResponseBuilder::to_request(&invite, 422, None).header(HeaderName::MinSe, &900_u32);
+        let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+        desk.take(udp(), &text);
+        desk.wait(Duration::from_secs(5));
+        let again = desk.last_sent();
+        assert_eq!((again.method(), again.cseq().0), (&Method::Invite, invite.cseq().0 + 1));
+        assert_eq!(again.text(HeaderName::SessionExpires), Some("900;refresher=uac"));
+    }
+}
+
+#[test]
 fn a_carrier_decides_whether_its_leg_has_a_timer_and_it_survives_a_restart() {
     let mut before = Desk::with(quiet(), 3);
     let (talk, _, a, plain) = connected(&mut before, udp());
