@@ -355,7 +355,7 @@ fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Micros, D::Error> {
 /// `limits = {…}`: those left out have their defaults.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the keys of the world file, DESIGN §11")]
+#[expect(missing_docs, reason = "the keys of the world file, as the README shows them")]
 pub struct GivenLimits {
     pub live_calls: Option<u32>,
     pub calls_per_minute: Option<u32>,

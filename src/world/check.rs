@@ -9,7 +9,7 @@ use std::fmt::Display;
 
 /// Fewest characters of an account's SIP password. Those of `accounts_bulk`, which load tests use, are warned of only.
 const SIP_PASSWORD_MIN: usize = 8;
-/// SIP passwords with fewer characters are warned of (`security.md` §4.4).
+/// SIP passwords with fewer characters are warned of: this long (119 bits) they cannot be guessed from a digest that was overheard.
 const SIP_PASSWORD_ADVISED: usize = 20;
 /// Currencies in which the rate that a new account may call at most, [`Limits::default`], makes sense.
 const RATE_KNOWN: [&str; 8] = ["EUR", "USD", "GBP", "CHF", "CAD", "AUD", "NZD", "SGD"];
