@@ -6,6 +6,7 @@ use schema::account::Limits;
 use schema::money::{Currency, Micros};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 /// Fewest characters of an account's SIP password. Those of `accounts_bulk`, which load tests use, are warned of only.
 const SIP_PASSWORD_MIN: usize = 8;
@@ -13,6 +14,8 @@ const SIP_PASSWORD_MIN: usize = 8;
 const SIP_PASSWORD_ADVISED: usize = 20;
 /// Currencies in which the rate that a new account may call at most, [`Limits::default`], makes sense.
 const RATE_KNOWN: [&str; 8] = ["EUR", "USD", "GBP", "CHF", "CAD", "AUD", "NZD", "SGD"];
+/// How long a call may be allowed to last, in seconds.
+const CALL_SECONDS: RangeInclusive<u32> = 10..=86_400;
 
 type Checked = Result<(), WorldError>;
 
@@ -101,6 +104,7 @@ impl Account {
         check_time_zone(self.key("time_zone"), &self.time_zone)?;
         check_credit(self.key("opening_credit"), self.opening_credit)?;
         check_rate(self.key("limits.rate_per_minute"), self.currency, &self.limits)?;
+        check_call_seconds(self.key("limits.call_seconds"), &self.limits)?;
         check_caller_ids(self.key("caller_ids"), &self.caller_ids)
     }
 }
@@ -117,6 +121,7 @@ impl AccountsBulk {
         check_time_zone(self.key("time_zone"), &self.time_zone)?;
         check_credit(self.key("opening_credit"), self.opening_credit)?;
         check_rate(self.key("limits.rate_per_minute"), self.currency, &self.limits)?;
+        check_call_seconds(self.key("limits.call_seconds"), &self.limits)?;
         check_caller_ids(self.key("caller_ids"), &self.caller_ids)
     }
 }
@@ -189,6 +194,14 @@ fn check_rate(key: impl Display, currency: Currency, limits: &GivenLimits) -> Ch
         "must say what a minute may cost in {currency} at most, or \"none\": {default} is meant for EUR or USD"
     );
     wrong(key, "(none)", why)
+}
+
+/// A call is cut half a second before its last paid one ends.
+fn check_call_seconds(key: impl Display, limits: &GivenLimits) -> Checked {
+    match limits.call_seconds.filter(|seconds| !CALL_SECONDS.contains(seconds)) {
+        Some(seconds) => wrong(key, seconds, "must be 10 to 86400"),
+        None => Ok(()),
+    }
 }
 
 fn check_caller_ids(key: impl Display, caller_ids: &[CallerId]) -> Checked {
@@ -313,6 +326,18 @@ mod tests {
                 assert_eq!(said(&format!("{in_yen}limits = {{ rate_per_minute = \"{given}\" }}\n")), "");
             }
             assert_eq!(said(&text.replace("EUR", "CHF")), "");
+        }
+    }
+
+    #[test]
+    fn the_longest_call_is_one_that_can_be_paid_and_cut() {
+        for text in [ACCOUNT, BULK] {
+            let with = |seconds: u32| said(&format!("{text}limits = {{ call_seconds = {seconds} }}\n"));
+            for seconds in [0, 1, 9, 86_401] {
+                let says = format!(" = {seconds}: must be 10 to 86400");
+                assert!(with(seconds).contains("limits.call_seconds of ") && with(seconds).ends_with(&says));
+            }
+            assert_eq!((with(10), with(86_400)), Default::default());
         }
     }
 }
