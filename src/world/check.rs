@@ -175,7 +175,11 @@ fn check_time_zone(key: impl Display, name: &str) -> Checked {
     if jiff::tz::TimeZone::get(name).is_ok() || jiff::tz::db().is_definitively_empty() {
         return Ok(());
     }
-    wrong(key, name.escape_debug(), "must be a name of the IANA time zone database such as Europe/London")
+    wrong(
+        key,
+        name.escape_debug(),
+        "must be a name of the IANA time zone database, as this machine has it (tzdata), such as Europe/London",
+    )
 }
 
 fn check_credit(key: impl Display, credit: Micros) -> Checked {

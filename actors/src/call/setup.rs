@@ -41,11 +41,11 @@ impl CallCore {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        // A 183 alone and a forwarding say only that the carrier is at work.
+        self.timers.clear(Timer::FirstRinging);
+        // A 183 alone and a forwarding say only that the carrier is at work: it is not overtaken, and another one may follow it.
         let rings = status == 180 || sdp.is_some();
         if rings {
             let post_dial_delay_ms = self.note_post_dial_delay(now);
-            self.timers.clear(Timer::FirstRinging);
             if !trying.rang {
                 actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
             }

@@ -122,7 +122,7 @@ fn a_183_without_media_and_a_forwarding_are_not_a_ringing() {
         phone.leg(LegEvent::Progress { leg: b(1), status, sdp: None });
     }
     assert_eq!(phone.said(), ["181 a", "182 a", "183 a"]);
-    assert_eq!(phone.due_in_ms(), Some(8_000), "it may still be overtaken");
+    assert_eq!(phone.due_in_ms(), Some(60_000), "it is at work, and not overtaken");
     phone.failed(1, 503).next(Some(2));
     assert_eq!(phone.said(), ["next after 1 503?", "invite b2 60s"]);
     // Early media is one.
