@@ -36,14 +36,13 @@ impl CallCore {
     pub(super) fn progress(
         &mut self,
         trying: Trying,
-        status: u16,
-        sdp: Option<Sdp>,
+        (status, sdp): (u16, Option<Sdp>),
+        rings: bool,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
         self.timers.clear(Timer::FirstRinging);
         // A 183 alone and a forwarding say only that the carrier is at work: it is not overtaken, and another one may follow it.
-        let rings = status == 180 || sdp.is_some();
         if rings {
             let post_dial_delay_ms = self.note_post_dial_delay(now);
             if !trying.rang {
