@@ -180,6 +180,11 @@ impl Worker {
             }
             self.wire.leave();
             *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
+            if !self.inbox.is_empty() {
+                // The runtime looks at sockets and time only when this task waits: what came meanwhile is not to wait for all
+                // that does.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
