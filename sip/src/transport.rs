@@ -34,7 +34,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 pub struct TransportLimits {
     /// Most connections at a time that peers opened; we open 1,024 more at most.
     pub connections: usize,
-    /// Most connections of one address without a right digest on them.
+    /// Most connections of one address without a right digest on them; one more ends the oldest of these.
     pub per_address: usize,
     /// Addresses that are free of `per_address`.
     pub exempt: Arc<[Network]>,

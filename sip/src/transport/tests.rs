@@ -2,12 +2,13 @@
 
 use super::wire::{Arrival, Wire};
 use super::*;
-use crate::flow::{Destination, Flow, PeerName, Protocol, Unreached};
+use crate::flow::{Destination, Flow, PeerName, Protocol, Standing, Unreached};
 use crate::message::{Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use schema::entropy::Entropy;
 use schema::target::HostName;
+use schema::time::Mono;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,6 +34,9 @@ fn request(number: u32, body: usize) -> Bytes {
         .expect("built")
 }
 
+/// Nothing is taken from there.
+const BANNED: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 9));
+
 /// A request with this number is not answered.
 const NEVER: u32 = 7_777;
 
@@ -44,6 +48,7 @@ struct Server {
     orders: mpsc::Sender<(Destination, Bytes)>,
     unreachable: mpsc::Receiver<(Destination, Unreached)>,
     disconnected: mpsc::Receiver<Destination>,
+    closed: mpsc::Receiver<Flow>,
     /// Flows and CSeq numbers of answers to what it has sent.
     heard: mpsc::Receiver<(Flow, u32)>,
     certificate: CertificateDer<'static>,
@@ -83,13 +88,18 @@ impl Server {
         let (orders, mut ordered) = mpsc::channel(8);
         let (lost, unreachable) = mpsc::channel(8);
         let (over, disconnected) = mpsc::channel(8);
+        let (ends, closed) = mpsc::channel(8);
         let (hears, heard) = mpsc::channel(8);
         let mut wire = Wire::new(bound, limits, Entropy::from_number(1), Arc::clone(&counts)).expect("registered");
         let task = tokio::spawn(async move {
             let mut arrivals = Vec::new();
+            let standing = |_, peer: SocketAddr| {
+                let is_banned = peer.ip() == BANNED;
+                (if is_banned { Standing::Banned } else { Standing::Known }, Mono(0))
+            };
             loop {
                 tokio::select! {
-                    () = wire.arrivals(&mut arrivals) => drop(wire.datagrams(&mut arrivals, &mut |_, _| false)),
+                    () = wire.arrivals(&mut arrivals, &standing) => drop(wire.datagrams(&mut arrivals, &mut |_, _| false)),
                     order = ordered.recv() => match order {
                         Some((to, bytes)) => wire.send_to(to, name_of(to).as_ref(), bytes),
                         None => return,
@@ -105,7 +115,8 @@ impl Server {
                         Arrival::Message(flow, message) if !message.is_request() => {
                             let _ = hears.try_send((flow, message.cseq().0));
                         }
-                        Arrival::Message(..) | Arrival::Closed(_) => {}
+                        Arrival::Message(..) => {}
+                        Arrival::Closed(flow) => drop(ends.try_send(flow)),
                         Arrival::Disconnected(_, destination) => drop(over.try_send(destination)),
                         Arrival::Unreachable(destination, why) => drop(lost.try_send((destination, why))),
                     }
@@ -115,7 +126,7 @@ impl Server {
         });
         let bound = |address: Option<SocketAddr>| address.expect("bound");
         let (udp, tcp, tls) = (bound(udp), bound(tcp), bound(tls));
-        Self { udp, tcp, tls, counts, orders, unreachable, disconnected, heard, certificate, _task: task }
+        Self { udp, tcp, tls, counts, orders, unreachable, disconnected, closed, heard, certificate, _task: task }
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -384,17 +395,39 @@ async fn one_address_has_a_limit_of_connections() {
         kept.push(stream);
     }
     let mut extra = server.tcp().await;
-    assert!(closed_after(&mut extra).await < Duration::from_secs(2));
+    extra.write_all(&request(1, 0)).await.expect("sent");
+    answers(&mut extra, 1).await;
+    assert!(closed_after(&mut kept[0]).await < Duration::from_secs(2), "the oldest makes room");
     assert_eq!(server.counts.shed_connections.load(Relaxed), 1);
-    drop(kept.pop());
-    let start = Instant::now();
-    while server.counts.connections.load(Relaxed) > 2 {
-        assert!(start.elapsed() < Duration::from_secs(5));
-        sleep(Duration::from_millis(10)).await;
+    assert_eq!(server.counts.connections.load(Relaxed), 3);
+}
+
+/// Whoever rings over it is not waited for.
+#[tokio::test]
+async fn a_connection_that_makes_room_is_told_to_be_over_at_once() {
+    let mut server = Server::start(TransportLimits { connections: 2, ..TransportLimits::default() }, 0);
+    let (mut first, second, third) = (server.tcp().await, server.tcp().await, server.tcp().await);
+    let over = timeout(Duration::from_secs(1), server.closed.recv()).await.expect("told").expect("it runs");
+    assert_eq!(over.peer, first.local_addr().expect("bound"));
+    assert!(closed_after(&mut first).await < Duration::from_secs(2));
+    drop((second, third));
+    for _ in 0..2 {
+        timeout(Duration::from_secs(1), server.closed.recv()).await.expect("told").expect("it runs");
     }
-    let mut again = server.tcp().await;
-    again.write_all(&request(1, 0)).await.expect("sent");
-    answers(&mut again, 1).await;
+    assert!(server.closed.try_recv().is_err(), "each once");
+}
+
+#[tokio::test]
+async fn a_banned_source_opens_no_connection() {
+    let server = Server::start(TransportLimits::default(), 0);
+    for to in [server.tcp, server.tls] {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((BANNED, 0).into()).expect("loopback has many addresses");
+        let mut banned = socket.connect(to).await.expect("connected");
+        assert!(closed_after(&mut banned).await < Duration::from_secs(1));
+    }
+    assert_eq!(server.counts.shed_connections.load(Relaxed), 2);
+    assert_eq!(server.counts.connections.load(Relaxed), 0);
 }
 
 #[tokio::test]

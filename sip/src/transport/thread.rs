@@ -149,9 +149,13 @@ impl Worker {
                     None => std::future::pending().await,
                 }
             };
+            let standing = |protocol, peer| {
+                let now = (self.clock)().mono;
+                (self.core.standing(protocol, peer, now), now)
+            };
             tokio::select! {
                 _ = &mut stopped => return self.leave(),
-                () = self.wire.arrivals(&mut arrivals) => self.receive(&mut arrivals, idle_from),
+                () = self.wire.arrivals(&mut arrivals, &standing) => self.receive(&mut arrivals, idle_from),
                 () = std::future::ready(()), if !self.inbox.is_empty() => self.serve(),
                 Some(command) = self.seam.legs.recv() => {
                     let now = self.woke(idle_from);

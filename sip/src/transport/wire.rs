@@ -2,15 +2,16 @@
 
 use super::connection::{Arrived, Line};
 use super::outgoing::{self, Outgoing};
-use super::registry::Registry;
+use super::registry::{Full, Registry};
 use super::{Bound, Sockets, TransportCounts, TransportLimits, stun, tls};
-use crate::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
+use crate::flow::{ConnectionId, Destination, Flow, Protocol, Standing, Unreached};
 use crate::message::limits::MAX_DATAGRAM;
 use crate::message::{Message, ParseError, Problem};
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use schema::entropy::Entropy;
 use schema::target::HostName;
+use schema::time::Mono;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub(super) struct Wire {
     accept_again: Instant,
     arrivals: mpsc::Sender<Arrived>,
     arrived: mpsc::Receiver<Arrived>,
-    /// Found while sending; told with the next arrivals.
+    /// Found while sending or taking connections; told with the next arrivals.
     lost: Vec<Arrival>,
     outgoing: Outgoing,
     buffer: Vec<u8>,
@@ -98,8 +99,12 @@ impl Wire {
     }
 
     /// Waits until something arrives and takes it, up to a batch; datagrams stay for [`Self::datagrams`]. May be dropped while it
-    /// waits.
-    pub(super) async fn arrivals(&mut self, into: &mut Vec<Arrival>) {
+    /// waits. Before a connection is taken, `standing` is asked who opens it, and when.
+    pub(super) async fn arrivals(
+        &mut self,
+        into: &mut Vec<Arrival>,
+        standing: &impl Fn(Protocol, SocketAddr) -> (Standing, Mono),
+    ) {
         if !self.lost.is_empty() {
             return into.append(&mut self.lost);
         }
@@ -124,8 +129,8 @@ impl Wire {
                     self.take(arrived, into);
                 }
             }
-            Woken::Tcp(accepted) => self.on_accept(Protocol::Tcp, accepted),
-            Woken::Tls(accepted) => self.on_accept(Protocol::Tls, accepted),
+            Woken::Tcp(accepted) => self.on_accept(Protocol::Tcp, accepted, standing),
+            Woken::Tls(accepted) => self.on_accept(Protocol::Tls, accepted, standing),
         }
     }
 
@@ -209,14 +214,23 @@ impl Wire {
         self.counts.connections.store(self.registry.len() as u64, Relaxed);
     }
 
-    fn on_accept(&mut self, protocol: Protocol, accepted: io::Result<(TcpStream, SocketAddr)>) {
+    fn on_accept(
+        &mut self,
+        protocol: Protocol,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        standing: &impl Fn(Protocol, SocketAddr) -> (Standing, Mono),
+    ) {
         let Ok((stream, peer)) = accepted else {
             // Out of file descriptors: without a pause this would spin.
             self.accept_again = Instant::now() + ACCEPT_PAUSE;
             return;
         };
-        let before = self.registry.len();
-        let (id, flow, outbox) = match self.registry.accept(protocol, peer) {
+        let taken = match standing(protocol, peer) {
+            (Standing::Banned, _) => Err(Full::Banned),
+            (Standing::Stranger, now) if protocol == Protocol::Tls => self.registry.paced(peer.ip(), now),
+            (Standing::Known | Standing::Stranger, _) => Ok(()),
+        };
+        let (id, flow, outbox) = match taken.and_then(|()| self.registry.accept(protocol, peer)) {
             Ok(taken) => taken,
             Err(full) => {
                 self.counts.shed_connections.fetch_add(1, Relaxed);
@@ -224,8 +238,9 @@ impl Wire {
                 return;
             }
         };
-        let made_room = before + 1 - self.registry.len();
-        self.counts.shed_connections.fetch_add(made_room as u64, Relaxed);
+        let told = self.lost.len();
+        self.lost.extend(self.registry.pushed_out().map(Arrival::Closed));
+        self.counts.shed_connections.fetch_add((self.lost.len() - told) as u64, Relaxed);
         self.count_connections();
         let _ = stream.set_nodelay(true);
         let mut line =
