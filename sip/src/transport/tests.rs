@@ -330,6 +330,36 @@ async fn keep_alives_hold_an_idle_connection() {
     }
 }
 
+/// What a connection is answered until it ends, or nothing more comes.
+async fn all_heard(stream: &mut TcpStream) -> (Vec<u8>, bool) {
+    let (mut heard, mut buffer) = (Vec::new(), [0; 4_096]);
+    loop {
+        match timeout(Duration::from_millis(500), stream.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => return (heard, true),
+            Ok(Ok(length)) => heard.extend_from_slice(&buffer[..length]),
+            Err(_) => return (heard, false),
+        }
+    }
+}
+
+#[tokio::test]
+async fn pings_that_come_together_get_one_pong_and_a_flood_of_them_ends_the_connection() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let mut phone = server.tcp().await;
+    for _ in 0..2 {
+        phone.write_all(&b"\r\n\r\n".repeat(40)).await.expect("sent");
+        let (heard, has_ended) = all_heard(&mut phone).await;
+        // The kernel may have cut it.
+        assert!((2..=8).contains(&heard.len()) && !has_ended, "{heard:?}");
+    }
+    phone.write_all(&[&b"\r\n\r\n"[..], &request(1, 0)].concat()).await.expect("sent");
+    assert!(answers(&mut phone, 1).await.contains("200 OK"));
+    let mut flood = server.tcp().await;
+    flood.write_all(&b"\r\n\r\n".repeat(4_096)).await.expect("sent");
+    let (heard, has_ended) = all_heard(&mut flood).await;
+    assert!(heard.len() <= 8 && has_ended, "{heard:?}");
+}
+
 #[tokio::test]
 async fn a_line_end_too_many_costs_nobody_its_connection() {
     let first_message = Duration::from_millis(300);
