@@ -29,6 +29,9 @@ const BACKLOG: i32 = 1_024;
 /// SIP thread is busy for a tenth of a second. The kernel gives at most `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// The same of what leaves; what finds no room there waits here. At most `net.core.wmem_max`.
+const SEND_BUFFER: usize = 4 << 20;
+
 /// Limits of the transports: what a peer that is silent, slow or greedy costs at most.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
@@ -208,6 +211,7 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     // Linux counts its own overhead in, and says twice what it was asked for.
     let given = socket.recv_buffer_size()? / 2;
     if given < RECEIVE_BUFFER {

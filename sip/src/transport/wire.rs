@@ -64,6 +64,8 @@ pub(super) struct Wire {
 /// What a moment of waiting brought.
 enum Woken {
     Datagrams,
+    /// What was held may leave, at the end of this turn.
+    Writable,
     Connection(Option<Arrived>),
     Tcp(io::Result<(TcpStream, SocketAddr)>),
     Tls(io::Result<(TcpStream, SocketAddr)>),
@@ -108,16 +110,18 @@ impl Wire {
         if !self.lost.is_empty() {
             return into.append(&mut self.lost);
         }
+        let held = self.outgoing.held();
         let paused = self.accept_again > Instant::now();
         let woken = tokio::select! {
             () = readable(&self.udp) => Woken::Datagrams,
+            () = writable(&self.udp, held), if held != [false; 2] => Woken::Writable,
             arrived = self.arrived.recv() => Woken::Connection(arrived),
             () = sleep_until(self.accept_again), if paused => Woken::AcceptAgain,
             accepted = accept(&self.tcp), if !paused => Woken::Tcp(accepted),
             accepted = accept(&self.tls), if !paused => Woken::Tls(accepted),
         };
         match woken {
-            Woken::Datagrams | Woken::AcceptAgain => {}
+            Woken::Datagrams | Woken::Writable | Woken::AcceptAgain => {}
             Woken::Connection(first) => {
                 let mut next = first;
                 for _ in 0..BATCH {
@@ -387,6 +391,18 @@ async fn readable(sockets: &Sockets<UdpSocket>) {
         },
         (Some(one), None) | (None, Some(one)) => drop(one.readable().await),
         (None, None) => std::future::pending().await,
+    }
+}
+
+/// Returns when there may be room in the buffer of a socket that has something held.
+async fn writable(sockets: &Sockets<UdpSocket>, held: [bool; 2]) {
+    let room = async |socket: &Option<UdpSocket>, is_held| match socket {
+        Some(socket) if is_held => drop(socket.writable().await),
+        _ => std::future::pending().await,
+    };
+    tokio::select! {
+        () = room(&sockets.first, held[0]) => {}
+        () = room(&sockets.v6, held[1]) => {}
     }
 }
 
