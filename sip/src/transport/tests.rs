@@ -74,11 +74,15 @@ fn settings() -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
 impl Server {
     /// `size` is that of the answers' bodies.
     fn start(limits: TransportLimits, size: usize) -> Self {
+        Self::start_at(any_port(), limits, size)
+    }
+
+    fn start_at(address: SocketAddr, limits: TransportLimits, size: usize) -> Self {
         let (certificate, server) = settings();
         let config = TransportConfig {
-            udp: Some(any_port()),
-            tcp: Some(any_port()),
-            tls: Some((any_port(), server)),
+            udp: Some(address),
+            tcp: Some(address),
+            tls: Some((address, server)),
             v6: ListenersV6::default(),
             tls_client: Some(tls::client_config(vec![certificate.clone()]).expect("a root")),
         };
@@ -542,6 +546,21 @@ async fn a_connection_of_ours_that_its_peer_ends_is_told_with_where_it_went() {
         drop(stream);
         let told = timeout(Duration::from_secs(5), server.disconnected.recv()).await.expect("in time");
         assert_eq!(told, Some(to), "and the next request opens another one");
+    }
+}
+
+/// A carrier may know us by our address, and a host may have several.
+#[tokio::test]
+async fn a_connection_of_ours_comes_from_the_address_that_we_listen_on() {
+    let peer = tokio::net::TcpListener::bind(any_port()).await.expect("a port");
+    for (ours, seen) in [([127, 0, 0, 2], [127, 0, 0, 2]), ([0; 4], [127, 0, 0, 1])] {
+        let server = Server::start_at((ours, 0).into(), TransportLimits::default(), 0);
+        for protocol in [Protocol::Tcp, Protocol::Tls] {
+            let to = Destination::new(protocol, peer.local_addr().expect("bound"));
+            server.orders.send((to, request(1, 0))).await.expect("taken");
+            let (_, from) = timeout(Duration::from_secs(5), peer.accept()).await.expect("in time").expect("accepted");
+            assert_eq!(from.ip(), std::net::IpAddr::from(seen));
+        }
     }
 }
 

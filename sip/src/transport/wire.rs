@@ -13,11 +13,11 @@ use schema::entropy::Entropy;
 use schema::target::HostName;
 use schema::time::Mono;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -325,13 +325,14 @@ impl Wire {
             Protocol::Tls => Some((self.connector.clone()?, certificate_name(to, name)?)),
             _ => None,
         };
+        let from = self.source_for(to);
         let (id, flow, outbox) = self.registry.open(to).ok()?;
         self.count_connections();
         let line =
             Line { flow, id, incoming: false, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
         spawn(async move {
             let connect = async {
-                let stream = TcpStream::connect(to.address).await?;
+                let stream = connect_from(from, to.address).await?;
                 let _ = stream.set_nodelay(true);
                 Ok::<_, io::Error>(stream)
             };
@@ -351,6 +352,20 @@ impl Wire {
             }
         });
         Some(id)
+    }
+
+    /// From which address a connection is opened: a carrier expects us at the one that we listen on, if it is one alone. On
+    /// loopback nobody listens whom others know.
+    fn source_for(&self, to: Destination) -> Option<IpAddr> {
+        let (udp, tcp, tls) = (&self.udp, &self.tcp, &self.tls);
+        let udp = [&udp.first, &udp.v6].map(|socket| socket.as_ref()?.local_addr().ok());
+        let [tcp, tls] = [tcp, tls].map(|all| [&all.first, &all.v6].map(|socket| socket.as_ref()?.local_addr().ok()));
+        let own = if to.protocol == Protocol::Tls { [tls, udp, tcp] } else { [tcp, udp, tls] };
+        let mut ips = own.into_iter().flatten().flatten().map(|address| address.ip());
+        ips.find(|ip| {
+            let to = to.address.ip();
+            ip.is_ipv4() == to.is_ipv4() && !ip.is_unspecified() && (!ip.is_loopback() || to.is_loopback())
+        })
     }
 
     /// The peer of this flow proved who it is: its connection no longer counts against its address.
@@ -375,6 +390,13 @@ fn certificate_name(to: Destination, name: Option<&HostName>) -> Option<ServerNa
         (None, _) => Some(to.address.ip().into()),
         (Some(_), name) => ServerName::try_from(name?.as_str().to_owned()).ok(),
     }
+}
+
+async fn connect_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect(to).await };
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
 }
 
 /// On the SIP thread's own runtime: the task ends with it.
