@@ -83,6 +83,12 @@ impl Core {
         self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
     }
 
+    /// Whether a message that breaks a rule is answered: it counts like a request that breaks none.
+    pub fn may_refuse(&mut self, flow: Flow, now: Now) -> bool {
+        let is_trunk = self.is_trunk(flow);
+        self.guard.request(flow.ip(), None, is_trunk, now.mono) == Verdict::Pass
+    }
+
     /// What is known of whoever opens a connection.
     pub fn standing(&self, protocol: Protocol, peer: SocketAddr, now: Mono) -> Standing {
         let is_trunk = self.is_trunk(Flow { protocol, peer, connection: None });

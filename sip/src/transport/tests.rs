@@ -120,6 +120,7 @@ impl Server {
                             let _ = hears.try_send((flow, message.cseq().0));
                         }
                         Arrival::Message(..) => {}
+                        Arrival::Refused(flow, error) => wire.refuse(flow, &error),
                         Arrival::Closed(flow) => drop(ends.try_send(flow)),
                         Arrival::Disconnected(_, destination) => drop(over.try_send(destination)),
                         Arrival::Unreachable(destination, why) => drop(lost.try_send((destination, why))),

@@ -222,7 +222,7 @@ impl Worker {
             self.emptied = now.mono;
         }
         for arrival in arrivals.drain(..) {
-            self.handle(input_of(arrival), now);
+            self.take(arrival, now);
         }
         for arrival in surplus {
             if let Arrival::Message(flow, request) = arrival {
@@ -248,8 +248,24 @@ impl Worker {
         self.handle(Input::Waited { calls, others }, now);
         for _ in 0..SLICE {
             let Some(arrival) = self.inbox.next() else { break };
-            self.handle(input_of(arrival), now);
+            self.take(arrival, now);
         }
+    }
+
+    fn take(&mut self, arrival: Arrival, now: Now) {
+        let input = match arrival {
+            Arrival::Message(flow, message) => Input::Message(flow, message),
+            Arrival::Closed(flow) => Input::FlowClosed(flow),
+            Arrival::Disconnected(flow, destination) => Input::Disconnected(flow, destination),
+            Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
+            Arrival::Refused(flow, error) => {
+                if self.core.may_refuse(flow, now) {
+                    self.wire.refuse(flow, &error);
+                }
+                return;
+            }
+        };
+        self.handle(input, now);
     }
 
     fn handle(&mut self, input: Input, now: Now) {
@@ -296,15 +312,6 @@ impl Worker {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn input_of(arrival: Arrival) -> Input {
-    match arrival {
-        Arrival::Message(flow, message) => Input::Message(flow, message),
-        Arrival::Closed(flow) => Input::FlowClosed(flow),
-        Arrival::Disconnected(flow, destination) => Input::Disconnected(flow, destination),
-        Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
-    }
 }
 
 #[cfg(test)]

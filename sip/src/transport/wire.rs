@@ -34,6 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub(super) enum Arrival {
     /// A message, its source noted.
     Message(Flow, Message),
+    /// A message that breaks a rule and may be answered by [`Wire::refuse`].
+    Refused(Flow, Box<ParseError>),
     /// A connection is over; what was queued on it may be lost.
     Closed(Flow),
     /// The same of one that we opened to this destination.
@@ -186,14 +188,20 @@ impl Wire {
         match Message::parse_datagram(&datagram) {
             Ok(message) => into.push(Arrival::Message(Flow::udp(source), message.with_source(source))),
             Err(error) if error.problem == Problem::Empty => {}
-            Err(error) => self.refuse(Flow::udp(source), &error),
+            Err(error) => self.refused(Flow::udp(source), error, into),
         }
     }
 
-    /// Answers a message that breaks a rule, where that is allowed. Keeps nothing.
-    fn refuse(&mut self, flow: Flow, error: &ParseError) {
+    fn refused(&self, flow: Flow, error: ParseError, into: &mut Vec<Arrival>) {
         self.counts.refused.fetch_add(1, Relaxed);
         tracing::debug!(problem = %error.problem, protocol = ?flow.protocol, "message refused");
+        if error.can_answer() {
+            into.push(Arrival::Refused(flow, Box::new(error)));
+        }
+    }
+
+    /// Answers a message that breaks a rule. Keeps nothing.
+    pub(super) fn refuse(&mut self, flow: Flow, error: &ParseError) {
         let tag = self.entropy.hex::<8>();
         if let Some(answer) = error.answer(flow.peer, &tag) {
             self.send(flow, answer);
@@ -204,7 +212,7 @@ impl Wire {
         match arrived {
             Arrived::Opened(id) => self.registry.opened(id),
             Arrived::Message(flow, message) => into.push(Arrival::Message(flow, message)),
-            Arrived::Refused(flow, error) => self.refuse(flow, &error),
+            Arrived::Refused(flow, error) => self.refused(flow, error, into),
             Arrived::Closed { id, unreached } => {
                 if let Some((flow, outgoing)) = self.registry.remove(id) {
                     into.push(closed(flow, outgoing, unreached));

@@ -51,3 +51,22 @@ async fn sockets_are_looked_at_while_requests_wait() {
     assert!(pong[0].0 < *last, "{:?} after the last of {}", pong[0].0 - *last, answers.len());
     thread.stop().expect("no panic");
 }
+
+/// Nobody has shown who it is: what breaks a rule is no way around the limit of requests.
+#[tokio::test]
+async fn broken_messages_of_strangers_are_answered_no_more_often_than_good_ones() {
+    let bound = bound();
+    let server = bound.udp_address().expect("bound");
+    let socket = UdpSocket::bind(any_port()).await.expect("a port");
+    for number in 0..100 {
+        let text = String::from_utf8(invite(number)).expect("text").replace("INVITE", "OPTIONS");
+        let broken = text.replace("1 OPTIONS", "1 BYE");
+        socket.send_to(broken.as_bytes(), server).await.expect("sent");
+    }
+    let (thread, _) = start_with(bound, GuardLimits::default(), any_port(), &clock());
+    let answers = heard(&socket).await;
+    assert!(answers.iter().all(|(_, answer)| answer.starts_with(b"SIP/2.0 400 ")));
+    // Twenty a second, twice as many at once; the time it takes lets one more through, or two.
+    assert!((40..=44).contains(&answers.len()), "{} answers", answers.len());
+    thread.stop().expect("no panic");
+}
