@@ -180,7 +180,7 @@ pub struct NodeLimits {
     pub calls_per_second: u32,
     /// SIP connections over TCP and TLS that peers opened, together, 10 to 1,000,000. Beyond it one that has not signed in makes room.
     pub connections: u32,
-    /// Stream connections of one address before it has signed in, 1 to 10,000.
+    /// Stream connections of one address (IPv6: /64) that have not signed in, 1 to 10,000. One more ends the oldest of them.
     pub connections_per_ip: u32,
     /// SIP requests a second, twice as many at once, of one address (IPv6: /64) from which nobody has signed in: 1 to 100,000.
     pub requests_per_ip: u32,

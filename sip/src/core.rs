@@ -235,6 +235,7 @@ impl Core {
             Input::Waited { calls, others } => self.overload.waited(calls, others, now.mono),
             Input::FlowClosed(flow) => self.on_flow_closed(flow, now),
             Input::Disconnected(flow, destination) => {
+                self.doubt_registrations_at(flow, now);
                 self.on_flow_closed(flow, now);
                 self.on_disconnected(destination, now);
             }

@@ -95,6 +95,17 @@ impl std::fmt::Debug for Flow {
     }
 }
 
+/// What is known of whoever opens a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A right answer came from there not long ago, or it is a trunk or exempt.
+    Known,
+    /// Nothing.
+    Stranger,
+    /// Too many answers from there were wrong: nothing is taken from it for now.
+    Banned,
+}
+
 /// Number of a name that a TLS peer's certificate has to be for; the core knows the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerName(pub u32);

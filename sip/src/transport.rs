@@ -29,12 +29,15 @@ const BACKLOG: i32 = 1_024;
 /// SIP thread is busy for a tenth of a second. The kernel gives at most `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// The same of what leaves; what finds no room there waits here. At most `net.core.wmem_max`.
+const SEND_BUFFER: usize = 4 << 20;
+
 /// Limits of the transports: what a peer that is silent, slow or greedy costs at most.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
     /// Most connections at a time that peers opened; we open 1,024 more at most.
     pub connections: usize,
-    /// Most connections of one address without a right digest on them.
+    /// Most connections of one address without a right digest on them; one more ends the oldest of these.
     pub per_address: usize,
     /// Addresses that are free of `per_address`.
     pub exempt: Arc<[Network]>,
@@ -208,6 +211,7 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
 fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     // Linux counts its own overhead in, and says twice what it was asked for.
     let given = socket.recv_buffer_size()? / 2;
     if given < RECEIVE_BUFFER {

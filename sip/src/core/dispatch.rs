@@ -5,14 +5,15 @@ use super::register::{OUTBOUND, PATH};
 use super::reliable::RELIABLE;
 use super::session_timer::TIMER;
 use super::{Core, Output};
-use crate::flow::{Flow, Protocol};
+use crate::flow::{Flow, Protocol, Standing};
 use crate::guard::Verdict;
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use crate::overload::Reason;
 use ring::hmac;
 use schema::entropy::hex;
-use schema::time::Now;
+use schema::time::{Mono, Now};
 use schema::wrong::{self, Wrong};
+use std::net::SocketAddr;
 
 /// What we do, for Allow.
 pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO";
@@ -80,6 +81,18 @@ impl Core {
         }
         let agent = request.text(HeaderName::UserAgent);
         self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
+    }
+
+    /// Whether a message that breaks a rule is answered: it counts like a request that breaks none.
+    pub fn may_refuse(&mut self, flow: Flow, now: Now) -> bool {
+        let is_trunk = self.is_trunk(flow);
+        self.guard.request(flow.ip(), None, is_trunk, now.mono) == Verdict::Pass
+    }
+
+    /// What is known of whoever opens a connection.
+    pub fn standing(&self, protocol: Protocol, peer: SocketAddr, now: Mono) -> Standing {
+        let is_trunk = self.is_trunk(Flow { protocol, peer, connection: None });
+        if is_trunk { Standing::Known } else { self.guard.standing(peer.ip(), now) }
     }
 
     /// Whether a response has one Via, and that is ours: others are discarded, having lost their way (RFC 3261 §8.1.3.3, §18.1.2).

@@ -188,7 +188,6 @@ impl Core {
     pub(super) fn on_flow_closed(&mut self, flow: Flow, now: Now) {
         let Some(connection) = flow.connection else { return };
         self.registrar.connection_closed(connection);
-        self.doubt_registrations_at(flow, now);
         self.fail_flow(flow, now);
         for id in self.legs.over(Way::Flow(flow)).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.legs.lead(&id, Way::Gone(flow.protocol));

@@ -126,7 +126,7 @@ impl Core {
         self.registering_takes(number, Input::Doubted, now);
     }
 
-    /// A connection is over; the carrier may have ended.
+    /// A connection that we opened is over; the carrier may have ended. One of a peer's says nothing of it.
     pub(super) fn doubt_registrations_at(&mut self, flow: Flow, now: Now) {
         for number in self.registrations.at(flow) {
             self.doubt_registration(number, now);

@@ -1,8 +1,10 @@
 //! From where right answers came, by username: what an outsider can neither add nor take away.
 
-use super::Source;
+use super::{Guard, Source};
+use crate::flow::Standing;
 use schema::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,19 @@ const SOURCES_MAX: usize = 8;
 const USERS_MAX: usize = 200_000;
 /// A source is noted again after this, so that a busy one costs nothing.
 const AGAIN: Duration = Duration::from_secs(60);
+
+impl Guard {
+    /// What is known of whoever opens a connection; it asks for nothing yet, so nothing is counted.
+    pub(crate) fn standing(&self, ip: IpAddr, now: Mono) -> Standing {
+        let record = self.sources.peek(&Source::of(ip));
+        match record {
+            _ if self.is_exempt(ip) => Standing::Known,
+            Some(record) if record.banned_until > now => Standing::Banned,
+            _ if self.knows(ip, now) => Standing::Known,
+            _ => Standing::Stranger,
+        }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Known {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+/// Pings a second of one connection that a peer opened; more end it. A phone sends one in some ten seconds.
+const PINGS: u32 = 100;
 /// Bytes taken from a socket at once.
 const READ: usize = 16 * 1024;
 /// How long a connection whose next message cannot be found stays for the answers to those before.
@@ -115,11 +117,13 @@ impl Line {
         unanswered: &mut Unanswered,
         writer: &mut W,
     ) -> Result<(), End> {
+        let mut is_pinged = false;
         loop {
             match framer.next_frame() {
                 Ok(None) => {
                     pace.waiting(framer.is_idle());
-                    return Ok(());
+                    // One for all that came together: a phone sends the next one when it has this.
+                    return if is_pinged { self.write(writer, b"\r\n").await } else { Ok(()) };
                 }
                 Ok(Some(Frame::Message(message))) => {
                     pace.message();
@@ -133,10 +137,10 @@ impl Line {
                     self.tell(Arrived::Refused(self.flow, error)).await?;
                 }
                 Ok(Some(Frame::Ping)) => {
-                    pace.ping();
-                    if self.incoming {
-                        self.write(writer, b"\r\n").await?;
+                    if !pace.ping() && self.incoming {
+                        return Err(End::Now);
                     }
+                    is_pinged = self.incoming;
                 }
                 Err(error) => {
                     unanswered.refused(&error);
@@ -221,12 +225,15 @@ struct Pace {
     /// Since when a message is incomplete.
     partial: Option<Instant>,
     last: Instant,
+    /// Pings of the second that began then.
+    pings: (Instant, u32),
 }
 
 impl Pace {
     fn new(limits: &TransportLimits, incoming: bool) -> Self {
         let now = Instant::now();
-        Self { limits: limits.clone(), first: incoming.then(|| now + limits.first_message), partial: None, last: now }
+        let first = incoming.then(|| now + limits.first_message);
+        Self { limits: limits.clone(), first, partial: None, last: now, pings: (now, 0) }
     }
 
     fn deadline(&self) -> Instant {
@@ -235,21 +242,30 @@ impl Pace {
         [self.first, partial].into_iter().flatten().fold(idle, Instant::min)
     }
 
-    /// A keep-alive counts as life, but not as the first message.
-    fn ping(&mut self) {
+    /// A keep-alive counts as life, but not as the first message. False: too many have come.
+    fn ping(&mut self) -> bool {
+        self.alive();
+        if self.last - self.pings.0 >= Duration::from_secs(1) {
+            self.pings = (self.last, 0);
+        }
+        self.pings.1 += 1;
+        self.pings.1 <= PINGS
+    }
+
+    fn alive(&mut self) {
         self.last = Instant::now();
         self.partial = None;
     }
 
     fn message(&mut self) {
-        self.ping();
+        self.alive();
         self.first = None;
     }
 
     /// What was read is taken. Line ends alone count as life, as a ping does.
     fn waiting(&mut self, between_messages: bool) {
         if between_messages {
-            return self.ping();
+            return self.alive();
         }
         self.partial = Some(self.partial.unwrap_or_else(Instant::now));
     }

@@ -158,6 +158,7 @@ mod tests {
             Arrival::Message(..) => "response".to_owned(),
             Arrival::Closed(_) | Arrival::Disconnected(..) => "closed".to_owned(),
             Arrival::Unreachable(..) => "unreachable".to_owned(),
+            Arrival::Refused(..) => "refused".to_owned(),
         }
     }
 

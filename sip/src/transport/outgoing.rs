@@ -5,6 +5,7 @@
 use super::{Sockets, TransportCounts};
 use bytes::Bytes;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -19,6 +20,10 @@ const TOGETHER_LENGTH: usize = 1_300;
 /// Most bytes together: somewhat less than one datagram has.
 const TOGETHER_BYTES: usize = 64_000;
 
+/// Most datagrams that are held for a socket whose buffer is full, and most bytes of them: some seconds of refusals.
+const HELD_MAX: usize = 4_096;
+const HELD_BYTES_MAX: usize = 4 << 20;
+
 /// A datagram and whom it is for.
 pub(super) type Datagram = (SocketAddr, Bytes);
 
@@ -26,6 +31,51 @@ pub(super) type Datagram = (SocketAddr, Bytes);
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     waiting: Vec<Datagram>,
+    /// Those of earlier turns for which the kernel had no room, of each socket: they leave before all others.
+    held: [Held; 2],
+}
+
+/// What the kernel has no room for, oldest first. Where this has no room either, what comes is lost, as in the network: what
+/// matters is repeated, and what is held is older.
+#[derive(Debug, Default)]
+struct Held {
+    datagrams: VecDeque<Datagram>,
+    bytes: usize,
+}
+
+/// What became of datagrams: so many of the first are gone, and so many of these could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sent {
+    gone: usize,
+    unsent: usize,
+}
+
+impl Held {
+    /// How many found no room.
+    fn put(&mut self, datagrams: &[Datagram]) -> usize {
+        for (index, (to, bytes)) in datagrams.iter().enumerate() {
+            if self.datagrams.len() >= HELD_MAX || self.bytes + bytes.len() > HELD_BYTES_MAX {
+                return datagrams.len() - index;
+            }
+            self.bytes += bytes.len();
+            self.datagrams.push_back((*to, bytes.clone()));
+        }
+        0
+    }
+
+    /// What leaves does so as if it had not waited. How many could not be sent.
+    fn leave(&mut self, mut send: impl FnMut(SocketAddr, &[Datagram]) -> Sent) -> usize {
+        let mut all = Sent::default();
+        for part in parts(self.datagrams.make_contiguous()) {
+            let sent = send(part[0].0, part);
+            all = Sent { gone: all.gone + sent.gone, unsent: all.unsent + sent.unsent };
+            if sent.gone < part.len() {
+                break;
+            }
+        }
+        self.bytes -= self.datagrams.drain(..all.gone).map(|(_, bytes)| bytes.len()).sum::<usize>();
+        all.unsent
+    }
 }
 
 impl Outgoing {
@@ -35,23 +85,44 @@ impl Outgoing {
         self.waiting.len() >= WAITING
     }
 
-    /// Sends what waits. A full socket buffer loses datagrams, as the network may; what matters is repeated.
+    /// Sends what waits. What a full socket buffer does not take is held, and leaves with the next.
     pub(super) fn leave(&mut self, sockets: &Sockets<UdpSocket>, counts: &TransportCounts) {
+        let unsent = self.leave_by(sockets.v6.is_some(), |is_v6, to, part| {
+            let socket = if is_v6 { &sockets.v6 } else { &sockets.first };
+            let lost = Sent { gone: part.len(), unsent: part.len() };
+            socket.as_ref().map_or(lost, |socket| send(socket, to, part))
+        });
+        counts.unsent.fetch_add(unsent as u64, Relaxed);
+    }
+
+    /// By a function that is told whether it is for the socket on IPv6 beside the first. How many could not be sent.
+    fn leave_by(&mut self, has_v6: bool, mut send: impl FnMut(bool, SocketAddr, &[Datagram]) -> Sent) -> usize {
+        let mut unsent = 0;
+        for (held, is_v6) in self.held.iter_mut().zip([false, true]) {
+            unsent += held.leave(|to, part| send(is_v6, to, part));
+        }
         // Stable: what one peer gets stays in order.
         self.waiting.sort_by_key(|(to, _)| *to);
-        for run in self.waiting.chunk_by(alike) {
-            let Some((to, first)) = run.first() else { continue };
-            let v6 = sockets.v6.as_ref().filter(|_| to.is_ipv6());
-            let Some(socket) = v6.or(sockets.first.as_ref()) else {
-                counts.unsent.fetch_add(run.len() as u64, Relaxed);
-                continue;
-            };
-            for part in run.chunks(TOGETHER_BYTES / first.len().max(1)) {
-                counts.unsent.fetch_add(send(socket, *to, part), Relaxed);
-            }
+        for part in parts(&self.waiting) {
+            let to = part[0].0;
+            let is_v6 = has_v6 && to.is_ipv6();
+            let held = &mut self.held[usize::from(is_v6)];
+            let sent = if held.datagrams.is_empty() { send(is_v6, to, part) } else { Sent::default() };
+            unsent += sent.unsent + held.put(&part[sent.gone..]);
         }
         self.waiting.clear();
+        unsent
     }
+
+    /// Whether datagrams wait for room, of the first socket and of the one on IPv6 beside it.
+    pub(super) fn held(&self) -> [bool; 2] {
+        self.held.each_ref().map(|held| !held.datagrams.is_empty())
+    }
+}
+
+/// What leaves together, each at least one.
+fn parts(datagrams: &[Datagram]) -> impl Iterator<Item = &[Datagram]> {
+    datagrams.chunk_by(alike).flat_map(|run| run.chunks((TOGETHER_BYTES / run[0].1.len().max(1)).clamp(1, WAITING)))
 }
 
 /// Puts datagrams whose order does not matter so that many leave together.
@@ -63,17 +134,23 @@ fn alike((to, bytes): &Datagram, (next_to, next_bytes): &Datagram) -> bool {
     to == next_to && bytes.len() == next_bytes.len() && bytes.len() <= TOGETHER_LENGTH
 }
 
-/// How many of them were not sent.
-fn send(socket: &UdpSocket, to: SocketAddr, part: &[Datagram]) -> u64 {
+fn send(socket: &UdpSocket, to: SocketAddr, part: &[Datagram]) -> Sent {
     if part.len() > 1 {
         match together(socket, to, part) {
-            Ok(_) => return 0,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return part.len() as u64,
+            Ok(_) => return Sent { gone: part.len(), unsent: 0 },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::default(),
             // The way to this peer cannot do it (a small MTU, no checksums by the device).
             Err(_) => {}
         }
     }
-    part.iter().map(|(to, bytes)| u64::from(socket.try_send_to(bytes, *to).is_err())).sum()
+    let mut sent = Sent::default();
+    for (to, bytes) in part {
+        match socket.try_send_to(bytes, *to) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            result => sent = Sent { gone: sent.gone + 1, unsent: sent.unsent + usize::from(result.is_err()) },
+        }
+    }
+    sent
 }
 
 fn together(socket: &UdpSocket, to: SocketAddr, part: &[Datagram]) -> io::Result<usize> {

@@ -1,10 +1,14 @@
 //! The table of connections and its limits (D52). Pure.
 
+mod pace;
+
 use super::TransportLimits;
 use super::outbox::{Outbox, Queued, outbox};
 use crate::flow::{ConnectionId, Destination, Flow, Protocol};
 use crate::guard::Source;
 use bytes::Bytes;
+use pace::Pace;
+use schema::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,8 +29,10 @@ struct Connection {
 pub(super) enum Full {
     /// All connections together.
     Total,
-    /// Those of this address without authentication.
-    Address,
+    /// TLS connections that this source began lately.
+    Handshakes,
+    /// Nothing of this source is taken for now.
+    Banned,
 }
 
 /// All connections, by number, and the outgoing ones by where they go.
@@ -34,13 +40,18 @@ pub(super) struct Registry {
     limits: TransportLimits,
     connections: BTreeMap<ConnectionId, Connection>,
     outgoing: BTreeMap<Destination, ConnectionId>,
-    untrusted: BTreeMap<Source, usize>,
+    /// Incoming connections whose peer is not known, by where they come from, the oldest first.
+    untrusted: BTreeMap<Source, BTreeSet<ConnectionId>>,
     /// Incoming TLS handshakes under way, the oldest first.
     shaking: BTreeSet<ConnectionId>,
     /// Incoming connections whose peer is not known, the oldest first.
     strangers: BTreeSet<ConnectionId>,
     /// Incoming connections whose peer is known, by where they come from, the oldest first; not those that are exempt.
     known: BTreeMap<Source, BTreeSet<ConnectionId>>,
+    /// How fast strangers begin handshakes.
+    pace: Pace,
+    /// Ended to make room, and not told yet.
+    pushed_out: Vec<Flow>,
     next: u64,
 }
 
@@ -54,6 +65,8 @@ impl Registry {
             shaking: BTreeSet::new(),
             strangers: BTreeSet::new(),
             known: BTreeMap::new(),
+            pace: Pace::default(),
+            pushed_out: Vec::new(),
             next: 0,
         }
     }
@@ -66,37 +79,56 @@ impl Registry {
         self.limits.exempt.iter().any(|network| network.contains(ip))
     }
 
+    /// Whether a stranger may begin a handshake: it costs far more than a request, before anything is known of who asks.
+    pub(super) fn paced(&mut self, ip: IpAddr, now: Mono) -> Result<(), Full> {
+        if self.is_exempt(ip) || self.pace.take(Source::of(ip), now) { Ok(()) } else { Err(Full::Handshakes) }
+    }
+
     /// Takes a connection that a peer opened. The outbox's other end goes to its task. Where all handshakes are taken the
     /// oldest one makes room: a phone is through with its own long before, a peer that says nothing is not waited for. So does the
-    /// oldest stranger where all connections are taken: a phone has shown who it is long before. Where there is none, the source
-    /// with the most gives its oldest: one customer cannot take them all.
+    /// oldest stranger where all connections are taken, or all that one address may have without a right digest: a phone has shown
+    /// who it is long before. Where there is none, the source with the most gives its oldest: one customer cannot take them all.
+    /// Who made room is in [`Self::pushed_out`].
     pub(super) fn accept(
         &mut self,
         protocol: Protocol,
         peer: SocketAddr,
     ) -> Result<(ConnectionId, Flow, Queued), Full> {
         let source = Source::of(peer.ip());
-        let count = self.untrusted.get(&source).copied().unwrap_or(0);
-        if count >= self.limits.per_address && !self.is_exempt(peer.ip()) {
-            return Err(Full::Address);
+        let oldest_here = self.untrusted.get(&source).filter(|all| all.len() >= self.limits.per_address);
+        if let Some(oldest) = oldest_here.and_then(BTreeSet::first).copied()
+            && !self.is_exempt(peer.ip())
+        {
+            self.push_out(oldest);
         }
         if protocol == Protocol::Tls
             && self.shaking.len() >= self.limits.handshakes
             && let Some(oldest) = self.shaking.first().copied()
         {
-            self.remove(oldest);
+            self.push_out(oldest);
         }
         if self.connections.len() - self.outgoing.len() >= self.limits.connections {
             let oldest = self.strangers.first().copied().or_else(|| self.oldest_of_most()).ok_or(Full::Total)?;
-            self.remove(oldest);
+            self.push_out(oldest);
         }
-        *self.untrusted.entry(source).or_default() += 1;
         let added = self.add(protocol, peer, None);
+        self.untrusted.entry(source).or_default().insert(added.0);
         self.strangers.insert(added.0);
         if protocol == Protocol::Tls {
             self.shaking.insert(added.0);
         }
         Ok(added)
+    }
+
+    fn push_out(&mut self, id: ConnectionId) {
+        if let Some((flow, _)) = self.remove(id) {
+            self.pushed_out.push(flow);
+        }
+    }
+
+    /// Connections that made room for others, each once.
+    pub(super) fn pushed_out(&mut self) -> impl Iterator<Item = Flow> {
+        self.pushed_out.drain(..)
     }
 
     /// The oldest known connection of the source that has the most, when that is more than a stranger may have.
@@ -144,19 +176,9 @@ impl Registry {
         {
             let ip = connection.flow.ip();
             self.strangers.remove(&id);
-            self.release(ip);
+            take(&mut self.untrusted, Source::of(ip), id);
             if !self.is_exempt(ip) {
                 self.known.entry(Source::of(ip)).or_default().insert(id);
-            }
-        }
-    }
-
-    fn release(&mut self, ip: IpAddr) {
-        let source = Source::of(ip);
-        if let Some(count) = self.untrusted.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.untrusted.remove(&source);
             }
         }
     }
@@ -179,21 +201,24 @@ impl Registry {
         let Connection { flow, to, trusted, .. } = connection;
         self.shaking.remove(&id);
         self.strangers.remove(&id);
-        let source = Source::of(flow.ip());
-        if to.is_none() && !trusted {
-            self.release(flow.ip());
-        } else if let Some(known) = self.known.get_mut(&source) {
-            known.remove(&id);
-            if known.is_empty() {
-                self.known.remove(&source);
-            }
-        }
+        let of = if to.is_none() && !trusted { &mut self.untrusted } else { &mut self.known };
+        take(of, Source::of(flow.ip()), id);
         if let Some(to) = to
             && self.outgoing.get(&to) == Some(&id)
         {
             self.outgoing.remove(&to);
         }
         Some((flow, to))
+    }
+}
+
+/// Takes one out of those of a source.
+fn take(of: &mut BTreeMap<Source, BTreeSet<ConnectionId>>, source: Source, id: ConnectionId) {
+    if let Some(all) = of.get_mut(&source) {
+        all.remove(&id);
+        if all.is_empty() {
+            of.remove(&source);
+        }
     }
 }
 
@@ -231,14 +256,13 @@ mod tests {
             let (id, _, outbox) = registry.accept(Protocol::Tls, peer(1, port)).expect("room");
             boxes.push((id, outbox));
         }
-        assert_eq!(registry.accept(Protocol::Tcp, peer(1, 3)).map(|_| ()), Err(Full::Address));
         registry.opened(boxes[0].0);
         registry.opened(boxes[0].0);
         assert_eq!(registry.shaking.len(), 1);
         registry.trust(boxes[0].0);
         registry.trust(boxes[0].0);
         boxes.extend(registry.accept(Protocol::Tcp, peer(1, 4)).map(|(id, _, outbox)| (id, outbox)));
-        assert_eq!(registry.accept(Protocol::Tcp, peer(1, 5)).map(|_| ()), Err(Full::Address));
+        assert_eq!((registry.pushed_out().count(), registry.untrusted[&Source::of(peer(1, 1).ip())].len()), (0, 2));
         boxes.extend(registry.accept(Protocol::Tcp, peer(2, 1)).map(|(id, _, outbox)| (id, outbox)));
         let to = Destination::new(Protocol::Tcp, peer(9, 5060));
         boxes.extend(registry.open(to).map(|(id, _, outbox)| (id, outbox)));
@@ -275,6 +299,41 @@ mod tests {
         kept.iter().for_each(|(id, ..)| registry.trust(*id));
         assert_eq!(registry.accept(Protocol::Tcp, peer(7, 1)).map(|_| ()), Err(Full::Total));
         assert_eq!((registry.len(), registry.strangers.len()), (6, 0));
+    }
+
+    #[test]
+    fn strangers_of_an_address_make_room_for_one_another_and_nobody_else_does() {
+        let mut registry = Registry::new(limits());
+        let mut kept: Vec<_> =
+            (1..=2).map(|port| registry.accept(Protocol::Tcp, peer(1, port)).expect("room")).collect();
+        kept.push(registry.accept(Protocol::Tcp, peer(2, 1)).expect("room"));
+        registry.trust(kept[0].0);
+        kept.push(registry.accept(Protocol::Tcp, peer(1, 3)).expect("a phone that is known does not count"));
+        assert_eq!(registry.pushed_out().count(), 0);
+        kept.push(registry.accept(Protocol::Tcp, peer(1, 4)).expect("the oldest stranger of this address goes"));
+        assert_eq!(registry.pushed_out().collect::<Vec<_>>(), [kept[1].1]);
+        assert_eq!(registry.pushed_out().count(), 0, "told once");
+        let open: Vec<_> = kept.iter().map(|(id, ..)| registry.flow(*id).is_some()).collect();
+        assert_eq!(open, [true, false, true, true, true]);
+        assert!(next(&mut kept[1].2).is_ready(), "its task ends");
+    }
+
+    #[test]
+    fn a_source_begins_so_many_handshakes_a_second() {
+        let mut registry = Registry::new(TransportLimits { exempt: [Network::LOOPBACK_V4].into(), ..limits() });
+        let mut begun = |ip: IpAddr, at_ms: u64| {
+            let tries = (0..100).map_while(|port| {
+                registry.paced(ip, Mono(at_ms * 1_000)).ok()?;
+                let (id, ..) = registry.accept(Protocol::Tls, SocketAddr::new(ip, port + 1)).ok()?;
+                registry.remove(id)
+            });
+            tries.count()
+        };
+        let (one, other) = (peer(1, 1).ip(), peer(2, 1).ip());
+        assert_eq!([begun(one, 1_000), begun(one, 1_000), begun(other, 1_000)], [20, 0, 20]);
+        assert_eq!([begun(one, 1_199), begun(one, 1_200), begun(one, 2_200)], [0, 1, 5]);
+        assert_eq!((begun(one, 60_000), begun([127, 0, 0, 1].into(), 60_000)), (20, 100));
+        assert_eq!(registry.paced(one, Mono(60_000_000)), Err(Full::Handshakes));
     }
 
     #[test]
@@ -351,8 +410,10 @@ mod tests {
         for text in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"] {
             kept.push(registry.accept(Protocol::Tcp, at(text)).expect("room"));
         }
-        assert_eq!(registry.accept(Protocol::Tcp, at("2001:db8:0:1::3")).map(|_| ()), Err(Full::Address));
-        assert!(registry.accept(Protocol::Tcp, at("2001:db8:0:2::1")).is_ok());
+        kept.push(registry.accept(Protocol::Tcp, at("2001:db8:0:2::1")).expect("room"));
+        assert_eq!(registry.pushed_out().count(), 0);
+        kept.push(registry.accept(Protocol::Tcp, at("2001:db8:0:1::3")).expect("the oldest of three"));
+        assert_eq!(registry.pushed_out().collect::<Vec<_>>(), [kept[0].1]);
     }
 
     #[test]

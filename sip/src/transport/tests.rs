@@ -2,12 +2,13 @@
 
 use super::wire::{Arrival, Wire};
 use super::*;
-use crate::flow::{Destination, Flow, PeerName, Protocol, Unreached};
+use crate::flow::{Destination, Flow, PeerName, Protocol, Standing, Unreached};
 use crate::message::{Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use schema::entropy::Entropy;
 use schema::target::HostName;
+use schema::time::Mono;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,6 +34,9 @@ fn request(number: u32, body: usize) -> Bytes {
         .expect("built")
 }
 
+/// Nothing is taken from there.
+const BANNED: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 9));
+
 /// A request with this number is not answered.
 const NEVER: u32 = 7_777;
 
@@ -44,6 +48,7 @@ struct Server {
     orders: mpsc::Sender<(Destination, Bytes)>,
     unreachable: mpsc::Receiver<(Destination, Unreached)>,
     disconnected: mpsc::Receiver<Destination>,
+    closed: mpsc::Receiver<Flow>,
     /// Flows and CSeq numbers of answers to what it has sent.
     heard: mpsc::Receiver<(Flow, u32)>,
     certificate: CertificateDer<'static>,
@@ -69,11 +74,15 @@ fn settings() -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
 impl Server {
     /// `size` is that of the answers' bodies.
     fn start(limits: TransportLimits, size: usize) -> Self {
+        Self::start_at(any_port(), limits, size)
+    }
+
+    fn start_at(address: SocketAddr, limits: TransportLimits, size: usize) -> Self {
         let (certificate, server) = settings();
         let config = TransportConfig {
-            udp: Some(any_port()),
-            tcp: Some(any_port()),
-            tls: Some((any_port(), server)),
+            udp: Some(address),
+            tcp: Some(address),
+            tls: Some((address, server)),
             v6: ListenersV6::default(),
             tls_client: Some(tls::client_config(vec![certificate.clone()]).expect("a root")),
         };
@@ -83,13 +92,18 @@ impl Server {
         let (orders, mut ordered) = mpsc::channel(8);
         let (lost, unreachable) = mpsc::channel(8);
         let (over, disconnected) = mpsc::channel(8);
+        let (ends, closed) = mpsc::channel(8);
         let (hears, heard) = mpsc::channel(8);
         let mut wire = Wire::new(bound, limits, Entropy::from_number(1), Arc::clone(&counts)).expect("registered");
         let task = tokio::spawn(async move {
             let mut arrivals = Vec::new();
+            let standing = |_, peer: SocketAddr| {
+                let is_banned = peer.ip() == BANNED;
+                (if is_banned { Standing::Banned } else { Standing::Known }, Mono(0))
+            };
             loop {
                 tokio::select! {
-                    () = wire.arrivals(&mut arrivals) => drop(wire.datagrams(&mut arrivals, &mut |_, _| false)),
+                    () = wire.arrivals(&mut arrivals, &standing) => drop(wire.datagrams(&mut arrivals, &mut |_, _| false)),
                     order = ordered.recv() => match order {
                         Some((to, bytes)) => wire.send_to(to, name_of(to).as_ref(), bytes),
                         None => return,
@@ -105,7 +119,9 @@ impl Server {
                         Arrival::Message(flow, message) if !message.is_request() => {
                             let _ = hears.try_send((flow, message.cseq().0));
                         }
-                        Arrival::Message(..) | Arrival::Closed(_) => {}
+                        Arrival::Message(..) => {}
+                        Arrival::Refused(flow, error) => wire.refuse(flow, &error),
+                        Arrival::Closed(flow) => drop(ends.try_send(flow)),
                         Arrival::Disconnected(_, destination) => drop(over.try_send(destination)),
                         Arrival::Unreachable(destination, why) => drop(lost.try_send((destination, why))),
                     }
@@ -115,7 +131,7 @@ impl Server {
         });
         let bound = |address: Option<SocketAddr>| address.expect("bound");
         let (udp, tcp, tls) = (bound(udp), bound(tcp), bound(tls));
-        Self { udp, tcp, tls, counts, orders, unreachable, disconnected, heard, certificate, _task: task }
+        Self { udp, tcp, tls, counts, orders, unreachable, disconnected, closed, heard, certificate, _task: task }
     }
 
     async fn tcp(&self) -> TcpStream {
@@ -319,6 +335,36 @@ async fn keep_alives_hold_an_idle_connection() {
     }
 }
 
+/// What a connection is answered until it ends, or nothing more comes.
+async fn all_heard(stream: &mut TcpStream) -> (Vec<u8>, bool) {
+    let (mut heard, mut buffer) = (Vec::new(), [0; 4_096]);
+    loop {
+        match timeout(Duration::from_millis(500), stream.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => return (heard, true),
+            Ok(Ok(length)) => heard.extend_from_slice(&buffer[..length]),
+            Err(_) => return (heard, false),
+        }
+    }
+}
+
+#[tokio::test]
+async fn pings_that_come_together_get_one_pong_and_a_flood_of_them_ends_the_connection() {
+    let server = Server::start(TransportLimits::default(), 0);
+    let mut phone = server.tcp().await;
+    for _ in 0..2 {
+        phone.write_all(&b"\r\n\r\n".repeat(40)).await.expect("sent");
+        let (heard, has_ended) = all_heard(&mut phone).await;
+        // The kernel may have cut it.
+        assert!((2..=8).contains(&heard.len()) && !has_ended, "{heard:?}");
+    }
+    phone.write_all(&[&b"\r\n\r\n"[..], &request(1, 0)].concat()).await.expect("sent");
+    assert!(answers(&mut phone, 1).await.contains("200 OK"));
+    let mut flood = server.tcp().await;
+    flood.write_all(&b"\r\n\r\n".repeat(4_096)).await.expect("sent");
+    let (heard, has_ended) = all_heard(&mut flood).await;
+    assert!(heard.len() <= 8 && has_ended, "{heard:?}");
+}
+
 #[tokio::test]
 async fn a_line_end_too_many_costs_nobody_its_connection() {
     let first_message = Duration::from_millis(300);
@@ -384,17 +430,39 @@ async fn one_address_has_a_limit_of_connections() {
         kept.push(stream);
     }
     let mut extra = server.tcp().await;
-    assert!(closed_after(&mut extra).await < Duration::from_secs(2));
+    extra.write_all(&request(1, 0)).await.expect("sent");
+    answers(&mut extra, 1).await;
+    assert!(closed_after(&mut kept[0]).await < Duration::from_secs(2), "the oldest makes room");
     assert_eq!(server.counts.shed_connections.load(Relaxed), 1);
-    drop(kept.pop());
-    let start = Instant::now();
-    while server.counts.connections.load(Relaxed) > 2 {
-        assert!(start.elapsed() < Duration::from_secs(5));
-        sleep(Duration::from_millis(10)).await;
+    assert_eq!(server.counts.connections.load(Relaxed), 3);
+}
+
+/// Whoever rings over it is not waited for.
+#[tokio::test]
+async fn a_connection_that_makes_room_is_told_to_be_over_at_once() {
+    let mut server = Server::start(TransportLimits { connections: 2, ..TransportLimits::default() }, 0);
+    let (mut first, second, third) = (server.tcp().await, server.tcp().await, server.tcp().await);
+    let over = timeout(Duration::from_secs(1), server.closed.recv()).await.expect("told").expect("it runs");
+    assert_eq!(over.peer, first.local_addr().expect("bound"));
+    assert!(closed_after(&mut first).await < Duration::from_secs(2));
+    drop((second, third));
+    for _ in 0..2 {
+        timeout(Duration::from_secs(1), server.closed.recv()).await.expect("told").expect("it runs");
     }
-    let mut again = server.tcp().await;
-    again.write_all(&request(1, 0)).await.expect("sent");
-    answers(&mut again, 1).await;
+    assert!(server.closed.try_recv().is_err(), "each once");
+}
+
+#[tokio::test]
+async fn a_banned_source_opens_no_connection() {
+    let server = Server::start(TransportLimits::default(), 0);
+    for to in [server.tcp, server.tls] {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((BANNED, 0).into()).expect("loopback has many addresses");
+        let mut banned = socket.connect(to).await.expect("connected");
+        assert!(closed_after(&mut banned).await < Duration::from_secs(1));
+    }
+    assert_eq!(server.counts.shed_connections.load(Relaxed), 2);
+    assert_eq!(server.counts.connections.load(Relaxed), 0);
 }
 
 #[tokio::test]
@@ -479,6 +547,21 @@ async fn a_connection_of_ours_that_its_peer_ends_is_told_with_where_it_went() {
         drop(stream);
         let told = timeout(Duration::from_secs(5), server.disconnected.recv()).await.expect("in time");
         assert_eq!(told, Some(to), "and the next request opens another one");
+    }
+}
+
+/// A carrier may know us by our address, and a host may have several.
+#[tokio::test]
+async fn a_connection_of_ours_comes_from_the_address_that_we_listen_on() {
+    let peer = tokio::net::TcpListener::bind(any_port()).await.expect("a port");
+    for (ours, seen) in [([127, 0, 0, 2], [127, 0, 0, 2]), ([0; 4], [127, 0, 0, 1])] {
+        let server = Server::start_at((ours, 0).into(), TransportLimits::default(), 0);
+        for protocol in [Protocol::Tcp, Protocol::Tls] {
+            let to = Destination::new(protocol, peer.local_addr().expect("bound"));
+            server.orders.send((to, request(1, 0))).await.expect("taken");
+            let (_, from) = timeout(Duration::from_secs(5), peer.accept()).await.expect("in time").expect("accepted");
+            assert_eq!(from.ip(), std::net::IpAddr::from(seen));
+        }
     }
 }
 

@@ -149,9 +149,13 @@ impl Worker {
                     None => std::future::pending().await,
                 }
             };
+            let standing = |protocol, peer| {
+                let now = (self.clock)().mono;
+                (self.core.standing(protocol, peer, now), now)
+            };
             tokio::select! {
                 _ = &mut stopped => return self.leave(),
-                () = self.wire.arrivals(&mut arrivals) => self.receive(&mut arrivals, idle_from),
+                () = self.wire.arrivals(&mut arrivals, &standing) => self.receive(&mut arrivals, idle_from),
                 () = std::future::ready(()), if !self.inbox.is_empty() => self.serve(),
                 Some(command) = self.seam.legs.recv() => {
                     let now = self.woke(idle_from);
@@ -180,6 +184,11 @@ impl Worker {
             }
             self.wire.leave();
             *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
+            if !self.inbox.is_empty() {
+                // The runtime looks at sockets and time only when this task waits: what came meanwhile is not to wait for all
+                // that does.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -213,7 +222,7 @@ impl Worker {
             self.emptied = now.mono;
         }
         for arrival in arrivals.drain(..) {
-            self.handle(input_of(arrival), now);
+            self.take(arrival, now);
         }
         for arrival in surplus {
             if let Arrival::Message(flow, request) = arrival {
@@ -239,8 +248,24 @@ impl Worker {
         self.handle(Input::Waited { calls, others }, now);
         for _ in 0..SLICE {
             let Some(arrival) = self.inbox.next() else { break };
-            self.handle(input_of(arrival), now);
+            self.take(arrival, now);
         }
+    }
+
+    fn take(&mut self, arrival: Arrival, now: Now) {
+        let input = match arrival {
+            Arrival::Message(flow, message) => Input::Message(flow, message),
+            Arrival::Closed(flow) => Input::FlowClosed(flow),
+            Arrival::Disconnected(flow, destination) => Input::Disconnected(flow, destination),
+            Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
+            Arrival::Refused(flow, error) => {
+                if self.core.may_refuse(flow, now) {
+                    self.wire.refuse(flow, &error);
+                }
+                return;
+            }
+        };
+        self.handle(input, now);
     }
 
     fn handle(&mut self, input: Input, now: Now) {
@@ -287,15 +312,6 @@ impl Worker {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn input_of(arrival: Arrival) -> Input {
-    match arrival {
-        Arrival::Message(flow, message) => Input::Message(flow, message),
-        Arrival::Closed(flow) => Input::FlowClosed(flow),
-        Arrival::Disconnected(flow, destination) => Input::Disconnected(flow, destination),
-        Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
-    }
 }
 
 #[cfg(test)]

@@ -2,21 +2,22 @@
 
 use super::connection::{Arrived, Line};
 use super::outgoing::{self, Outgoing};
-use super::registry::Registry;
+use super::registry::{Full, Registry};
 use super::{Bound, Sockets, TransportCounts, TransportLimits, stun, tls};
-use crate::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
+use crate::flow::{ConnectionId, Destination, Flow, Protocol, Standing, Unreached};
 use crate::message::limits::MAX_DATAGRAM;
 use crate::message::{Message, ParseError, Problem};
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use schema::entropy::Entropy;
 use schema::target::HostName;
+use schema::time::Mono;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -33,6 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub(super) enum Arrival {
     /// A message, its source noted.
     Message(Flow, Message),
+    /// A message that breaks a rule and may be answered by [`Wire::refuse`].
+    Refused(Flow, Box<ParseError>),
     /// A connection is over; what was queued on it may be lost.
     Closed(Flow),
     /// The same of one that we opened to this destination.
@@ -52,7 +55,7 @@ pub(super) struct Wire {
     accept_again: Instant,
     arrivals: mpsc::Sender<Arrived>,
     arrived: mpsc::Receiver<Arrived>,
-    /// Found while sending; told with the next arrivals.
+    /// Found while sending or taking connections; told with the next arrivals.
     lost: Vec<Arrival>,
     outgoing: Outgoing,
     buffer: Vec<u8>,
@@ -63,6 +66,8 @@ pub(super) struct Wire {
 /// What a moment of waiting brought.
 enum Woken {
     Datagrams,
+    /// What was held may leave, at the end of this turn.
+    Writable,
     Connection(Option<Arrived>),
     Tcp(io::Result<(TcpStream, SocketAddr)>),
     Tls(io::Result<(TcpStream, SocketAddr)>),
@@ -98,21 +103,27 @@ impl Wire {
     }
 
     /// Waits until something arrives and takes it, up to a batch; datagrams stay for [`Self::datagrams`]. May be dropped while it
-    /// waits.
-    pub(super) async fn arrivals(&mut self, into: &mut Vec<Arrival>) {
+    /// waits. Before a connection is taken, `standing` is asked who opens it, and when.
+    pub(super) async fn arrivals(
+        &mut self,
+        into: &mut Vec<Arrival>,
+        standing: &impl Fn(Protocol, SocketAddr) -> (Standing, Mono),
+    ) {
         if !self.lost.is_empty() {
             return into.append(&mut self.lost);
         }
+        let held = self.outgoing.held();
         let paused = self.accept_again > Instant::now();
         let woken = tokio::select! {
             () = readable(&self.udp) => Woken::Datagrams,
+            () = writable(&self.udp, held), if held != [false; 2] => Woken::Writable,
             arrived = self.arrived.recv() => Woken::Connection(arrived),
             () = sleep_until(self.accept_again), if paused => Woken::AcceptAgain,
             accepted = accept(&self.tcp), if !paused => Woken::Tcp(accepted),
             accepted = accept(&self.tls), if !paused => Woken::Tls(accepted),
         };
         match woken {
-            Woken::Datagrams | Woken::AcceptAgain => {}
+            Woken::Datagrams | Woken::Writable | Woken::AcceptAgain => {}
             Woken::Connection(first) => {
                 let mut next = first;
                 for _ in 0..BATCH {
@@ -124,8 +135,8 @@ impl Wire {
                     self.take(arrived, into);
                 }
             }
-            Woken::Tcp(accepted) => self.on_accept(Protocol::Tcp, accepted),
-            Woken::Tls(accepted) => self.on_accept(Protocol::Tls, accepted),
+            Woken::Tcp(accepted) => self.on_accept(Protocol::Tcp, accepted, standing),
+            Woken::Tls(accepted) => self.on_accept(Protocol::Tls, accepted, standing),
         }
     }
 
@@ -177,14 +188,20 @@ impl Wire {
         match Message::parse_datagram(&datagram) {
             Ok(message) => into.push(Arrival::Message(Flow::udp(source), message.with_source(source))),
             Err(error) if error.problem == Problem::Empty => {}
-            Err(error) => self.refuse(Flow::udp(source), &error),
+            Err(error) => self.refused(Flow::udp(source), error, into),
         }
     }
 
-    /// Answers a message that breaks a rule, where that is allowed. Keeps nothing.
-    fn refuse(&mut self, flow: Flow, error: &ParseError) {
+    fn refused(&self, flow: Flow, error: ParseError, into: &mut Vec<Arrival>) {
         self.counts.refused.fetch_add(1, Relaxed);
         tracing::debug!(problem = %error.problem, protocol = ?flow.protocol, "message refused");
+        if error.can_answer() {
+            into.push(Arrival::Refused(flow, Box::new(error)));
+        }
+    }
+
+    /// Answers a message that breaks a rule. Keeps nothing.
+    pub(super) fn refuse(&mut self, flow: Flow, error: &ParseError) {
         let tag = self.entropy.hex::<8>();
         if let Some(answer) = error.answer(flow.peer, &tag) {
             self.send(flow, answer);
@@ -195,7 +212,7 @@ impl Wire {
         match arrived {
             Arrived::Opened(id) => self.registry.opened(id),
             Arrived::Message(flow, message) => into.push(Arrival::Message(flow, message)),
-            Arrived::Refused(flow, error) => self.refuse(flow, &error),
+            Arrived::Refused(flow, error) => self.refused(flow, error, into),
             Arrived::Closed { id, unreached } => {
                 if let Some((flow, outgoing)) = self.registry.remove(id) {
                     into.push(closed(flow, outgoing, unreached));
@@ -209,14 +226,23 @@ impl Wire {
         self.counts.connections.store(self.registry.len() as u64, Relaxed);
     }
 
-    fn on_accept(&mut self, protocol: Protocol, accepted: io::Result<(TcpStream, SocketAddr)>) {
+    fn on_accept(
+        &mut self,
+        protocol: Protocol,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        standing: &impl Fn(Protocol, SocketAddr) -> (Standing, Mono),
+    ) {
         let Ok((stream, peer)) = accepted else {
             // Out of file descriptors: without a pause this would spin.
             self.accept_again = Instant::now() + ACCEPT_PAUSE;
             return;
         };
-        let before = self.registry.len();
-        let (id, flow, outbox) = match self.registry.accept(protocol, peer) {
+        let taken = match standing(protocol, peer) {
+            (Standing::Banned, _) => Err(Full::Banned),
+            (Standing::Stranger, now) if protocol == Protocol::Tls => self.registry.paced(peer.ip(), now),
+            (Standing::Known | Standing::Stranger, _) => Ok(()),
+        };
+        let (id, flow, outbox) = match taken.and_then(|()| self.registry.accept(protocol, peer)) {
             Ok(taken) => taken,
             Err(full) => {
                 self.counts.shed_connections.fetch_add(1, Relaxed);
@@ -224,8 +250,9 @@ impl Wire {
                 return;
             }
         };
-        let made_room = before + 1 - self.registry.len();
-        self.counts.shed_connections.fetch_add(made_room as u64, Relaxed);
+        let told = self.lost.len();
+        self.lost.extend(self.registry.pushed_out().map(Arrival::Closed));
+        self.counts.shed_connections.fetch_add((self.lost.len() - told) as u64, Relaxed);
         self.count_connections();
         let _ = stream.set_nodelay(true);
         let mut line =
@@ -306,13 +333,14 @@ impl Wire {
             Protocol::Tls => Some((self.connector.clone()?, certificate_name(to, name)?)),
             _ => None,
         };
+        let from = self.source_for(to);
         let (id, flow, outbox) = self.registry.open(to).ok()?;
         self.count_connections();
         let line =
             Line { flow, id, incoming: false, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
         spawn(async move {
             let connect = async {
-                let stream = TcpStream::connect(to.address).await?;
+                let stream = connect_from(from, to.address).await?;
                 let _ = stream.set_nodelay(true);
                 Ok::<_, io::Error>(stream)
             };
@@ -332,6 +360,20 @@ impl Wire {
             }
         });
         Some(id)
+    }
+
+    /// From which address a connection is opened: a carrier expects us at the one that we listen on, if it is one alone. On
+    /// loopback nobody listens whom others know.
+    fn source_for(&self, to: Destination) -> Option<IpAddr> {
+        let (udp, tcp, tls) = (&self.udp, &self.tcp, &self.tls);
+        let udp = [&udp.first, &udp.v6].map(|socket| socket.as_ref()?.local_addr().ok());
+        let [tcp, tls] = [tcp, tls].map(|all| [&all.first, &all.v6].map(|socket| socket.as_ref()?.local_addr().ok()));
+        let own = if to.protocol == Protocol::Tls { [tls, udp, tcp] } else { [tcp, udp, tls] };
+        let mut ips = own.into_iter().flatten().flatten().map(|address| address.ip());
+        ips.find(|ip| {
+            let to = to.address.ip();
+            ip.is_ipv4() == to.is_ipv4() && !ip.is_unspecified() && (!ip.is_loopback() || to.is_loopback())
+        })
     }
 
     /// The peer of this flow proved who it is: its connection no longer counts against its address.
@@ -358,6 +400,13 @@ fn certificate_name(to: Destination, name: Option<&HostName>) -> Option<ServerNa
     }
 }
 
+async fn connect_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect(to).await };
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
+}
+
 /// On the SIP thread's own runtime: the task ends with it.
 fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
@@ -372,6 +421,18 @@ async fn readable(sockets: &Sockets<UdpSocket>) {
         },
         (Some(one), None) | (None, Some(one)) => drop(one.readable().await),
         (None, None) => std::future::pending().await,
+    }
+}
+
+/// Returns when there may be room in the buffer of a socket that has something held.
+async fn writable(sockets: &Sockets<UdpSocket>, held: [bool; 2]) {
+    let room = async |socket: &Option<UdpSocket>, is_held| match socket {
+        Some(socket) if is_held => drop(socket.writable().await),
+        _ => std::future::pending().await,
+    };
+    tokio::select! {
+        () = room(&sockets.first, held[0]) => {}
+        () = room(&sockets.v6, held[1]) => {}
     }
 }
 

@@ -81,8 +81,79 @@ async fn what_cannot_leave_together_leaves_one_by_one() {
     // More than the kernel takes.
     let part: Vec<_> = (0..60).map(|number| (to, datagram(number, 1_300))).collect();
     assert!(together(socket, to, &part).is_err());
-    assert_eq!(send(socket, to, &part), 0);
+    assert_eq!(send(socket, to, &part), Sent { gone: 60, unsent: 0 });
     assert_eq!(got(&peer, 60).await.len(), 60);
+}
+
+/// The kernel takes nothing of a socket before it said that there is room, as when its buffer is full.
+#[tokio::test]
+async fn what_finds_no_room_leaves_when_there_is_some() {
+    let mut sockets = Sockets { first: Some(UdpSocket::bind("127.0.0.1:0").await.expect("a port")), v6: None };
+    let (peer, (mut outgoing, counts)) =
+        (UdpSocket::bind("127.0.0.1:0").await.expect("a port"), (Outgoing::default(), TransportCounts::default()));
+    let to = peer.local_addr().expect("bound");
+    for number in 0..100 {
+        if outgoing.push(to, datagram(number, 4 + number % 3)) {
+            outgoing.leave(&sockets, &counts);
+        }
+    }
+    outgoing.leave(&sockets, &counts);
+    assert_eq!((outgoing.held(), counts.unsent.load(Relaxed)), ([true, false], 0));
+    let first = sockets.first.take().expect("bound");
+    first.writable().await.expect("open");
+    sockets.first = Some(first);
+    assert!(!outgoing.push(to, datagram(100, 4)));
+    outgoing.leave(&sockets, &counts);
+    let wanted: Vec<_> = (0..100).map(|n| datagram(n, 4 + n % 3).to_vec()).chain([datagram(100, 4).to_vec()]).collect();
+    assert_eq!(got(&peer, 101).await, wanted);
+    assert_eq!((outgoing.held(), counts.unsent.load(Relaxed)), ([false; 2], 0));
+}
+
+/// A kernel with room for so many at a time.
+fn takes(room: usize, taken: &mut Vec<Datagram>) -> impl FnMut(bool, SocketAddr, &[Datagram]) -> Sent {
+    let mut left = room;
+    move |_, _, part| {
+        let gone = part.len().min(left);
+        left -= gone;
+        taken.extend_from_slice(&part[..gone]);
+        Sent { gone, unsent: 0 }
+    }
+}
+
+#[test]
+fn what_is_held_keeps_its_order_and_its_bounds_and_is_no_obstacle_to_the_other_socket() {
+    let [one, six] = ["127.0.0.1:1", "[::1]:1"].map(|text| text.parse::<SocketAddr>().expect("an address"));
+    let (mut outgoing, mut taken) = (Outgoing::default(), Vec::new());
+    for number in 0..10 {
+        outgoing.push(one, datagram(number, 4));
+    }
+    assert_eq!(outgoing.leave_by(true, takes(3, &mut taken)), 0);
+    outgoing.push(one, datagram(10, 4));
+    assert_eq!(outgoing.leave_by(true, takes(2, &mut taken)), 0);
+    assert_eq!(taken, (0..5).map(|number| (one, datagram(number, 4))).collect::<Vec<_>>());
+    outgoing.push(six, datagram(11, 4));
+    let mut to_six = Vec::new();
+    let unsent = outgoing
+        .leave_by(true, |is_v6, to, part| if is_v6 { takes(9, &mut to_six)(true, to, part) } else { Sent::default() });
+    assert_eq!((unsent, to_six.len(), outgoing.held()), (0, 1, [true, false]));
+    assert_eq!(outgoing.leave_by(true, takes(9, &mut taken)), 0);
+    assert_eq!(taken, (0..11).map(|number| (one, datagram(number, 4))).collect::<Vec<_>>());
+    // Longer than what leaves together.
+    outgoing.push(one, datagram(11, TOGETHER_BYTES + 1));
+    assert_eq!(outgoing.leave_by(true, takes(9, &mut taken)), 0);
+    assert_eq!(taken.len(), 12);
+    taken.clear();
+    // The newest are lost, by number or by bytes.
+    for (length, fit) in [(4, HELD_MAX), (8_192, HELD_BYTES_MAX / 8_192)] {
+        for number in 0..fit + 5 {
+            outgoing.push(one, datagram(number, length));
+        }
+        assert_eq!(outgoing.leave_by(true, takes(0, &mut taken)), 5);
+        taken.clear();
+        assert_eq!(outgoing.leave_by(true, takes(usize::MAX, &mut taken)), 0);
+        assert_eq!((taken.len(), &taken[fit - 1].1), (fit, &datagram(fit - 1, length)));
+        assert_eq!((outgoing.held[0].bytes, outgoing.held()), (0, [false; 2]));
+    }
 }
 
 #[test]

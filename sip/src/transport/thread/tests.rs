@@ -1,6 +1,7 @@
 //! The whole edge over real sockets: the test phone registers and calls through the SIP thread to the test carrier; a bridge of a
 //! few lines stands where the call actors are.
 
+mod floods;
 mod flows;
 
 use super::*;
@@ -83,9 +84,20 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
     }
 }
 
+fn bound() -> Bound {
+    Bound::open(TransportConfig { udp: Some(any_port()), ..TransportConfig::default() }).expect("a free port")
+}
+
 fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
-    let bound =
-        Bound::open(TransportConfig { udp: Some(any_port()), ..TransportConfig::default() }).expect("a free port");
+    start_with(bound(), everybody(), gateway, clock)
+}
+
+/// Nobody here is a stranger.
+fn everybody() -> GuardLimits {
+    GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() }
+}
+
+fn start_with(bound: Bound, guard: GuardLimits, gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
     let address = bound.udp_address().expect("bound");
     let advertised = Advertised { host: "127.0.0.1".into(), port: address.port() };
     let config = CoreConfig {
@@ -103,7 +115,7 @@ fn start(gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
         calls_per_second: 10_000,
         transactions_max: 1_000,
         lookups_max: 100,
-        guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },
+        guard,
     };
     let mut entropy = Entropy::from_number(1);
     let core = Core::new(config, entropy.fork()).expect("a realm");

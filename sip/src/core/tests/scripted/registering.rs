@@ -162,6 +162,27 @@ fn a_registration_that_the_carrier_lost_is_made_again_when_a_call_is_forbidden()
     assert_eq!(registers(&mut desk), 1);
 }
 
+/// What strangers close says nothing about a carrier, and walks no registrations.
+#[test]
+fn a_registration_is_made_again_when_our_own_connection_to_the_carrier_ends_and_no_other() {
+    let mut desk = Desk::new();
+    let gateway = Gateway { transport: GatewayTransport::Tcp, address: CARRIER.into() };
+    desk.trunks(vec![TrunkAddress { gateway: gateway.into(), ..with_login(None, Some(600)) }]);
+    desk.handle(Input::Timeout);
+    desk.challenge(&register(&desk), 401, &[ASKS]);
+    let again = register(&desk);
+    accept(&mut desk, &again, &[&format!("<{}>;expires=600", again.contacts()[0].uri)]);
+    desk.wait(Duration::from_secs(20));
+    desk.take_sent();
+    let flow = Flow { protocol: Protocol::Tcp, peer: CARRIER.into(), connection: Some(ConnectionId(1)) };
+    desk.handle(Input::FlowClosed(flow));
+    desk.handle(Input::Timeout);
+    assert_eq!(registers(&mut desk), 0);
+    desk.handle(Input::Disconnected(flow, gateway.into()));
+    desk.handle(Input::Timeout);
+    assert_eq!(registers(&mut desk), 1);
+}
+
 #[test]
 fn a_trunk_that_goes_or_changes_leaves_its_carrier_and_a_server_that_ends_all() {
     let mut desk = registered(600);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::authenticate::REFUSAL;
+use crate::flow::Standing;
 
 /// Not of a network that the test's configuration exempts.
 fn at(last: u8) -> Flow {
@@ -41,6 +42,9 @@ fn ten_wrong_answers_ban_a_source_and_no_other() {
     }
     assert!(desk.guess(at(9), at(9)).is_empty(), "banned");
     assert_eq!((desk.core.figures().guard.bans, desk.core.figures().guard.failures), (1, 10));
+    let now = desk.now.mono;
+    let standings = [9, 1, 8].map(|last| desk.core.standing(Protocol::Tls, at(last).peer, now));
+    assert_eq!(standings, [Standing::Banned, Standing::Known, Standing::Stranger]);
     desk.in_dialog(&mut talk, "OPTIONS", "", "");
     assert_eq!(desk.kinds(), ["200"]);
     desk.invited(at(1), "again");
