@@ -344,11 +344,11 @@ impl Guard {
         }
     }
 
-    /// A phone was registered before a restart: its source is known, though not by which username.
-    pub(crate) fn restored(&mut self, binding: &Binding, now: Mono) {
+    /// A phone was registered before a restart: it gave a right answer from there.
+    pub(crate) fn restored(&mut self, binding: &Binding, username: &str, now: Mono) {
         let address = binding.source.expose().split(' ').nth(1).and_then(|text| text.parse::<SocketAddr>().ok());
         if let Some(address) = address {
-            self.succeeded(address.ip(), &binding.credential.to_string(), now);
+            self.succeeded(address.ip(), username, now);
         }
     }
 }

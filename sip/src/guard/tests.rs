@@ -2,6 +2,10 @@
 
 use super::*;
 use proptest::prelude::*;
+use schema::entropy::Entropy;
+use schema::id::{AccountKey, CredentialId};
+use schema::pii::Pii;
+use schema::time::Timestamp;
 
 const OWNER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
@@ -140,6 +144,27 @@ fn guesses_at_one_name_from_everywhere_become_slow_but_not_for_its_owner() {
     guard.succeeded(elsewhere(50), "mallory", at(3));
     assert_eq!(guard.attempt(elsewhere(50), "alice", at(3)), Verdict::Slow);
     assert_eq!(guard.attempt(elsewhere(41), "alice", at(3_700_000)), Verdict::Pass, "an hour later");
+}
+
+#[test]
+fn a_phone_of_before_a_restart_is_no_stranger_to_its_name_where_it_was() {
+    let mut guard = guard();
+    let elsewhere = |n: u8| ip(&format!("203.0.113.{n}"));
+    let binding = Binding {
+        credential: CredentialId::generate(&mut Entropy::from_number(7), Timestamp(0)),
+        account: AccountKey(1),
+        contact: Pii::new("<sip:ann@192.0.2.1>".to_owned()),
+        instance: None,
+        reg_id: None,
+        path: Vec::new(),
+        source: Pii::new(format!("udp {OWNER}:5060")),
+        registered_at: Timestamp(0),
+        expires_at: Timestamp(1),
+    };
+    guard.restored(&binding, "ann", at(0));
+    (0..20).for_each(|n| guard.failed(elsewhere(n), "ann", at(1)));
+    assert_eq!(guard.attempt(elsewhere(40), "ann", at(2)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(OWNER, "ann", at(3)), Verdict::Pass);
 }
 
 #[derive(Debug, Clone)]
