@@ -2,7 +2,7 @@
 
 use super::exchange::reply_flow;
 use super::matching::ServerKey;
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use super::{Core, Output};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Malformed, Message, NameAddr};
@@ -141,7 +141,9 @@ impl Core {
     }
 
     pub(super) fn bindings_time(&mut self, now: Now) {
-        self.bindings_armed = None;
+        if !Timers::fires(&mut self.bindings_armed, now.mono) {
+            return;
+        }
         let changes = self.registrar.expire(now.wall);
         self.tell_bindings(changes);
         self.arm_bindings(now);
