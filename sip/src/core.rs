@@ -324,8 +324,8 @@ impl Core {
             EdgeCommand::BindingRestored { binding, username } => {
                 self.guard.restored(&binding, &username, now.mono);
                 let credential = binding.credential;
-                let is_there = self.registrar.restore(*binding);
-                self.arm_bindings(now);
+                let is_there = self.registrar.restore(*binding, now);
+                self.arm_bindings();
                 // A leg that was resumed before may wait for it.
                 if is_there {
                     self.phone_came_back(credential, now);
