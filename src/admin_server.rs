@@ -153,10 +153,12 @@ impl Admin {
                         let _ = progress.try_send(Reply::Progress(done, all));
                     })
                     .await;
-                stored.0 = None;
                 // Also after a failure: decks and carriers may be stored all the same.
-                self.actors.change_tariffs().await?;
-                replies.send(Reply::Provisioned(done?)).await?;
+                let changed = self.actors.change_tariffs().await;
+                stored.0 = None;
+                let done = done?;
+                changed?;
+                replies.send(Reply::Provisioned(done)).await?;
             }
             Request::Credit { account, amount, key, reason } => {
                 let account = credit::account(&self.store, &account).await?;

@@ -235,7 +235,7 @@ async fn credit_directly(
 /// For commands that work on what is there: opening a data folder that is not there would make it.
 fn must_be_there(config: &Config, what_for: &str) -> anyhow::Result<()> {
     if !config.data_dir.join("keys.db").exists() {
-        bail!("data_dir {}: there is nothing {what_for}", config.data_dir.display());
+        bail!("data_dir {}: has no keys.db, so there is nothing {what_for}", config.data_dir.display());
     }
     Ok(())
 }

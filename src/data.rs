@@ -110,6 +110,7 @@ mod tests {
         again.close().await;
         store.close().await;
     }
+
     /// Configuration with the database in one folder, and keys in another.
     fn apart(data: &Path, database: &Path) -> Config {
         let mut config = Config { data_dir: data.to_owned(), ..Config::for_development() };

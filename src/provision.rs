@@ -46,6 +46,7 @@ pub struct Provisioning<'a> {
 
 /// What was created, and what was there already.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[expect(missing_docs, reason = "counts of what each name says")]
 pub struct Provisioned {
     /// The SIP domain that all of it belongs to.

@@ -411,7 +411,12 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
             tcp: advertised_v6(addresses.sip_v6.tcp),
             tls: advertised_v6(addresses.sip_v6.tls),
         },
-        sdp_address: config.sip.advertised.as_ref().and_then(|host| host.parse().ok()).unwrap_or(listened),
+        sdp_address: config
+            .sip
+            .advertised
+            .as_ref()
+            .and_then(|host| host.trim_matches(['[', ']']).parse().ok())
+            .unwrap_or(listened),
         plain_customers: config.sip.allow_plain_customers,
         dialog_probe: Duration::from_secs(u64::from(config.sip.dialog_probe_s)),
         legs_max: 2 * config.limits.live_calls as usize,

@@ -159,6 +159,8 @@ pub enum LegEvent {
         status: u16,
         /// Early media, if any.
         sdp: Option<Sdp>,
+        /// The caller hears something, or the callee's phone rings: a 180, or early media, be they passed on or not.
+        rings: bool,
     },
     /// The first 200 of an outgoing leg. It is acknowledged only by [`LegCommand::Confirm`].
     Answered {

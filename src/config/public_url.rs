@@ -2,6 +2,7 @@
 //! the start and not by customers.
 
 use super::{Config, ConfigError, is_host, wrong};
+use std::net::Ipv6Addr;
 
 const KEY: &str = "http.public_url";
 
@@ -54,7 +55,12 @@ fn normal(url: &str) -> Option<String> {
     let is_port =
         |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0);
     let fits = ["http", "https"].contains(&scheme.as_str()) && is_host(host) && port.is_none_or(is_port);
-    fits.then(|| format!("{scheme}://{authority}{path}"))
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+        None => host.to_owned(),
+    };
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    fits.then(|| format!("{scheme}://{host}{port}{path}"))
 }
 
 #[cfg(test)]
@@ -69,6 +75,7 @@ mod tests {
             ("http://192.0.2.1", Some("http://192.0.2.1")),
             ("http://[2001:DB8::1]:80", Some("http://[2001:db8::1]:80")),
             ("http://[2001:db8::1]", Some("http://[2001:db8::1]")),
+            ("http://[2001:db8:0:0:0:0:0:1]", Some("http://[2001:db8::1]")),
             ("calls.example", None),
             ("ftp://calls.example", None),
             ("https://", None),

@@ -103,8 +103,7 @@ impl Account {
         check_country(self.key("country"), &self.country)?;
         check_time_zone(self.key("time_zone"), &self.time_zone)?;
         check_credit(self.key("opening_credit"), self.opening_credit)?;
-        check_rate(self.key("limits.rate_per_minute"), self.currency, &self.limits)?;
-        check_call_seconds(self.key("limits.call_seconds"), &self.limits)?;
+        check_limits(|key| self.key(key), self.currency, &self.limits)?;
         check_caller_ids(self.key("caller_ids"), &self.caller_ids)
     }
 }
@@ -120,8 +119,7 @@ impl AccountsBulk {
         check_country(self.key("country"), &self.country)?;
         check_time_zone(self.key("time_zone"), &self.time_zone)?;
         check_credit(self.key("opening_credit"), self.opening_credit)?;
-        check_rate(self.key("limits.rate_per_minute"), self.currency, &self.limits)?;
-        check_call_seconds(self.key("limits.call_seconds"), &self.limits)?;
+        check_limits(|key| self.key(key), self.currency, &self.limits)?;
         check_caller_ids(self.key("caller_ids"), &self.caller_ids)
     }
 }
@@ -175,11 +173,20 @@ fn check_time_zone(key: impl Display, name: &str) -> Checked {
     if jiff::tz::TimeZone::get(name).is_ok() || jiff::tz::db().is_definitively_empty() {
         return Ok(());
     }
-    wrong(key, name.escape_debug(), "must be a name of the IANA time zone database such as Europe/London")
+    wrong(
+        key,
+        name.escape_debug(),
+        "must be a name of the IANA time zone database, as this machine has it (tzdata), such as Europe/London",
+    )
 }
 
 fn check_credit(key: impl Display, credit: Micros) -> Checked {
     if credit.is_negative() { wrong(key, credit, "must not be negative") } else { Ok(()) }
+}
+
+fn check_limits(key: impl Fn(&str) -> String, currency: Currency, limits: &GivenLimits) -> Checked {
+    check_rate(key("limits.rate_per_minute"), currency, limits)?;
+    check_call_seconds(key("limits.call_seconds"), limits)
 }
 
 /// The default would refuse every call in one currency and none in another.

@@ -32,8 +32,8 @@ mod value;
 
 pub(crate) use mark::is_sealed;
 pub(crate) use migrate::{DATA, KEYS, migrate};
-use silence::answered;
 pub(crate) use silence::{SILENCE_MAX, silent};
+use silence::{answered, next_row};
 pub(crate) use value::{Row, Value};
 use value::{postgres, sqlite};
 
@@ -229,7 +229,7 @@ impl Tx {
     }
 
     /// Hands each row over as it comes: for more rows than fit in memory. PostgreSQL may work on such a statement for minutes before
-    /// the first one, so its silence says nothing here.
+    /// the first one.
     pub(crate) async fn each(
         &mut self,
         sql: &'static str,
@@ -245,7 +245,7 @@ impl Tx {
             }
             Self::Postgres(tx) => {
                 let mut rows = query_with(sql, postgres(values)?).fetch(&mut **tx);
-                while let Some(row) = rows.next().await {
+                while let Some(row) = next_row(&mut rows).await {
                     take(Row::postgres(row.map_err(failed)?))?;
                 }
             }

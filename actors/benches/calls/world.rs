@@ -76,7 +76,7 @@ impl World {
         while connected < count {
             match self.commands.recv().await.expect("the actors live") {
                 LegCommand::Invite(invite) => {
-                    self.tell(LegEvent::Progress { leg: invite.leg, status: 180, sdp: None });
+                    self.tell(LegEvent::Progress { leg: invite.leg, status: 180, sdp: None, rings: true });
                     let (sdp, checkpoint) = (Some(Pii::new(SDP.into())), checkpoint(B_LEG));
                     self.tell(LegEvent::Answered { leg: invite.leg, sdp, offers: false, checkpoint });
                 }

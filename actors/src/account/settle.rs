@@ -271,8 +271,10 @@ impl AccountCore {
     fn talk_until(&self, live: &LiveCall, end: &CallEnd) -> Option<Duration> {
         // An answer that came too late, or that the caller never heard, is not talk time even when it was stored.
         let answered = live.answered.as_ref().filter(|_| !end.late_answer)?;
-        let Some(at) = end.at else { return Some(meter::proved(answered, live.proof_of_life.as_ref())) };
-        let talk = meter::talk(answered, live.proof_of_life.as_ref(), at, self.boot);
+        let talk = match end.at {
+            Some(at) => meter::talk(answered, live.proof_of_life.as_ref(), at, self.boot),
+            None => meter::proved(answered, live.proof_of_life.as_ref()),
+        };
         Some(if self.is_of_another_boot(answered) { talk.min(Duration::from_secs(live.paid_s)) } else { talk })
     }
 

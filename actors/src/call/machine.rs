@@ -356,8 +356,8 @@ impl CallCore {
     fn on_leg(&mut self, event: LegEvent, now: Now, actions: &mut Vec<Action>) {
         let state = std::mem::replace(&mut self.state, State::Over);
         match (state, event) {
-            (State::Trying(trying), LegEvent::Progress { leg, status, sdp }) if leg == trying.leg => {
-                self.progress(trying, status, sdp, now, actions);
+            (State::Trying(trying), LegEvent::Progress { leg, status, sdp, rings }) if leg == trying.leg => {
+                self.progress(trying, (status, sdp), rings, now, actions);
             }
             (State::Trying(trying), LegEvent::Answered { leg, sdp, offers, checkpoint }) if leg == trying.leg => {
                 self.answered(trying, Answer { sdp, offers, at: now }, checkpoint, actions);

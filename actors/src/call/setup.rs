@@ -36,16 +36,15 @@ impl CallCore {
     pub(super) fn progress(
         &mut self,
         trying: Trying,
-        status: u16,
-        sdp: Option<Sdp>,
+        (status, sdp): (u16, Option<Sdp>),
+        rings: bool,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        // A 183 alone and a forwarding say only that the carrier is at work.
-        let rings = status == 180 || sdp.is_some();
+        self.timers.clear(Timer::FirstRinging);
+        // A 183 alone and a forwarding say only that the carrier is at work: it is not overtaken, and another one may follow it.
         if rings {
             let post_dial_delay_ms = self.note_post_dial_delay(now);
-            self.timers.clear(Timer::FirstRinging);
             if !trying.rang {
                 actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
             }

@@ -9,7 +9,6 @@ use crate::account::authorize::Authorized;
 use crate::account::settle::{Renewed, Settled};
 use schema::call::{HangupSide, Refusal, RefusalCode};
 use schema::leg::{EndCause, HangupCause, LegEvent};
-use schema::pii::Pii;
 
 use phone::*;
 
@@ -119,14 +118,14 @@ fn a_183_without_media_and_a_forwarding_are_not_a_ringing() {
     phone.granted(1);
     phone.said();
     for status in [181, 182, 183] {
-        phone.leg(LegEvent::Progress { leg: b(1), status, sdp: None });
+        phone.leg(LegEvent::Progress { leg: b(1), status, sdp: None, rings: false });
     }
     assert_eq!(phone.said(), ["181 a", "182 a", "183 a"]);
-    assert_eq!(phone.due_in_ms(), Some(8_000), "it may still be overtaken");
+    assert_eq!(phone.due_in_ms(), Some(60_000), "it is at work, and not overtaken");
     phone.failed(1, 503).next(Some(2));
     assert_eq!(phone.said(), ["next after 1 503?", "invite b2 60s"]);
-    // Early media is one.
-    phone.wait(500).leg(LegEvent::Progress { leg: b(2), status: 183, sdp: Some(Pii::new("v=0".into())) });
+    // Early media is one, also when it cannot be passed on.
+    phone.wait(500).leg(LegEvent::Progress { leg: b(2), status: 183, sdp: None, rings: true });
     assert_eq!(phone.said(), ["ringing 500", "183 a"]);
     phone.failed(2, 503).settled();
     assert_eq!(phone.said(), ["reject a 502", "settle?", "finish"]);

@@ -327,7 +327,7 @@ impl World {
     }
 
     pub(super) fn rings(&self, call: u32) {
-        self.tell(LegEvent::Progress { leg: LegId::b(call_id(call), 1), status: 180, sdp: None });
+        self.tell(LegEvent::Progress { leg: LegId::b(call_id(call), 1), status: 180, sdp: None, rings: true });
     }
 
     pub(super) async fn view(&self) -> Arc<AccountView> {
@@ -428,6 +428,6 @@ fn carry(carrier: Carrier, command: &LegCommand) -> Vec<LegEvent> {
             vec![LegEvent::Answered { leg, sdp: Some(Pii::new("v=0".into())), offers: false, checkpoint: checkpoint() }]
         }
         Carrier::Silent => Vec::new(),
-        Carrier::Rings => vec![LegEvent::Progress { leg, status: 180, sdp: None }],
+        Carrier::Rings => vec![LegEvent::Progress { leg, status: 180, sdp: None, rings: true }],
     }
 }

@@ -73,7 +73,8 @@ pub(crate) enum Attestation {
     B,
 }
 
-/// Why a call was refused. A refused call is a Call in state REFUSED, not a GraphQL error.
+/// Why a call was refused. A refused call is a Call in state REFUSED, not a GraphQL error. Of a phone that redials without end the
+/// first ten of a minute are kept, or as many as the account may begin.
 #[derive(Debug, Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "schema::call::RefusalCode")]
 pub(crate) enum RefusalCode {

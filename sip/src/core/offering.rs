@@ -148,22 +148,17 @@ impl Core {
         self.tell_checkpoint(id, now);
     }
 
-    /// The far end agreed, and how cannot be understood: it gets back what stands, in a newer version (RFC 3264 §8). If that
-    /// cannot be agreed upon either there is no session.
+    /// The far end agreed, and how cannot be understood: it gets back what stands, in a newer version (RFC 3264 §8), once.
     fn on_offer_misunderstood(&mut self, id: LegId, ours: &Ours, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.origin = ours.origin;
-        let is_up = leg.is_up();
         self.tell_refusal(id, ours.purpose, 488, now);
         match ours.purpose {
-            // Nothing has changed.
-            Purpose::Refreshing => {}
+            Purpose::Refreshing | Purpose::Restoring => {}
             Purpose::Asked | Purpose::GivenUp => {
                 self.restore(id, now);
                 self.tell_checkpoint(id, now);
             }
-            Purpose::Restoring if is_up => self.lost(id, true, now),
-            Purpose::Restoring => {}
         }
     }
 

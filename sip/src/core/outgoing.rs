@@ -199,14 +199,15 @@ impl Core {
             return;
         }
         // Neither a 183 alone nor a forwarding says that anybody hears it.
-        outgoing.rang |= status == 180 || response.has_sdp();
+        let rings = status == 180 || response.has_sdp();
+        outgoing.rang |= rings;
         // There is one answer to an offer, and what came reliably is not changed by a later response (RFC 3261 §13.2.1). Without
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
         if sdp.is_some() {
             *remote_sdp = Some(response.body_alone());
         }
-        self.tell(LegEvent::Progress { leg: id, status, sdp }, now);
+        self.tell(LegEvent::Progress { leg: id, status, sdp, rings }, now);
     }
 
     pub(super) fn on_success(&mut self, flow: Flow, id: LegId, response: &Message, now: Now) {

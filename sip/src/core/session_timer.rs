@@ -220,8 +220,9 @@ impl Core {
                 timer.next = now.mono + pause;
             }
             491 => timer.next = now.mono + pause,
-            // Whatever it has against an UPDATE, a re-INVITE may be taken; not so with credentials that it does not take.
-            status @ (400..=499 | 501 | 600..=699) if !matches!(status, 401 | 407) => {
+            // Whatever it has against an UPDATE, a re-INVITE may be taken; not so with credentials that it does not take. One that
+            // names a time is asked again.
+            status @ 400..=699 if !matches!(status, 401 | 407) && response.retry_after().is_none() => {
                 timer.terms.updates = false;
                 timer.next = now.mono;
             }

@@ -15,6 +15,8 @@ pub(super) struct Spoilt {
     in_name: bool,
     /// In a value that we use.
     in_use: bool,
+    /// In Privacy: what it asks for must not be missed (RFC 3323 §4.2).
+    in_privacy: bool,
     /// Ends of the last ones in From and To, whose display names nobody uses.
     from: usize,
     to: usize,
@@ -65,6 +67,7 @@ impl Spoilt {
             Line::Nameless => self.in_name = true,
             Line::Field(HeaderName::From) => self.from = end,
             Line::Field(HeaderName::To) => self.to = end,
+            Line::Field(HeaderName::Privacy) => self.in_privacy = true,
             Line::Field(name) => self.in_use |= is_used(name),
         }
     }
@@ -76,12 +79,12 @@ impl Spoilt {
             end > 0 && uri.is_none_or(|uri| end > uri.start as usize)
         };
         // A phrase may say what it likes; its status would not have been read.
-        let in_request_line = self.in_start_line && matches!(head.start, Start::Request { .. });
+        let is_request = matches!(head.start, Start::Request { .. });
         // A stream goes on only if its length was not meant.
         if self.in_name {
             return Some(Problem::HeaderLine);
         }
-        let is_refused = in_request_line
+        let is_refused = (is_request && (self.in_start_line || self.in_privacy))
             || self.in_use
             || is_beyond_display(HeaderName::From, self.from)
             || is_beyond_display(HeaderName::To, self.to);

@@ -42,6 +42,9 @@ impl Description<'_> {
             if theirs.port == 0 {
                 ours.port = 0;
             }
+            if ours.port == 0 {
+                continue;
+            }
             let they = Direction::of(&theirs.attributes, &offer.attributes);
             let we = Direction::of(&ours.attributes, &self.attributes);
             let agreed = Direction { sends: we.sends && they.receives, receives: we.receives && they.sends };

@@ -3,6 +3,7 @@
 
 use super::failed;
 use crate::error::StoreError;
+use futures_util::{Stream, StreamExt};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, Error};
 use std::io;
@@ -11,6 +12,8 @@ use tokio::time::timeout;
 
 /// A server of which nothing is heard for so long is given up.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Longest wait for a row of a statement that may have to look at all of them first.
+const ROW_MAX: Duration = Duration::from_secs(600);
 /// How long a connection that is given back may take to show that it still answers.
 const PING_MAX: Duration = Duration::from_secs(5);
 
@@ -22,6 +25,11 @@ pub(crate) fn silent() -> Error {
 /// The answer, or that none came. Then the connection is dropped with the question, and its pool closes it.
 pub(super) async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(SILENCE_MAX, asked).await.unwrap_or_else(|_| Err(failed(silent())))
+}
+
+/// A row, or the end of them, of a statement that reads much.
+pub(super) async fn next_row<T>(rows: &mut (impl Stream<Item = Result<T, Error>> + Unpin)) -> Option<Result<T, Error>> {
+    timeout(ROW_MAX, rows.next()).await.unwrap_or_else(|_| Some(Err(silent())))
 }
 
 /// A pool whose connections make room for others when they are given back and do not answer any more: the pool asks each of them,

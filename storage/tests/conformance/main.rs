@@ -104,7 +104,7 @@ conformance! {
     events_are_read_in_order_and_purged
     what_was_told_of_a_call_that_ended_is_read_as_it_was_told
     many_events_are_purged_once
-        an_entry_of_a_time_to_come_keeps_no_events
+    an_entry_of_a_time_to_come_keeps_no_events
     histories_are_read_by_pages_and_filters
     live_calls_are_read_by_pages_over_all_accounts
     caller_ids_change_through_the_journal

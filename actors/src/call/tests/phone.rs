@@ -210,7 +210,7 @@ impl Phone {
     }
 
     pub(super) fn progress(&mut self, attempt: u8) -> &mut Self {
-        self.leg(LegEvent::Progress { leg: b(attempt), status: 180, sdp: None })
+        self.leg(LegEvent::Progress { leg: b(attempt), status: 180, sdp: None, rings: true })
     }
 
     pub(super) fn answered(&mut self, attempt: u8) -> &mut Self {

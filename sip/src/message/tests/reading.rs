@@ -251,6 +251,7 @@ fn a_byte_that_is_not_utf_8_is_refused_only_where_it_matters() {
         ("<sip:alice@~pc33", "<sip:alice@pc33"),
         ("sip:b~ob@biloxi.example SIP", "sip:bob@biloxi.example SIP"),
         ("Max-Forwards: 70\nRoute: <sip:h;lr>;~", "Max-Forwards: 70"),
+        ("Max-Forwards: 70\nPrivacy: id~", "Max-Forwards: 70"),
     ] {
         let error = Message::parse_datagram(&latin(&invite.replace(was, is))).expect_err(is);
         assert_eq!((error.problem, error.can_answer()), (Problem::IllegalCharacter, true), "{is}");

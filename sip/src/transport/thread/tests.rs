@@ -62,7 +62,7 @@ fn bridge(event: LegEvent, gateway: Gateway, trunk: TrunkId) -> Vec<LegCommand> 
                 ring_timeout_s: 60,
             }))]
         }
-        LegEvent::Progress { leg, status, sdp } => vec![LegCommand::Progress { leg: a(leg), status, sdp }],
+        LegEvent::Progress { leg, status, sdp, .. } => vec![LegCommand::Progress { leg: a(leg), status, sdp }],
         LegEvent::Answered { leg, sdp, .. } => {
             vec![LegCommand::Confirm { leg, answer: None }, LegCommand::Accept { leg: a(leg), sdp }]
         }

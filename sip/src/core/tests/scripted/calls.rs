@@ -265,7 +265,9 @@ fn only_a_180_or_early_media_says_that_it_rings() {
         let invite = desk.dial(some_call());
         desk.carrier(&invite, status, "x", sdp);
         let told = desk.take_legs();
-        assert!(matches!(told[..], [LegEvent::Progress { status: it, .. }] if it == status), "it passes on: {told:?}");
+        assert!(
+            matches!(told[..], [LegEvent::Progress { status: it, rings: told, .. }] if (it, told) == (status, rings))
+        );
         desk.carrier(&invite, 503, "x", "");
         let told = desk.take_legs();
         assert!(matches!(told[..], [LegEvent::Failed { status: 503, rang, .. }] if rang == rings), "{status} {told:?}");

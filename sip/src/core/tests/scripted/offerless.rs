@@ -84,7 +84,10 @@ fn an_invite_without_an_offer_gets_the_carriers_and_its_answer_passes_in_the_ack
     let mut call = Call::new();
     call.desk.carrier(&call.invite, 183, "x", ANSWER);
     let told = call.desk.take_legs();
-    assert!(matches!(told[..], [LegEvent::Progress { sdp: None, .. }]), "not an offer: it is not reliable");
+    assert!(
+        matches!(told[..], [LegEvent::Progress { sdp: None, rings: true, .. }]),
+        "not an offer: it is not reliable"
+    );
     call.desk.carrier(&call.invite, 200, "x", ANSWER);
     let told = call.desk.take_legs();
     let [LegEvent::Answered { offers: true, sdp: Some(sdp), .. }] = &told[..] else { panic!("{told:?}") };

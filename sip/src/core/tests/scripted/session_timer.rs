@@ -126,13 +126,12 @@ fn a_refresh_that_is_refused_is_tried_in_another_way() {
     let mut desk = Desk::with(quiet(), 3);
     let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
     desk.wait(Duration::from_secs(300));
-    for status in [491, 500] {
-        let update = desk.last_sent();
-        assert_eq!(*update.method(), Method::Update);
-        desk.phone(udp(), &update, status);
-        desk.wait(Duration::from_secs(5));
-    }
     let update = desk.last_sent();
+    assert_eq!(*update.method(), Method::Update);
+    desk.phone(udp(), &update, 491);
+    desk.wait(Duration::from_secs(5));
+    let update = desk.last_sent();
+    assert_eq!(*update.method(), Method::Update);
     desk.phone(udp(), &update, 405);
     desk.wait(Duration::from_millis(1));
     assert_eq!(*desk.last_sent().method(), Method::Invite);
@@ -146,7 +145,7 @@ fn a_refresh_that_is_refused_is_tried_in_another_way() {
 
 #[test]
 fn an_update_that_a_far_end_does_not_take_is_followed_by_a_reinvite() {
-    for status in [400, 415, 420, 488, 501, 606] {
+    for status in [400, 415, 420, 488, 500, 501, 606] {
         let mut desk = Desk::with(quiet(), 3);
         refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
         desk.wait(Duration::from_secs(300));
