@@ -244,7 +244,8 @@ pub(crate) async fn restore_bindings(ctx: Arc<Context>) {
     for row in bindings {
         match row.binding {
             Ok(binding) => {
-                if ctx.edge.send(EdgeCommand::BindingRestored(Box::new(binding))).await.is_err() {
+                let (binding, username) = (Box::new(binding), row.username);
+                if ctx.edge.send(EdgeCommand::BindingRestored { binding, username }).await.is_err() {
                     return;
                 }
             }

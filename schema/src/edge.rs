@@ -63,7 +63,12 @@ pub enum EdgeCommand {
     /// The server ends: carriers are told that we are not to be reached any more. Calls go on with the next process.
     Leaving,
     /// A binding kept from before a restart.
-    BindingRestored(Box<Binding>),
+    BindingRestored {
+        /// It.
+        binding: Box<Binding>,
+        /// Of its credential.
+        username: Box<str>,
+    },
     /// The legs of all calls from before a restart are resumed: whoever names another dialog is told that there is none.
     Recovered,
 }

@@ -322,11 +322,11 @@ impl Core {
             EdgeCommand::Located { name, found } => self.on_located(&name, found, now),
             EdgeCommand::Leaving => self.leave_registrars(now),
             EdgeCommand::Recovered => self.recovered(),
-            EdgeCommand::BindingRestored(binding) => {
-                self.guard.restored(&binding, now.mono);
+            EdgeCommand::BindingRestored { binding, username } => {
+                self.guard.restored(&binding, &username, now.mono);
                 let credential = binding.credential;
-                let is_there = self.registrar.restore(*binding);
-                self.arm_bindings(now);
+                let is_there = self.registrar.restore(*binding, now);
+                self.arm_bindings();
                 // A leg that was resumed before may wait for it.
                 if is_there {
                     self.phone_came_back(credential, now);

@@ -2,7 +2,8 @@
 //!
 //! A source is an IPv4 address or an IPv6 /64. What counts against one is only what it sent provably itself: failed
 //! authentications answer a nonce that was given to that very source. The rate of requests can be forged over UDP; so a source
-//! from which a right answer came not long ago is free of it, and nobody elsewhere can take its place away.
+//! from which a right answer came not long ago is free of it, and nobody elsewhere can take its place away. Many may share such a
+//! source, so it is never banned: guesses there slow whoever gave no right answer from there.
 
 mod known;
 mod network;
@@ -35,20 +36,21 @@ impl Default for GuardLimits {
 
 /// Failed authentications within [`FAILURES_IN`] until a source of which nothing is known is banned.
 const FAILURES_MAX: u32 = 10;
-/// A failure at a source that has customers weighs a tenth of one elsewhere: many may share its address.
-const KNOWN_FAILURES_MAX: u32 = 100;
 const FAILURES_IN: Duration = Duration::from_secs(300);
 /// The first ban; each further one is twice as long.
 const BAN: Duration = Duration::from_secs(600);
 const BAN_MAX: Duration = Duration::from_secs(86_400);
 /// So long after a ban the next one is still twice as long.
 const BAN_REMEMBERED: Duration = Duration::from_secs(86_400);
-/// Failed authentications of one username within [`ACCOUNT_IN`], from wherever, until strangers have to wait.
-const ACCOUNT_FAILURES_MAX: u32 = 20;
-const ACCOUNT_IN: Duration = Duration::from_secs(3_600);
-/// Between two tries of strangers at such a username.
-const ACCOUNT_PACE: Duration = Duration::from_secs(30);
-/// Most sources and most usernames with something to remember.
+/// Failed authentications of one username, from wherever, until strangers to it have to wait.
+const ACCOUNT: Patience = Patience { failures: 20, within: Duration::from_secs(3_600) };
+/// The same at one source that has customers: somebody's phone has the wrong password.
+const PAIR: Patience = Patience { failures: 10, within: FAILURES_IN };
+/// The same of all usernames together that never gave a right answer at such a source.
+const NEWCOMERS: Patience = Patience { failures: 100, within: FAILURES_IN };
+/// Between two tries of those that have to wait.
+const PACE: Duration = Duration::from_secs(30);
+/// Most sources and most usernames, also at a source, with something to remember.
 const SOURCES_MAX: usize = 65_536;
 const ACCOUNTS_MAX: usize = 50_000;
 /// User agents of programs that look for open servers, in lower case.
@@ -99,7 +101,7 @@ pub struct GuardCounts {
     pub bans: u64,
     /// Failed authentications.
     pub failures: u64,
-    /// Usernames at which strangers had to begin to wait: somebody guesses passwords.
+    /// Usernames at which strangers, and sources at which newcomers, had to begin to wait: somebody guesses passwords.
     pub accounts_slowed: u64,
     /// Tries told to come back later.
     pub slowed: u64,
@@ -151,8 +153,8 @@ impl Record {
         self.full_at.max(failed).max(banned)
     }
 
-    fn fail(&mut self, most: u32, now: Mono) -> bool {
-        if self.failures.add(FAILURES_IN, now) < most || self.banned_until > now {
+    fn fail(&mut self, now: Mono) -> bool {
+        if self.failures.add(FAILURES_IN, now) < FAILURES_MAX || self.banned_until > now {
             return false;
         }
         let again = self.banned_until + BAN_REMEMBERED > now && !self.ban.is_zero();
@@ -163,18 +165,68 @@ impl Record {
     }
 }
 
-/// A username at which authentications failed.
+/// So many failures within a time, and tries have to wait.
 #[derive(Debug, Clone, Copy)]
-struct Account {
+struct Patience {
+    failures: u32,
+    within: Duration,
+}
+
+/// What failed of one kind of guesses.
+#[derive(Debug, Clone, Copy)]
+struct Guesses {
     failures: Failures,
     next_try: Mono,
+}
+
+/// The guesses at each of something, such as usernames.
+struct Guessed<K> {
+    rows: Table<K, Guesses>,
+    patience: Patience,
+}
+
+impl<K: Ord + Clone> Guessed<K> {
+    const fn new(most: usize, patience: Patience) -> Self {
+        Self { rows: Table::new(most), patience }
+    }
+
+    /// When a try at it may be made; `None`: at any time.
+    fn next_try(&self, key: &K, now: Mono) -> Option<Mono> {
+        let guesses = self.rows.peek(key)?;
+        let is_slow =
+            guesses.failures.count >= self.patience.failures && guesses.failures.since + self.patience.within > now;
+        is_slow.then_some(guesses.next_try)
+    }
+
+    /// A try is made: the next one has to wait.
+    fn tried(&mut self, key: &K, now: Mono) {
+        if let Some(guesses) = self.rows.peek(key).copied() {
+            self.put(key.clone(), Guesses { next_try: now + PACE, ..guesses }, now);
+        }
+    }
+
+    /// A try failed; true when those after it have to wait, and those before had not.
+    fn failed(&mut self, key: K, now: Mono) -> bool {
+        let fresh = Guesses { failures: Failures::none(now), next_try: now };
+        let mut guesses = self.rows.peek(&key).copied().unwrap_or(fresh);
+        let is_last = guesses.failures.add(self.patience.within, now) == self.patience.failures;
+        self.put(key, guesses, now);
+        is_last
+    }
+
+    fn put(&mut self, key: K, guesses: Guesses, now: Mono) {
+        self.rows.put(key, guesses, guesses.failures.since + self.patience.within, now);
+    }
 }
 
 /// The rules and what they remember.
 pub(crate) struct Guard {
     limits: GuardLimits,
     sources: Table<Source, Record>,
-    accounts: Table<Box<str>, Account>,
+    accounts: Guessed<Box<str>>,
+    /// At sources that have customers: by username, and of all together.
+    pairs: Guessed<(Source, Box<str>)>,
+    newcomers: Guessed<Source>,
     known: Known,
     counts: GuardCounts,
 }
@@ -184,7 +236,9 @@ impl Guard {
         Self {
             limits,
             sources: Table::new(SOURCES_MAX),
-            accounts: Table::new(ACCOUNTS_MAX),
+            accounts: Guessed::new(ACCOUNTS_MAX, ACCOUNT),
+            pairs: Guessed::new(ACCOUNTS_MAX, PAIR),
+            newcomers: Guessed::new(SOURCES_MAX, NEWCOMERS),
             known: Known::default(),
             counts: GuardCounts::default(),
         }
@@ -218,13 +272,13 @@ impl Guard {
             return Verdict::Pass;
         }
         let source = Source::of(ip);
-        let known = self.known.has(source, now);
+        // Whatever somebody does there, others come from there too.
+        if self.known.has(source, now) {
+            return Verdict::Pass;
+        }
         let record = self.sources.peek(&source).copied();
         if record.is_some_and(|record| record.banned_until > now) {
             return Verdict::Drop(Why::Banned);
-        }
-        if known {
-            return Verdict::Pass;
         }
         let mut record = record.unwrap_or_else(|| Record::new(now));
         let per_second = u64::from(self.limits.requests_per_second.max(1));
@@ -242,19 +296,26 @@ impl Guard {
         self.is_exempt(ip) || self.known.has(Source::of(ip), now)
     }
 
-    /// Somebody is about to show that it is `username`: [`Verdict::Slow`] when too many tried that in vain and this is not
-    /// from where its owner comes.
+    /// Somebody is about to show that it is `username`: [`Verdict::Slow`] when too many tried that in vain, or too much was tried
+    /// where it comes from, and this is not from where its owner comes.
     pub(crate) fn attempt(&mut self, ip: IpAddr, username: &str, now: Mono) -> Verdict {
-        let Some(account) = self.accounts.peek(username).copied() else { return Verdict::Pass };
-        let is_slow = account.failures.count >= ACCOUNT_FAILURES_MAX && account.failures.since + ACCOUNT_IN > now;
-        if !is_slow || self.is_exempt(ip) || self.known.has_user(Source::of(ip), username, now) {
+        let source = Source::of(ip);
+        if self.is_exempt(ip) || self.known.has_user(source, username, now) {
             return Verdict::Pass;
         }
-        if account.next_try > now {
+        let (account, pair) = (Box::from(username), (source, Box::from(username)));
+        let [of_account, of_pair, of_newcomers] = [
+            self.accounts.next_try(&account, now),
+            self.pairs.next_try(&pair, now),
+            self.newcomers.next_try(&source, now),
+        ];
+        if [of_account, of_pair, of_newcomers].into_iter().flatten().any(|next| next > now) {
             self.counts.slowed += 1;
             return Verdict::Slow;
         }
-        self.put_account(username, Account { next_try: now + ACCOUNT_PACE, ..account }, now);
+        of_account.inspect(|_| self.accounts.tried(&account, now));
+        of_pair.inspect(|_| self.pairs.tried(&pair, now));
+        of_newcomers.inspect(|_| self.newcomers.tried(&source, now));
         Verdict::Pass
     }
 
@@ -265,20 +326,15 @@ impl Guard {
             return;
         }
         let source = Source::of(ip);
-        let mut record = self.sources.peek(&source).copied().unwrap_or_else(|| Record::new(now));
-        let most = if self.known.has(source, now) { KNOWN_FAILURES_MAX } else { FAILURES_MAX };
-        self.counts.bans += u64::from(record.fail(most, now));
-        self.sources.put(source, record, record.forgettable(), now);
-        let fresh = Account { failures: Failures::none(now), next_try: now };
-        let mut account = self.accounts.peek(username).copied().unwrap_or(fresh);
-        if account.failures.add(ACCOUNT_IN, now) == ACCOUNT_FAILURES_MAX {
-            self.counts.accounts_slowed += 1;
+        self.counts.accounts_slowed += u64::from(self.accounts.failed(username.into(), now));
+        if !self.known.has(source, now) {
+            let mut record = self.sources.peek(&source).copied().unwrap_or_else(|| Record::new(now));
+            self.counts.bans += u64::from(record.fail(now));
+            self.sources.put(source, record, record.forgettable(), now);
+        } else if !self.known.has_user(source, username, now) {
+            self.counts.accounts_slowed += u64::from(self.pairs.failed((source, username.into()), now));
+            self.counts.accounts_slowed += u64::from(self.newcomers.failed(source, now));
         }
-        self.put_account(username, account, now);
-    }
-
-    fn put_account(&mut self, username: &str, account: Account, now: Mono) {
-        self.accounts.put(username.into(), account, account.failures.since + ACCOUNT_IN, now);
     }
 
     /// The answer is right.
@@ -288,11 +344,11 @@ impl Guard {
         }
     }
 
-    /// A phone was registered before a restart: its source is known, though not by which username.
-    pub(crate) fn restored(&mut self, binding: &Binding, now: Mono) {
+    /// A phone was registered before a restart: it gave a right answer from there.
+    pub(crate) fn restored(&mut self, binding: &Binding, username: &str, now: Mono) {
         let address = binding.source.expose().split(' ').nth(1).and_then(|text| text.parse::<SocketAddr>().ok());
         if let Some(address) = address {
-            self.succeeded(address.ip(), &binding.credential.to_string(), now);
+            self.succeeded(address.ip(), username, now);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::message::{Malformed, NameAddr};
 use schema::edge::{Binding, BindingChange};
 use schema::id::{AccountKey, CredentialId};
 use schema::pii::Pii;
-use schema::time::Timestamp;
+use schema::time::{Mono, Now, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ pub(crate) struct Moved {
 
 struct Entry {
     binding: Binding,
+    /// When it ends. Its row says that by the wall clock, which may be set; then phones must not be gone all at once.
+    ends: Mono,
     contact: NameAddr,
     /// None: its connection is gone.
     flow: Option<Flow>,
@@ -77,7 +79,7 @@ pub(crate) struct Registrar {
     entries: BTreeMap<CredentialId, Vec<Entry>>,
     count: usize,
     /// When bindings run out, so that nobody looks through all of them.
-    expiries: BTreeSet<(Timestamp, CredentialId)>,
+    expiries: BTreeSet<(Mono, CredentialId)>,
     /// Who registered over which connection.
     connections: BTreeMap<ConnectionId, BTreeSet<CredentialId>>,
 }
@@ -88,20 +90,21 @@ impl Registrar {
     }
 
     /// Carries a registration out, all of it or nothing.
-    pub(crate) fn register(&mut self, registration: &Registration<'_>, at: Timestamp) -> Decision {
+    pub(crate) fn register(&mut self, registration: &Registration<'_>, now: Now) -> Decision {
         let mut entries = self.take(registration.credential);
         let decision = match &registration.asks {
-            Ask::RemoveAll { expires_s: Some(0) } => remove_all(&mut entries, registration, at),
+            Ask::RemoveAll { expires_s: Some(0) } => remove_all(&mut entries, registration, now.wall),
             Ask::RemoveAll { .. } => Decision::Refused(400),
-            Ask::Contacts(contacts) => update(&mut entries, registration, contacts, at),
+            Ask::Contacts(contacts) => update(&mut entries, registration, contacts, now),
         };
         self.put(registration.credential, entries);
         decision
     }
 
     /// Takes up a binding from before a restart. True when its phone can be reached: a flow over UDP is as it was, a connection
-    /// is gone. What the phone has registered since is newer, and stays.
-    pub(crate) fn restore(&mut self, binding: Binding) -> bool {
+    /// is gone. What the phone has registered since is newer, and stays. When it ends only the wall clock knows, which may have
+    /// been set back meanwhile.
+    pub(crate) fn restore(&mut self, binding: Binding, now: Now) -> bool {
         let Ok(contact) = NameAddr::parse(binding.contact.expose()) else { return false };
         let credential = binding.credential;
         let mut entries = self.take(credential);
@@ -111,7 +114,9 @@ impl Registrar {
         let has_room = !is_newer && entries.len() < CONTACTS_MAX;
         if has_room {
             let at = entries.partition_point(|entry| entry.binding.registered_at <= binding.registered_at);
-            entries.insert(at, Entry { binding, contact, flow, is_silent: false, call_id: "".into(), cseq: 0 });
+            let lasts = binding.expires_at.since(now.wall).min(Duration::from_secs(EXPIRES_MAX_S.into()));
+            let ends = now.mono + lasts;
+            entries.insert(at, Entry { binding, ends, contact, flow, is_silent: false, call_id: "".into(), cseq: 0 });
         }
         self.put(credential, entries);
         has_room && flow.is_some()
@@ -123,22 +128,22 @@ impl Registrar {
     }
 
     /// Ends what has run out.
-    pub(crate) fn expire(&mut self, at: Timestamp) -> Vec<BindingChange> {
+    pub(crate) fn expire(&mut self, now: Now) -> Vec<BindingChange> {
         let mut changes = Vec::new();
         while let Some(&(first, credential)) = self.expiries.first()
-            && first <= at
+            && first <= now.mono
         {
             let entries = self.take(credential);
-            let (kept, gone): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.binding.expires_at > at);
+            let (kept, gone): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.ends > now.mono);
             let bindings = count_of(&kept);
             self.put(credential, kept);
-            changes.extend(gone.into_iter().map(|entry| BindingChange { binding: entry.binding, bindings }));
+            changes.extend(gone.into_iter().map(|entry| left(entry.binding, bindings, now.wall)));
         }
         changes
     }
 
     /// When the next binding runs out.
-    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+    pub(crate) fn next_expiry(&self) -> Option<Mono> {
         self.expiries.first().map(|(at, _)| *at)
     }
 
@@ -219,7 +224,7 @@ impl Registrar {
         let entries = self.entries.remove(&credential).unwrap_or_default();
         self.count -= entries.len();
         for entry in &entries {
-            self.expiries.remove(&(entry.binding.expires_at, credential));
+            self.expiries.remove(&(entry.ends, credential));
             if let Some(connection) = entry.flow.and_then(|flow| flow.connection)
                 && let Some(users) = self.connections.get_mut(&connection)
             {
@@ -239,7 +244,7 @@ impl Registrar {
         }
         self.count += entries.len();
         for entry in &entries {
-            self.expiries.insert((entry.binding.expires_at, credential));
+            self.expiries.insert((entry.ends, credential));
             if let Some(connection) = entry.flow.and_then(|flow| flow.connection) {
                 self.connections.entry(connection).or_default().insert(credential);
             }
@@ -268,8 +273,9 @@ fn update(
     entries: &mut Vec<Entry>,
     registration: &Registration<'_>,
     contacts: &[(NameAddr, Option<u32>)],
-    at: Timestamp,
+    now: Now,
 ) -> Decision {
+    let at = now.wall;
     let seconds = |asked: &Option<u32>| asked.unwrap_or(registration.default_s).min(EXPIRES_MAX_S);
     if contacts.len() > CONTACTS_MAX {
         return Decision::Refused(403);
@@ -304,7 +310,7 @@ fn update(
         }
         let asked_s = seconds(asked);
         let granted_s = (asked_s - asked_s * registration.shorter_permille.min(1_000) / 1_000).max(EXPIRES_MIN_S);
-        let entry = entry(registration, contact, *flow, at, Duration::from_secs(u64::from(granted_s)));
+        let entry = entry(registration, contact, *flow, now, Duration::from_secs(u64::from(granted_s)));
         if before.is_none() {
             changed.extend(left_behind(entries, &entry).map(|entry| Binding { expires_at: at, ..entry.binding }));
         }
@@ -317,7 +323,7 @@ fn update(
     changed.extend(entries.drain(..surplus).map(|entry| Binding { expires_at: at, ..entry.binding }));
     let bindings = count_of(entries);
     let changes = changed.into_iter().map(|binding| BindingChange { binding, bindings }).collect();
-    let contacts = entries.iter().filter_map(|entry| with_expires(entry, at)).collect();
+    let contacts = entries.iter().filter_map(|entry| with_expires(entry, now.mono)).collect();
     Decision::Registered { contacts, changes, moved }
 }
 
@@ -338,13 +344,7 @@ fn moved_from(before: &Entry, now: &Entry) -> Option<Moved> {
     Some(Moved { instance: instance_of(now)?.into(), from })
 }
 
-fn entry(
-    registration: &Registration<'_>,
-    contact: &NameAddr,
-    reg_id: Option<u32>,
-    at: Timestamp,
-    lasts: Duration,
-) -> Entry {
+fn entry(registration: &Registration<'_>, contact: &NameAddr, reg_id: Option<u32>, now: Now, lasts: Duration) -> Entry {
     let instance = contact.params.unquoted("+sip.instance");
     let flow = registration.flow;
     Entry {
@@ -356,9 +356,10 @@ fn entry(
             reg_id,
             path: registration.path.iter().map(|hop| Pii::new(hop.to_string())).collect(),
             source: Pii::new(flow.source()),
-            registered_at: at,
-            expires_at: at + lasts,
+            registered_at: now.wall,
+            expires_at: now.wall + lasts,
         },
+        ends: now.mono + lasts,
         contact: contact.clone(),
         flow: Some(flow),
         is_silent: false,
@@ -392,8 +393,8 @@ fn is_stale(entry: &Entry, registration: &Registration<'_>) -> bool {
     *entry.call_id == *registration.call_id && registration.cseq <= entry.cseq
 }
 
-fn with_expires(entry: &Entry, at: Timestamp) -> Option<NameAddr> {
-    let seconds = entry.binding.expires_at.since(at).as_secs();
+fn with_expires(entry: &Entry, now: Mono) -> Option<NameAddr> {
+    let seconds = entry.ends.since(now).as_secs();
     let mut contact = NameAddr::new(entry.contact.uri.clone());
     if let Some(instance) = entry.contact.params.value("+sip.instance") {
         contact = contact.with_param("+sip.instance", Some(instance)).ok()?;
@@ -415,6 +416,10 @@ mod tests {
     use schema::entropy::Entropy;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    fn now() -> Now {
+        Now { mono: Mono(7_000_000), wall: NOW }
+    }
 
     fn contact(text: &str) -> NameAddr {
         NameAddr::parse(text).expect("valid")
@@ -441,7 +446,7 @@ mod tests {
             outbound: true,
             path: Vec::new(),
         };
-        registrar.register(&registration, NOW)
+        registrar.register(&registration, now())
     }
 
     fn one(registrar: &mut Registrar, cseq: u32, text: &str, expires_s: Option<u32>) -> Decision {
@@ -460,7 +465,7 @@ mod tests {
         };
         assert_eq!((contacts[0].expires_s(), changes[0].bindings, registrar.len()), (Some(300), 1, 1));
         assert!(matches!(one(&mut registrar, 2, "<sip:a@10.0.0.1>", Some(600)), Decision::Registered { .. }));
-        assert_eq!((registrar.len(), registrar.next_expiry()), (1, Some(NOW + Duration::from_secs(600))));
+        assert_eq!((registrar.len(), registrar.next_expiry()), (1, Some(now().mono + Duration::from_secs(600))));
         let Decision::Registered { contacts, changes, .. } = one(&mut registrar, 3, "<sip:a@10.0.0.1>", Some(0)) else {
             panic!()
         };
@@ -533,7 +538,7 @@ mod tests {
                 outbound: true,
                 path: Vec::new(),
             };
-            let Decision::Registered { contacts, .. } = registrar.register(&registration, NOW) else { panic!() };
+            let Decision::Registered { contacts, .. } = registrar.register(&registration, now()) else { panic!() };
             assert_eq!(contacts[0].expires_s(), Some(granted_s));
         }
     }
@@ -597,12 +602,36 @@ mod tests {
         let mut registrar = Registrar::default();
         one(&mut registrar, 1, "<sip:a@10.0.0.1>", Some(60));
         one(&mut registrar, 2, "<sip:a@10.0.0.2>", Some(120));
-        let gone = registrar.expire(NOW + Duration::from_secs(60));
+        let gone = registrar.expire(now().after(Duration::from_secs(60)));
         assert_eq!((gone.len(), gone[0].bindings, registrar.len()), (1, 1, 1));
         let Decision::Registered { changes, .. } = ask(&mut registrar, 3, Ask::RemoveAll { expires_s: Some(0) }) else {
             panic!()
         };
         assert_eq!((changes.len(), registrar.len(), registrar.next_expiry()), (1, 0, None));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_ends_nothing() {
+        let mut registrar = Registrar::default();
+        let hours = |n: u64| Duration::from_secs(n * 3_600);
+        let Decision::Registered { changes, .. } = one(&mut registrar, 1, "<sip:a@10.0.0.1>", Some(300)) else {
+            panic!()
+        };
+        let later = now().after(Duration::from_secs(1));
+        assert!(registrar.expire(Now { wall: later.wall + hours(2), ..later }).is_empty());
+        assert_eq!(registrar.next_expiry(), Some(now().mono + Duration::from_secs(300)));
+        // Set back, it is over when its time is, and its row is told so by that clock.
+        let end = now().after(Duration::from_secs(300));
+        let gone = registrar.expire(Now { wall: end.wall - hours(2), ..end });
+        assert_eq!((gone.len(), gone[0].binding.expires_at, registrar.len()), (1, end.wall - hours(2), 0));
+        // After a restart there is that clock alone.
+        let binding = changes.into_iter().next().expect("one").binding;
+        let booted = |wall| Now { mono: Mono(5), wall };
+        for (wall, lasts_s) in [(NOW, 300), (NOW + Duration::from_secs(100), 200), (NOW - hours(9), 7_200)] {
+            let mut registrar = Registrar::default();
+            registrar.restore(binding.clone(), booted(wall));
+            assert_eq!(registrar.next_expiry(), Some(Mono(5) + Duration::from_secs(lasts_s)));
+        }
     }
 
     #[test]
@@ -639,7 +668,7 @@ mod tests {
                 outbound,
                 path,
             };
-            registrar.register(&registration, NOW)
+            registrar.register(&registration, now())
         };
         let phone = |flow: &str| format!("<sip:a@10.0.0.1;ob>;+sip.instance=\"<urn:uuid:1>\"{flow}");
         register(&mut registrar, 1, &phone(";reg-id=1"), true);

@@ -22,6 +22,8 @@ pub struct StoredBinding {
     pub account: AccountKey,
     /// Registered with which credential.
     pub credential: CredentialId,
+    /// Of that credential.
+    pub username: Box<str>,
     /// What is registered; or why it cannot be read, now and by any later try with this program.
     pub binding: Result<Binding, StoreError>,
 }

@@ -317,7 +317,7 @@ impl World {
     /// Whether the edge knows all dialogs, and how many phones it was told of.
     pub(super) fn edge_knows(&self) -> (bool, usize) {
         let told = self.edge_told.lock().expect("no panic");
-        let phones = told.iter().filter(|command| matches!(command, EdgeCommand::BindingRestored(_))).count();
+        let phones = told.iter().filter(|command| matches!(command, EdgeCommand::BindingRestored { .. })).count();
         (told.iter().any(|command| matches!(command, EdgeCommand::Recovered)), phones)
     }
 

@@ -72,6 +72,17 @@ pub(super) enum Purpose {
     Refreshing,
 }
 
+/// What the other leg says to what the far end has agreed to already, in an ACK or to an offer of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Nothing against it, as yet.
+    Agreed,
+    /// It refused: the far end is asked to go back.
+    Refused,
+    /// It refused once more, as the far end did not go back: it is asked again whenever the far end says that again.
+    RefusedAgain,
+}
+
 /// How many changes the far end has wanted of late.
 #[derive(Debug, Default)]
 pub(super) struct Pace {

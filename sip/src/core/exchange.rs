@@ -4,7 +4,7 @@ use super::challenge::{Asked, Carrier};
 use super::flows::WhichPhone;
 use super::matching::{ClientKey, MergeKey, ServerKey};
 use super::peers::{Bound, Way};
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol};
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via, limits};
@@ -291,7 +291,9 @@ impl Core {
 
     pub(super) fn server_time(&mut self, key: &ServerKey, now: Now) {
         let Some(exchange) = self.servers.get_mut(key) else { return };
-        exchange.armed = None;
+        if !Timers::fires(&mut exchange.armed, now.mono) {
+            return;
+        }
         let steps = match &mut exchange.machine {
             ServerMachine::Invite(machine) => machine.on_time(now.mono),
             ServerMachine::Other(machine) => machine.on_time(now.mono),
@@ -404,7 +406,9 @@ impl Core {
 
     pub(super) fn client_time(&mut self, key: &ClientKey, now: Now) {
         let Some(exchange) = self.clients.get_mut(key) else { return };
-        exchange.armed = None;
+        if !Timers::fires(&mut exchange.armed, now.mono) {
+            return;
+        }
         let steps = match &mut exchange.machine {
             ClientMachine::Invite(machine) => machine.on_time(now.mono),
             ClientMachine::Other(machine) => machine.on_time(now.mono),

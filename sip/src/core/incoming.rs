@@ -7,7 +7,7 @@ use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
@@ -333,7 +333,9 @@ impl Core {
 
     pub(super) fn leg_time(&mut self, id: LegId, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return self.parked_time(id, now) };
-        leg.armed = None;
+        if !Timers::fires(&mut leg.armed, now.mono) {
+            return;
+        }
         if leg.change.as_ref().and_then(Change::next_time).is_some_and(|at| at <= now.mono) {
             self.change_time(id, now);
         }

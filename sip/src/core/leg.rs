@@ -1,7 +1,7 @@
 //! One call leg: its dialog, where it stands, and what it repeats.
 
 use super::challenge::Carrier;
-use super::change::{Change, Pace};
+use super::change::{Change, Pace, Word};
 use super::exchange::SentInvite;
 use super::large::Carriage;
 use super::liveness::Pulse;
@@ -129,6 +129,8 @@ pub(super) struct Leg {
     pub(super) origin: Origin,
     pub(super) local_sdp: Option<Bytes>,
     pub(super) remote_sdp: Option<Bytes>,
+    /// What the other leg says to that.
+    pub(super) word: Word,
     /// Of a caller that takes reliable provisional responses.
     pub(super) reliable: Option<Box<Reliable>>,
     /// The session that the caller was told before the answer may not be the one that stands: it is offered that after its ACK.
@@ -192,6 +194,7 @@ impl Leg {
             origin,
             local_sdp: None,
             remote_sdp: None,
+            word: Word::Agreed,
             reliable: None,
             is_stale: false,
             ok: None,

@@ -14,15 +14,17 @@ use schema::edge::{EdgeEvent, Located};
 use schema::leg::LegId;
 use schema::target::{GatewayName, HostName, Targets};
 use schema::time::{Mono, Now};
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Names of Contacts and Routes kept at a time; those of trunks come on top.
 const NAMES_MAX: usize = 1_000;
-/// Names that certificates have to be for, since the start.
-const PEERS_MAX: usize = 10_000;
+/// Names that certificates have to be for, or twice as many as are in use, until those that are not are forgotten. Few in tests,
+/// which are to come to that.
+const PEERS: usize = if cfg!(test) { 8 } else { 10_000 };
 /// An answer holds at least and at most so long, whatever its TTL says: a TTL of 0 would be a query for each call.
 const HOLDS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3_600));
 /// Between two attempts to look up a name that led nowhere.
@@ -52,28 +54,43 @@ struct Name {
 #[derive(Default)]
 pub(super) struct Names {
     known: BTreeMap<GatewayName, Name>,
-    /// Names that certificates have to be for, by their numbers.
-    peers: Vec<HostName>,
+    /// Names that certificates have to be for, by their numbers. A number is another name's only when all others were given.
+    peers: BTreeMap<PeerName, HostName>,
     numbers: BTreeMap<HostName, PeerName>,
+    /// The number given last, and how many names were kept then when some were forgotten.
+    last: u32,
+    kept: usize,
 }
 
 impl Names {
     /// The name with this number.
     pub(super) fn peer(&self, number: PeerName) -> Option<&HostName> {
-        self.peers.get(usize::try_from(number.0).ok()?)
+        self.peers.get(&number)
     }
 
-    /// The number of a name. Where there is no room for another one, a number that no certificate fits.
-    fn number(&mut self, host: &HostName) -> PeerName {
-        if let Some(known) = self.numbers.get(host) {
-            return *known;
+    /// Gives a name a number: not one that a connection may still have which was opened to another name.
+    fn add_peer(&mut self, host: &HostName) -> PeerName {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if let Entry::Vacant(free) = self.peers.entry(PeerName(self.last)) {
+                free.insert(host.clone());
+                self.numbers.insert(host.clone(), PeerName(self.last));
+                return PeerName(self.last);
+            }
         }
-        let next = PeerName(u32::try_from(self.peers.len()).unwrap_or(u32::MAX));
-        if self.peers.len() < PEERS_MAX {
-            self.peers.push(host.clone());
-            self.numbers.insert(host.clone(), next);
-        }
-        next
+    }
+
+    /// Forgets the names with other numbers than these, unless they are of trunks or have just been looked up.
+    fn keep_peers(&mut self, used: &BTreeSet<PeerName>) {
+        let asked: BTreeSet<&HostName> = self.known.keys().map(|name| &name.host).collect();
+        self.peers.retain(|number, host| used.contains(number) || asked.contains(host));
+        self.numbers.retain(|_, number| self.peers.contains_key(number));
+        self.kept = self.peers.len();
+    }
+
+    #[cfg(test)]
+    pub(super) fn peers(&self) -> usize {
+        self.peers.len()
     }
 
     /// Where a name leads, or why nowhere.
@@ -94,8 +111,36 @@ impl Core {
 
     /// A destination that was found under this name; over TLS its certificate has to be for it.
     pub(super) fn named(&mut self, destination: Destination, host: &HostName) -> Destination {
-        let name = (destination.protocol == Protocol::Tls).then(|| self.names.number(host));
+        let name = (destination.protocol == Protocol::Tls).then(|| self.number_of(host));
         Destination { name, ..destination }
+    }
+
+    pub(super) fn number_of(&mut self, host: &HostName) -> PeerName {
+        if let Some(known) = self.names.numbers.get(host) {
+            return *known;
+        }
+        if self.names.peers.len() >= PEERS.max(2 * self.names.kept) {
+            self.forget_peers();
+        }
+        self.names.add_peer(host)
+    }
+
+    /// Forgets the names of certificates that nothing goes to any more. That looks at all there is, but once for as many new
+    /// names as were kept before.
+    fn forget_peers(&mut self) {
+        let of_leg = |leg: &Leg| [Some(leg.way()), leg.ok.as_ref().map(|ok| ok.way)];
+        let legs = self.legs.iter().flat_map(|(_, leg)| of_leg(leg)).flatten();
+        let requests = self.clients.iter().map(|(_, exchange)| exchange.way());
+        let leaving = self.output.iter().filter_map(|output| match output {
+            Output::SendTo(destination, _) => Some(Way::To(*destination)),
+            _ => None,
+        });
+        let used = legs.chain(requests).chain(leaving).filter_map(|way| match way {
+            Way::To(destination) => destination.name,
+            Way::Flow(_) | Way::Gone(_) => None,
+        });
+        let used = used.collect();
+        self.names.keep_peers(&used);
     }
 
     /// Looks a name up, unless that is done or under way.

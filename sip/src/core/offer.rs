@@ -4,7 +4,7 @@
 //! Before the call is answered both are UPDATEs, once the first offer was answered reliably (`reliable.rs`). Here is what a far end
 //! wants, in `offering.rs` what we offer it.
 
-use super::change::{Change, Purpose, Theirs};
+use super::change::{Change, Purpose, Theirs, Word};
 use super::exchange::reply_flow;
 use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
@@ -36,6 +36,11 @@ enum Welcome {
 }
 
 impl Leg {
+    /// Whether the far end has said this before, and the other leg nothing against it.
+    pub(super) fn has_agreed(&self, sdp: &[u8]) -> bool {
+        self.word == Word::Agreed && self.remote_sdp.as_ref().is_some_and(|known| same_media(known, sdp))
+    }
+
     /// What the state of the leg's INVITE says to a further offer of the far end (RFC 3261 §14.2, RFC 3311 §5.2).
     fn welcomes(&self, request: &Message) -> Welcome {
         let is_invite = *request.method() == Method::Invite;
@@ -79,9 +84,7 @@ impl Core {
             Welcome::Glare => return self.answer_in_dialog(flow, request, 491, now),
         }
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let is_unchanged =
-            request.body().is_empty() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, request.body()));
-        if is_unchanged {
+        if request.body().is_empty() || leg.has_agreed(request.body()) {
             return self.refresh(flow, id, request, now);
         }
         let offer = usable_sdp(request);
@@ -224,8 +227,7 @@ impl Core {
             Some(Change::Theirs(theirs)) => theirs,
             // The other side has agreed to what nobody wants any more.
             Some(Change::TakenBack(_)) if answer.is_ok() => return self.restore_other(id, now),
-            // It refuses what the far end has agreed to already, in an ACK or to a refresh.
-            None if answer.is_err() => return self.restore(id, now),
+            None => return self.on_word(id, answer.is_ok(), now),
             _ => return,
         };
         let Theirs { key, request, flow, .. } = *theirs;
@@ -234,12 +236,26 @@ impl Core {
         match description {
             Ok(description) => {
                 leg.origin = leg.origin.next();
-                leg.remote_sdp = Some(request.body_alone());
+                (leg.remote_sdp, leg.word) = (Some(request.body_alone()), Word::Agreed);
                 let body = self.write_session(id, &description);
                 self.agree(id, &key, &request, flow, body, now);
                 self.tell_checkpoint(id, now);
             }
             Err(status) => self.refuse_offer(&key, &request, refusal(status), now),
+        }
+    }
+
+    /// The other leg's word on what the far end has agreed to already, in an ACK or to an offer of ours: refused, that is asked to
+    /// go back; if it did not, there is nothing more to ask for at the moment.
+    fn on_word(&mut self, id: LegId, is_agreed: bool, now: Now) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        match (is_agreed, leg.word) {
+            (true, _) => leg.word = Word::Agreed,
+            (false, Word::Agreed) => {
+                leg.word = Word::Refused;
+                self.restore(id, now);
+            }
+            (false, Word::Refused | Word::RefusedAgain) => leg.word = Word::RefusedAgain,
         }
     }
 
@@ -252,12 +268,12 @@ impl Core {
     /// nobody waits for what it says. What cannot be passed on it is asked to take back.
     pub(super) fn on_answer_in_ack(&mut self, id: LegId, ack: &Message, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        if !ack.has_sdp() || leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, ack.body())) {
+        if !ack.has_sdp() || leg.has_agreed(ack.body()) {
             return;
         }
         let admits = leg.pace.admits(now.mono);
         let Some(offer) = usable_sdp(ack).filter(|_| admits) else { return self.restore(id, now) };
-        leg.remote_sdp = Some(ack.body_alone());
+        (leg.remote_sdp, leg.word) = (Some(ack.body_alone()), Word::Agreed);
         self.tell(LegEvent::Offered { leg: id, offer }, now);
         self.tell_checkpoint(id, now);
     }

@@ -2,10 +2,10 @@
 //! made again after it crossed another, brought back after it was agreed too late, or given up.
 
 use super::Core;
-use super::change::{Change, Ours, Purpose, Waiting};
+use super::change::{Change, Ours, Purpose, Waiting, Word};
 use super::exchange::Owner;
 use super::leg::Leg;
-use super::offer::{ANSWER_WITHIN, same_media, usable_sdp};
+use super::offer::{ANSWER_WITHIN, usable_sdp};
 use super::outgoing::ALLOW_IN_DIALOG;
 use super::peers::Way;
 use super::session_timer::SessionTimer;
@@ -133,12 +133,13 @@ impl Core {
             self.restore(id, now);
             return self.tell_checkpoint(id, now);
         }
-        let is_news = !leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, response.body()));
+        let is_news = !leg.has_agreed(response.body());
         let is_asked = ours.purpose == Purpose::Asked;
         // An answer may be another one each time (RFC 3264 §8): then the other leg is offered it, now or at the next refresh.
         if is_asked || !is_news || leg.pace.admits(now.mono) {
             leg.remote_sdp = Some(response.body_alone());
             if is_asked {
+                leg.word = Word::Agreed;
                 self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now);
             } else if is_news {
                 self.tell(LegEvent::Offered { leg: id, offer: answer }, now);

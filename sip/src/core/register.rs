@@ -2,7 +2,7 @@
 
 use super::exchange::reply_flow;
 use super::matching::ServerKey;
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use super::{Core, Output};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Malformed, Message, NameAddr};
@@ -98,7 +98,7 @@ impl Core {
             outbound,
             path: path_of(request).unwrap_or_default(),
         };
-        match self.registrar.register(&registration, now.wall) {
+        match self.registrar.register(&registration, now) {
             Decision::Refused(status) => {
                 let mut response = self.response(request, status);
                 if status == 423 {
@@ -120,7 +120,7 @@ impl Core {
                     contacts.iter().fold(response, |response, contact| response.header(HeaderName::Contact, contact));
                 self.answer(flow, request, response, now);
                 self.tell_bindings(changes);
-                self.arm_bindings(now);
+                self.arm_bindings();
                 if let Some(Moved { instance, from }) = moved {
                     self.flow_moved(&(credential.id, Some(instance)), from, flow, now);
                 }
@@ -141,14 +141,16 @@ impl Core {
     }
 
     pub(super) fn bindings_time(&mut self, now: Now) {
-        self.bindings_armed = None;
-        let changes = self.registrar.expire(now.wall);
+        if !Timers::fires(&mut self.bindings_armed, now.mono) {
+            return;
+        }
+        let changes = self.registrar.expire(now);
         self.tell_bindings(changes);
-        self.arm_bindings(now);
+        self.arm_bindings();
     }
 
-    pub(super) fn arm_bindings(&mut self, now: Now) {
-        let next = self.registrar.next_expiry().map(|at| now.mono + at.since(now.wall));
+    pub(super) fn arm_bindings(&mut self) {
+        let next = self.registrar.next_expiry();
         self.timers.arm(&mut self.bindings_armed, next, || Timer::Bindings);
     }
 }

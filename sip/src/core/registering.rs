@@ -6,7 +6,7 @@ use super::challenge::Carrier;
 use super::exchange::Owner;
 use super::peers::Way;
 use super::probe::{host_of, target_uri};
-use super::timers::Timer;
+use super::timers::{Timer, Timers};
 use crate::flow::{Destination, Flow};
 use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder};
 use crate::registration::{Input, Registration, Step};
@@ -134,8 +134,8 @@ impl Core {
     }
 
     pub(super) fn registering_time(&mut self, number: u64, now: Now) {
-        if let Some(registering) = self.registrations.all.get_mut(&number) {
-            registering.armed = None;
+        let registering = self.registrations.all.get_mut(&number);
+        if registering.is_some_and(|registering| Timers::fires(&mut registering.armed, now.mono)) {
             self.registrar_located(number, now);
         }
     }

@@ -48,6 +48,15 @@ impl Timers {
         }
     }
 
+    /// One fires: whether it is the one that its owner's note is of, which then is of none. Any other one was set for later before
+    /// an earlier one was wanted; an owner that took it for its own would set the one it waits for twice, for ever.
+    pub(super) fn fires(armed: &mut Option<Mono>, now: Mono) -> bool {
+        armed.is_none_or(|at| at <= now) && {
+            *armed = None;
+            true
+        }
+    }
+
     pub(super) fn next(&self) -> Option<Mono> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
     }
@@ -57,5 +66,11 @@ impl Timers {
             return None;
         }
         self.heap.pop().map(|Reverse((_, _, timer))| timer)
+    }
+
+    /// How many entries of a timer are set.
+    #[cfg(test)]
+    pub(super) fn count(&self, timer: &Timer) -> usize {
+        self.heap.iter().filter(|Reverse((_, _, set))| set == timer).count()
     }
 }

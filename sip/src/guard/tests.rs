@@ -2,6 +2,10 @@
 
 use super::*;
 use proptest::prelude::*;
+use schema::entropy::Entropy;
+use schema::id::{AccountKey, CredentialId};
+use schema::pii::Pii;
+use schema::time::Timestamp;
 
 const OWNER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
@@ -85,16 +89,41 @@ fn bans_double_to_a_day_and_are_forgotten() {
 }
 
 #[test]
-fn few_failures_in_five_minutes_ban_nobody_and_an_office_has_ten_times_as_many() {
+fn few_failures_in_five_minutes_ban_nobody() {
     let mut guard = guard();
     (0..9).for_each(|_| guard.failed(ATTACKER, "alice", at(0)));
     guard.failed(ATTACKER, "alice", at(300_000));
     assert_eq!(guard.request(ATTACKER, None, false, at(300_000)), Verdict::Pass);
-    guard.succeeded(OWNER, "bob", at(0));
-    (0..99).for_each(|_| guard.failed(OWNER, "alice", at(0)));
-    assert_eq!(passed(&mut guard, OWNER, 1_000, at(0)), 1_000);
-    guard.failed(OWNER, "alice", at(0));
-    assert_eq!(passed(&mut guard, OWNER, 1_000, at(0)), 0);
+}
+
+#[test]
+fn guesses_from_an_address_that_many_share_slow_the_guessed_name_there_and_ban_nobody() {
+    let mut guard = guard();
+    guard.succeeded(OWNER, "ann", at(0));
+    (0..9).for_each(|_| guard.failed(OWNER, "bob", at(0)));
+    assert_eq!(guard.attempt(OWNER, "bob", at(0)), Verdict::Pass);
+    (0..11).for_each(|_| guard.failed(OWNER, "bob", at(0)));
+    assert_eq!(guard.attempt(OWNER, "bob", at(0)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(OWNER, "bob", at(29_999)), Verdict::Slow);
+    (0..80).for_each(|_| guard.failed(OWNER, "bob", at(29_999)));
+    assert_eq!((passed(&mut guard, OWNER, 1_000, at(29_999)), guard.counts().bans), (1_000, 0));
+    assert_eq!(guard.attempt(OWNER, "ann", at(29_999)), Verdict::Pass);
+    assert_eq!(guard.attempt(OWNER, "bob", at(29_999)), Verdict::Slow);
+    assert_eq!(guard.attempt(OWNER, "bob", at(3_600_000)), Verdict::Pass, "not for ever");
+}
+
+#[test]
+fn guesses_at_many_names_from_such_an_address_slow_all_that_never_signed_in_there() {
+    let mut guard = guard();
+    guard.succeeded(OWNER, "ann", at(0));
+    (0..99).for_each(|n| guard.failed(OWNER, &format!("name-{n}"), at(0)));
+    assert_eq!([guard.attempt(OWNER, "carol", at(0)), guard.attempt(OWNER, "carol", at(0))], [Verdict::Pass; 2]);
+    guard.failed(OWNER, "name-99", at(0));
+    assert_eq!(guard.attempt(OWNER, "carol", at(0)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(OWNER, "dave", at(0)), Verdict::Slow);
+    assert_eq!(guard.attempt(OWNER, "ann", at(0)), Verdict::Pass);
+    assert_eq!((passed(&mut guard, OWNER, 1_000, at(0)), guard.counts().accounts_slowed), (1_000, 1));
+    assert_eq!(guard.attempt(OWNER, "dave", at(300_000)), Verdict::Pass, "five minutes later");
 }
 
 #[test]
@@ -117,11 +146,36 @@ fn guesses_at_one_name_from_everywhere_become_slow_but_not_for_its_owner() {
     assert_eq!(guard.attempt(elsewhere(41), "alice", at(3_700_000)), Verdict::Pass, "an hour later");
 }
 
+#[test]
+fn a_phone_of_before_a_restart_is_no_stranger_to_its_name_where_it_was() {
+    let mut guard = guard();
+    let elsewhere = |n: u8| ip(&format!("203.0.113.{n}"));
+    let binding = Binding {
+        credential: CredentialId::generate(&mut Entropy::from_number(7), Timestamp(0)),
+        account: AccountKey(1),
+        contact: Pii::new("<sip:ann@192.0.2.1>".to_owned()),
+        instance: None,
+        reg_id: None,
+        path: Vec::new(),
+        source: Pii::new(format!("udp {OWNER}:5060")),
+        registered_at: Timestamp(0),
+        expires_at: Timestamp(1),
+    };
+    guard.restored(&binding, "ann", at(0));
+    (0..20).for_each(|n| guard.failed(elsewhere(n), "ann", at(1)));
+    assert_eq!(guard.attempt(elsewhere(40), "ann", at(2)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(OWNER, "ann", at(3)), Verdict::Pass);
+}
+
 #[derive(Debug, Clone)]
 enum Deed {
     Request(u8),
     Fail(u8, u8),
     Attempt(u8, u8),
+    /// By somebody who shares the owner's address, and has an account of its own or none.
+    FailAtHome(u8),
+    AttemptAtHome(u8),
+    SucceedAtHome,
     /// The attacker has accounts of its own.
     Succeed(u8),
     /// Datagrams with the owner's address written on them.
@@ -134,6 +188,9 @@ fn deed() -> impl Strategy<Value = Deed> {
         any::<u8>().prop_map(Deed::Request),
         (any::<u8>(), 0..3_u8).prop_map(|(ip, name)| Deed::Fail(ip, name)),
         (any::<u8>(), 0..3_u8).prop_map(|(ip, name)| Deed::Attempt(ip, name)),
+        (0..3_u8).prop_map(Deed::FailAtHome),
+        (0..3_u8).prop_map(Deed::AttemptAtHome),
+        Just(Deed::SucceedAtHome),
         any::<u8>().prop_map(Deed::Succeed),
         Just(Deed::Forge),
         (0..100_000_u32).prop_map(Deed::Wait),
@@ -142,7 +199,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 proptest! {
     #[test]
-    fn nobody_elsewhere_locks_an_owner_out_of_his_known_address(deeds in prop::collection::vec(deed(), 0..400)) {
+    fn nobody_locks_an_owner_out_of_his_known_address(deeds in prop::collection::vec(deed(), 0..400)) {
         let (mut guard, mut now) = (guard(), at(0));
         let names = ["alice", "mallory", "nobody"];
         let elsewhere = |n: u8| ip(&format!("203.0.113.{n}"));
@@ -152,6 +209,9 @@ proptest! {
                 Deed::Request(n) => { let _ = guard.request(elsewhere(n), None, false, now); },
                 Deed::Fail(n, name) => guard.failed(elsewhere(n), names[usize::from(name)], now),
                 Deed::Attempt(n, name) => { let _ = guard.attempt(elsewhere(n), names[usize::from(name)], now); },
+                Deed::FailAtHome(name) => (0..20).for_each(|_| guard.failed(OWNER, names[usize::from(name)], now)),
+                Deed::AttemptAtHome(name) => { let _ = guard.attempt(OWNER, names[usize::from(name)], now); },
+                Deed::SucceedAtHome => guard.succeeded(OWNER, "mallory", now),
                 Deed::Succeed(n) => guard.succeeded(elsewhere(n), "mallory", now),
                 Deed::Forge => (0..100).for_each(|_| { let _ = guard.request(OWNER, None, false, now); }),
                 Deed::Wait(millis) => now = now + Duration::from_millis(millis.into()),
@@ -189,7 +249,11 @@ fn a_flood_from_everywhere_takes_a_bounded_room_and_leaves_bans_alone() {
         guard.request(source, None, false, at(0));
         guard.failed(ip("203.0.113.9"), &format!("name-{n}"), at(0));
     }
-    assert_eq!((guard.counts().sources, guard.accounts.len()), (SOURCES_MAX, ACCOUNTS_MAX));
+    let home = ip("192.0.2.77");
+    guard.succeeded(home, "bob", at(0));
+    (0..60_000).for_each(|n| guard.failed(home, &format!("name-{n}"), at(0)));
+    assert_eq!((guard.counts().sources, guard.accounts.rows.len()), (SOURCES_MAX, ACCOUNTS_MAX));
+    assert_eq!((guard.pairs.rows.len(), guard.newcomers.rows.len()), (ACCOUNTS_MAX, 1));
     assert_eq!(guard.request(ATTACKER, None, false, at(1)), Verdict::Drop(Why::Banned));
 }
 

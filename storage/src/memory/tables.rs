@@ -160,16 +160,18 @@ impl Tables {
 
     /// The bindings that last beyond `at`.
     pub(crate) fn stored_bindings(&self, at: Timestamp) -> Vec<StoredBinding> {
+        let names: BTreeMap<_, _> = self.credentials.iter().map(|(name, credential)| (credential.id, name)).collect();
         let found = self.bindings.values().filter(|binding| binding.expires_at > at);
         found
-            .map(|binding| {
+            .filter_map(|binding| {
                 let is_rotten = self.rotten_bindings.contains(&binding.credential);
                 let tampered = || KeyringError::Tampered("bindings.binding").into();
-                StoredBinding {
+                Some(StoredBinding {
                     account: binding.account,
                     credential: binding.credential,
+                    username: (*names.get(&binding.credential)?).clone(),
                     binding: if is_rotten { Err(tampered()) } else { Ok(binding.clone()) },
-                }
+                })
             })
             .collect()
     }

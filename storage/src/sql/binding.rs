@@ -40,13 +40,16 @@ impl SqlStore {
     }
 
     pub(crate) async fn bindings(&self, at: Timestamp) -> Result<Vec<StoredBinding>, StoreError> {
-        let text = "select account_key, credential, binding from bindings where expires_at > $1 order by credential, identity_index";
+        let text = "select b.account_key, b.credential, c.username, b.binding from bindings b \
+                    join credentials c on c.id = b.credential where b.expires_at > $1 \
+                    order by b.credential, b.identity_index";
         let mut bindings = Vec::new();
         for mut row in self.db.fetch(text, values![at.0]).await? {
             let (account, credential) = (AccountKey(row.int()?), CredentialId(row.id()?));
+            let username = row.text()?.into_boxed_str();
             let keys = self.row_keys(account).await?;
             let binding = keys.and_then(|()| self.read_binding(account, &mut row)).transpose();
-            bindings.extend(binding.map(|binding| StoredBinding { account, credential, binding }));
+            bindings.extend(binding.map(|binding| StoredBinding { account, credential, username, binding }));
         }
         Ok(bindings)
     }

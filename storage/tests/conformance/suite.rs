@@ -887,6 +887,7 @@ pub async fn bindings_survive_and_end(store: Store) {
     store.write_bindings(&writes, START).await.expect("written");
     let bindings = async || {
         let rows = store.bindings(START).await.expect("readable");
+        assert!(rows.iter().all(|row| &*row.username == "ann"));
         rows.into_iter().map(|row| row.binding.expect("opens")).collect::<Vec<_>>()
     };
     let mut found = bindings().await;

@@ -3,6 +3,11 @@
 use super::flows::{BOTH, flow_number, registers, send_register};
 use super::*;
 
+/// A phone that was registered before a restart.
+fn restored(binding: Binding) -> Input {
+    Input::Edge(EdgeCommand::BindingRestored { binding: Box::new(binding), username: "demo".into() })
+}
+
 /// The flow of a phone's socket: loopback address `last`, port `port`.
 fn at(last: u8, port: u16) -> Flow {
     Flow::udp(([127, 0, 0, last], port).into())
@@ -298,7 +303,7 @@ fn a_binding_from_before_a_restart_does_not_replace_what_is_registered_since() {
     let mut desk = Desk::new();
     registers(&mut desk, mobile(), &flow_number(1), BOTH);
     for binding in before.bindings {
-        desk.handle(Input::Edge(EdgeCommand::BindingRestored(Box::new(binding))));
+        desk.handle(restored(binding));
     }
     let talk = desk.talk(mobile(), "c");
     assert_eq!(desk.core.counts().registrations, 1);
@@ -316,7 +321,7 @@ fn restarted(before: &Desk, leg: LegId, checkpoint: schema::leg::Checkpoint) -> 
     // As the store gives them: in no order that says which is the newest.
     bindings.sort_by_key(|binding| std::cmp::Reverse(binding.reg_id));
     for binding in bindings {
-        desk.handle(Input::Edge(EdgeCommand::BindingRestored(Box::new(binding))));
+        desk.handle(restored(binding));
     }
     desk
 }
@@ -346,7 +351,7 @@ fn flows_over_udp_are_there_after_a_restart() {
     desk.leg(LegCommand::Probe { leg: invited.leg });
     assert!(desk.take_sent().is_empty(), "nobody is there yet");
     for binding in before.bindings {
-        desk.handle(Input::Edge(EdgeCommand::BindingRestored(Box::new(binding))));
+        desk.handle(restored(binding));
     }
     desk.handle(Input::Timeout);
     assert_eq!((last(&desk).0, desk.last_sent().method()), (mobile(), &Method::Options));

@@ -1,6 +1,7 @@
 //! Phones that register by several flows, and behind proxies.
 
 use super::*;
+use crate::core::timers::Timer;
 
 pub(super) const BOTH: &str = "Supported: path, outbound\r\n";
 
@@ -55,6 +56,22 @@ fn with_two_flows(path: &str) -> (Desk, Talk) {
     }
     let talk = desk.talk(tls(1, 1), "c");
     (desk, talk)
+}
+
+#[test]
+fn phones_that_come_and_go_leave_one_timer_for_those_that_stay() {
+    let mut desk = Desk::new();
+    let phone = |number: u32| format!(";+sip.instance=\"<urn:uuid:{number}>\"");
+    registers(&mut desk, tls(1, 1), &phone(1), "Expires: 3600\r\n");
+    for _ in 0..10 {
+        for expires in ["Expires: 60\r\n", "Expires: 0\r\n"] {
+            assert_eq!(registers(&mut desk, tls(2, 2), &phone(2), expires).status(), Some(200));
+        }
+        desk.wait(Duration::from_secs(61));
+    }
+    registers(&mut desk, tls(1, 1), &phone(1), "Expires: 3600\r\n");
+    desk.wait(Duration::from_secs(3_000));
+    assert_eq!((desk.core.counts().registrations, desk.core.timers.count(&Timer::Bindings)), (1, 1));
 }
 
 /// Flow and message of what was sent last.

@@ -2,6 +2,7 @@
 
 use super::registering::ASKS;
 use super::*;
+use crate::core::peers::{Bound, Way};
 use schema::carrier::TrunkDown;
 use schema::edge::Located;
 use schema::target::{Server, Targets, TrunkGateway};
@@ -269,6 +270,39 @@ fn a_tls_carriers_name_goes_through_a_restart() {
     let to = went.expect("probed");
     assert_eq!(to.address, SocketAddr::from(([192, 0, 2, 9], 5061)));
     assert_eq!(desk.core.peer_name(to).map(ToString::to_string).as_deref(), Some("sip.example.com"));
+}
+
+#[test]
+fn carriers_names_come_and_go_without_end_and_those_in_use_stay() {
+    let mut desk = Desk::new();
+    let gateway = Gateway { transport: GatewayTransport::Tls, address: target(1).address };
+    desk.trunks(vec![TrunkAddress { gateway: "tls:trunk.example.com".parse().expect("a name"), ..trunk() }]);
+    let trunk = desk.core.number_of(&name("tls:trunk.example.com").host);
+    let call = |desk: &mut Desk, attempt: u8, text: &str| {
+        let leg = LegId::b(some_call().call, attempt);
+        desk.leg(LegCommand::Invite(Box::new(Invite { gateway, name: Some(name(text)), ..outgoing(leg) })));
+        (leg, desk.last_sent())
+    };
+    let way = |desk: &Desk, leg| match desk.core.legs.get(&leg).map(Bound::way) {
+        Some(Way::To(to)) => (to.name, desk.core.peer_name(to).map(ToString::to_string)),
+        other => panic!("{other:?}"),
+    };
+    let (long, invite) = call(&mut desk, 1, "tls:long.example.com");
+    desk.answers(1, &invite, 200, "<sip:c@192.0.2.1;transport=tls>");
+    desk.leg(LegCommand::Confirm { leg: long, answer: None });
+    let (before, mut given) = (way(&desk, long), std::collections::BTreeSet::new());
+    assert_eq!(before.1.as_deref(), Some("long.example.com"));
+    for attempt in 2..100 {
+        let (leg, invite) = call(&mut desk, attempt, &format!("tls:edge-{attempt}.example.com"));
+        let (number, host) = way(&desk, leg);
+        assert_eq!(host, Some(format!("edge-{attempt}.example.com")), "each has its name");
+        assert!(given.insert(number), "no number was another's");
+        desk.answers(1, &invite, 486, "<sip:c@192.0.2.1>");
+        desk.wait(Duration::from_secs(40));
+        assert!(desk.core.names.peers() <= 16, "{}", desk.core.names.peers());
+    }
+    assert_eq!(way(&desk, long), before);
+    assert_eq!(desk.core.number_of(&name("tls:trunk.example.com").host), trunk);
 }
 
 #[test]

@@ -412,6 +412,43 @@ fn what_the_other_side_refuses_of_an_answer_in_an_ack_is_taken_back() {
     call.end();
 }
 
+#[test]
+fn a_carrier_that_does_not_go_back_is_asked_for_again_and_again_at_each_refresh() {
+    let mut call = Call::new();
+    let moved = ANSWER.replace("9000", "9002");
+    let refuse = |call: &mut Call| {
+        assert!(is_offered(&call.desk.take_legs()[..1], call.b));
+        call.desk.take_sent();
+        call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Err(488) });
+    };
+    call.carrier("INVITE", "");
+    call.carrier("ACK", &moved);
+    refuse(&mut call);
+    let back = call.desk.last_sent();
+    call.desk.carrier(&back, 200, "x", &moved);
+    // The phone is asked once more, and neither side for ever.
+    refuse(&mut call);
+    assert!(call.desk.take_sent().is_empty());
+    call.carrier("INVITE", "");
+    call.carrier("ACK", &moved);
+    refuse(&mut call);
+    let back = call.desk.last_sent();
+    assert_eq!(call.desk.kinds(), ["INVITE"]);
+    call.desk.carrier(&back, 200, "x", &moved);
+    refuse(&mut call);
+    // Of what it offers itself it hears what the phone says, until that has agreed.
+    call.carrier("UPDATE", &moved);
+    refuse(&mut call);
+    assert_eq!(call.desk.kinds(), ["488"]);
+    call.carrier("UPDATE", &moved);
+    assert!(is_offered(&call.desk.take_legs(), call.b));
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Ok(sdp(OFFER)) });
+    call.desk.take_legs();
+    call.carrier("UPDATE", &moved);
+    assert!(call.desk.take_legs().is_empty(), "nothing is new");
+    call.end();
+}
+
 /// RFC 3264 §8: what was offered counts as said, so what stands is said in a newer version.
 #[test]
 fn an_answer_that_cannot_be_understood_brings_back_what_stands() {
