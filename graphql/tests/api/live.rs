@@ -58,7 +58,7 @@ impl Phone {
                 break invite.leg;
             }
         };
-        self.tell(LegEvent::Progress { leg: b, status: 180, sdp: None });
+        self.tell(LegEvent::Progress { leg: b, status: 180, sdp: None, rings: true });
         self.tell(LegEvent::Answered { leg: b, sdp: None, offers: false, checkpoint: checkpoint() });
         while !matches!(self.command().await, LegCommand::Accept { .. }) {}
         self.tell(LegEvent::Confirmed { leg: LegId::a(call), answer: None });
