@@ -48,6 +48,8 @@ const ACCOUNT: Patience = Patience { failures: 20, within: Duration::from_secs(3
 const PAIR: Patience = Patience { failures: 10, within: FAILURES_IN };
 /// The same of all usernames together that never gave a right answer at such a source.
 const NEWCOMERS: Patience = Patience { failures: 100, within: FAILURES_IN };
+/// Of one username at a source where its own right answers come from: whoever else comes from there has to wait.
+const OWN: Patience = Patience { failures: 100, within: FAILURES_IN };
 /// Between two tries of those that have to wait.
 const PACE: Duration = Duration::from_secs(30);
 /// Most sources and most usernames, also at a source, with something to remember.
@@ -227,6 +229,8 @@ pub(crate) struct Guard {
     /// At sources that have customers: by username, and of all together.
     pairs: Guessed<(Source, Box<str>)>,
     newcomers: Guessed<Source>,
+    /// At a username from where its own right answers come.
+    own: Guessed<(Source, Box<str>)>,
     known: Known,
     counts: GuardCounts,
 }
@@ -239,6 +243,7 @@ impl Guard {
             accounts: Guessed::new(ACCOUNTS_MAX, ACCOUNT),
             pairs: Guessed::new(ACCOUNTS_MAX, PAIR),
             newcomers: Guessed::new(SOURCES_MAX, NEWCOMERS),
+            own: Guessed::new(ACCOUNTS_MAX, OWN),
             known: Known::default(),
             counts: GuardCounts::default(),
         }
@@ -298,12 +303,15 @@ impl Guard {
 
     /// Somebody is about to show that it is `username`: [`Verdict::Slow`] when too many tried that in vain, or too much was tried
     /// where it comes from, and this is not from where its owner comes.
-    pub(crate) fn attempt(&mut self, ip: IpAddr, username: &str, now: Mono) -> Verdict {
-        let source = Source::of(ip);
-        if self.is_exempt(ip) || self.known.has_user(source, username, now) {
+    pub(crate) fn attempt(&mut self, peer: SocketAddr, username: &str, now: Mono) -> Verdict {
+        let source = Source::of(peer.ip());
+        if self.is_exempt(peer.ip()) {
             return Verdict::Pass;
         }
         let (account, pair) = (Box::from(username), (source, Box::from(username)));
+        if let Some(port) = self.known.port_of(source, username, now) {
+            return if port == peer.port() { Verdict::Pass } else { self.attempt_beside(&pair, now) };
+        }
         let [of_account, of_pair, of_newcomers] = [
             self.accounts.next_try(&account, now),
             self.pairs.next_try(&pair, now),
@@ -319,6 +327,21 @@ impl Guard {
         Verdict::Pass
     }
 
+    /// From where the owner comes, and not over the flow of its last right answer: it may be somebody who shares the address.
+    fn attempt_beside(&mut self, own: &(Source, Box<str>), now: Mono) -> Verdict {
+        match self.own.next_try(own, now) {
+            None => Verdict::Pass,
+            Some(next) if next > now => {
+                self.counts.slowed += 1;
+                Verdict::Slow
+            }
+            Some(_) => {
+                self.own.tried(own, now);
+                Verdict::Pass
+            }
+        }
+    }
+
     /// The answer to a nonce that this source was given is wrong.
     pub(crate) fn failed(&mut self, ip: IpAddr, username: &str, now: Mono) {
         self.counts.failures += 1;
@@ -331,16 +354,18 @@ impl Guard {
             let mut record = self.sources.peek(&source).copied().unwrap_or_else(|| Record::new(now));
             self.counts.bans += u64::from(record.fail(now));
             self.sources.put(source, record, record.forgettable(), now);
-        } else if !self.known.has_user(source, username, now) {
+        } else if self.known.has_user(source, username, now) {
+            self.counts.accounts_slowed += u64::from(self.own.failed((source, username.into()), now));
+        } else {
             self.counts.accounts_slowed += u64::from(self.pairs.failed((source, username.into()), now));
             self.counts.accounts_slowed += u64::from(self.newcomers.failed(source, now));
         }
     }
 
     /// The answer is right.
-    pub(crate) fn succeeded(&mut self, ip: IpAddr, username: &str, now: Mono) {
-        if !self.is_exempt(ip) {
-            self.known.note(Source::of(ip), username, now);
+    pub(crate) fn succeeded(&mut self, peer: SocketAddr, username: &str, now: Mono) {
+        if !self.is_exempt(peer.ip()) {
+            self.known.note(Source::of(peer.ip()), peer.port(), username, now);
         }
     }
 
@@ -348,7 +373,7 @@ impl Guard {
     pub(crate) fn restored(&mut self, binding: &Binding, username: &str, now: Mono) {
         let address = binding.source.expose().split(' ').nth(1).and_then(|text| text.parse::<SocketAddr>().ok());
         if let Some(address) = address {
-            self.succeeded(address.ip(), username, now);
+            self.succeeded(address, username, now);
         }
     }
 }

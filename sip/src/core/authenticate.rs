@@ -119,7 +119,7 @@ impl Core {
         {
             return self.shed(flow, &request, reason, now);
         }
-        if self.guard.attempt(flow.ip(), claim.username(), now.mono) != Verdict::Pass {
+        if self.guard.attempt(flow.peer, claim.username(), now.mono) != Verdict::Pass {
             return self.refuse_for_now(flow, &request);
         }
         // A digest is computed also when there is nothing to compare: a name that is known takes no longer than another.
@@ -233,7 +233,7 @@ impl Core {
 
     /// It is known who sends the request.
     fn authenticated(&mut self, flow: Flow, request: Message, key: &ServerKey, credential: &SipCredential, now: Now) {
-        self.guard.succeeded(flow.ip(), &credential.username, now.mono);
+        self.guard.succeeded(flow.peer, &credential.username, now.mono);
         if flow.connection.is_some() {
             self.output.push_back(Output::Trust(flow));
         }

@@ -241,6 +241,13 @@ impl Core {
                 self.agree(id, &key, &request, flow, body, now);
                 self.tell_checkpoint(id, now);
             }
+            // It has said that before and did not go back: a refresh for its session timer, which no refusal may take away.
+            Err(_) if leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, request.body())) => {
+                leg.word = Word::RefusedAgain;
+                let body = self.session_for(id, request.body());
+                self.agree(id, &key, &request, flow, body, now);
+                self.tell_checkpoint(id, now);
+            }
             Err(status) => self.refuse_offer(&key, &request, refusal(status), now),
         }
     }

@@ -23,17 +23,26 @@ impl Guard {
         let record = self.sources.peek(&Source::of(ip));
         match record {
             _ if self.is_exempt(ip) => Standing::Known,
+            _ if self.known.has(Source::of(ip), now) => Standing::Known,
             Some(record) if record.banned_until > now => Standing::Banned,
-            _ if self.knows(ip, now) => Standing::Known,
             _ => Standing::Stranger,
         }
     }
 }
 
+/// From where a username's right answers came.
+#[derive(Clone, Copy)]
+struct Place {
+    source: Source,
+    last: Mono,
+    /// Of the last one.
+    port: u16,
+}
+
 #[derive(Default)]
 pub(super) struct Known {
     /// Oldest first.
-    users: BTreeMap<Arc<str>, Vec<(Source, Mono)>>,
+    users: BTreeMap<Arc<str>, Vec<Place>>,
     order: BTreeSet<(Mono, Arc<str>)>,
     /// How many usernames know a source, and when the last right answer came from it.
     sources: BTreeMap<Source, (usize, Mono)>,
@@ -45,22 +54,28 @@ impl Known {
     }
 
     pub(super) fn has_user(&self, source: Source, username: &str, now: Mono) -> bool {
-        let mut of_user = self.users.get(username).into_iter().flatten();
-        of_user.any(|(known, last)| *known == source && *last + KNOWN > now)
+        self.port_of(source, username, now).is_some()
     }
 
-    pub(super) fn note(&mut self, source: Source, username: &str, now: Mono) {
+    /// From which port this username's last right answer from this source came.
+    pub(super) fn port_of(&self, source: Source, username: &str, now: Mono) -> Option<u16> {
+        let mut of_user = self.users.get(username).into_iter().flatten();
+        of_user.find(|place| place.source == source && place.last + KNOWN > now).map(|place| place.port)
+    }
+
+    pub(super) fn note(&mut self, source: Source, port: u16, username: &str, now: Mono) {
         let (user, mut sources) =
             self.users.remove_entry(username).unwrap_or_else(|| (Arc::from(username), Vec::new()));
-        let place = sources.iter().position(|(known, _)| *known == source);
-        if let Some((_, last)) = place.map(|place| sources[place])
-            && last + AGAIN > now
+        let place = sources.iter().position(|known| known.source == source);
+        if let Some(known) = place.map(|place| &mut sources[place])
+            && known.last + AGAIN > now
         {
+            known.port = port;
             self.users.insert(user, sources);
             return;
         }
-        if let Some((_, newest)) = sources.last() {
-            self.order.remove(&(*newest, user.clone()));
+        if let Some(newest) = sources.last() {
+            self.order.remove(&(newest.last, user.clone()));
         }
         match place {
             Some(place) => drop(sources.remove(place)),
@@ -69,9 +84,9 @@ impl Known {
         if let Some((_, last)) = self.sources.get_mut(&source) {
             *last = now;
         }
-        sources.push((source, now));
+        sources.push(Place { source, last: now, port });
         if sources.len() > SOURCES_MAX {
-            self.release(sources.remove(0).0);
+            self.release(sources.remove(0).source);
         }
         self.order.insert((now, user.clone()));
         self.users.insert(user, sources);
@@ -81,8 +96,8 @@ impl Known {
     fn forget_oldest(&mut self) {
         while self.users.len() > USERS_MAX {
             let Some((_, user)) = self.order.pop_first() else { break };
-            for (source, _) in self.users.remove(&user).into_iter().flatten() {
-                self.release(source);
+            for place in self.users.remove(&user).into_iter().flatten() {
+                self.release(place.source);
             }
         }
     }

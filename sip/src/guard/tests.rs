@@ -1,6 +1,7 @@
 //! Tables of what the rules decide, and properties that hold whatever an attacker does.
 
 use super::*;
+use crate::flow::Standing;
 use proptest::prelude::*;
 use schema::entropy::Entropy;
 use schema::id::{AccountKey, CredentialId};
@@ -12,6 +13,15 @@ const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
+}
+
+fn peer(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, 5_060)
+}
+
+/// Somebody else behind the same address.
+fn neighbour(ip: IpAddr) -> SocketAddr {
+    SocketAddr::new(ip, 4_000)
 }
 
 fn at(millis: u64) -> Mono {
@@ -55,7 +65,7 @@ fn an_ipv6_network_is_one_source_and_a_mapped_address_is_what_it_is() {
 #[test]
 fn scanners_get_no_answer_wherever_they_are() {
     let mut guard = guard();
-    guard.succeeded(OWNER, "alice", at(0));
+    guard.succeeded(peer(OWNER), "alice", at(0));
     for (ip, agent) in
         [(OWNER, "friendly-scanner"), (ip("127.0.0.1"), "SIPVicious 0.3"), (ATTACKER, "VaxSIPUserAgent/3.1")]
     {
@@ -99,51 +109,54 @@ fn few_failures_in_five_minutes_ban_nobody() {
 #[test]
 fn guesses_from_an_address_that_many_share_slow_the_guessed_name_there_and_ban_nobody() {
     let mut guard = guard();
-    guard.succeeded(OWNER, "ann", at(0));
+    guard.succeeded(peer(OWNER), "ann", at(0));
     (0..9).for_each(|_| guard.failed(OWNER, "bob", at(0)));
-    assert_eq!(guard.attempt(OWNER, "bob", at(0)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(OWNER), "bob", at(0)), Verdict::Pass);
     (0..11).for_each(|_| guard.failed(OWNER, "bob", at(0)));
-    assert_eq!(guard.attempt(OWNER, "bob", at(0)), Verdict::Pass, "one in 30 s");
-    assert_eq!(guard.attempt(OWNER, "bob", at(29_999)), Verdict::Slow);
+    assert_eq!(guard.attempt(peer(OWNER), "bob", at(0)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(peer(OWNER), "bob", at(29_999)), Verdict::Slow);
     (0..80).for_each(|_| guard.failed(OWNER, "bob", at(29_999)));
     assert_eq!((passed(&mut guard, OWNER, 1_000, at(29_999)), guard.counts().bans), (1_000, 0));
-    assert_eq!(guard.attempt(OWNER, "ann", at(29_999)), Verdict::Pass);
-    assert_eq!(guard.attempt(OWNER, "bob", at(29_999)), Verdict::Slow);
-    assert_eq!(guard.attempt(OWNER, "bob", at(3_600_000)), Verdict::Pass, "not for ever");
+    assert_eq!(guard.attempt(peer(OWNER), "ann", at(29_999)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(OWNER), "bob", at(29_999)), Verdict::Slow);
+    assert_eq!(guard.attempt(peer(OWNER), "bob", at(3_600_000)), Verdict::Pass, "not for ever");
 }
 
 #[test]
 fn guesses_at_many_names_from_such_an_address_slow_all_that_never_signed_in_there() {
     let mut guard = guard();
-    guard.succeeded(OWNER, "ann", at(0));
+    guard.succeeded(peer(OWNER), "ann", at(0));
     (0..99).for_each(|n| guard.failed(OWNER, &format!("name-{n}"), at(0)));
-    assert_eq!([guard.attempt(OWNER, "carol", at(0)), guard.attempt(OWNER, "carol", at(0))], [Verdict::Pass; 2]);
+    assert_eq!(
+        [guard.attempt(peer(OWNER), "carol", at(0)), guard.attempt(peer(OWNER), "carol", at(0))],
+        [Verdict::Pass; 2]
+    );
     guard.failed(OWNER, "name-99", at(0));
-    assert_eq!(guard.attempt(OWNER, "carol", at(0)), Verdict::Pass, "one in 30 s");
-    assert_eq!(guard.attempt(OWNER, "dave", at(0)), Verdict::Slow);
-    assert_eq!(guard.attempt(OWNER, "ann", at(0)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(OWNER), "carol", at(0)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(peer(OWNER), "dave", at(0)), Verdict::Slow);
+    assert_eq!(guard.attempt(peer(OWNER), "ann", at(0)), Verdict::Pass);
     assert_eq!((passed(&mut guard, OWNER, 1_000, at(0)), guard.counts().accounts_slowed), (1_000, 1));
-    assert_eq!(guard.attempt(OWNER, "dave", at(300_000)), Verdict::Pass, "five minutes later");
+    assert_eq!(guard.attempt(peer(OWNER), "dave", at(300_000)), Verdict::Pass, "five minutes later");
 }
 
 #[test]
 fn guesses_at_one_name_from_everywhere_become_slow_but_not_for_its_owner() {
     let mut guard = guard();
     let elsewhere = |n: u8| ip(&format!("203.0.113.{n}"));
-    guard.succeeded(OWNER, "alice", at(0));
+    guard.succeeded(peer(OWNER), "alice", at(0));
     (0..20).for_each(|n| guard.failed(elsewhere(n), "alice", at(1)));
     assert_eq!(guard.counts().accounts_slowed, 1);
     let tries =
         [(40, 2, Verdict::Pass), (41, 3, Verdict::Slow), (41, 30_001, Verdict::Slow), (41, 30_002, Verdict::Pass)];
     for (n, millis, verdict) in tries {
-        assert_eq!(guard.attempt(elsewhere(n), "alice", at(millis)), verdict, "{n} after {millis} ms");
+        assert_eq!(guard.attempt(peer(elsewhere(n)), "alice", at(millis)), verdict, "{n} after {millis} ms");
     }
-    assert_eq!(guard.attempt(OWNER, "alice", at(3)), Verdict::Pass);
-    assert_eq!(guard.attempt(elsewhere(41), "bob", at(3)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(OWNER), "alice", at(3)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(elsewhere(41)), "bob", at(3)), Verdict::Pass);
     // From where only another customer comes, a guesser is a stranger.
-    guard.succeeded(elsewhere(50), "mallory", at(3));
-    assert_eq!(guard.attempt(elsewhere(50), "alice", at(3)), Verdict::Slow);
-    assert_eq!(guard.attempt(elsewhere(41), "alice", at(3_700_000)), Verdict::Pass, "an hour later");
+    guard.succeeded(peer(elsewhere(50)), "mallory", at(3));
+    assert_eq!(guard.attempt(peer(elsewhere(50)), "alice", at(3)), Verdict::Slow);
+    assert_eq!(guard.attempt(peer(elsewhere(41)), "alice", at(3_700_000)), Verdict::Pass, "an hour later");
 }
 
 #[test]
@@ -163,8 +176,8 @@ fn a_phone_of_before_a_restart_is_no_stranger_to_its_name_where_it_was() {
     };
     guard.restored(&binding, "ann", at(0));
     (0..20).for_each(|n| guard.failed(elsewhere(n), "ann", at(1)));
-    assert_eq!(guard.attempt(elsewhere(40), "ann", at(2)), Verdict::Pass, "one in 30 s");
-    assert_eq!(guard.attempt(OWNER, "ann", at(3)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(elsewhere(40)), "ann", at(2)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(peer(OWNER), "ann", at(3)), Verdict::Pass);
 }
 
 #[derive(Debug, Clone)]
@@ -197,27 +210,60 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
+/// Whoever shares an address with its owner guesses no faster than from elsewhere, and locks nobody out.
+#[test]
+fn guesses_at_a_name_from_its_own_address_slow_all_but_its_last_flow() {
+    let mut guard = guard();
+    guard.succeeded(peer(OWNER), "ann", at(0));
+    (0..99).for_each(|_| guard.failed(OWNER, "ann", at(0)));
+    assert_eq!(
+        [guard.attempt(neighbour(OWNER), "ann", at(0)), guard.attempt(neighbour(OWNER), "ann", at(0))],
+        [Verdict::Pass; 2]
+    );
+    guard.failed(OWNER, "ann", at(0));
+    assert_eq!(guard.attempt(neighbour(OWNER), "ann", at(0)), Verdict::Pass, "one in 30 s");
+    assert_eq!(guard.attempt(neighbour(OWNER), "ann", at(29_999)), Verdict::Slow);
+    assert_eq!(guard.attempt(peer(OWNER), "ann", at(29_999)), Verdict::Pass);
+    // Wherever its last right answer came from, also within a minute of the one before.
+    guard.succeeded(neighbour(OWNER), "ann", at(30_000));
+    assert_eq!(guard.attempt(neighbour(OWNER), "ann", at(30_000)), Verdict::Pass);
+    assert_eq!(guard.attempt(peer(OWNER), "ann", at(300_000)), Verdict::Pass, "not for ever");
+}
+
+/// The ban came before the first right answer from there.
+#[test]
+fn a_source_that_is_known_is_not_banned_for_connections_either() {
+    let mut guard = guard();
+    (0..10).for_each(|_| guard.failed(OWNER, "bob", at(0)));
+    assert_eq!(guard.standing(OWNER, at(0)), Standing::Banned);
+    guard.succeeded(peer(OWNER), "ann", at(0));
+    assert_eq!(
+        (guard.standing(OWNER, at(0)), guard.request(OWNER, None, false, at(0))),
+        (Standing::Known, Verdict::Pass)
+    );
+}
+
 proptest! {
     #[test]
     fn nobody_locks_an_owner_out_of_his_known_address(deeds in prop::collection::vec(deed(), 0..400)) {
         let (mut guard, mut now) = (guard(), at(0));
         let names = ["alice", "mallory", "nobody"];
         let elsewhere = |n: u8| ip(&format!("203.0.113.{n}"));
-        guard.succeeded(OWNER, "alice", now);
+        guard.succeeded(peer(OWNER), "alice", now);
         for deed in deeds {
             match deed {
                 Deed::Request(n) => { let _ = guard.request(elsewhere(n), None, false, now); },
                 Deed::Fail(n, name) => guard.failed(elsewhere(n), names[usize::from(name)], now),
-                Deed::Attempt(n, name) => { let _ = guard.attempt(elsewhere(n), names[usize::from(name)], now); },
+                Deed::Attempt(n, name) => { let _ = guard.attempt(peer(elsewhere(n)), names[usize::from(name)], now); },
                 Deed::FailAtHome(name) => (0..20).for_each(|_| guard.failed(OWNER, names[usize::from(name)], now)),
-                Deed::AttemptAtHome(name) => { let _ = guard.attempt(OWNER, names[usize::from(name)], now); },
-                Deed::SucceedAtHome => guard.succeeded(OWNER, "mallory", now),
-                Deed::Succeed(n) => guard.succeeded(elsewhere(n), "mallory", now),
+                Deed::AttemptAtHome(name) => { let _ = guard.attempt(neighbour(OWNER), names[usize::from(name)], now); },
+                Deed::SucceedAtHome => guard.succeeded(peer(OWNER), "mallory", now),
+                Deed::Succeed(n) => guard.succeeded(peer(elsewhere(n)), "mallory", now),
                 Deed::Forge => (0..100).for_each(|_| { let _ = guard.request(OWNER, None, false, now); }),
                 Deed::Wait(millis) => now = now + Duration::from_millis(millis.into()),
             }
             prop_assert_eq!(guard.request(OWNER, None, false, now), Verdict::Pass);
-            prop_assert_eq!(guard.attempt(OWNER, "alice", now), Verdict::Pass);
+            prop_assert_eq!(guard.attempt(peer(OWNER), "alice", now), Verdict::Pass);
         }
     }
 
@@ -250,7 +296,7 @@ fn a_flood_from_everywhere_takes_a_bounded_room_and_leaves_bans_alone() {
         guard.failed(ip("203.0.113.9"), &format!("name-{n}"), at(0));
     }
     let home = ip("192.0.2.77");
-    guard.succeeded(home, "bob", at(0));
+    guard.succeeded(peer(home), "bob", at(0));
     (0..60_000).for_each(|n| guard.failed(home, &format!("name-{n}"), at(0)));
     assert_eq!((guard.counts().sources, guard.accounts.rows.len()), (SOURCES_MAX, ACCOUNTS_MAX));
     assert_eq!((guard.pairs.rows.len(), guard.newcomers.rows.len()), (ACCOUNTS_MAX, 1));
@@ -262,7 +308,7 @@ fn an_owners_own_travels_push_out_the_oldest_place_only() {
     let mut guard = guard();
     let place = |n: u64| ip(&format!("203.0.113.{n}"));
     for n in 0..9 {
-        guard.succeeded(place(n), "alice", at(n));
+        guard.succeeded(peer(place(n)), "alice", at(n));
     }
     let known =
         |n| guard.known.has(Source::of(place(n)), at(9)) && guard.known.has_user(Source::of(place(n)), "alice", at(9));

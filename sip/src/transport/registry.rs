@@ -11,15 +11,21 @@ use pace::Pace;
 use schema::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// Most connections that we opened.
 const OUTGOING: usize = 1_024;
+/// A stranger that connected no longer ago makes no room for others of its address: it may be about to show who it is, as may all the
+/// phones of an office that connect anew at the same moment.
+const GRACE: Duration = Duration::from_secs(2);
 
 struct Connection {
     flow: Flow,
     outbox: Outbox,
     /// Where it goes, when we opened it.
     to: Option<Destination>,
+    /// When its peer opened it.
+    since: Mono,
     /// Its peer is known: it no longer counts against its address's limit, and makes room for no stranger.
     trusted: bool,
 }
@@ -29,6 +35,8 @@ struct Connection {
 pub(super) enum Full {
     /// All connections together.
     Total,
+    /// Strangers of this address, each of which may still show who it is.
+    Address,
     /// TLS connections that this source began lately.
     Handshakes,
     /// Nothing of this source is taken for now.
@@ -93,12 +101,16 @@ impl Registry {
         &mut self,
         protocol: Protocol,
         peer: SocketAddr,
+        now: Mono,
     ) -> Result<(ConnectionId, Flow, Queued), Full> {
         let source = Source::of(peer.ip());
         let oldest_here = self.untrusted.get(&source).filter(|all| all.len() >= self.limits.per_address);
         if let Some(oldest) = oldest_here.and_then(BTreeSet::first).copied()
             && !self.is_exempt(peer.ip())
         {
+            if self.connections.get(&oldest).is_some_and(|oldest| oldest.since + GRACE > now) {
+                return Err(Full::Address);
+            }
             self.push_out(oldest);
         }
         if protocol == Protocol::Tls
@@ -111,7 +123,7 @@ impl Registry {
             let oldest = self.strangers.first().copied().or_else(|| self.oldest_of_most()).ok_or(Full::Total)?;
             self.push_out(oldest);
         }
-        let added = self.add(protocol, peer, None);
+        let added = self.add(protocol, peer, None, now);
         self.untrusted.entry(source).or_default().insert(added.0);
         self.strangers.insert(added.0);
         if protocol == Protocol::Tls {
@@ -142,17 +154,23 @@ impl Registry {
         if self.outgoing.len() >= OUTGOING {
             return Err(Full::Total);
         }
-        let added = self.add(to.protocol, to.address, Some(to));
+        let added = self.add(to.protocol, to.address, Some(to), Mono(0));
         self.outgoing.insert(to, added.0);
         Ok(added)
     }
 
-    fn add(&mut self, protocol: Protocol, peer: SocketAddr, to: Option<Destination>) -> (ConnectionId, Flow, Queued) {
+    fn add(
+        &mut self,
+        protocol: Protocol,
+        peer: SocketAddr,
+        to: Option<Destination>,
+        since: Mono,
+    ) -> (ConnectionId, Flow, Queued) {
         let id = ConnectionId(self.next);
         self.next += 1;
         let (outbox, receiver) = outbox();
         let flow = Flow { protocol, peer, connection: Some(id) };
-        self.connections.insert(id, Connection { flow, outbox, to, trusted: false });
+        self.connections.insert(id, Connection { flow, outbox, to, since, trusted: false });
         (id, flow, receiver)
     }
 
@@ -244,6 +262,9 @@ mod tests {
         }
     }
 
+    const NOW: Mono = Mono(0);
+    const LATER: Mono = Mono(2_000_000);
+
     fn peer(last: u8, port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, last], port))
     }
@@ -253,7 +274,7 @@ mod tests {
         let mut registry = Registry::new(limits());
         let mut boxes = Vec::new();
         for port in 1..=2 {
-            let (id, _, outbox) = registry.accept(Protocol::Tls, peer(1, port)).expect("room");
+            let (id, _, outbox) = registry.accept(Protocol::Tls, peer(1, port), NOW).expect("room");
             boxes.push((id, outbox));
         }
         registry.opened(boxes[0].0);
@@ -261,9 +282,9 @@ mod tests {
         assert_eq!(registry.shaking.len(), 1);
         registry.trust(boxes[0].0);
         registry.trust(boxes[0].0);
-        boxes.extend(registry.accept(Protocol::Tcp, peer(1, 4)).map(|(id, _, outbox)| (id, outbox)));
+        boxes.extend(registry.accept(Protocol::Tcp, peer(1, 4), NOW).map(|(id, _, outbox)| (id, outbox)));
         assert_eq!((registry.pushed_out().count(), registry.untrusted[&Source::of(peer(1, 1).ip())].len()), (0, 2));
-        boxes.extend(registry.accept(Protocol::Tcp, peer(2, 1)).map(|(id, _, outbox)| (id, outbox)));
+        boxes.extend(registry.accept(Protocol::Tcp, peer(2, 1), NOW).map(|(id, _, outbox)| (id, outbox)));
         let to = Destination::new(Protocol::Tcp, peer(9, 5060));
         boxes.extend(registry.open(to).map(|(id, _, outbox)| (id, outbox)));
         assert_eq!(registry.to(to), Some(boxes[4].0));
@@ -287,17 +308,17 @@ mod tests {
         let mut registry = Registry::new(limits());
         let mut kept = Vec::new();
         for last in 1..=5 {
-            kept.push(registry.accept(Protocol::Tcp, peer(last, 1)).expect("room"));
+            kept.push(registry.accept(Protocol::Tcp, peer(last, 1), NOW).expect("room"));
         }
         let ids: Vec<_> = kept.iter().map(|(id, ..)| *id).collect();
         registry.trust(ids[0]);
-        kept.push(registry.accept(Protocol::Tcp, peer(6, 1)).expect("a stranger's place"));
+        kept.push(registry.accept(Protocol::Tcp, peer(6, 1), NOW).expect("a stranger's place"));
         assert_eq!((registry.flow(ids[1]), registry.len()), (None, 5));
         assert!(registry.flow(ids[0]).is_some() && registry.flow(ids[2]).is_some());
         // Carriers have room of their own.
         kept.push(registry.open(Destination::new(Protocol::Tls, peer(9, 5061))).expect("room"));
         kept.iter().for_each(|(id, ..)| registry.trust(*id));
-        assert_eq!(registry.accept(Protocol::Tcp, peer(7, 1)).map(|_| ()), Err(Full::Total));
+        assert_eq!(registry.accept(Protocol::Tcp, peer(7, 1), NOW).map(|_| ()), Err(Full::Total));
         assert_eq!((registry.len(), registry.strangers.len()), (6, 0));
     }
 
@@ -305,12 +326,17 @@ mod tests {
     fn strangers_of_an_address_make_room_for_one_another_and_nobody_else_does() {
         let mut registry = Registry::new(limits());
         let mut kept: Vec<_> =
-            (1..=2).map(|port| registry.accept(Protocol::Tcp, peer(1, port)).expect("room")).collect();
-        kept.push(registry.accept(Protocol::Tcp, peer(2, 1)).expect("room"));
+            (1..=2).map(|port| registry.accept(Protocol::Tcp, peer(1, port), NOW).expect("room")).collect();
+        kept.push(registry.accept(Protocol::Tcp, peer(2, 1), NOW).expect("room"));
         registry.trust(kept[0].0);
-        kept.push(registry.accept(Protocol::Tcp, peer(1, 3)).expect("a phone that is known does not count"));
+        kept.push(registry.accept(Protocol::Tcp, peer(1, 3), NOW).expect("a phone that is known does not count"));
         assert_eq!(registry.pushed_out().count(), 0);
-        kept.push(registry.accept(Protocol::Tcp, peer(1, 4)).expect("the oldest stranger of this address goes"));
+        assert_eq!(
+            registry.accept(Protocol::Tcp, peer(1, 4), NOW).map(|_| ()),
+            Err(Full::Address),
+            "they may be signing in"
+        );
+        kept.push(registry.accept(Protocol::Tcp, peer(1, 4), LATER).expect("the oldest stranger of this address goes"));
         assert_eq!(registry.pushed_out().collect::<Vec<_>>(), [kept[1].1]);
         assert_eq!(registry.pushed_out().count(), 0, "told once");
         let open: Vec<_> = kept.iter().map(|(id, ..)| registry.flow(*id).is_some()).collect();
@@ -324,7 +350,7 @@ mod tests {
         let mut begun = |ip: IpAddr, at_ms: u64| {
             let tries = (0..100).map_while(|port| {
                 registry.paced(ip, Mono(at_ms * 1_000)).ok()?;
-                let (id, ..) = registry.accept(Protocol::Tls, SocketAddr::new(ip, port + 1)).ok()?;
+                let (id, ..) = registry.accept(Protocol::Tls, SocketAddr::new(ip, port + 1), NOW).ok()?;
                 registry.remove(id)
             });
             tries.count()
@@ -343,7 +369,7 @@ mod tests {
         let kept: Vec<_> =
             (0..OUTGOING).map(|n| registry.open(to(u16::try_from(n).expect("small"))).expect("room")).collect();
         assert_eq!((kept.len(), registry.open(to(u16::MAX)).map(|_| ())), (OUTGOING, Err(Full::Total)));
-        assert!(registry.accept(Protocol::Tcp, peer(1, 1)).is_ok());
+        assert!(registry.accept(Protocol::Tcp, peer(1, 1), NOW).is_ok());
     }
 
     #[test]
@@ -351,16 +377,16 @@ mod tests {
         let mut registry = Registry::new(limits());
         let mut kept = Vec::new();
         for (last, port) in [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1)] {
-            kept.push(registry.accept(Protocol::Tcp, peer(last, port)).expect("room"));
+            kept.push(registry.accept(Protocol::Tcp, peer(last, port), NOW).expect("room"));
             registry.trust(kept.last().expect("one").0);
         }
         let ids: Vec<_> = kept.iter().map(|(id, ..)| *id).collect();
-        kept.push(registry.accept(Protocol::Tcp, peer(4, 1)).expect("the oldest of who has three"));
+        kept.push(registry.accept(Protocol::Tcp, peer(4, 1), NOW).expect("the oldest of who has three"));
         let open = |registry: &Registry| ids.iter().map(|id| registry.flow(*id).is_some()).collect::<Vec<_>>();
         assert_eq!(open(&registry), [false, true, true, true, true]);
         registry.trust(kept.last().expect("one").0);
         // Nobody has more than strangers may have.
-        assert_eq!(registry.accept(Protocol::Tcp, peer(5, 1)).map(|_| ()), Err(Full::Total));
+        assert_eq!(registry.accept(Protocol::Tcp, peer(5, 1), NOW).map(|_| ()), Err(Full::Total));
         for id in ids {
             registry.remove(id);
         }
@@ -370,7 +396,7 @@ mod tests {
     #[test]
     fn whoever_is_known_may_have_more_waiting() {
         let mut registry = Registry::new(limits());
-        let (phone, _, _kept) = registry.accept(Protocol::Tcp, peer(1, 1)).expect("room");
+        let (phone, _, _kept) = registry.accept(Protocol::Tcp, peer(1, 1), NOW).expect("room");
         let (carrier, _, _opened) = registry.open(Destination::new(Protocol::Tls, peer(9, 5061))).expect("room");
         registry.trust(phone);
         for id in [phone, carrier] {
@@ -381,8 +407,8 @@ mod tests {
     #[test]
     fn one_message_alone_is_always_taken() {
         let mut registry = Registry::new(limits());
-        let (id, ..) = registry.accept(Protocol::Tcp, peer(1, 1)).expect("room");
-        let (other, _, mut outbox) = registry.accept(Protocol::Tcp, peer(1, 2)).expect("room");
+        let (id, ..) = registry.accept(Protocol::Tcp, peer(1, 1), NOW).expect("room");
+        let (other, _, mut outbox) = registry.accept(Protocol::Tcp, peer(1, 2), NOW).expect("room");
         assert!(!registry.send(id, Bytes::from_static(b"nobody takes it")), "its connection is over");
         assert!(registry.send(other, Bytes::from_static(b"longer than is allowed")));
         assert!(next(&mut outbox).is_ready() && registry.send(other, Bytes::from_static(b"once more")));
@@ -391,7 +417,7 @@ mod tests {
     #[test]
     fn the_oldest_handshake_makes_room_for_a_new_one() {
         let mut registry = Registry::new(limits());
-        let accept = |registry: &mut Registry, last| registry.accept(Protocol::Tls, peer(last, 1)).expect("room");
+        let accept = |registry: &mut Registry, last| registry.accept(Protocol::Tls, peer(last, 1), NOW).expect("room");
         let (first, _, mut first_box) = accept(&mut registry, 1);
         let (second, _, _second_box) = accept(&mut registry, 2);
         registry.opened(first);
@@ -408,19 +434,19 @@ mod tests {
         let at = |text: &str| SocketAddr::new(text.parse().expect("an address"), 5060);
         let mut kept = Vec::new();
         for text in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"] {
-            kept.push(registry.accept(Protocol::Tcp, at(text)).expect("room"));
+            kept.push(registry.accept(Protocol::Tcp, at(text), NOW).expect("room"));
         }
-        kept.push(registry.accept(Protocol::Tcp, at("2001:db8:0:2::1")).expect("room"));
+        kept.push(registry.accept(Protocol::Tcp, at("2001:db8:0:2::1"), NOW).expect("room"));
         assert_eq!(registry.pushed_out().count(), 0);
-        kept.push(registry.accept(Protocol::Tcp, at("2001:db8:0:1::3")).expect("the oldest of three"));
+        kept.push(registry.accept(Protocol::Tcp, at("2001:db8:0:1::3"), LATER).expect("the oldest of three"));
         assert_eq!(registry.pushed_out().collect::<Vec<_>>(), [kept[0].1]);
     }
 
     #[test]
     fn a_reader_too_slow_loses_its_connection_only() {
         let mut registry = Registry::new(limits());
-        let (slow, _, _kept) = registry.accept(Protocol::Tcp, peer(1, 1)).expect("room");
-        let (other, _, mut outbox) = registry.accept(Protocol::Tcp, peer(2, 1)).expect("room");
+        let (slow, _, _kept) = registry.accept(Protocol::Tcp, peer(1, 1), NOW).expect("room");
+        let (other, _, mut outbox) = registry.accept(Protocol::Tcp, peer(2, 1), NOW).expect("room");
         let sent: Vec<bool> = (0..5).map(|_| registry.send(slow, Bytes::from_static(b"x"))).collect();
         assert_eq!(sent, [true, true, true, false, false]);
         assert!(registry.send(other, Bytes::from_static(b"y")));
@@ -432,7 +458,8 @@ mod tests {
     fn networks_may_be_exempt_from_the_limit_per_address() {
         let mut registry = Registry::new(TransportLimits { exempt: [Network::LOOPBACK_V4].into(), ..limits() });
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let kept: Vec<_> = (1..=5).map(|port| registry.accept(Protocol::Tcp, local(port)).expect("exempt")).collect();
+        let kept: Vec<_> =
+            (1..=5).map(|port| registry.accept(Protocol::Tcp, local(port), NOW).expect("exempt")).collect();
         assert_eq!((kept.len(), registry.len()), (5, 5));
     }
 }

@@ -237,12 +237,13 @@ impl Wire {
             self.accept_again = Instant::now() + ACCEPT_PAUSE;
             return;
         };
-        let taken = match standing(protocol, peer) {
-            (Standing::Banned, _) => Err(Full::Banned),
-            (Standing::Stranger, now) if protocol == Protocol::Tls => self.registry.paced(peer.ip(), now),
-            (Standing::Known | Standing::Stranger, _) => Ok(()),
+        let (stands, now) = standing(protocol, peer);
+        let taken = match stands {
+            Standing::Banned => Err(Full::Banned),
+            Standing::Stranger if protocol == Protocol::Tls => self.registry.paced(peer.ip(), now),
+            Standing::Known | Standing::Stranger => Ok(()),
         };
-        let (id, flow, outbox) = match taken.and_then(|()| self.registry.accept(protocol, peer)) {
+        let (id, flow, outbox) = match taken.and_then(|()| self.registry.accept(protocol, peer, now)) {
             Ok(taken) => taken,
             Err(full) => {
                 self.counts.shed_connections.fetch_add(1, Relaxed);
@@ -362,18 +363,17 @@ impl Wire {
         Some(id)
     }
 
-    /// From which address a connection is opened: a carrier expects us at the one that we listen on, if it is one alone. On
-    /// loopback nobody listens whom others know.
+    /// From which address a connection is opened: a carrier expects us at the one that we listen on, if it is one alone: by that
+    /// protocol, else by another. On loopback nobody listens whom others know.
     fn source_for(&self, to: Destination) -> Option<IpAddr> {
         let (udp, tcp, tls) = (&self.udp, &self.tcp, &self.tls);
         let udp = [&udp.first, &udp.v6].map(|socket| socket.as_ref()?.local_addr().ok());
         let [tcp, tls] = [tcp, tls].map(|all| [&all.first, &all.v6].map(|socket| socket.as_ref()?.local_addr().ok()));
         let own = if to.protocol == Protocol::Tls { [tls, udp, tcp] } else { [tcp, udp, tls] };
+        let to = to.address.ip();
         let mut ips = own.into_iter().flatten().flatten().map(|address| address.ip());
-        ips.find(|ip| {
-            let to = to.address.ip();
-            ip.is_ipv4() == to.is_ipv4() && !ip.is_unspecified() && (!ip.is_loopback() || to.is_loopback())
-        })
+        let ip = ips.find(|ip| ip.is_ipv4() == to.is_ipv4() && (!ip.is_loopback() || to.is_loopback()));
+        ip.filter(|ip| !ip.is_unspecified())
     }
 
     /// The peer of this flow proved who it is: its connection no longer counts against its address.

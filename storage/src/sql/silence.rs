@@ -22,9 +22,13 @@ pub(crate) fn silent() -> Error {
     Error::Io(io::Error::from(io::ErrorKind::TimedOut))
 }
 
-/// The answer, or that none came. Then the connection is dropped with the question, and its pool closes it.
-pub(super) async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(SILENCE_MAX, asked).await.unwrap_or_else(|_| Err(failed(silent())))
+/// The answer, or that none came. Then the connection is dropped with the question, and its pool closes it. Boxed: whoever asks has
+/// room for a pointer, not for all that sqlx keeps, once more for each step in between.
+pub(super) fn answered<'a, T: 'a>(
+    asked: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+) -> impl Future<Output = Result<T, StoreError>> + Send + 'a {
+    let answer = timeout(SILENCE_MAX, Box::pin(asked));
+    async { answer.await.unwrap_or_else(|_| Err(failed(silent()))) }
 }
 
 /// A row, or the end of them, of a statement that reads much.

@@ -72,7 +72,7 @@ macro_rules! conformance {
                 println!("{}", stringify!($name));
                 let database = stringify!($name);
                 let store = postgres(&cluster, &database[..database.len().min(50)]).await;
-                suite::$name(store.clone()).await;
+                Box::pin(suite::$name(store.clone())).await;
                 store.close().await;
             )*
             files::on_postgres(&cluster).await;
