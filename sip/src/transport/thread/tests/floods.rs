@@ -17,7 +17,9 @@ async fn heard(socket: &UdpSocket, mut first: Option<oneshot::Sender<()>>) -> Ve
     let silence = Duration::from_secs(1);
     while let Ok(received) = tokio::time::timeout(silence, socket.recv(&mut buffer)).await {
         all.push((tokio::time::Instant::now(), buffer[..received.expect("open")].to_vec()));
-        drop(first.take().map(|first| first.send(())));
+        if let Some(first) = first.take() {
+            let _ = first.send(());
+        }
     }
     all
 }
