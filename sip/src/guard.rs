@@ -305,20 +305,20 @@ impl Guard {
     /// where it comes from, and this is not from where its owner comes.
     pub(crate) fn attempt(&mut self, peer: SocketAddr, username: &str, now: Mono) -> Verdict {
         let source = Source::of(peer.ip());
-        if self.is_exempt(peer.ip()) {
+        let home = self.known.port_of(source, username, now);
+        if self.is_exempt(peer.ip()) || home == Some(peer.port()) {
             return Verdict::Pass;
         }
         let (account, pair) = (Box::from(username), (source, Box::from(username)));
-        if let Some(port) = self.known.port_of(source, username, now) {
-            return if port == peer.port() { Verdict::Pass } else { self.attempt_beside(&pair, now) };
+        if home.is_some() {
+            return self.attempt_beside(&pair, now);
         }
         let [of_account, of_pair, of_newcomers] = [
             self.accounts.next_try(&account, now),
             self.pairs.next_try(&pair, now),
             self.newcomers.next_try(&source, now),
         ];
-        if [of_account, of_pair, of_newcomers].into_iter().flatten().any(|next| next > now) {
-            self.counts.slowed += 1;
+        if self.waits([of_account, of_pair, of_newcomers], now) {
             return Verdict::Slow;
         }
         of_account.inspect(|_| self.accounts.tried(&account, now));
@@ -329,17 +329,19 @@ impl Guard {
 
     /// From where the owner comes, and not over the flow of its last right answer: it may be somebody who shares the address.
     fn attempt_beside(&mut self, own: &(Source, Box<str>), now: Mono) -> Verdict {
-        match self.own.next_try(own, now) {
-            None => Verdict::Pass,
-            Some(next) if next > now => {
-                self.counts.slowed += 1;
-                Verdict::Slow
-            }
-            Some(_) => {
-                self.own.tried(own, now);
-                Verdict::Pass
-            }
+        let of_own = self.own.next_try(own, now);
+        if self.waits([of_own], now) {
+            return Verdict::Slow;
         }
+        of_own.inspect(|_| self.own.tried(own, now));
+        Verdict::Pass
+    }
+
+    /// Whether one of these times of a next try is still to come.
+    fn waits<const N: usize>(&mut self, next_tries: [Option<Mono>; N], now: Mono) -> bool {
+        let waits = next_tries.into_iter().flatten().any(|next| next > now);
+        self.counts.slowed += u64::from(waits);
+        waits
     }
 
     /// The answer to a nonce that this source was given is wrong.

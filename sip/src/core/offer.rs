@@ -36,9 +36,14 @@ enum Welcome {
 }
 
 impl Leg {
-    /// Whether the far end has said this before, and the other leg nothing against it.
+    /// Whether the far end has said this before.
+    fn has_said(&self, sdp: &[u8]) -> bool {
+        self.remote_sdp.as_ref().is_some_and(|known| same_media(known, sdp))
+    }
+
+    /// Whether it has, and the other leg nothing against it.
     pub(super) fn has_agreed(&self, sdp: &[u8]) -> bool {
-        self.word == Word::Agreed && self.remote_sdp.as_ref().is_some_and(|known| same_media(known, sdp))
+        self.word == Word::Agreed && self.has_said(sdp)
     }
 
     /// What the state of the leg's INVITE says to a further offer of the far end (RFC 3261 §14.2, RFC 3311 §5.2).
@@ -242,7 +247,7 @@ impl Core {
                 self.tell_checkpoint(id, now);
             }
             // It has said that before and did not go back: a refresh for its session timer, which no refusal may take away.
-            Err(_) if leg.remote_sdp.as_ref().is_some_and(|known| same_media(known, request.body())) => {
+            Err(_) if leg.has_said(request.body()) => {
                 leg.word = Word::RefusedAgain;
                 let body = self.session_for(id, request.body());
                 self.agree(id, &key, &request, flow, body, now);

@@ -22,8 +22,7 @@ impl Guard {
     pub(crate) fn standing(&self, ip: IpAddr, now: Mono) -> Standing {
         let record = self.sources.peek(&Source::of(ip));
         match record {
-            _ if self.is_exempt(ip) => Standing::Known,
-            _ if self.known.has(Source::of(ip), now) => Standing::Known,
+            _ if self.knows(ip, now) => Standing::Known,
             Some(record) if record.banned_until > now => Standing::Banned,
             _ => Standing::Stranger,
         }

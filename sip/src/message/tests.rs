@@ -15,6 +15,11 @@ fn crlf(text: &str) -> String {
     text.replace('\n', "\r\n")
 }
 
+/// Latin-1 in place of the marks `~` of a text.
+fn latin(text: &str) -> Bytes {
+    Bytes::from(crlf(text).bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect::<Vec<_>>())
+}
+
 fn read(text: &str) -> Message {
     datagram(&crlf(text)).unwrap_or_else(|error| panic!("{error} in {text}"))
 }

@@ -221,11 +221,6 @@ fn each_broken_rule_has_its_name_and_is_answered_where_allowed() {
     }
 }
 
-/// Latin-1 in place of the marks `~` of a text.
-fn latin(text: &str) -> Bytes {
-    Bytes::from(crlf(text).bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect::<Vec<_>>())
-}
-
 #[test]
 fn a_byte_that_is_not_utf_8_is_refused_only_where_it_matters() {
     let busy = "SIP/2.0 486 Occup~\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\nTo: \"Andr~\" <sip:b@h>;tag=2\nFrom: Ren~e <sip:a@h>;tag=1\nCall-ID: c\nCSeq: 1 INVITE\nP-Asserted-Identity: \"Jos~ ~\" <sip:~@h>\nReason: SIP;cause=486;text=\"~\"\nContact: <sip:b@h2>\nContent-Length: 0\n\n";

@@ -77,7 +77,6 @@ fn a_stream_whose_next_message_cannot_be_found_is_lost() {
 
 #[test]
 fn a_byte_that_is_not_utf_8_does_not_end_a_stream() {
-    let latin = |text: &str| crlf(text).bytes().map(|byte| if byte == b'~' { 0xe9 } else { byte }).collect::<Vec<_>>();
     let named = INVITE.replace("Alice", "Andr~").replace("Content-Length: 4", "X: ~\nContent-Length: 5");
     let refused = INVITE.replace("a84b", "a84~").replace("Content-Length: 4", "Content-Length: 5");
     let bye = INVITE.replace("INVITE", "BYE").replace("Content-Length: 4", "Content-Length: 5");
