@@ -82,8 +82,8 @@ pub(crate) enum AccountMsg {
     /// Pay a further slice, as hold number `step`, of a call that was up at the moment given. Sent by the call actor; answered
     /// with the paid time or why not.
     Renew(CallId, u32, Option<Now>, Reply<Renewed>),
-    /// Keep a dialog's newest state. Sent by the call actor; not answered.
-    Keep(CallId, LegSide, Box<Checkpoint>),
+    /// Keep a dialog's newest state. Sent for the call actor; answered when it is kept, or the call is not live.
+    Keep(CallId, LegSide, Box<Checkpoint>, Reply<()>),
     /// The call is over. Sent by the call actor, its supervisor or recovery; answered with the call as it is in the history.
     Settle(CallId, Arc<CallEnd>, Reply<Settled>),
     /// The call is over and cannot be settled for now: keep its end. Sent by whoever settles it; answered when it is kept.
@@ -121,7 +121,7 @@ impl AccountMsg {
             Self::NextAttempt(call, failed, ..) => of_call("next attempt", call, failed.number.into()),
             Self::Answer(request, _) => of_call("answer", &request.call, 0),
             Self::Renew(call, step, ..) => of_call("renew", call, *step),
-            Self::Keep(call, side, _) => of_call("keep", call, u32::from(*side == LegSide::B)),
+            Self::Keep(call, side, ..) => of_call("keep", call, u32::from(*side == LegSide::B)),
             Self::Settle(call, ..) => of_call("settle", call, 0),
             Self::KeepEnd(call, ..) => of_call("keep end", call, 0),
             Self::TakeUp(call, _) => of_call("take up", call, 0),
@@ -145,6 +145,7 @@ impl AccountMsg {
             Self::NextAttempt(.., reply) => reply.refuse(),
             Self::Answer(_, reply) => reply.refuse(),
             Self::Renew(.., reply) => reply.refuse(),
+            Self::Keep(.., reply) => reply.refuse(),
             Self::Settle(.., reply) => reply.refuse(),
             Self::KeepEnd(.., reply) => reply.refuse(),
             Self::TakeUp(_, reply) => reply.refuse(),
@@ -152,7 +153,7 @@ impl AccountMsg {
             Self::View(reply) => reply.refuse(),
             Self::Live(reply) => reply.refuse(),
             Self::Quote(_, reply) => reply.refuse(),
-            Self::Keep(..) | Self::Warn | Self::Passivate | Self::Reload | Self::Rejected => {}
+            Self::Warn | Self::Passivate | Self::Reload | Self::Rejected => {}
             #[cfg(any(test, feature = "faults"))]
             Self::Panic => {}
         }
@@ -252,11 +253,9 @@ impl AccountActor {
                 self.submit(me, state, draft, reply.with(answer), now);
                 self.arm_warning(me, state);
             }
-            AccountMsg::Keep(call, side, checkpoint) => {
+            AccountMsg::Keep(call, side, checkpoint, reply) => {
                 let draft = state.core.checkpoint(call, side, &checkpoint, now);
-                if draft.is_some() {
-                    self.submit(me, state, draft, Box::new(|_| {}), now);
-                }
+                self.submit(me, state, draft, reply.with(()), now);
             }
             AccountMsg::Settle(call, end, reply) => {
                 let transfer = self.transfer_id(now);

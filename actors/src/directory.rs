@@ -99,13 +99,6 @@ enum Claim {
     Load(Loader, Option<Arc<CommitGate>>),
 }
 
-impl AccountEntry {
-    /// Tells the actor something that needs no answer.
-    pub(crate) fn tell(&self, message: AccountMsg) {
-        let _ = self.actor.send_message(message);
-    }
-}
-
 /// A live call's actor.
 #[derive(Clone)]
 pub(crate) struct CallEntry {

@@ -7,6 +7,7 @@ use super::failover::{AttemptFailed, attempt_record, note_outcome};
 use super::holds::{self, NoSlice};
 use super::ledger;
 use super::meter::{self, Bill};
+use crate::call::machine::RING_TIMEOUT;
 use crate::call::protocol::TakenUp;
 use schema::call::{Attempt, Call, CallState, Cdr, Hangup, LegSide, LiveCall};
 use schema::event::EventBody;
@@ -20,6 +21,10 @@ use schema::time::{ClockReading, Now};
 use schema::wrong::{self, Wrong};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a carrier knows an INVITE that it heard: it rings no longer than we want, and remembers what it said for 64·T1
+/// (RFC 3261 §17.2.1).
+const KNOWN_FOR: Duration = RING_TIMEOUT.saturating_add(Duration::from_secs(32));
 
 /// The B-leg answered.
 #[derive(Debug, Clone)]
@@ -162,9 +167,10 @@ impl AccountCore {
         })
     }
 
-    /// The running attempt's grant as it was given, when its number may still be presented (P2).
+    /// The running attempt's grant as it was given, when its number may still be presented (P2), and the carrier still knows it:
+    /// after [`KNOWN_FOR`] its INVITE would be a new call.
     fn grant_once_more(&self, live: &LiveCall, market: &Market<'_>, now: Now) -> Option<Grant> {
-        let attempt = live.attempt.as_ref()?;
+        let attempt = live.attempt.as_ref().filter(|attempt| now.wall.since(attempt.started_at) <= KNOWN_FOR)?;
         let caller_id = self.caller_ids.iter().find(|known| Some(&known.number) == live.caller_id.as_ref())?;
         let number = PresentedNumber::of(caller_id, now.wall).ok()?;
         let presentation =

@@ -8,6 +8,7 @@ use crate::system::HangUpError;
 use schema::call::HangupSide;
 use schema::edge::Binding;
 use schema::id::{AccountKey, CallNo, CredentialId};
+use schema::leg::LegId;
 use schema::money::Micros;
 use schema::pii::Pii;
 use schema::time::Timestamp;
@@ -35,6 +36,40 @@ async fn answered_calls_go_on_after_a_restart_and_ringing_ones_end() {
     world.bye_from_callee(1);
     world.pass(1_000).await;
     assert_eq!(world.cdr(1).await.call.billed_seconds, 61, "60.02 s");
+    world.audit().await;
+}
+
+/// After that long its carrier knows nothing of it: its INVITE would be a new call, perhaps at night.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_rang_long_ago_is_not_dialled_again() {
+    for (down_ms, said) in [(60_000, "take back a and b1"), (95_000, "take back a")] {
+        let world = World::start(10_000_000, Carrier::Rings).await;
+        world.invite(1, MOBILE);
+        world.pass(1_000).await;
+        let world = world.restart_after(down_ms, Carrier::Answers).await;
+        world.pass(4_000).await;
+        assert!(world.said().contains(&said.to_owned()), "after {down_ms} ms");
+        assert_eq!((world.cdr(1).await.charged, world.actors.counts().live_calls), (Micros(0), 0));
+        assert_eq!(world.view().await.balance.reserved, Micros::ZERO);
+        world.audit().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialogs_state_whose_entry_is_rejected_is_brought_again() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    world.invite(1, MOBILE);
+    world.pass(1_000).await;
+    let [a, b] = [LegId::a(call_id(1)), LegId::b(call_id(1), 1)];
+    world.disk.set_faults(MemFaults { failing_batches: 2, ..MemFaults::default() });
+    world.changed(a, "moved");
+    world.pass(10).await;
+    world.changed(b, "held");
+    world.changed(b, "resumed");
+    world.pass(4_000).await;
+    assert_eq!(world.stored_dialogs().await, [Some("moved".to_owned()), Some("resumed".to_owned())]);
+    world.bye_from_caller(1);
+    world.pass(1_000).await;
     world.audit().await;
 }
 

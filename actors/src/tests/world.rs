@@ -232,6 +232,13 @@ impl World {
         self.restart_on(carrier, config, |_| {}).await
     }
 
+    /// As [`Self::restart_with`], after so many milliseconds without a process.
+    pub(super) async fn restart_after(self, down_ms: u64, carrier: Carrier) -> Self {
+        self.actors.stop();
+        self.pass(down_ms).await;
+        self.restart_with(carrier).await
+    }
+
     async fn restart_on(self, carrier: Carrier, config: ActorsConfig, arm: impl FnOnce(&Actors)) -> Self {
         let since = Duration::from_micros(self.now().mono.0);
         self.actors.stop();
@@ -278,6 +285,20 @@ impl World {
             offers: false,
             checkpoint: checkpoint(),
         });
+    }
+
+    /// A side's dialog changed.
+    pub(super) fn changed(&self, leg: LegId, state: &str) {
+        let checkpoint = Checkpoint { state: Pii::new(state.into()) };
+        self.tell(LegEvent::Checkpointed { leg, checkpoint });
+    }
+
+    /// What is stored of the dialogs of the only live call, the A-leg's first.
+    pub(super) async fn stored_dialogs(&self) -> [Option<String>; 2] {
+        let calls = self.store.live_calls_with_dialogs(None, 2).await.expect("stored");
+        let [stored] = &calls[..] else { panic!("{} calls", calls.len()) };
+        let dialogs = stored.dialogs.as_ref().expect("readable");
+        [&dialogs.a_leg, &dialogs.b_leg].map(|leg| leg.as_ref().map(|leg| leg.state.expose().to_string()))
     }
 
     pub(super) fn cancel(&self, call: u32) {

@@ -191,7 +191,7 @@ impl Core {
         let waiting = std::mem::take(&mut known.waiting);
         self.timers.set(known.until, Timer::Name(Box::new(name.clone())));
         for leg in waiting.into_keys() {
-            self.way_found(leg, name);
+            self.way_found(leg, name, now);
         }
         self.trunks_located(name, now);
     }
@@ -203,7 +203,7 @@ impl Core {
             known.waiting.extract_if(.., |_, until| *until <= now.mono).map(|(leg, _)| leg).collect();
         let is_due = known.until <= now.mono;
         for leg in tired {
-            self.way_found(leg, name);
+            self.way_found(leg, name, now);
         }
         if !is_due {
             return;
@@ -236,7 +236,7 @@ impl Core {
             }
             self.timers.set(now.mono + WAIT, Timer::Name(Box::new(name)));
         } else {
-            self.way_found(id, &name);
+            self.way_found(id, &name, now);
         }
     }
 
@@ -259,8 +259,8 @@ impl Core {
         has_moved
     }
 
-    /// A leg's name is known, or is not waited for any longer.
-    fn way_found(&mut self, id: LegId, name: &GatewayName) {
+    /// A leg's name is known, or is not waited for any longer. Where it leads is stored: after a restart nobody could wait for it.
+    fn way_found(&mut self, id: LegId, name: &GatewayName, now: Now) {
         let is_its = |leg: &Leg| name_of(leg.dialog.next_hop(), leg.way().protocol()).as_ref() == Some(name);
         // Its target may have moved meanwhile.
         if !self.legs.get(&id).is_some_and(is_its) {
@@ -270,9 +270,13 @@ impl Core {
         let next = found.and_then(|targets| targets.ordered(&mut self.entropy).first().copied());
         if let Some(gateway) = next {
             let destination = self.destination(gateway, Some(&name.host));
+            let before = self.legs.get(&id).map(Bound::way);
             self.legs.lead(&id, Way::To(destination));
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.server = Some(name.host.clone());
+            }
+            if before != Some(Way::To(destination)) {
+                self.tell_checkpoint(id, now);
             }
         }
         self.end_search(id);

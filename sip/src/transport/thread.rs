@@ -154,7 +154,7 @@ impl Worker {
                 (self.core.standing(protocol, peer, now), now)
             };
             tokio::select! {
-                _ = &mut stopped => return self.leave(),
+                _ = &mut stopped => return self.leave().await,
                 () = self.wire.arrivals(&mut arrivals, &standing) => self.receive(&mut arrivals, idle_from),
                 () = std::future::ready(()), if !self.inbox.is_empty() => self.serve(),
                 Some(command) = self.seam.legs.recv() => {
@@ -192,10 +192,12 @@ impl Worker {
         }
     }
 
-    /// What was said until now leaves.
-    fn leave(&mut self) {
+    /// What was said until now leaves. Nothing more is taken first: whoever was told that a command is on its way (C4) may rely
+    /// on it.
+    async fn leave(&mut self) {
         let now = (self.clock)();
-        while let Ok(command) = self.seam.legs.try_recv() {
+        self.seam.legs.close();
+        while let Some(command) = self.seam.legs.recv().await {
             self.handle(Input::Leg(command), now);
         }
         self.wire.leave();

@@ -6,11 +6,12 @@ use super::batch::{Fences, Hopper, Pace, Written};
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
 use super::vital::start_task;
 use super::{Rejected, all_failed};
-use crate::sql::{SILENCE_MAX, Value, failed, silent};
+use crate::sql::{Value, failed};
 use columns::{Column, arguments, columns};
+use link::Link;
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnection, PgPool, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Connection, PgExecutor, Postgres, Row, Transaction, query_with};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 mod columns;
+mod link;
 
 /// Why a batch was not written.
 enum Trouble {
@@ -47,10 +49,7 @@ impl From<sqlx::Error> for Trouble {
 
 /// Runs until the last handle of the journal is gone.
 pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool) {
-    // A connection of its own: reads never make a commit wait.
-    let options = PgPoolOptions::new().max_connections(1).test_before_acquire(false).max_lifetime(None);
-    let options = options.acquire_timeout(Duration::from_secs(2));
-    let writer = options.connect_lazy_with((*pool.connect_options()).clone());
+    let mut link = Link::new((*pool.connect_options()).clone());
     let mut pace = Pace::default();
     // Those of one batch are told while the next is written, and no further behind.
     let (tell, mut told) = mpsc::channel::<Written>(1);
@@ -62,7 +61,7 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
     while let Some(batch) = hopper.take(&mut pace).await {
         let (entries, writing) = fences.admit(batch);
         let begun = tokio::time::Instant::now();
-        let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&writer, &entries).await };
+        let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&mut link, &entries).await };
         hopper.written(&mut pace, begun.elapsed(), entries.len());
         if tell.send(fences.conclude(writing, outcomes)).await.is_err() {
             break; // the runtime is ending
@@ -73,15 +72,15 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
     }
     drop(tell);
     let _ = telling.await;
-    writer.close().await;
+    link.close().await;
 }
 
-async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
-    let mut written = transaction(pool, entries).await;
-    if matches!(&written, Err(Trouble::NotDone(error)) if !matches!(error, sqlx::Error::Database(_))) {
-        // The connection broke before the commit: nothing was written, and a new one may do.
-        tracing::warn!("a journal batch is tried again on a new connection");
-        written = transaction(pool, entries).await;
+async fn write_batch(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
+    let mut written = transaction(link, entries).await;
+    if let Err(Trouble::NotDone(error)) = written {
+        // Nothing was written, and a new connection may do.
+        tracing::warn!(error = %failed(error), "a journal batch is tried again on a new connection");
+        written = transaction(link, entries).await;
     }
     match written {
         Ok(outcomes) => outcomes,
@@ -94,13 +93,13 @@ async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
                     outcomes.push(Err(Rejection::Fenced));
                     continue;
                 }
-                let outcome = Box::pin(write_batch(pool, std::slice::from_ref(entry))).await;
+                let outcome = Box::pin(write_batch(link, std::slice::from_ref(entry))).await;
                 outcome.iter().for_each(|outcome| rejected.note(entry.account, outcome));
                 outcomes.extend(outcome);
             }
             outcomes
         }
-        Err(Trouble::Contradiction) if is_behind(pool, &entries[0]).await => vec![Err(Rejection::Fenced)],
+        Err(Trouble::Contradiction) if is_behind(link, &entries[0]).await => vec![Err(Rejection::Fenced)],
         Err(Trouble::Contradiction) => {
             tracing::error!(account = entries[0].account.0, seq = entries[0].seq.0, "an entry contradicts the rows");
             all_failed(1)
@@ -111,29 +110,13 @@ async fn write_batch(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
         }
         Err(Trouble::Unknown(error)) => {
             tracing::error!(error = %failed(error), entries = entries.len(), "the outcome of a journal batch is unknown");
-            resolve(pool, entries).await
+            resolve(link, entries).await
         }
     }
 }
 
-/// Does something over a connection of the pool, which is closed when nothing is heard: what became of the batch is asked over
-/// another one.
-async fn within_silence<T>(
-    pool: &PgPool,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Trouble>,
-) -> Result<T, Trouble> {
-    let mut connection = pool.acquire().await?;
-    match tokio::time::timeout(SILENCE_MAX, work(&mut connection)).await {
-        Ok(done) => done,
-        Err(_) => {
-            drop(connection.detach());
-            Err(Trouble::Unknown(silent()))
-        }
-    }
-}
-
-async fn transaction(pool: &PgPool, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    within_silence(pool, async |connection| write_all(connection, entries).await).await
+async fn transaction(link: &mut Link, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+    link.within_silence(async |connection| write_all(connection, entries).await).await
 }
 
 async fn write_all(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
@@ -214,9 +197,9 @@ async fn newest(
 }
 
 /// Whether another writer was first: an entry that failed alone is fenced then. When that cannot be read it is not known.
-async fn is_behind(pool: &PgPool, entry: &Encoded) -> bool {
+async fn is_behind(link: &mut Link, entry: &Encoded) -> bool {
     let read = async |connection: &mut PgConnection| Ok(newest(connection, std::slice::from_ref(entry)).await?);
-    let newest = within_silence(pool, read).await;
+    let newest = link.within_silence(read).await;
     newest.is_ok_and(|newest| newest.get(&entry.account).is_none_or(|newest| newest.seq >= entry.seq))
 }
 
@@ -370,12 +353,12 @@ fn text(write: Write, columns: &[Column]) -> String {
 
 /// Finds out whether a batch whose commit was cut off was written. Nothing else is written meanwhile and new entries wait, up
 /// to the queue's limit: the service refuses rather than guesses.
-async fn resolve(pool: &PgPool, entries: &[Encoded]) -> Vec<Outcome> {
+async fn resolve(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
     let mut pause = Duration::from_millis(50);
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        match within_silence(pool, async |connection| Ok(written(connection, entries).await?)).await {
+        match link.within_silence(async |connection| Ok(written(connection, entries).await?)).await {
             Ok(outcomes) => return outcomes,
             Err(Trouble::Contradiction) => {}
             Err(Trouble::NotDone(error) | Trouble::Unknown(error)) => {

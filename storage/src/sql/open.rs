@@ -1,6 +1,6 @@
 //! How a database is opened: its files, its connections, and what each of them is asked for.
 
-use super::silence::closing_silent;
+use super::silence::closing_useless;
 use super::{Db, SqliteDb, failed};
 use crate::error::StoreError;
 use crate::url::DatabaseUrl;
@@ -59,7 +59,7 @@ impl Db {
                 let options = PgConnectOptions::from_str(text).map_err(failed)?;
                 let options = options.options(SESSION).application_name("ringfence").disable_statement_logging();
                 let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
-                Ok(Self::Postgres(closing_silent(pool).connect_with(options).await.map_err(failed)?))
+                Ok(Self::Postgres(closing_useless(pool).connect_with(options).await.map_err(failed)?))
             }
         }
     }

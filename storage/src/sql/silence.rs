@@ -4,8 +4,8 @@
 use super::failed;
 use crate::error::StoreError;
 use futures_util::{Stream, StreamExt};
+use sqlx::Error;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, Error};
 use std::io;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -36,12 +36,14 @@ pub(super) async fn next_row<T>(rows: &mut (impl Stream<Item = Result<T, Error>>
     timeout(ROW_MAX, rows.next()).await.unwrap_or_else(|_| Some(Err(silent())))
 }
 
-/// A pool whose connections make room for others when they are given back and do not answer any more: the pool asks each of them,
-/// and would wait for the answer without a limit.
-pub(super) fn closing_silent(options: PgPoolOptions) -> PgPoolOptions {
+/// A pool whose connections make room for others when they are given back and do not answer any more, since the pool asks each of
+/// them and would wait for the answer without a limit; or when their server became a reader, while its name leads to another one.
+pub(super) fn closing_useless(options: PgPoolOptions) -> PgPoolOptions {
     options.after_release(|connection, _| {
-        Box::pin(
-            async move { timeout(PING_MAX, connection.ping()).await.unwrap_or_else(|_| Err(silent())).map(|()| true) },
-        )
+        Box::pin(async move {
+            let asked = sqlx::query_scalar::<_, String>("show transaction_read_only").fetch_one(connection);
+            let answer = timeout(PING_MAX, asked).await.unwrap_or_else(|_| Err(silent()))?;
+            Ok(answer == "off")
+        })
     })
 }

@@ -14,12 +14,13 @@ use crate::transport::TransportConfig;
 use schema::account::SipCredential;
 use schema::carrier::{Gateway, GatewayTransport};
 use schema::edge::CredentialLookup;
-use schema::id::{AccountKey, CredentialId, TrunkId};
-use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId};
+use schema::id::{AccountKey, CallId, CredentialId, TrunkId};
+use schema::leg::{AttemptIds, Checkpoint, HangupCause, Invite, LegEvent, LegId};
 use schema::number::{E164, Presentation, PresentedNumber, ServiceNumber};
 use schema::pii::Pii;
 use schema::time::{Mono, Timestamp};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 
@@ -97,7 +98,8 @@ fn everybody() -> GuardLimits {
     GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() }
 }
 
-fn start_with(bound: Bound, guard: GuardLimits, gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
+/// The thread of a core with a seed.
+fn start_core(bound: Bound, guard: GuardLimits, clock: &Clock, seam: Seam) -> (SipThread, SocketAddr) {
     let address = bound.udp_address().expect("bound");
     let advertised = Advertised { host: "127.0.0.1".into(), port: address.port() };
     let config = CoreConfig {
@@ -119,6 +121,12 @@ fn start_with(bound: Bound, guard: GuardLimits, gateway: SocketAddr, clock: &Clo
     };
     let mut entropy = Entropy::from_number(1);
     let core = Core::new(config, entropy.fork()).expect("a realm");
+    let thread = SipThread::start(bound, TransportLimits::default(), core, entropy, Arc::clone(clock), seam);
+    (thread.expect("started"), address)
+}
+
+fn start_with(bound: Bound, guard: GuardLimits, gateway: SocketAddr, clock: &Clock) -> (SipThread, SocketAddr) {
+    let mut entropy = Entropy::from_number(2);
     let trunk = TrunkId::generate(&mut entropy, Timestamp(0));
     let id = CredentialId::generate(&mut entropy, Timestamp(0));
     let gateway = Gateway { transport: GatewayTransport::Udp, address: gateway };
@@ -150,8 +158,7 @@ fn start_with(bound: Bound, guard: GuardLimits, gateway: SocketAddr, clock: &Clo
         }),
         on_edge: Box::new(on_edge),
     };
-    let thread = SipThread::start(bound, TransportLimits::default(), core, entropy, Arc::clone(clock), seam);
-    (thread.expect("started"), address)
+    start_core(bound, guard, clock, seam)
 }
 
 /// Runs `commands` of the phone, each after the event before it, and gives all events.
@@ -258,4 +265,35 @@ async fn a_stopped_thread_is_seen() {
     let (mut thread, _) = start(any_port(), &clock);
     assert!(tokio::time::timeout(Duration::from_millis(50), thread.ended()).await.is_err());
     thread.stop().expect("no panic");
+}
+
+/// Whoever has handed a command over relies on it: a hang-up that is taken and not carried out would leave a leg that nobody knows.
+/// Here each command is a dialog that cannot be read, which is told as ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_before_the_stop_is_carried_out() {
+    for _ in 0..20 {
+        let (commands, legs) = mpsc::channel(64);
+        let (_answers, edge) = mpsc::channel(64);
+        let ended = Arc::new(AtomicUsize::new(0));
+        let told = ended.clone();
+        let on_leg = move |told_at: LegEventAt| {
+            let is_end = matches!(told_at.event, LegEvent::Ended { .. });
+            told.fetch_add(is_end.into(), Ordering::Relaxed);
+        };
+        let seam = Seam { legs, edge, on_leg: Box::new(on_leg), on_edge: Box::new(|_| {}) };
+        let (thread, _) = start_core(bound(), everybody(), &clock(), seam);
+        let commanding = tokio::spawn(async move {
+            let mut taken = 0;
+            let leg = LegId::a(CallId::generate(&mut Entropy::from_number(1), Timestamp(0)));
+            let checkpoint = Checkpoint { state: Pii::new("unreadable".into()) };
+            while commands.send(LegCommand::Resume { leg, checkpoint: checkpoint.clone() }).await.is_ok() {
+                taken += 1;
+            }
+            taken
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        thread.stop().expect("no panic");
+        assert_eq!(commanding.await.expect("no panic"), ended.load(Ordering::Relaxed));
+        assert!(ended.load(Ordering::Relaxed) > 0);
+    }
 }

@@ -272,6 +272,25 @@ fn a_tls_carriers_name_goes_through_a_restart() {
     assert_eq!(desk.core.peer_name(to).map(ToString::to_string).as_deref(), Some("sip.example.com"));
 }
 
+/// What is stored with the answer names the place the call went to: its Contact's name is not looked up yet. Where that leads is
+/// stored when the call is up.
+#[test]
+fn a_dialog_taken_up_goes_where_the_name_in_its_contact_led() {
+    let mut before = Desk::new();
+    let leg = LegId::b(some_call().call, 1);
+    let invite = before.call(1, 1);
+    before.answers(1, &invite, 200, "<sip:c@media.example.net>");
+    before.located("udp:media.example.net", Ok(&[9]), 60);
+    before.take_legs();
+    before.leg(LegCommand::Confirm { leg, answer: None });
+    let Some(LegEvent::Checkpointed { checkpoint, .. }) = before.take_legs().pop() else { panic!("not stored") };
+    let mut desk = Desk::with(config(), 5);
+    desk.leg(LegCommand::Resume { leg, checkpoint });
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    let (to, text) = desk.sent.pop().expect("said");
+    assert!(to == target(9).address && text.starts_with("BYE sip:c@media.example.net"), "{to}");
+}
+
 #[test]
 fn carriers_names_come_and_go_without_end_and_those_in_use_stay() {
     let mut desk = Desk::new();
