@@ -242,9 +242,14 @@ impl Keyring {
         place: &'static str,
         plain: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        let keys = self.0.cache.get(&subject).map(|k| k.clone()).ok_or(KeyringError::Missing)?;
-        let key = keys.of(class).ok_or(KeyringError::Destroyed(class))?;
-        Ok(seal_with(&aead_key(&key.0), &self.0.random, &aad(subject, class, place), plain)?)
+        self.sealer(subject, class)?.seal(place, plain)
+    }
+
+    /// What seals several values of a subject: its key is prepared once. It must be loaded.
+    pub(crate) fn sealer(&self, subject: Subject, class: Class) -> Result<Sealer<'_>, StoreError> {
+        let keys = self.0.cache.get(&subject).ok_or(KeyringError::Missing)?;
+        let key = aead_key(&keys.of(class).ok_or(KeyringError::Destroyed(class))?.0);
+        Ok(Sealer { random: &self.0.random, subject, class, key })
     }
 
     /// Opens what [`Self::seal`] sealed for the same place; `None` when the key was destroyed. The subject must be loaded.
@@ -292,6 +297,21 @@ impl Keyring {
         self.0.destroyed.fetch_add(1, Ordering::SeqCst);
         self.0.cache.remove(&subject);
         self.0.db.forget_overwritten().await
+    }
+}
+
+/// Seals values of one subject and class. Not kept: a key that is destroyed is in no memory a moment later.
+pub(crate) struct Sealer<'k> {
+    random: &'k SystemRandom,
+    subject: Subject,
+    class: Class,
+    key: LessSafeKey,
+}
+
+impl Sealer<'_> {
+    /// Seals a value for `place` (table and column).
+    pub(crate) fn seal(&self, place: &'static str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(seal_with(&self.key, self.random, &aad(self.subject, self.class, place), plain)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sealed JSON, and the words of enums as stored.
 
 use crate::error::StoreError;
-use crate::keyring::{Class, Keyring, Subject};
+use crate::keyring::{Class, Keyring, Sealer, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -9,6 +9,16 @@ use serde::de::DeserializeOwned;
 const VERSION: u8 = 1;
 /// What is sealed has seldom more bytes: a live call with both dialogs.
 const ROOM: usize = 8 * 1024;
+
+impl Sealer<'_> {
+    pub(crate) fn seal_json<T: Serialize>(&self, place: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
+        let mut plain = Vec::with_capacity(ROOM);
+        plain.push(VERSION);
+        serde_json::to_writer(&mut plain, value)
+            .map_err(|_| StoreError::unreadable(place, "a value that is no JSON"))?;
+        self.seal(place, &plain)
+    }
+}
 
 impl Keyring {
     pub(crate) fn seal_json<T: Serialize>(
@@ -18,11 +28,7 @@ impl Keyring {
         place: &'static str,
         value: &T,
     ) -> Result<Vec<u8>, StoreError> {
-        let mut plain = Vec::with_capacity(ROOM);
-        plain.push(VERSION);
-        serde_json::to_writer(&mut plain, value)
-            .map_err(|_| StoreError::unreadable(place, "a value that is no JSON"))?;
-        self.seal(subject, class, place, &plain)
+        self.sealer(subject, class)?.seal_json(place, value)
     }
 
     /// `None` when the key was destroyed.

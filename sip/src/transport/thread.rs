@@ -75,6 +75,7 @@ impl SipThread {
             figures: Arc::clone(&figures),
             inbox: Inbox::default(),
             emptied: Mono(0),
+            parted: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("sip".to_owned()).spawn(move || {
             // Dropped at the end, also by a panic.
@@ -134,6 +135,8 @@ struct Worker {
     inbox: Inbox,
     /// When the sockets were last seen without anything unread.
     emptied: Mono,
+    /// What legs have told since one of them ended in this turn.
+    parted: Vec<LegEventAt>,
 }
 
 impl Worker {
@@ -182,7 +185,7 @@ impl Worker {
                     self.handle(Input::Timeout, now);
                 }
             }
-            self.wire.leave();
+            self.end_turn();
             *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.core.figures();
             if !self.inbox.is_empty() {
                 // The runtime looks at sockets and time only when this task waits: what came meanwhile is not to wait for all
@@ -200,7 +203,15 @@ impl Worker {
         while let Some(command) = self.seam.legs.recv().await {
             self.handle(Input::Leg(command), now);
         }
+        self.end_turn();
+    }
+
+    /// What was said leaves, and then it is told which legs ended.
+    fn end_turn(&mut self) {
         self.wire.leave();
+        for event in self.parted.drain(..) {
+            (self.seam.on_leg)(event);
+        }
     }
 
     /// Takes what arrived and all else that has; handles what is under way at once, and of the rest a slice.
@@ -301,11 +312,12 @@ impl Worker {
             }
             Output::Trust(flow) => self.wire.trust(flow),
             Output::Leg(event) => {
-                // A call is settled once this is told, and then nobody repeats the BYE.
-                if matches!(event.event, LegEvent::Ended { .. }) {
-                    self.wire.leave();
+                // A call is settled once its end is told, and then nobody repeats the BYE, which leaves with the turn.
+                if self.parted.is_empty() && !matches!(event.event, LegEvent::Ended { .. }) {
+                    (self.seam.on_leg)(event);
+                } else {
+                    self.parted.push(event);
                 }
-                (self.seam.on_leg)(event);
             }
             Output::Edge(event) => (self.seam.on_edge)(event),
         }

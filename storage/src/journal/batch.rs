@@ -263,28 +263,42 @@ impl Hopper {
         pace.lingered(came);
     }
 
-    /// A batch of so many entries was written and synced in this time.
-    pub(super) fn written(&self, pace: &mut Pace, took: Duration, entries: usize) {
-        if entries > 0 {
-            metrics::histogram!(COMMIT_SECONDS).record(took);
+    /// A batch was written and synced.
+    pub(super) fn written(&self, pace: &mut Pace, commit: Commit) {
+        if commit.entries > 0 {
+            metrics::histogram!(COMMIT_SECONDS).record(commit.took);
         }
-        pace.note(took, entries, self.state().next.len());
+        pace.note(commit, self.state().next.len());
     }
 }
 
 /// Name of the metric: seconds from when a batch is taken until it is durable, or has failed.
 const COMMIT_SECONDS: &str = "ringfence_journal_commit_seconds";
 
+/// What writing a batch came to.
+#[derive(Clone, Copy)]
+pub(super) struct Commit {
+    pub(super) entries: usize,
+    pub(super) took: Duration,
+    /// So much of it the writer worked; else it waited for the disk or the server.
+    pub(super) worked: Duration,
+}
+
 /// Decides whether the writer waits a moment before it takes a batch. When callers wait for their answers, those of the batch
 /// before come back together within less than a sync: without a moment's patience each would find the writer already gone, and
 /// every batch would be half of what it could be. When they do not come back, it is tried ever less often.
+///
+/// A writer that works rather than waits gains nothing by larger batches: it goes on with half of them while the other half comes
+/// back.
 #[derive(Default)]
 pub(super) struct Pace {
     /// How long the batch before took, and how many entries were in it.
     took: Duration,
     written: usize,
-    /// Those it told and those who waited meanwhile.
-    present: usize,
+    /// Those who wait already.
+    waiting: usize,
+    /// Of those it told and those who waited meanwhile as many as are worth waiting for.
+    wanted: usize,
     /// Batches until the next try, and how many after a try in vain.
     skip: u32,
     penalty: u32,
@@ -297,31 +311,36 @@ impl Pace {
     /// Between the beginnings of two batches while entries come several at a time. A commit and the wake-ups around it cost as much
     /// as ten entries: at 400 calls/s a sixth of all processor time, for half a millisecond of an answer's.
     const BETWEEN: Duration = Duration::from_millis(2);
+    /// So many are a batch whose commit costs little beside them.
+    const PLENTY: usize = 64;
 
     /// A batch was written.
-    fn note(&mut self, took: Duration, told: usize, waiting: usize) {
-        (self.took, self.written) = (took, told);
+    fn note(&mut self, commit: Commit, waiting: usize) {
+        let Commit { entries, took, worked } = commit;
+        (self.took, self.written, self.waiting) = (took, entries, waiting);
+        let present = entries + waiting;
         // One or two that have nothing more to say are no reason to wait for them.
-        self.present = (told + waiting) * 7 / 8;
+        self.wanted = if worked > took / 2 { present / 2 } else { present * 7 / 8 };
     }
 
-    /// How long to let entries gather before the next batch is looked at; nothing while they come one by one.
+    /// How long to let entries gather before the next batch is looked at; nothing while they come one by one, or when there are
+    /// plenty already.
     pub(super) fn pause(&self) -> Option<Duration> {
         let pause = Self::BETWEEN.saturating_sub(self.took);
-        (self.written >= 2 && !pause.is_zero()).then_some(pause)
+        (self.written >= 2 && self.waiting < Self::PLENTY && !pause.is_zero()).then_some(pause)
     }
 
     /// For how many to wait, and how long at most.
     fn linger(&mut self) -> Option<(usize, Duration)> {
         let most = (self.took / 2).min(Self::LONGEST);
-        if most < Self::SHORTEST || self.present < 2 {
+        if most < Self::SHORTEST || self.wanted < 2 {
             return None;
         }
         if self.skip > 0 {
             self.skip -= 1;
             return None;
         }
-        Some((self.present, most))
+        Some((self.wanted, most))
     }
 
     fn lingered(&mut self, came: bool) {
@@ -430,14 +449,30 @@ mod tests {
     fn entries_that_come_several_at_a_time_are_given_a_moment_to_gather() {
         let mut pace = Pace::default();
         assert_eq!(pace.pause(), None);
-        let after = |pace: &mut Pace, took: u64, written: usize| {
-            pace.note(Duration::from_micros(took), written, 0);
+        let after = |pace: &mut Pace, took: u64, entries: usize, waiting: usize| {
+            let took = Duration::from_micros(took);
+            pace.note(Commit { entries, took, worked: Duration::ZERO }, waiting);
             pace.pause()
         };
-        assert_eq!(after(&mut pace, 400, 1), None, "one alone is answered at once");
-        assert_eq!(after(&mut pace, 400, 2), Some(Duration::from_micros(1_600)));
-        assert_eq!(after(&mut pace, 1_999, 200), Some(Duration::from_micros(1)));
-        assert_eq!(after(&mut pace, 2_000, 200), None);
+        assert_eq!(after(&mut pace, 400, 1, 0), None, "one alone is answered at once");
+        assert_eq!(after(&mut pace, 400, 2, 0), Some(Duration::from_micros(1_600)));
+        assert_eq!(after(&mut pace, 400, 2, 63), Some(Duration::from_micros(1_600)));
+        assert_eq!(after(&mut pace, 400, 2, 64), None, "plenty are there");
+        assert_eq!(after(&mut pace, 1_999, 200, 0), Some(Duration::from_micros(1)));
+        assert_eq!(after(&mut pace, 2_000, 200, 0), None);
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_its_disk_waits_for_nearly_all_and_one_that_works_for_half() {
+        let mut pace = Pace::default();
+        let mut after = |took: u64, worked: u64| {
+            let [took, worked] = [took, worked].map(Duration::from_micros);
+            pace.note(Commit { entries: 200, took, worked }, 56);
+            pace.linger()
+        };
+        assert_eq!(after(3_000, 500), Some((224, Duration::from_micros(1_500))));
+        assert_eq!(after(3_000, 2_000), Some((128, Duration::from_micros(1_500))));
+        assert_eq!(after(1_900, 100), None, "a quick disk is not worth it");
     }
 
     #[test]

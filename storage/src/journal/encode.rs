@@ -3,7 +3,7 @@
 use super::{Movement, begins, holds_of, movements, well_formed};
 use crate::error::StoreError;
 use crate::event::Payload;
-use crate::keyring::{Class, Keyring, Subject};
+use crate::keyring::{Class, Keyring, Sealer, Subject};
 use crate::seal::word;
 use crate::sql::{Value, values};
 use schema::account::CallerId;
@@ -14,6 +14,7 @@ use schema::ledger::{Hold, IdempotencyKey, Transfer};
 use schema::leg::Dialogs;
 use schema::pii::Pii;
 use schema::time::Timestamp;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -187,36 +188,54 @@ pub(crate) fn encode(entry: &Entry, keys: &Keyring) -> Encoded {
     }
 }
 
+/// Seals what an entry says of calls. Its key is prepared once, when it is first needed.
+struct Calls<'k> {
+    keys: &'k Keyring,
+    account: AccountKey,
+    sealer: OnceCell<Sealer<'k>>,
+}
+
+impl<'k> Calls<'k> {
+    fn sealer(&self) -> Result<&Sealer<'k>, StoreError> {
+        if let Some(sealer) = self.sealer.get() {
+            return Ok(sealer);
+        }
+        let sealer = self.keys.sealer(Subject::Account(self.account), Class::Calls)?;
+        Ok(self.sealer.get_or_init(|| sealer))
+    }
+}
+
 fn encode_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
     let account = entry.account;
-    let mut rows = entry_rows(entry, keys)?;
+    let calls = &Calls { keys, account, sealer: OnceCell::new() };
+    let mut rows = entry_rows(entry, calls)?;
     for change in &entry.changes {
         match change {
             Change::HoldPlaced(_) | Change::Posted(_) => {}
             Change::CallStarted(call) => {
                 let mut row = values![account.0, call.no.0, call.call.id.0];
-                row.extend(call_values(entry, call, Some(sealed_state(account, call, keys)?), keys)?);
+                row.extend(call_values(entry, call, Some(sealed_state(call, calls)?), calls)?);
                 rows.push((Write::CallInsert, row));
             }
             Change::CallUpdated(call) => {
-                let state = sealed_state(account, call, keys)?;
-                rows.push((Write::CallUpdate, call_update(entry, call, Some(state), keys)?));
+                let state = sealed_state(call, calls)?;
+                rows.push((Write::CallUpdate, call_update(entry, call, Some(state), calls)?));
             }
-            Change::CallRenewed(call) => rows.push((Write::CallUpdate, call_update(entry, call, None, keys)?)),
+            Change::CallRenewed(call) => rows.push((Write::CallUpdate, call_update(entry, call, None, calls)?)),
             Change::DialogsChanged(call, _) if entry.writes_row_of(*call) => {}
             Change::DialogsChanged(call, dialogs) => {
                 let mut row = vec![Value::Int(None); 5];
                 row.extend([Value::Id(None), Value::Bytes(None)]);
-                row.extend(dialog_values(account, Some(dialogs), keys)?);
+                row.extend(dialog_values(Some(dialogs), calls)?);
                 row.extend(values![account.0, call.0, None::<i64>]);
                 rows.push((Write::CallUpdate, row));
             }
             Change::AttemptEnded(attempt) => rows.push((Write::Attempt, attempt_row(account, attempt))),
             Change::CallEnded(cdr) => {
                 rows.push((Write::CallDelete, values![account.0, cdr.no.0]));
-                rows.push((Write::Cdr, cdr_row(account, entry.at, cdr, keys)?));
+                rows.push((Write::Cdr, cdr_row(account, entry.at, cdr, calls)?));
             }
-            Change::CallRefused(cdr) => rows.push((Write::Cdr, cdr_row(account, entry.at, cdr, keys)?)),
+            Change::CallRefused(cdr) => rows.push((Write::Cdr, cdr_row(account, entry.at, cdr, calls)?)),
             Change::CallerIdChanged(caller_id) => {
                 rows.push((Write::CallerId, caller_id_row(account, caller_id, keys)?));
                 rows.push((Write::CallerIdHistory, caller_id_history_row(account, entry.seq(), entry.at, caller_id)));
@@ -227,7 +246,7 @@ fn encode_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
 }
 
 /// The rows of the entry itself: one for each movement, at least one, and its events after the first.
-fn entry_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
+fn entry_rows(entry: &Entry, calls: &Calls<'_>) -> Result<Rows, StoreError> {
     let mut rows = Vec::with_capacity(entry.changes.len() + 2);
     for (position, movement) in (0_u32..).zip(movements(entry)) {
         rows.push(match movement {
@@ -240,8 +259,7 @@ fn entry_rows(entry: &Entry, keys: &Keyring) -> Result<Rows, StoreError> {
         rows.push((Write::Entry, entry_row(entry, 0, None, 0)));
     }
     if !entry.events.is_empty() {
-        let payload =
-            keys.seal_json(Subject::Account(entry.account), Class::Calls, "events.payload", &Payload::of(entry))?;
+        let payload = calls.sealer()?.seal_json("events.payload", &Payload::of(entry))?;
         rows.insert(1, (Write::Event, values![entry.account.0, entry.seq().0, payload]));
     }
     Ok(rows)
@@ -267,8 +285,8 @@ fn entry_row(entry: &Entry, position: u32, call: Option<CallNo>, more: usize) ->
     row
 }
 
-fn sealed_state(account: AccountKey, call: &LiveCall, keys: &Keyring) -> Result<Vec<u8>, StoreError> {
-    keys.seal_json(Subject::Account(account), Class::Calls, "calls.state", call)
+fn sealed_state(call: &LiveCall, calls: &Calls<'_>) -> Result<Vec<u8>, StoreError> {
+    calls.sealer()?.seal_json("calls.state", call)
 }
 
 /// A change of a live call's row; its step must be the one before this entry's holds.
@@ -276,10 +294,10 @@ fn call_update(
     entry: &Entry,
     call: &LiveCall,
     state: Option<Vec<u8>>,
-    keys: &Keyring,
+    calls: &Calls<'_>,
 ) -> Result<Vec<Value>, StoreError> {
     let holds = i64::try_from(holds_of(entry, call.no)).unwrap_or(i64::MAX);
-    let mut row = call_values(entry, call, state, keys)?;
+    let mut row = call_values(entry, call, state, calls)?;
     row.extend(values![entry.account.0, call.no.0, i64::from(call.hold_step) - holds]);
     Ok(row)
 }
@@ -289,7 +307,7 @@ fn call_values(
     entry: &Entry,
     call: &LiveCall,
     state: Option<Vec<u8>>,
-    keys: &Keyring,
+    calls: &Calls<'_>,
 ) -> Result<Vec<Value>, StoreError> {
     let proof = call.proof_of_life;
     let mut values = values![
@@ -301,16 +319,15 @@ fn call_values(
         proof.map(|at| Uuid::from_u128(at.boot.0)),
         state,
     ];
-    values.extend(dialog_values(entry.account, entry.dialogs_of(call.no), keys)?);
+    values.extend(dialog_values(entry.dialogs_of(call.no), calls)?);
     Ok(values)
 }
 
 /// Null what is not there.
-fn dialog_values(account: AccountKey, dialogs: Option<&Dialogs>, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
+fn dialog_values(dialogs: Option<&Dialogs>, calls: &Calls<'_>) -> Result<Vec<Value>, StoreError> {
     let Some(dialogs) = dialogs else { return Ok(vec![Value::Bytes(None); 3]) };
-    let subject = Subject::Account(account);
     let text = |place, text: Option<&Pii<Arc<str>>>| {
-        text.map(|text| keys.seal_text(subject, Class::Calls, place, text.expose())).transpose()
+        text.map(|text| calls.sealer()?.seal(place, text.expose().as_bytes())).transpose()
     };
     Ok(values![
         text("calls.a_leg", dialogs.a_leg.as_ref().map(|leg| &leg.state))?,
@@ -366,10 +383,10 @@ fn transfer_row(entry: &Entry, position: u32, transfer: &Transfer) -> Vec<Value>
     row
 }
 
-fn cdr_row(account: AccountKey, at: Timestamp, cdr: &Cdr, keys: &Keyring) -> Result<Vec<Value>, StoreError> {
+fn cdr_row(account: AccountKey, at: Timestamp, cdr: &Cdr, calls: &Calls<'_>) -> Result<Vec<Value>, StoreError> {
     let (call, cost) = (&cdr.call, cdr.carrier_cost);
-    let index = call.destination.as_ref().map(|n| keys.blind_index("cdrs.destination", n.as_str()));
-    let record = keys.seal_json(Subject::Account(account), Class::Calls, "cdrs.record", cdr)?;
+    let index = call.destination.as_ref().map(|n| calls.keys.blind_index("cdrs.destination", n.as_str()));
+    let record = calls.sealer()?.seal_json("cdrs.record", cdr)?;
     Ok(values![
         account.0,
         cdr.no.0,

@@ -2,7 +2,7 @@
 //! entries are read first, so that who is fenced and which key is taken is known before anything is written. What was read stays
 //! true: entries never go, and a second one with the same number is refused by their key.
 
-use super::batch::{Fences, Hopper, Pace, Written};
+use super::batch::{Commit, Fences, Hopper, Pace, Written};
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
 use super::vital::start_task;
 use super::{Rejected, all_failed};
@@ -62,7 +62,8 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
         let (entries, writing) = fences.admit(batch);
         let begun = tokio::time::Instant::now();
         let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&mut link, &entries).await };
-        hopper.written(&mut pace, begun.elapsed(), entries.len());
+        let commit = Commit { entries: entries.len(), took: begun.elapsed(), worked: Duration::ZERO };
+        hopper.written(&mut pace, commit);
         if tell.send(fences.conclude(writing, outcomes)).await.is_err() {
             break; // the runtime is ending
         }

@@ -1,7 +1,7 @@
 //! The writer on SQLite: one thread with prepared row statements. A batch is one transaction with one fdatasync (write-ahead
 //! log, `synchronous=FULL`). Two more threads keep it at that: one tells the outcomes, one carries the log into the database.
 
-use super::batch::{Fences, Hopper, Pace, Written};
+use super::batch::{Commit, Fences, Hopper, Pace, Written};
 use super::checkpoint::Checkpointer;
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
 use super::vital::start_thread;
@@ -9,9 +9,10 @@ use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
+use rustix::time::{ClockId, clock_gettime};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -95,7 +96,7 @@ impl Line<'_> {
         loop {
             let Some(batch) = self.runtime.block_on(self.hopper.take(&mut self.pace)) else { return false };
             let (entries, writing) = self.fences.admit(batch);
-            let begun = std::time::Instant::now();
+            let (begun, worked_before) = (std::time::Instant::now(), worked());
             let outcomes = if entries.is_empty() {
                 Some(Vec::new())
             } else {
@@ -104,7 +105,8 @@ impl Line<'_> {
             };
             let failed = outcomes.is_none();
             let outcomes = outcomes.unwrap_or_else(|| all_failed(entries.len()));
-            self.hopper.written(&mut self.pace, begun.elapsed(), entries.len());
+            let worked = worked().saturating_sub(worked_before);
+            self.hopper.written(&mut self.pace, Commit { entries: entries.len(), took: begun.elapsed(), worked });
             // Nobody is told later than this batch's successor is written, and in order.
             let told = self.tell.send(self.fences.conclude(writing, outcomes));
             told.expect("the telling thread outlives the writer");
@@ -116,6 +118,12 @@ impl Line<'_> {
             }
         }
     }
+}
+
+/// Processor time of this thread.
+fn worked() -> Duration {
+    let at = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(at.tv_sec.unsigned_abs(), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
 fn text(write: Write) -> String {
@@ -145,6 +153,7 @@ struct Writer<'c> {
     newest_call: Statement<'c>,
     taken: Statement<'c>,
     log_length: Statement<'c>,
+    known: Known,
     /// One for each [`Write`].
     writes: Vec<Statement<'c>>,
 }
@@ -160,16 +169,27 @@ impl<'c> Writer<'c> {
             newest_call: prepare(NEWEST_CALL)?,
             taken: prepare(TAKEN_KEY)?,
             log_length: prepare("pragma wal_checkpoint(noop)")?,
+            known: Known::default(),
             writes: Write::ALL.into_iter().map(|write| prepare(&text(write))).collect::<Result<_, _>>()?,
         })
     }
 
     /// `None`: the database failed, nothing was written.
     fn write(&mut self, entries: &[Encoded], checkpointer: &Checkpointer) -> Option<Vec<Outcome>> {
-        let written = match self.transaction(|writer| writer.together(entries)) {
-            // Some entry of the batch is at fault: each is written on its own savepoint, so that only that one fails.
-            Err(Trouble::Contradiction) => self.transaction(|writer| writer.singly(entries)),
-            written => written,
+        let mut newest = BTreeMap::new();
+        let written = match self.transaction(|writer| writer.together(entries, &mut newest)) {
+            Ok(outcomes) => {
+                self.known.learn(newest);
+                Ok(outcomes)
+            }
+            Err(trouble) => {
+                self.known = Known::default();
+                match trouble {
+                    // Some entry of the batch is at fault: each is written on its own savepoint, so that only that one fails.
+                    Trouble::Contradiction => self.transaction(|writer| writer.singly(entries)),
+                    trouble @ Trouble::Database(_) => Err(trouble),
+                }
+            }
         };
         match written {
             Ok(outcomes) => {
@@ -203,11 +223,14 @@ impl<'c> Writer<'c> {
         outcomes
     }
 
-    /// All entries, unless one is at fault. An account's newest entry is looked for once: those of a batch follow one another.
-    fn together(&mut self, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+    /// All entries, unless one is at fault. `newest`: of each account what this batch has written last.
+    fn together(
+        &mut self,
+        entries: &[Encoded],
+        newest: &mut BTreeMap<AccountKey, Newest>,
+    ) -> Result<Vec<Outcome>, Trouble> {
         let mut rejected = Rejected::default();
-        let mut newest = BTreeMap::new();
-        let mut write = |entry: &Encoded| rejected.attempt(entry.account, || self.entry(entry, &mut newest));
+        let mut write = |entry: &Encoded| rejected.attempt(entry.account, || self.entry(entry, newest));
         entries.iter().map(&mut write).collect()
     }
 
@@ -215,8 +238,9 @@ impl<'c> Writer<'c> {
         if let Some(duplicate) = self.duplicate(entry)? {
             return Ok(Err(duplicate));
         }
-        let before = match newest.get(&entry.account) {
-            Some(before) => Some(*before),
+        let known = newest.get(&entry.account).or_else(|| self.known.of.get(&entry.account)).copied();
+        let before = match known.filter(|before| before.seq.next() == entry.seq) {
+            Some(before) => Some(before),
             None => self.newest(entry)?,
         };
         if before.is_none_or(|before| before.seq.next() != entry.seq) {
@@ -296,6 +320,25 @@ impl<'c> Writer<'c> {
             }
         }
         Ok(())
+    }
+}
+
+/// What was committed last of the accounts that write, so that it need not be looked for. A row that is there never goes, and
+/// whoever wrote another one meanwhile has taken its number, which the key refuses then: a hint that is wrong costs a look.
+#[derive(Default)]
+struct Known {
+    of: HashMap<AccountKey, Newest>,
+}
+
+impl Known {
+    /// Accounts known at most, some 10 MB; then it begins anew.
+    const MOST: usize = 262_144;
+
+    fn learn(&mut self, newest: BTreeMap<AccountKey, Newest>) {
+        if self.of.len() + newest.len() > Self::MOST {
+            self.of.clear();
+        }
+        self.of.extend(newest);
     }
 }
 

@@ -59,6 +59,17 @@ proptest! {
     }
 }
 
+#[test]
+fn a_part_is_of_one_length_and_may_end_with_a_shorter_one() {
+    let [first, second] = [5_060, 5_061].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let lengths = [350, 350, 300, 350, 351, 350, 1_301, 300, 300];
+    let mut datagrams: Vec<_> = lengths.iter().map(|length| (first, datagram(0, *length))).collect();
+    datagrams.push((second, datagram(0, 200)));
+    let lengths: Vec<Vec<_>> =
+        parts(&datagrams).map(|part| part.iter().map(|(_, bytes)| bytes.len()).collect()).collect();
+    assert_eq!(lengths, [vec![350, 350, 300], vec![350], vec![351, 350], vec![1_301], vec![300, 300], vec![200]]);
+}
+
 /// One call of the kernel carries them: this fails where the kernel does not know `UDP_SEGMENT`, or something is wrong about how
 /// it is asked.
 #[tokio::test]
@@ -70,6 +81,9 @@ async fn datagrams_of_one_length_leave_together() {
     assert_eq!(together(socket, to, &part).expect("sent"), 350 * WAITING);
     let wanted: Vec<_> = part.iter().map(|(_, bytes)| bytes.to_vec()).collect();
     assert_eq!(got(&peer, WAITING).await, wanted);
+    let ended = [(to, datagram(0, 350)), (to, datagram(1, 349))];
+    assert_eq!(together(socket, to, &ended).expect("sent"), 699);
+    assert_eq!(got(&peer, 2).await, ended.map(|(_, bytes)| bytes.to_vec()));
 }
 
 /// A way that cannot do it gets them one by one.
