@@ -27,6 +27,11 @@ pub enum NumberError {
 }
 
 impl E164 {
+    /// The fewest digits a number has here.
+    pub const DIGITS_MIN: usize = 7;
+    /// The most digits (ITU-T E.164).
+    pub const DIGITS_MAX: usize = 15;
+
     /// Reads `+` and 7 to 15 digits, nothing else: no spaces, no separators.
     ///
     /// # Errors
@@ -36,7 +41,7 @@ impl E164 {
         if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(NumberError::NotDigits);
         }
-        if !(7..=15).contains(&digits.len()) {
+        if !(Self::DIGITS_MIN..=Self::DIGITS_MAX).contains(&digits.len()) {
             return Err(NumberError::Length);
         }
         Ok(Self(text.into()))
@@ -145,6 +150,12 @@ pub enum Presentation {
 }
 
 impl Presentation {
+    /// A number, withheld or not.
+    #[must_use]
+    pub const fn of(number: PresentedNumber, is_withheld: bool) -> Self {
+        if is_withheld { Self::Withheld(number) } else { Self::Shown(number) }
+    }
+
     /// The verified number behind it, shown or not.
     #[must_use]
     pub const fn number(&self) -> &PresentedNumber {

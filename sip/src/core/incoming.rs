@@ -8,6 +8,7 @@ use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::{Timer, Timers};
+use super::wish::{caller_id_wish, wants_privacy};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
@@ -84,7 +85,7 @@ impl Core {
                     account: credential.account,
                     credential: credential.id,
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
-                    wanted_caller_id: wanted_caller_id(&invite, &leg.dialog.remote.uri).map(Pii::new),
+                    wanted_caller_id: caller_id_wish(&invite, &leg.dialog.remote.uri, &credential.username),
                     withhold: wants_privacy(&invite, &leg.dialog.remote.uri),
                     offer: sdp_of(&invite),
                     is_watched: !self.config.dialog_probe.is_zero(),
@@ -402,28 +403,4 @@ pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
 
 pub(super) fn text_of(body: &Bytes) -> Option<Sdp> {
     std::str::from_utf8(body).ok().map(|text| Pii::new(text.into()))
-}
-
-/// The caller ID the phone asks for, when it looks like a number.
-fn wanted_caller_id(invite: &Message, from: &Uri) -> Option<String> {
-    let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
-    let uri = preferred.as_ref().map_or(from, |preferred| &preferred.uri);
-    let mut user = uri.user_decoded()?;
-    if uri.scheme() == Scheme::Tel {
-        // Visual separators (RFC 3966 §5.1.1).
-        user.retain(|c| !matches!(c, '-' | '.' | '(' | ')'));
-    }
-    let digits = user.strip_prefix('+').unwrap_or(&user);
-    let looks_like_one = (4..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    looks_like_one.then_some(user)
-}
-
-/// `Privacy: id` or stronger, or an anonymous From (RFC 3323, RFC 3325).
-fn wants_privacy(invite: &Message, from: &Uri) -> bool {
-    let by_header = invite
-        .texts(HeaderName::Privacy)
-        .flat_map(|text| text.split(';'))
-        .any(|value| ["id", "user", "header"].contains(&value.trim().to_ascii_lowercase().as_str()));
-    let by_user = from.user().is_some_and(|user| user.eq_ignore_ascii_case("anonymous"));
-    by_header || by_user || from.host().eq_ignore_ascii_case("anonymous.invalid")
 }

@@ -29,7 +29,7 @@ use crate::flow::{ConnectionId, Protocol, Unreached};
 use crate::message::{HeaderName, Method, NameAddr, ResponseBuilder};
 use schema::carrier::{TrunkDown, TrunkLogin, TrunkState};
 use schema::edge::{Binding, Ticket};
-use schema::leg::Invited;
+use schema::leg::{CallerIdWish, Invited};
 use schema::target::GatewayName;
 
 const OFFER: &str =

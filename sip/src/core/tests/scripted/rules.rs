@@ -74,7 +74,7 @@ fn a_tel_uri_is_called_and_one_that_cannot_be_dialled_is_refused_with_words() {
     let told = desk.take_legs();
     let [LegEvent::Invited(invited)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(invited.dialled.expose(), "+44-7700-900000");
-    assert_eq!(invited.wanted_caller_id.as_ref().map(|id| id.expose().as_str()), Some("+442079460123"));
+    assert_eq!(invited.wanted_caller_id.as_ref().cloned(), Some(CallerIdWish::From(Pii::new("+442079460123".into()))));
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! What a caller asks for about its own number: which one to show, to show none, and how much privacy it insists on.
+
+use crate::message::{HeaderName, Message, NameAddr, Uri};
+use schema::leg::CallerIdWish;
+use schema::number::E164;
+use schema::pii::Pii;
+
+/// Fewer digits say nothing: a key, a service.
+const SHORTEST: usize = 4;
+
+/// The number a phone asks to show. A From that is its username asks for nothing: phones write it there by themselves.
+pub(super) fn caller_id_wish(invite: &Message, from: &Uri, username: &str) -> Option<CallerIdWish> {
+    let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
+    match preferred {
+        Some(preferred) => number_in(&preferred.uri, usize::MAX).map(Pii::new).map(CallerIdWish::Preferred),
+        None if from.user_decoded().is_some_and(|user| user == username) => None,
+        None => number_in(from, E164::DIGITS_MAX).map(Pii::new).map(CallerIdWish::From),
+    }
+}
+
+/// The user of a URI, when it looks like a number of at most so many digits: without its parameters (RFC 3261 §19.1.6) and
+/// visual separators (RFC 3966 §5.1.1).
+fn number_in(uri: &Uri, longest: usize) -> Option<String> {
+    let user = uri.user_decoded()?;
+    let user = user.split_once(';').map_or(user.as_str(), |(user, _)| user);
+    let number: String = user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
+    let digits = number.strip_prefix('+').unwrap_or(&number);
+    let looks_like_one = (SHORTEST..=longest).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    looks_like_one.then_some(number)
+}
+
+/// `Privacy: id` or stronger, or an anonymous From (RFC 3323, RFC 3325).
+pub(super) fn wants_privacy(invite: &Message, from: &Uri) -> bool {
+    let by_header =
+        privacy(invite).any(|value| ["id", "user", "header"].iter().any(|it| value.eq_ignore_ascii_case(it)));
+    let by_user = from.user().is_some_and(|user| user.eq_ignore_ascii_case("anonymous"));
+    by_header || by_user || from.host().eq_ignore_ascii_case("anonymous.invalid")
+}
+
+/// Whether it asks that even the addresses of its media are hidden.
+pub(super) fn wants_session_privacy(request: &Message) -> bool {
+    privacy(request).any(|value| value.eq_ignore_ascii_case("session"))
+}
+
+/// The values of Privacy.
+fn privacy(request: &Message) -> impl Iterator<Item = &str> {
+    request.texts(HeaderName::Privacy).flat_map(|text| text.split(';')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invite(from: &str, more: &str) -> (Message, NameAddr) {
+        let text = format!(
+            "INVITE sip:+447700900000@localhost SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKa\r\nMax-Forwards: 70\r\n\
+             From: {from};tag=a\r\nTo: <sip:+447700900000@localhost>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContact: <sip:192.0.2.1>\r\n{more}\r\n"
+        );
+        let message = Message::parse_datagram(&text.into_bytes().into()).expect("readable");
+        (message, NameAddr::parse(from).expect("an address"))
+    }
+
+    #[test]
+    fn a_wish_says_where_it_stood_and_a_username_in_from_is_none() {
+        let preferred = |text: &str| Some(CallerIdWish::Preferred(Pii::new(text.into())));
+        let from = |text: &str| Some(CallerIdWish::From(Pii::new(text.into())));
+        let username = "02079460000";
+        for (in_from, in_preferred, wish) in [
+            ("<sip:02079460000@localhost>", "", None),
+            ("<sip:0207946000%30@localhost>", "", None),
+            ("<sip:+442079460000@localhost>", "", from("+442079460000")),
+            ("<sip:02079460000@localhost>", "<sip:447700900002@localhost>", preferred("447700900002")),
+            ("<sip:02079460000@localhost>", "<sip:02079460000@localhost>", preferred("02079460000")),
+            ("<sip:+447700900001@localhost>", "<sip:+447700900002;ext=5@localhost>", preferred("+447700900002")),
+            ("<sip:+447700900001@localhost>", "<tel:+44-7700-900002>", preferred("+447700900002")),
+            ("<sip:1001@localhost>", "<sip:4477009000021234567@localhost>", preferred("4477009000021234567")),
+            ("<sip:4477009000021234567@localhost>", "", None),
+            ("<sip:1001@localhost>", "", from("1001")),
+            ("<sip:alice@localhost>", "", None),
+            ("<sip:+447700900001@localhost>", "<sip:alice@localhost>", None),
+        ] {
+            let more = if in_preferred.is_empty() {
+                String::new()
+            } else {
+                format!("P-Preferred-Identity: {in_preferred}\r\n")
+            };
+            let (message, address) = invite(in_from, &more);
+            let told = caller_id_wish(&message, &address.uri, username);
+            assert!(told == wish, "{in_from} {in_preferred}");
+        }
+    }
+}
