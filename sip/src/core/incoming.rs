@@ -14,13 +14,18 @@ use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
 use crate::message::{self, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
 use crate::overload::Reason;
-use crate::sdp::{self, Description, Origin, Placement};
+use crate::sdp::{self, Description, Keys, Origin};
 use bytes::Bytes;
 use schema::account::SipCredential;
 use schema::id::{CallId, CredentialId};
 use schema::leg::{EndCause, HangupCause, Invited, LegEvent, LegId, Sdp};
 use schema::pii::Pii;
 use schema::time::Now;
+
+/// Why an offer is refused whose media are encrypted with keys that came in clear.
+const KEYS_IN_CLEAR: &str = "keys of media (SDES) need TLS";
+/// Why an offer is refused of which no stream passes.
+const NOTHING_PASSES: &str = "no audio, video or text over RTP";
 
 impl Core {
     /// An INVITE outside a dialog.
@@ -101,7 +106,12 @@ impl Core {
                 self.tell(LegEvent::Invited(Box::new(event)), now);
             }
             Err(status) => {
-                let response = self.response(&invite, status);
+                let mut response = self.response(&invite, status);
+                if status == 488 {
+                    let needs_keys = is_usable(invite.body(), Keys::Pass);
+                    let words = if needs_keys { KEYS_IN_CLEAR } else { NOTHING_PASSES };
+                    response = response.header(HeaderName::Reason, &message::Reason::sip(status, words));
+                }
                 self.respond(key, response, now);
             }
         }
@@ -118,7 +128,8 @@ impl Core {
         now: Now,
     ) -> Result<Leg, u16> {
         let offerless = !invite.has_sdp();
-        if !offerless && !is_usable(invite.body()) {
+        let keys = if flow.protocol == Protocol::Tls { Keys::Pass } else { Keys::Withheld };
+        if !offerless && !is_usable(invite.body(), keys) {
             return Err(if Description::parse(invite.body()).is_err() { 400 } else { 488 });
         }
         let tag = self.entropy.hex::<8>();
@@ -179,11 +190,8 @@ impl Core {
 
     /// Writes a leg's session description and notes it.
     pub(super) fn write_session(&mut self, leg: LegId, description: &Description) -> Option<Bytes> {
-        let address = self.config.sdp_address;
-        let leg = self.legs.get_mut(&leg)?;
-        // Media is not anchored yet: the addresses pass as they are given.
-        let ours = Bytes::from(description.rewrite(leg.origin, address, |_, _| Placement::AsGiven));
-        leg.local_sdp = Some(ours.clone());
+        let ours = self.written(leg, self.legs.get(&leg)?.origin, description)?;
+        self.legs.get_mut(&leg)?.local_sdp = Some(ours.clone());
         Some(ours)
     }
 
