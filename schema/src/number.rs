@@ -104,16 +104,13 @@ impl PresentedNumber {
     /// # Errors
     /// Why it may not be shown. A caller must then refuse the call, never present another number instead.
     pub fn of(caller_id: &CallerId, at: Timestamp) -> Result<Self, NotPresentable> {
-        let (CallerIdStatus::Verified, Some(evidence)) = (caller_id.status, caller_id.evidence) else {
-            return Err(match caller_id.status {
-                CallerIdStatus::Expired => NotPresentable::Expired,
-                _ => NotPresentable::NotVerified,
-            });
-        };
-        if caller_id.expires_at.is_some_and(|end| end <= at) {
-            return Err(NotPresentable::Expired);
+        match (caller_id.status_at(at), caller_id.evidence) {
+            (CallerIdStatus::Verified, Some(evidence)) => {
+                Ok(Self { number: caller_id.number.clone(), attestation: evidence.attestation() })
+            }
+            (CallerIdStatus::Expired, _) => Err(NotPresentable::Expired),
+            _ => Err(NotPresentable::NotVerified),
         }
-        Ok(Self { number: caller_id.number.clone(), attestation: evidence.attestation() })
     }
 
     /// The operator's own number, shown on A-legs of callbacks and on verification calls.
@@ -128,7 +125,7 @@ impl PresentedNumber {
         &self.number
     }
 
-    /// What a call that shows it is signed with.
+    /// How far the proof allows a call that shows it to be attested. Nothing is signed yet.
     #[must_use]
     pub const fn attestation(&self) -> Attestation {
         self.attestation

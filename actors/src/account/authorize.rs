@@ -67,7 +67,7 @@ pub struct Quote {
     pub affordable_s: u64,
     /// The number shown; `None` when withheld or refused.
     pub presented_number: Option<E164>,
-    /// What the call would be signed with.
+    /// How far the number's proof allows the call to be attested.
     pub attestation: Option<Attestation>,
     /// Why; with the refusal, if it would be refused.
     pub explanation: Explanation,

@@ -35,9 +35,9 @@ pub struct Chosen {
 /// The refusal: none given and no default, unknown, or not verified now.
 pub fn choose(caller_ids: &[CallerId], choice: &CallerChoice, country: &str, at: Timestamp) -> Result<Chosen, Refusal> {
     let caller_id = match choice {
-        CallerChoice::Default => default(caller_ids)?,
+        CallerChoice::Default => default(caller_ids, at)?,
         CallerChoice::Chosen(id) => caller_ids.iter().find(|c| c.id == *id).ok_or_else(unknown)?,
-        CallerChoice::Wanted(wish) => wanted(caller_ids, wish, country)?,
+        CallerChoice::Wanted(wish) => wanted(caller_ids, wish, country, at)?,
     };
     Ok(Chosen { number: presentable(caller_id, at)?, basis: basis(caller_id.evidence) })
 }
@@ -56,12 +56,15 @@ fn presentable(caller_id: &CallerId, at: Timestamp) -> Result<PresentedNumber, R
     PresentedNumber::of(caller_id, at).map_err(refused)
 }
 
-/// The default, else the only verified one.
-fn default(caller_ids: &[CallerId]) -> Result<&CallerId, Refusal> {
-    let mut verified = caller_ids.iter().filter(|c| c.status == CallerIdStatus::Verified);
-    let chosen = caller_ids.iter().find(|c| c.is_default).or_else(|| match (verified.next(), verified.next()) {
-        (Some(only), None) => Some(only),
-        _ => None,
+/// The default, else the only verified one, else the only one that was: its refusal says what to do.
+fn default(caller_ids: &[CallerId], at: Timestamp) -> Result<&CallerId, Refusal> {
+    let only = |status| {
+        let mut of_it = caller_ids.iter().filter(|c| c.status_at(at) == status);
+        of_it.next().filter(|_| of_it.next().is_none())
+    };
+    let chosen = caller_ids.iter().find(|c| c.is_default).or_else(|| {
+        let is_any_verified = caller_ids.iter().any(|c| c.status_at(at) == CallerIdStatus::Verified);
+        only(if is_any_verified { CallerIdStatus::Verified } else { CallerIdStatus::Expired })
     });
     chosen.ok_or_else(|| {
         refuse(
@@ -74,7 +77,12 @@ fn default(caller_ids: &[CallerId]) -> Result<&CallerId, Refusal> {
 /// The number that a phone asks for. Its digits alone say which of the account's it is, whether or not they could be dialled so.
 /// A preferred number is meant, so no other is shown in its place; digits in From may be a name of the phone's, when nobody
 /// would dial them, or when they would be dialled without any prefix.
-fn wanted<'a>(caller_ids: &'a [CallerId], wish: &CallerIdWish, country: &str) -> Result<&'a CallerId, Refusal> {
+fn wanted<'a>(
+    caller_ids: &'a [CallerId],
+    wish: &CallerIdWish,
+    country: &str,
+    at: Timestamp,
+) -> Result<&'a CallerId, Refusal> {
     let (CallerIdWish::Preferred(text) | CallerIdWish::From(text)) = wish;
     let text = text.expose();
     let is_meant = matches!(wish, CallerIdWish::Preferred(_)) || text.starts_with('+');
@@ -90,7 +98,7 @@ fn wanted<'a>(caller_ids: &'a [CallerId], wish: &CallerIdWish, country: &str) ->
     match meant {
         Some(known) => Ok(known),
         None if is_number => Err(unknown()),
-        None => default(caller_ids),
+        None => default(caller_ids, at),
     }
 }
 
@@ -217,7 +225,11 @@ mod tests {
         let (one, two) =
             (caller_id(1, "+447700900001", Verified, false), caller_id(2, "+447700900002", Verified, false));
         assert_eq!(chosen(std::slice::from_ref(&one), CallerChoice::Default, 0), "+447700900001");
-        assert_eq!(chosen(&[one, two], CallerChoice::Default, 0), "CALLER_ID_MISSING");
+        assert_eq!(chosen(&[one.clone(), two.clone()], CallerChoice::Default, 0), "CALLER_ID_MISSING");
+        // One whose proof ran out counts no more, and is named when there is no other.
+        let lasting = CallerId { expires_at: None, ..two };
+        assert_eq!(chosen(&[one.clone(), lasting], CallerChoice::Default, 1_000), "+447700900002");
+        assert_eq!(chosen(&[one], CallerChoice::Default, 1_000), "CALLER_ID_UNVERIFIED");
         assert_eq!(chosen(&[], CallerChoice::Default, 0), "CALLER_ID_MISSING");
     }
 }
