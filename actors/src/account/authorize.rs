@@ -194,6 +194,10 @@ impl AccountCore {
         now: Now,
         found: &mut Assessment,
     ) -> Result<(), Refusal> {
+        // Whoever needs help is told so, whatever is the matter with the account.
+        if *meant == Dialled::Emergency {
+            return Err(emergency());
+        }
         self.check_standing()?;
         let caller = caller_id::choose(&self.caller_ids, choice, &self.profile.country, now.wall)?;
         let presentation = Presentation::of(caller.number, withhold);
@@ -421,10 +425,7 @@ impl Assessment {
 /// The destination class: what is never called, whatever it costs.
 fn permitted(meant: &Dialled) -> Result<E164, Refusal> {
     match meant {
-        Dialled::Emergency => Err(refuse(
-            RefusalCode::EmergencyNotSupported,
-            "emergency calls are not possible here: use a mobile or fixed-line phone",
-        )),
+        Dialled::Emergency => Err(emergency()),
         Dialled::Invalid(help) => Err(Refusal {
             code: RefusalCode::DestinationInvalid,
             message: format!("this is not a telephone number: {help}"),
@@ -470,6 +471,13 @@ pub(super) fn is_trusted(market: &Market<'_>, trunk: TrunkId) -> bool {
 
 fn shown(presentation: Option<&Presentation>) -> Option<E164> {
     presentation.filter(|p| !p.is_withheld()).map(|p| p.number().number().clone())
+}
+
+fn emergency() -> Refusal {
+    refuse(
+        RefusalCode::EmergencyNotSupported,
+        "emergency calls are not possible here: use a mobile or fixed-line phone",
+    )
 }
 
 fn no_route() -> Refusal {

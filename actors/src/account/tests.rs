@@ -88,7 +88,7 @@ fn dialogs_are_written_when_they_change_and_a_renewal_does_not_write_them() {
 #[test]
 fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
     type Change = fn(&mut World, &mut CallRequest);
-    let cases: [(&str, Change, RefusalCode); 15] = [
+    let cases: [(&str, Change, RefusalCode); 17] = [
         (MOBILE, |w, _| w.rows.figures.status = AccountStatus::Suspended, RefusalCode::AccountNotActive),
         (MOBILE, |w, _| w.rows.figures.status = AccountStatus::Pending, RefusalCode::AccountNotActive),
         (MOBILE, |w, _| w.rows.caller_ids.clear(), RefusalCode::CallerIdMissing),
@@ -98,6 +98,8 @@ fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
             RefusalCode::CallerIdUnverified,
         ),
         ("999", |_, _| {}, RefusalCode::EmergencyNotSupported),
+        ("112", |w, _| w.rows.figures.status = AccountStatus::Suspended, RefusalCode::EmergencyNotSupported),
+        ("+112", |w, _| w.rows.caller_ids.clear(), RefusalCode::EmergencyNotSupported),
         ("+449098790123", |_, _| {}, RefusalCode::DestinationNotPermitted),
         ("alice", |_, _| {}, RefusalCode::DestinationInvalid),
         (MOBILE, |w, _| w.rows.profile.limits.live_calls = 0, RefusalCode::TooManyCalls),

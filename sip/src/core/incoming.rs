@@ -8,7 +8,7 @@ use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::{Timer, Timers};
-use super::wish::{caller_id_wish, wants_privacy};
+use super::wish::{caller_id_wish, lacks_privacy, wants_privacy};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
@@ -45,6 +45,11 @@ impl Core {
             return self.reply(flow, &request, response);
         }
         if let Some(response) = self.unsupported_extensions(&request) {
+            return self.reply(flow, &request, response);
+        }
+        if let Some(words) = lacks_privacy(&request) {
+            // RFC 3323 §5.
+            let response = self.response(&request, 500).header(HeaderName::Reason, &message::Reason::sip(500, words));
             return self.reply(flow, &request, response);
         }
         if let Some(response) = self.interval_too_small(&request) {
@@ -91,7 +96,7 @@ impl Core {
                     credential: credential.id,
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
                     wanted_caller_id: caller_id_wish(&invite, &leg.dialog.remote.uri, &credential.username),
-                    withhold: wants_privacy(&invite, &leg.dialog.remote.uri),
+                    withhold: wants_privacy(&invite, &leg.dialog.remote),
                     offer: sdp_of(&invite),
                     is_watched: !self.config.dialog_probe.is_zero(),
                     checkpoint: leg.checkpoint(now.wall),

@@ -29,12 +29,27 @@ fn number_in(uri: &Uri, longest: usize) -> Option<String> {
     looks_like_one.then_some(number)
 }
 
-/// `Privacy: id` or stronger, or an anonymous From (RFC 3323, RFC 3325).
-pub(super) fn wants_privacy(invite: &Message, from: &Uri) -> bool {
-    let by_header =
-        privacy(invite).any(|value| ["id", "user", "header"].iter().any(|it| value.eq_ignore_ascii_case(it)));
-    let by_user = from.user().is_some_and(|user| user.eq_ignore_ascii_case("anonymous"));
-    by_header || by_user || from.host().eq_ignore_ascii_case("anonymous.invalid")
+/// `Privacy: id` or stronger (RFC 3323, RFC 3325), or an anonymous From: by its host, by its user, or by its display name before an
+/// address that means nothing (RFC 3261 §8.1.1.3).
+pub(super) fn wants_privacy(invite: &Message, from: &NameAddr) -> bool {
+    let is_anonymous = |text: Option<&str>| text.is_some_and(|text| text.trim().eq_ignore_ascii_case("anonymous"));
+    privacy(invite).any(|value| ["id", "user", "header"].iter().any(|it| value.eq_ignore_ascii_case(it)))
+        || is_anonymous(from.uri.user())
+        || is_anonymous(from.display.as_deref())
+        || from.uri.host().eq_ignore_ascii_case("anonymous.invalid")
+}
+
+/// Why a request fails that would rather fail than be without some privacy (`critical`, RFC 3323 §4.2).
+pub(super) fn lacks_privacy(request: &Message) -> Option<&'static str> {
+    let is_one_of = |value: &str, known: &[&str]| known.iter().any(|it| value.eq_ignore_ascii_case(it));
+    if !privacy(request).any(|value| is_one_of(value, &["critical"])) {
+        return None;
+    }
+    if wants_session_privacy(request) {
+        return Some("no privacy of the session: the addresses of media pass");
+    }
+    let provided = ["none", "id", "user", "header", "history", "critical"];
+    (!privacy(request).all(|value| is_one_of(value, &provided))).then_some("an unknown kind of privacy")
 }
 
 /// Whether it asks that even the addresses of its media are hidden.
@@ -44,7 +59,7 @@ pub(super) fn wants_session_privacy(request: &Message) -> bool {
 
 /// The values of Privacy.
 fn privacy(request: &Message) -> impl Iterator<Item = &str> {
-    request.texts(HeaderName::Privacy).flat_map(|text| text.split(';')).map(str::trim)
+    request.texts(HeaderName::Privacy).flat_map(|text| text.split(';')).map(str::trim).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -58,6 +73,22 @@ mod tests {
         );
         let message = Message::parse_datagram(&text.into_bytes().into()).expect("readable");
         (message, NameAddr::parse(from).expect("an address"))
+    }
+
+    #[test]
+    fn an_anonymous_from_withholds_by_host_user_or_display_name() {
+        for (from, is_withheld) in [
+            ("\"Anonymous\" <sip:c8oqz84zk7z@privacy.example>", true),
+            ("anonymous <sip:+442079460000@localhost>", true),
+            ("\" ANONYMOUS \" <sip:+442079460000@localhost>", true),
+            ("<sip:anonymous@localhost>", true),
+            ("<sip:thisis@anonymous.invalid>", true),
+            ("\"Anonymous Jones\" <sip:+442079460000@localhost>", false),
+            ("<sip:+442079460000@localhost>", false),
+        ] {
+            let (message, address) = invite(from, "");
+            assert_eq!(wants_privacy(&message, &address), is_withheld, "{from}");
+        }
     }
 
     #[test]
