@@ -479,12 +479,29 @@ mod tests {
         let twice = "caller_ids = [{ number = \"+442079460123\", evidence = \"assigned\" }, \
                      { number = \"+442079460124\", evidence = \"assigned\" }, \
                      { number = \"+442079460123\", evidence = \"document\" }]";
+        let own = |number: &str| format!("caller_ids = [{{ number = \"{number}\", evidence = \"assigned\" }}]");
         assert!(World::parse(account).is_ok());
         for (text, begins) in [
             (account.replace("\"GB\"", "\"gb\""), "account.country of sip_username ann = gb: must be two capitals"),
             (account.to_owned() + "opening_credit = -1", "account.opening_credit of sip_username ann = -1"),
             (account.replace("\"ann\"", "\"a\\nn\""), "account.sip_username = a\\nn: must have 1 to 64"),
             (account.to_owned() + twice, "account.caller_ids of sip_username ann = (number 3 is hidden): each number"),
+            (
+                account.to_owned() + &own("+449098790123"),
+                "account.caller_ids of sip_username ann = (number 1 is hidden): premium",
+            ),
+            (
+                account.to_owned() + &own("+448700790123"),
+                "account.caller_ids of sip_username ann = (number 1 is hidden): premium",
+            ),
+            (
+                account.to_owned() + &own("+881612345678"),
+                "account.caller_ids of sip_username ann = (number 1 is hidden): premium",
+            ),
+            (
+                account.to_owned() + &own("+442079460123") + "\ncallback_numbers = [\"+442079460123\"]",
+                "account.caller_ids of sip_username ann = (number 1 is hidden): must not be one of callback_numbers",
+            ),
         ] {
             let error = World::parse(&text).err().expect(&text).to_string();
             assert!(error.starts_with(begins) && !error.contains("44207946") && !error.contains('\n'), "{error:?}");

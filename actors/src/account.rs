@@ -33,7 +33,6 @@ use schema::call::LegSide;
 use schema::id::{AccountKey, CallId, TransferId, TrunkId};
 use schema::journal::Outcome;
 use schema::leg::{AttemptIds, Checkpoint};
-use schema::number::Presentation;
 use schema::time::Now;
 use schema::wrong::{self, Wrong};
 use settle::{AnswerRequest, CallEnd, Renewed, Settled};
@@ -76,7 +75,7 @@ pub(crate) enum AccountMsg {
     /// May this call proceed? Sent by its call actor; answered with a grant or a refusal.
     Authorize(Arc<CallRequest>, Reply<Routed<Authorized>>),
     /// An attempt failed; is there another route? Sent by the call actor; answered with a grant or not.
-    NextAttempt(CallId, AttemptFailed, Box<Presentation>, Reply<Routed<NextAttempt>>),
+    NextAttempt(CallId, AttemptFailed, Reply<Routed<NextAttempt>>),
     /// The B-leg answered. Sent by the call actor; answered with the paid time, or that there is no such call.
     Answer(Arc<AnswerRequest>, Reply<Option<Funding>>),
     /// Pay a further slice, as hold number `step`, of a call that was up at the moment given. Sent by the call actor; answered
@@ -240,8 +239,8 @@ impl AccountActor {
         let now = self.ctx.now();
         match message {
             AccountMsg::Authorize(request, reply) => self.authorize(me, state, &request, reply, now),
-            AccountMsg::NextAttempt(call, failed, presentation, reply) => {
-                self.next_attempt(me, state, call, &failed, &presentation, reply, now);
+            AccountMsg::NextAttempt(call, failed, reply) => {
+                self.next_attempt(me, state, call, &failed, reply, now);
             }
             AccountMsg::Answer(request, reply) => {
                 let (answer, draft) = state.core.answer(&request, now);
@@ -327,23 +326,21 @@ impl AccountActor {
         self.submit(me, state, draft, reply.with(Routed { decision, channel }), now);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a message's parts, each of its own type")]
     fn next_attempt(
         &self,
         me: &ActorRef<AccountMsg>,
         state: &mut AccountState,
         call: CallId,
         failed: &AttemptFailed,
-        presentation: &Presentation,
         reply: Reply<Routed<NextAttempt>>,
         now: Now,
     ) {
         let ids = self.attempt_ids();
         let (decision, draft, channel) = self.with_channel(now, |market| {
-            let (decision, draft) = state.core.next_attempt(call, failed, presentation, ids.clone(), market, now);
+            let (decision, draft) = state.core.next_attempt(call, failed, ids.clone(), market, now);
             let trunk = match &decision {
                 NextAttempt::Granted(grant) => Some(grant.attempt.trunk),
-                NextAttempt::NoRoute | NextAttempt::NotLive => None,
+                NextAttempt::NoRoute | NextAttempt::Refused(_) | NextAttempt::NotLive => None,
             };
             (decision, draft, trunk)
         });

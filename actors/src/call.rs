@@ -306,8 +306,8 @@ impl CallActor {
                         .map_or(Reply::Unknown, |refusal| self.authorized(Authorized::Refused(refusal))),
                 }
             }
-            Ask::NextAttempt(failed, presentation) => {
-                let ask = |reply| AccountMsg::NextAttempt(call, failed.clone(), presentation.clone(), reply);
+            Ask::NextAttempt(failed) => {
+                let ask = |reply| AccountMsg::NextAttempt(call, failed.clone(), reply);
                 let answer: Result<Routed<NextAttempt>, _> = ctx.ask(account, ASK_LIMIT, ask).await;
                 answer.map_or(Reply::Unknown, |Routed { decision, channel }| {
                     if channel.is_some() {

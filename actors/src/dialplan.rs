@@ -42,7 +42,7 @@ const HELP: &str = "dial + and the country code, or as at home in the account's 
 const TOO_SHORT: &str = "the number is too short";
 
 /// Reads `text` as dialled in `country` (ISO 3166-1 alpha-2). Spaces and the visual separators of RFC 3966 §5.1.1 are
-/// skipped. Emergency numbers match exactly: a longer number that begins with one is none.
+/// skipped. Emergency numbers match exactly, also behind a `+` that a phone put there: a longer number that begins with one is none.
 #[must_use]
 pub fn read(text: &str, country: &str) -> Dialled {
     if text.chars().count() > DIALLED_MAX {
@@ -54,11 +54,11 @@ pub fn read(text: &str, country: &str) -> Dialled {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Dialled::Invalid(HELP);
     }
-    if plus {
-        return number(digits, Form::International);
-    }
     if country.emergency.contains(&digits) || countries::EMERGENCY_EVERYWHERE.contains(&digits) {
         return Dialled::Emergency;
+    }
+    if plus {
+        return number(digits, Form::International);
     }
     match country.international_prefix {
         prefix if !prefix.is_empty() && digits.starts_with(prefix) => {
@@ -163,6 +163,9 @@ mod tests {
             ("9112125550", "US", "+19112125550"),
             ("+1911", "US", "invalid"),
             ("112", "ZZ", "emergency"),
+            ("+112", "GB", "emergency"),
+            ("+999", "GB", "emergency"),
+            ("+999", "DE", "invalid"),
         ] {
             assert_eq!(meant(text, country), number, "{text} in {country}");
         }

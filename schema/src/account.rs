@@ -91,7 +91,7 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// What a call presenting the number is signed with: A only for numbers we assigned, or documents (LOA with identity
+    /// How far it allows a call presenting the number to be attested: A only for numbers we assigned, or documents (LOA with identity
     /// check); B for a known customer without that.
     #[must_use]
     pub const fn attestation(self) -> Attestation {
@@ -137,7 +137,7 @@ pub struct CallerId {
     pub number: E164,
     /// The owner's name for it.
     pub label: Option<Pii<String>>,
-    /// State of its proof.
+    /// State of its proof as it was given; what it is by now [`CallerId::status_at`] tells.
     pub status: CallerIdStatus,
     /// What proved it.
     pub evidence: Option<Evidence>,
@@ -147,6 +147,18 @@ pub struct CallerId {
     pub verified_at: Option<Timestamp>,
     /// When the proof ends.
     pub expires_at: Option<Timestamp>,
+}
+
+impl CallerId {
+    /// State of its proof at `at`: one that ran out is kept as it was given.
+    #[must_use]
+    pub fn status_at(&self, at: Timestamp) -> CallerIdStatus {
+        let has_run_out = self.expires_at.is_some_and(|end| end <= at);
+        match self.status {
+            CallerIdStatus::Verified if has_run_out => CallerIdStatus::Expired,
+            status => status,
+        }
+    }
 }
 
 /// The subscriber's own phone, for callbacks. Never presented.

@@ -258,7 +258,7 @@ pub struct Call {
     pub presented_number: Option<E164>,
     /// Whether the caller ID is withheld.
     pub withheld: bool,
-    /// What it is signed with.
+    /// How far the number's proof allows it to be attested. Nothing is signed yet.
     pub attestation: Option<Attestation>,
     /// When it was asked for.
     pub started_at: Timestamp,

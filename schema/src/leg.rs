@@ -113,6 +113,15 @@ pub struct AttemptIds {
     pub cseq: u32,
 }
 
+/// Which number a phone asks to show, as it wrote it, without visual separators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallerIdWish {
+    /// In P-Preferred-Identity, which is there for nothing else (RFC 3325 §9.2).
+    Preferred(Pii<String>),
+    /// In From, where many phones have a name or an extension of their own.
+    From(Pii<String>),
+}
+
 /// An authenticated INVITE outside a dialog: somebody wants to call.
 #[derive(Debug, Clone)]
 pub struct Invited {
@@ -124,9 +133,8 @@ pub struct Invited {
     pub credential: CredentialId,
     /// The user part of the Request-URI, decoded, at most [`DIALLED_MAX`] characters.
     pub dialled: Pii<String>,
-    /// The caller ID the phone asks for (user part of P-Preferred-Identity, else of From), when it looks like a number: it
-    /// chooses among the account's verified ones.
-    pub wanted_caller_id: Option<Pii<String>>,
+    /// The caller ID the phone asks for, when it looks like a number: it chooses among the account's verified ones.
+    pub wanted_caller_id: Option<CallerIdWish>,
     /// `Privacy: id` (RFC 3323), or an anonymous From.
     pub withhold: bool,
     /// Its offer; `None` for an offerless INVITE.

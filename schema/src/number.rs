@@ -27,6 +27,11 @@ pub enum NumberError {
 }
 
 impl E164 {
+    /// The fewest digits a number has here.
+    pub const DIGITS_MIN: usize = 7;
+    /// The most digits (ITU-T E.164).
+    pub const DIGITS_MAX: usize = 15;
+
     /// Reads `+` and 7 to 15 digits, nothing else: no spaces, no separators.
     ///
     /// # Errors
@@ -36,7 +41,7 @@ impl E164 {
         if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(NumberError::NotDigits);
         }
-        if !(7..=15).contains(&digits.len()) {
+        if !(Self::DIGITS_MIN..=Self::DIGITS_MAX).contains(&digits.len()) {
             return Err(NumberError::Length);
         }
         Ok(Self(text.into()))
@@ -99,16 +104,13 @@ impl PresentedNumber {
     /// # Errors
     /// Why it may not be shown. A caller must then refuse the call, never present another number instead.
     pub fn of(caller_id: &CallerId, at: Timestamp) -> Result<Self, NotPresentable> {
-        let (CallerIdStatus::Verified, Some(evidence)) = (caller_id.status, caller_id.evidence) else {
-            return Err(match caller_id.status {
-                CallerIdStatus::Expired => NotPresentable::Expired,
-                _ => NotPresentable::NotVerified,
-            });
-        };
-        if caller_id.expires_at.is_some_and(|end| end <= at) {
-            return Err(NotPresentable::Expired);
+        match (caller_id.status_at(at), caller_id.evidence) {
+            (CallerIdStatus::Verified, Some(evidence)) => {
+                Ok(Self { number: caller_id.number.clone(), attestation: evidence.attestation() })
+            }
+            (CallerIdStatus::Expired, _) => Err(NotPresentable::Expired),
+            _ => Err(NotPresentable::NotVerified),
         }
-        Ok(Self { number: caller_id.number.clone(), attestation: evidence.attestation() })
     }
 
     /// The operator's own number, shown on A-legs of callbacks and on verification calls.
@@ -123,7 +125,7 @@ impl PresentedNumber {
         &self.number
     }
 
-    /// What a call that shows it is signed with.
+    /// How far the proof allows a call that shows it to be attested. Nothing is signed yet.
     #[must_use]
     pub const fn attestation(&self) -> Attestation {
         self.attestation
@@ -145,6 +147,12 @@ pub enum Presentation {
 }
 
 impl Presentation {
+    /// A number, withheld or not.
+    #[must_use]
+    pub const fn of(number: PresentedNumber, is_withheld: bool) -> Self {
+        if is_withheld { Self::Withheld(number) } else { Self::Shown(number) }
+    }
+
     /// The verified number behind it, shown or not.
     #[must_use]
     pub const fn number(&self) -> &PresentedNumber {

@@ -37,6 +37,7 @@ mod resume;
 mod session_timer;
 mod shedding;
 mod timers;
+mod wish;
 
 pub use config::{Advertised, AdvertisedV6, CoreConfig};
 
@@ -292,7 +293,7 @@ impl Core {
     fn on_leg_command(&mut self, command: LegCommand, now: Now) {
         self.note_decision(&command, now);
         match command {
-            LegCommand::Invite(invite) => self.invite(*invite, now),
+            LegCommand::Invite(invite) => self.invite(*invite, None, now),
             LegCommand::Progress { leg, status, sdp } => self.progress(leg, status, sdp.as_ref(), now),
             LegCommand::Accept { leg, sdp } => self.accept(leg, sdp.as_ref(), now),
             LegCommand::Reject { leg, status, reason, retry_after_s } => {

@@ -3,9 +3,10 @@
 
 mod answer;
 mod parse;
+mod path;
 mod rewrite;
 
-pub use rewrite::{Origin, Placement};
+pub use rewrite::{Keys, Origin, Placement};
 
 use schema::entropy::Entropy;
 use std::net::IpAddr;
@@ -156,7 +157,7 @@ impl std::fmt::Debug for Attribute<'_> {
 /// As [`Description::parse`].
 pub fn rewrite(text: &[u8], entropy: &mut Entropy, our_address: IpAddr) -> Result<String, SdpError> {
     let description = Description::parse(text)?;
-    Ok(description.rewrite(Origin::fresh(entropy), our_address, |_, _| Placement::AsGiven))
+    Ok(description.rewrite(Origin::fresh(entropy), our_address, Keys::Pass, |_, _| Placement::AsGiven))
 }
 
 /// The answer to an offer that takes none of its media (RFC 3264 §6). `None` when the offer cannot be read.
@@ -166,7 +167,7 @@ pub fn refuse(offer: &[u8], origin: Origin, our_address: IpAddr) -> Option<Strin
     for media in &mut description.media {
         media.port = 0;
     }
-    Some(description.rewrite(origin, our_address, |_, _| Placement::AsGiven))
+    Some(description.rewrite(origin, our_address, Keys::Withheld, |_, _| Placement::AsGiven))
 }
 
 /// An offer or answer of one audio stream with G.711 and RFC 4733 tones, at this address: for the test phone and carrier.

@@ -2,8 +2,10 @@
 //! whatever is personal or secret is hidden.
 
 use super::{Account, AccountsBulk, CallerId, FirstUsername, GivenLimits, MAX_BULK, World, WorldError};
+use actors::dialplan::special::{self, DestinationClass};
 use schema::account::Limits;
 use schema::money::{Currency, Micros};
+use schema::number::CallbackNumber;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -55,7 +57,25 @@ impl World {
                 all.push(format!("{}: {why}", bulk.key("sip_password")));
             }
         }
+        all.extend(
+            self.shared_caller_ids().into_iter().map(|key| format!("{key}: another account may show the same number")),
+        );
         all
+    }
+
+    /// Keys with a number that an entry before, or another account of the same one, has too.
+    fn shared_caller_ids(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        let named = self.accounts.iter().map(|account| (account.key("caller_ids"), &account.caller_ids, 1));
+        let bulk = self.accounts_bulk.iter().map(|bulk| (bulk.key("caller_ids"), &bulk.caller_ids, bulk.count));
+        let mut shared = Vec::new();
+        for (key, caller_ids, count) in named.chain(bulk) {
+            let known = caller_ids.iter().filter(|caller_id| !seen.insert(&caller_id.number)).count();
+            if known > 0 || (count > 1 && !caller_ids.is_empty()) {
+                shared.push(key);
+            }
+        }
+        shared
     }
 
     /// A SIP username is one account's.
@@ -104,7 +124,7 @@ impl Account {
         check_time_zone(self.key("time_zone"), &self.time_zone)?;
         check_credit(self.key("opening_credit"), self.opening_credit)?;
         check_limits(|key| self.key(key), self.currency, &self.limits)?;
-        check_caller_ids(self.key("caller_ids"), &self.caller_ids)
+        check_caller_ids(self.key("caller_ids"), &self.caller_ids, &self.callback_numbers)
     }
 }
 
@@ -120,7 +140,7 @@ impl AccountsBulk {
         check_time_zone(self.key("time_zone"), &self.time_zone)?;
         check_credit(self.key("opening_credit"), self.opening_credit)?;
         check_limits(|key| self.key(key), self.currency, &self.limits)?;
-        check_caller_ids(self.key("caller_ids"), &self.caller_ids)
+        check_caller_ids(self.key("caller_ids"), &self.caller_ids, &[])
     }
 }
 
@@ -211,12 +231,23 @@ fn check_call_seconds(key: impl Display, limits: &GivenLimits) -> Checked {
     }
 }
 
-fn check_caller_ids(key: impl Display, caller_ids: &[CallerId]) -> Checked {
+/// Numbers that may be shown: each once, of a kind that a person can own, and none that the account is called back on, which its
+/// owner would have to prove and agree to (the file cannot say that).
+fn check_caller_ids(key: impl Display, caller_ids: &[CallerId], called_back: &[CallbackNumber]) -> Checked {
     let mut seen = BTreeSet::new();
-    match (1..).zip(caller_ids).find(|(_, caller_id)| !seen.insert(&caller_id.number)) {
-        Some((n, _)) => wrong(key, format!("(number {n} is hidden)"), "each number must be there once"),
-        None => Ok(()),
+    for (n, CallerId { number, .. }) in (1..).zip(caller_ids) {
+        let why = if !seen.insert(number) {
+            "each number must be there once"
+        } else if special::class(number.digits()) != DestinationClass::Ordinary {
+            "premium-rate, shared-cost and satellite numbers cannot be verified"
+        } else if called_back.iter().any(|phone| phone.sealed_form() == number.as_str()) {
+            "must not be one of callback_numbers, which are never shown"
+        } else {
+            continue;
+        };
+        return wrong(key, format!("(number {n} is hidden)"), why);
     }
+    Ok(())
 }
 
 fn check_sip_username(key: &str, name: &str) -> Checked {
@@ -291,6 +322,26 @@ mod tests {
         let same = warnings(&BULK.replace("pw{n}", "the same long secret for all"));
         assert_eq!(same, [format!("{bulk}: is the same for all of them")]);
         assert!(said(&BULK.replace("pw{n}", "")).starts_with(&format!("{bulk} = (hidden): must have 1 to 128")));
+    }
+
+    #[test]
+    fn a_number_that_two_accounts_may_show_is_warned_of() {
+        let showing = |text: &str, number: &str| {
+            format!("{text}caller_ids = [{{ number = \"{number}\", evidence = \"assigned\" }}]\n")
+        };
+        let (ann, bob) = (ACCOUNT.to_owned(), ACCOUNT.replace("ann", "bob").replace("a@", "b@"));
+        let (one, other) = ("+442079460123", "+442079460124");
+        let warned = |text: String| {
+            let warnings = World::parse(&text).expect("allowed").warnings();
+            warnings.into_iter().filter(|line| line.contains("another account")).collect::<Vec<_>>()
+        };
+        let says = "another account may show the same number";
+        assert!(warned(showing(&ann, one) + &showing(&bob, other)).is_empty());
+        let of_bob = format!("account.caller_ids of sip_username bob: {says}");
+        assert_eq!(warned(showing(&ann, one) + &showing(&bob, one)), [of_bob]);
+        let of_bulk = format!("accounts_bulk.caller_ids of first_sip_username u90: {says}");
+        assert_eq!(warned(showing(BULK, one)), [of_bulk]);
+        assert!(warned(showing(&BULK.replace("count = 10", "count = 1"), one)).is_empty());
     }
 
     #[test]

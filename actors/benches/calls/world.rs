@@ -7,7 +7,7 @@ use schema::entropy::Entropy;
 use schema::id::{AccountId, AccountKey, BrandId, CallId, CallerIdId, CredentialId, DeckId, DeckVersionId};
 use schema::id::{TransferId, TrunkId};
 use schema::ledger::{IdempotencyKey, LedgerAccount, LedgerKind, Transfer};
-use schema::leg::{Checkpoint, EndCause, Invited, LegCommand, LegEvent, LegEventAt, LegId};
+use schema::leg::{CallerIdWish, Checkpoint, EndCause, Invited, LegCommand, LegEvent, LegEventAt, LegId};
 use schema::money::{Currency, Micros, NanosPerMinute};
 use schema::number::E164;
 use schema::pii::Pii;
@@ -124,7 +124,7 @@ fn invited(call: u32, account: AccountKey) -> Invited {
         account,
         credential: CredentialId(Uuid::from_u128(1)),
         dialled: Pii::new("+447700900123".to_owned()),
-        wanted_caller_id: Some(Pii::new("+447700900001".to_owned())),
+        wanted_caller_id: Some(CallerIdWish::From(Pii::new("+447700900001".to_owned()))),
         withhold: false,
         offer: Some(Pii::new(SDP.into())),
 

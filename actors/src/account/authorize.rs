@@ -67,7 +67,7 @@ pub struct Quote {
     pub affordable_s: u64,
     /// The number shown; `None` when withheld or refused.
     pub presented_number: Option<E164>,
-    /// What the call would be signed with.
+    /// How far the number's proof allows the call to be attested.
     pub attestation: Option<Attestation>,
     /// Why; with the refusal, if it would be refused.
     pub explanation: Explanation,
@@ -134,7 +134,7 @@ impl AccountCore {
         now: Now,
     ) -> (Authorized, Option<Draft>) {
         if let Some(live) = self.live.get(&request.call) {
-            return (self.grant_again(live, request, market, now), None);
+            return (self.grant_again(live, market, now), None);
         }
         if self.voided.contains(&request.call) {
             return (Authorized::Refused(refuse(RefusalCode::Unavailable, "the call was given up before")), None);
@@ -194,10 +194,13 @@ impl AccountCore {
         now: Now,
         found: &mut Assessment,
     ) -> Result<(), Refusal> {
+        // Whoever needs help is told so, whatever is the matter with the account.
+        if *meant == Dialled::Emergency {
+            return Err(emergency());
+        }
         self.check_standing()?;
         let caller = caller_id::choose(&self.caller_ids, choice, &self.profile.country, now.wall)?;
-        let presentation =
-            if withhold { Presentation::Withheld(caller.number) } else { Presentation::Shown(caller.number) };
+        let presentation = Presentation::of(caller.number, withhold);
         found.basis = Some(caller.basis);
         found.presentation = Some(presentation.clone());
         let destination = permitted(meant)?;
@@ -332,20 +335,24 @@ impl AccountCore {
         })
     }
 
+    /// What a live call shows, looked at anew for each grant (P2).
+    ///
+    /// # Errors
+    /// Its number may not be shown any more.
+    pub(super) fn presentation_of(&self, live: &LiveCall, now: Now) -> Result<Presentation, Refusal> {
+        let number = caller_id::choose_again(&self.caller_ids, live.caller_id.as_ref(), now.wall)?;
+        Ok(Presentation::of(number, live.call.withheld))
+    }
+
     pub(super) fn funding(&self, live: &LiveCall, slice_s: u64) -> Funding {
         let limit_s = u64::from(self.profile.limits.call_seconds);
         Funding { paid_s: live.paid_s, slice_s, limit_s, step: live.hold_step }
     }
 
     /// The grant of a call that was authorized before: the answer to a question asked twice.
-    fn grant_again(&self, live: &LiveCall, request: &CallRequest, market: &Market<'_>, now: Now) -> Authorized {
+    fn grant_again(&self, live: &LiveCall, market: &Market<'_>, now: Now) -> Authorized {
         let trusted = live.attempt.as_ref().is_some_and(|a| is_trusted(market, a.trunk));
-        let chosen = caller_id::choose(&self.caller_ids, &request.caller_id, &self.profile.country, now.wall);
-        let presentation = chosen.map(|c| match live.call.withheld {
-            true => Presentation::Withheld(c.number),
-            false => Presentation::Shown(c.number),
-        });
-        match presentation.map(|p| self.grant_of(live, p, trusted, live.paid_s)) {
+        match self.presentation_of(live, now).map(|p| self.grant_of(live, p, trusted, live.paid_s)) {
             Ok(Some(grant)) => Authorized::Granted(Box::new(grant)),
             Ok(None) => Authorized::Refused(not_now()),
             Err(refusal) => Authorized::Refused(refusal),
@@ -418,10 +425,7 @@ impl Assessment {
 /// The destination class: what is never called, whatever it costs.
 fn permitted(meant: &Dialled) -> Result<E164, Refusal> {
     match meant {
-        Dialled::Emergency => Err(refuse(
-            RefusalCode::EmergencyNotSupported,
-            "emergency calls are not possible here: use a mobile or fixed-line phone",
-        )),
+        Dialled::Emergency => Err(emergency()),
         Dialled::Invalid(help) => Err(Refusal {
             code: RefusalCode::DestinationInvalid,
             message: format!("this is not a telephone number: {help}"),
@@ -467,6 +471,13 @@ pub(super) fn is_trusted(market: &Market<'_>, trunk: TrunkId) -> bool {
 
 fn shown(presentation: Option<&Presentation>) -> Option<E164> {
     presentation.filter(|p| !p.is_withheld()).map(|p| p.number().number().clone())
+}
+
+fn emergency() -> Refusal {
+    refuse(
+        RefusalCode::EmergencyNotSupported,
+        "emergency calls are not possible here: use a mobile or fixed-line phone",
+    )
 }
 
 fn no_route() -> Refusal {

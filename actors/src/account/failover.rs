@@ -3,7 +3,7 @@
 use super::authorize::{Grant, attempt, is_trusted};
 use super::core::{AccountCore, Draft, Market, Patch, terms};
 use crate::routing::{self, RoutePlan, RouteRequest};
-use schema::call::{Attempt, AttemptRecord, LiveCall, RouteCandidate};
+use schema::call::{Attempt, AttemptRecord, LiveCall, Refusal, RouteCandidate};
 use schema::id::{CallId, CallNo, TrunkId};
 use schema::journal::Change;
 use schema::leg::AttemptIds;
@@ -35,31 +35,35 @@ pub enum NextAttempt {
     Granted(Box<Grant>),
     /// No other route can take the call now.
     NoRoute,
+    /// The call's number may not be shown any more (P2).
+    Refused(Refusal),
     /// The account has no such live call.
     NotLive,
 }
 
 impl AccountCore {
     /// An attempt ended and others may follow: its record, and the next route if there is one. Without one the call stays as
-    /// it is. Asked again for the same attempt it gives the same answer and changes nothing. `presentation` is that of the
-    /// call's first grant.
+    /// it is. Asked again for the same attempt it gives the same answer and changes nothing.
     pub fn next_attempt(
         &self,
         call: CallId,
         failed: &AttemptFailed,
-        presentation: &Presentation,
         ids: AttemptIds,
         market: &Market<'_>,
         now: Now,
     ) -> (NextAttempt, Option<Draft>) {
         let Some(live) = self.live.get(&call) else { return (NextAttempt::NotLive, None) };
         let Some(current) = &live.attempt else { return (NextAttempt::NoRoute, None) };
+        let presentation = match self.presentation_of(live, now) {
+            Ok(presentation) => presentation,
+            Err(refusal) => return (NextAttempt::Refused(refusal), None),
+        };
         if current.number > failed.number {
             let trusted = is_trusted(market, current.trunk);
-            let grant = self.grant_of(live, presentation.clone(), trusted, live.paid_s);
+            let grant = self.grant_of(live, presentation, trusted, live.paid_s);
             return (grant.map_or(NextAttempt::NoRoute, |grant| NextAttempt::Granted(Box::new(grant))), None);
         }
-        let Some((plan, tried)) = self.plan_again(live, current, failed, presentation, market, now) else {
+        let Some((plan, tried)) = self.plan_again(live, current, failed, &presentation, market, now) else {
             return (NextAttempt::NoRoute, None);
         };
         // The other targets of a name come before other carriers (RFC 3263 §4.3).
@@ -78,7 +82,7 @@ impl AccountCore {
         let record = attempt_record(live.no, current, failed.sip_code, now);
         let next = Arc::new(next);
         let changes = vec![Change::AttemptEnded(record), Change::CallUpdated(next.clone())];
-        let Some(grant) = self.grant_of(&next, presentation.clone(), route.trunk.trusted, next.paid_s) else {
+        let Some(grant) = self.grant_of(&next, presentation, route.trunk.trusted, next.paid_s) else {
             return (NextAttempt::NoRoute, None);
         };
         let patch = Patch::put(next);

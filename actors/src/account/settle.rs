@@ -16,7 +16,6 @@ use schema::journal::Change;
 use schema::ledger::{CarrierCost, Hold};
 use schema::leg::{Checkpoint, Dialogs, Sdp};
 use schema::money::Micros;
-use schema::number::{Presentation, PresentedNumber};
 use schema::time::{ClockReading, Now};
 use schema::wrong::{self, Wrong};
 use std::sync::Arc;
@@ -171,10 +170,7 @@ impl AccountCore {
     /// after [`KNOWN_FOR`] its INVITE would be a new call.
     fn grant_once_more(&self, live: &LiveCall, market: &Market<'_>, now: Now) -> Option<Grant> {
         let attempt = live.attempt.as_ref().filter(|attempt| now.wall.since(attempt.started_at) <= KNOWN_FOR)?;
-        let caller_id = self.caller_ids.iter().find(|known| Some(&known.number) == live.caller_id.as_ref())?;
-        let number = PresentedNumber::of(caller_id, now.wall).ok()?;
-        let presentation =
-            if live.call.withheld { Presentation::Withheld(number) } else { Presentation::Shown(number) };
+        let presentation = self.presentation_of(live, now).ok()?;
         self.grant_of(live, presentation, is_trusted(market, attempt.trunk), live.paid_s)
     }
 

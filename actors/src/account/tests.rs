@@ -9,17 +9,17 @@ use super::core::Market;
 use super::failover::{AttemptFailed, NextAttempt};
 use super::ledger::CreditRefused;
 use super::settle::{CallEnd, Renewed};
-use schema::account::{AccountStatus, Limits};
+use schema::account::{AccountStatus, CallerId, Limits};
 use schema::call::{CallState, LegSide, RefusalCode};
 use schema::carrier::{Gateway, GatewayTransport, TrunkDown, TrunkState};
 use schema::event::EventBody;
 use schema::journal::Change;
-use schema::leg::Dialogs;
+use schema::leg::{CallerIdWish, Dialogs};
 use schema::money::{Micros, NanosPerMinute};
-use schema::number::Presentation;
 use schema::pii::Pii;
 use schema::target::{Server, Targets};
 use schema::time::{BootId, Mono, Now};
+use std::time::Duration;
 
 use world::*;
 
@@ -88,16 +88,18 @@ fn dialogs_are_written_when_they_change_and_a_renewal_does_not_write_them() {
 #[test]
 fn each_rung_of_the_ladder_refuses_with_its_reason_and_a_record() {
     type Change = fn(&mut World, &mut CallRequest);
-    let cases: [(&str, Change, RefusalCode); 15] = [
+    let cases: [(&str, Change, RefusalCode); 17] = [
         (MOBILE, |w, _| w.rows.figures.status = AccountStatus::Suspended, RefusalCode::AccountNotActive),
         (MOBILE, |w, _| w.rows.figures.status = AccountStatus::Pending, RefusalCode::AccountNotActive),
         (MOBILE, |w, _| w.rows.caller_ids.clear(), RefusalCode::CallerIdMissing),
         (
             MOBILE,
-            |_, r| r.caller_id = CallerChoice::Wanted(Pii::new("+447700900002".into())),
+            |_, r| r.caller_id = CallerChoice::Wanted(CallerIdWish::From(Pii::new("+447700900002".into()))),
             RefusalCode::CallerIdUnverified,
         ),
         ("999", |_, _| {}, RefusalCode::EmergencyNotSupported),
+        ("112", |w, _| w.rows.figures.status = AccountStatus::Suspended, RefusalCode::EmergencyNotSupported),
+        ("+112", |w, _| w.rows.caller_ids.clear(), RefusalCode::EmergencyNotSupported),
         ("+449098790123", |_, _| {}, RefusalCode::DestinationNotPermitted),
         ("alice", |_, _| {}, RefusalCode::DestinationInvalid),
         (MOBILE, |w, _| w.rows.profile.limits.live_calls = 0, RefusalCode::TooManyCalls),
@@ -254,10 +256,10 @@ fn with_name(w: &mut World, last: &[u8]) {
 
 #[test]
 fn the_targets_of_a_name_are_tried_one_after_the_other_and_each_is_stored_before_its_invite() {
-    let next = |w: &mut World, number, sip_code, presentation: &Presentation| {
+    let next = |w: &mut World, number, sip_code| {
         let market = Market { tariffs: &w.tariffs, trunks: &w.trunks };
         let failed = AttemptFailed { number, sip_code };
-        let (next, draft) = w.core.next_attempt(call_id(1), &failed, presentation, ids(), &market, w.now);
+        let (next, draft) = w.core.next_attempt(call_id(1), &failed, ids(), &market, w.now);
         w.write(draft);
         // What is not in the rows is forgotten.
         w.core = w.rows.load();
@@ -267,7 +269,7 @@ fn the_targets_of_a_name_are_tried_one_after_the_other_and_each_is_stored_before
                 assert_eq!(stored.as_ref(), Some(&grant.attempt), "the next hop is stored");
                 Some((grant.attempt.carrier, grant.attempt.gateway, grant.attempt.name.is_some()))
             }
-            NextAttempt::NoRoute | NextAttempt::NotLive => None,
+            NextAttempt::NoRoute | NextAttempt::Refused(_) | NextAttempt::NotLive => None,
         }
     };
     let mut w = world(10_000_000);
@@ -275,13 +277,13 @@ fn the_targets_of_a_name_are_tried_one_after_the_other_and_each_is_stored_before
     let grant = w.authorize(&w.request(1, MOBILE)).expect("granted");
     assert_eq!((grant.attempt.gateway, grant.attempt.name.is_some()), (target(1), true));
     let first = || String::from("carrier 1");
-    assert_eq!(next(&mut w, 1, 503, &grant.presentation), Some((first(), target(2), true)));
+    assert_eq!(next(&mut w, 1, 503), Some((first(), target(2), true)));
     // The name leads elsewhere meanwhile; what was tried is not tried again.
     with_name(&mut w, &[2, 1, 4]);
-    assert_eq!(next(&mut w, 2, 408, &grant.presentation), Some((first(), target(4), true)));
-    let other = next(&mut w, 3, 503, &grant.presentation).expect("another carrier");
+    assert_eq!(next(&mut w, 2, 408), Some((first(), target(4), true)));
+    let other = next(&mut w, 3, 503).expect("another carrier");
     assert_eq!((other.0.as_str(), other.2), ("carrier 2", false));
-    assert_eq!(next(&mut w, 4, 503, &grant.presentation), None);
+    assert_eq!(next(&mut w, 4, 503), None);
     let outcomes: Vec<String> = w
         .rows
         .live
@@ -301,33 +303,68 @@ fn the_targets_of_a_name_are_tried_one_after_the_other_and_each_is_stored_before
     // What a carrier decided for itself is not asked of its other servers.
     let mut w = world(10_000_000);
     with_name(&mut w, &[1, 2]);
-    let grant = w.authorize(&w.request(1, MOBILE)).expect("granted");
-    assert_eq!(next(&mut w, 1, 500, &grant.presentation).map(|other| other.0), Some(String::from("carrier 2")));
+    w.authorize(&w.request(1, MOBILE)).expect("granted");
+    assert_eq!(next(&mut w, 1, 500).map(|other| other.0), Some(String::from("carrier 2")));
 }
 
 #[test]
 fn a_failed_attempt_leaves_a_record_and_the_next_route() {
     let mut w = world(10_000_000);
-    let grant = w.authorize(&w.request(1, MOBILE)).expect("granted");
-    let next = |w: &mut World, number, presentation: &Presentation| {
+    w.authorize(&w.request(1, MOBILE)).expect("granted");
+    let next = |w: &mut World, number| {
         let market = Market { tariffs: &w.tariffs, trunks: &w.trunks };
         let failed = AttemptFailed { number, sip_code: 503 };
-        let (next, draft) = w.core.next_attempt(call_id(1), &failed, presentation, ids(), &market, w.now);
+        let (next, draft) = w.core.next_attempt(call_id(1), &failed, ids(), &market, w.now);
         let written = draft.is_some();
         w.write(draft);
         (next, written)
     };
-    let (second, written) = next(&mut w, 1, &grant.presentation);
+    let (second, written) = next(&mut w, 1);
     assert!(matches!(&second, NextAttempt::Granted(g) if g.attempt.carrier == "carrier 2" && g.attempt.number == 2));
     assert!(written);
-    let (again, written) = next(&mut w, 1, &grant.presentation);
+    let (again, written) = next(&mut w, 1);
     assert!(matches!(again, NextAttempt::Granted(g) if g.attempt.number == 2) && !written);
-    assert!(matches!(next(&mut w, 2, &grant.presentation), (NextAttempt::NoRoute, false)));
+    assert!(matches!(next(&mut w, 2), (NextAttempt::NoRoute, false)));
     let end = CallEnd { failed: Some(AttemptFailed { number: 2, sip_code: 486 }), ..hung_up(w.now) };
     let call = w.settle(1, &end).expect("settled");
     let outcomes: Vec<_> = call.explanation.candidates.iter().map(|c| c.outcome.as_str()).collect();
     assert_eq!(outcomes, ["503 Service Unavailable", "486 Busy Here"]);
     assert_eq!((w.rows.cdrs[0].attempts, w.rows.transfers.len()), (2, 0), "unanswered: a CDR without a transfer");
+}
+
+#[test]
+fn p2_a_number_whose_proof_ends_between_two_attempts_is_not_shown_again() {
+    let asked = |w: &World, number| {
+        let market = Market { tariffs: &w.tariffs, trunks: &w.trunks };
+        w.core.next_attempt(call_id(1), &AttemptFailed { number, sip_code: 503 }, ids(), &market, w.now)
+    };
+    let refused = |(next, draft): (NextAttempt, Option<_>)| match next {
+        NextAttempt::Refused(refusal) => assert!(refusal.code == RefusalCode::CallerIdUnverified && draft.is_none()),
+        other => panic!("{other:?}"),
+    };
+    for answer_was_lost in [false, true] {
+        let mut w = world(10_000_000);
+        w.rows.caller_ids[0].expires_at = Some(w.now.wall + Duration::from_secs(5));
+        // Once there is another default, the call still shows what it began with, or nothing.
+        w.rows.caller_ids[1] = CallerId { number: w.rows.caller_ids[1].number.clone(), ..w.rows.caller_ids[0].clone() };
+        (w.rows.caller_ids[1].expires_at, w.rows.caller_ids[1].is_default) = (None, false);
+        w.core = w.rows.load();
+        let request = w.request(1, MOBILE);
+        w.authorize(&request).expect("granted");
+        if answer_was_lost {
+            let (next, draft) = asked(&w, 1);
+            w.write(draft);
+            let NextAttempt::Granted(grant) = next else { panic!("{next:?}") };
+            assert_eq!(grant.presentation.number().number().as_str(), "+447700900001");
+        }
+        (w.rows.caller_ids[0].is_default, w.rows.caller_ids[1].is_default) = (false, true);
+        w.core = w.rows.load();
+        let again = w.authorize(&request).expect("granted before");
+        assert_eq!(again.presentation.number().number().as_str(), "+447700900001");
+        w.pass(5_000);
+        refused(asked(&w, 1));
+        assert_eq!(w.authorize(&request).err(), Some(RefusalCode::CallerIdUnverified));
+    }
 }
 
 #[test]

@@ -22,7 +22,6 @@
 
 use super::endings::{end, ended_by, service_hangup};
 use super::protocol::{Action, Ask, CallersSide, Input, Progress, Reply, TakenUp};
-use super::reasons;
 use super::setup::Setup;
 use super::talking::{Doubt, Ending, Talking};
 use super::timers::{Timer, Timers};
@@ -67,7 +66,7 @@ pub struct CallCore {
     /// Inputs in line, with the moment they came.
     pub(super) deferred: VecDeque<(Input, Now)>,
     /// Seconds for Retry-After, jittered by whoever made the machine.
-    retry_after_s: u32,
+    pub(super) retry_after_s: u32,
     /// Empty once both talk.
     pub(super) setup: Setup,
     /// When the first INVITE left.
@@ -284,6 +283,9 @@ impl CallCore {
                 }
                 self.invite(*grant, now, actions);
             }
+            (State::Rerouting(old, Some(ended)), Reply::NextAttempt(NextAttempt::Refused(refusal))) => {
+                self.fail_refused(old, &ended, &refusal, now, actions);
+            }
             (State::Rerouting(old, Some(ended)), _) => self.fail(old, &ended, now, actions),
             // Nobody else can take the call: the attempt that was slow goes on.
             (State::Rerouting(old, None), _) => self.state = State::Trying(old),
@@ -308,21 +310,12 @@ impl CallCore {
     fn authorized(&mut self, authorized: Authorized, now: Now, actions: &mut Vec<Action>) {
         match authorized {
             Authorized::Granted(grant) => {
-                self.setup.presentation = Some(grant.presentation.clone());
                 self.first_invite = Some(now.mono);
                 self.timers.set(Timer::Ring, now.mono + RING_TIMEOUT);
                 self.invite(*grant, now, actions);
             }
             Authorized::Refused(refusal) => {
-                let status = refusal.code.sip_status();
-                let retry_after_s = (status == 503).then_some(self.retry_after_s);
-                let reason = Some(reasons::refusal(refusal.code).into());
-                actions.push(Action::Leg(LegCommand::Reject {
-                    leg: LegId::a(self.call),
-                    status,
-                    reason,
-                    retry_after_s,
-                }));
+                self.reject(refusal.code, actions);
                 actions.push(Action::Finish(None));
             }
         }

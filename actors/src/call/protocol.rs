@@ -5,7 +5,6 @@ use crate::account::failover::{AttemptFailed, NextAttempt};
 use crate::account::settle::{AnswerRequest, CallEnd, Renewed, Settled};
 use schema::call::{Call, LegSide, LiveCall};
 use schema::leg::{Checkpoint, Dialogs, HangupCause, LegCommand, LegEvent, LegId, Sdp};
-use schema::number::Presentation;
 use schema::time::{Mono, Now};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +56,7 @@ pub enum Ask {
     /// May it proceed?
     Authorize(Arc<CallRequest>),
     /// Which way now?
-    NextAttempt(AttemptFailed, Box<Presentation>),
+    NextAttempt(AttemptFailed),
     /// Store the answer.
     Answer(Arc<AnswerRequest>),
     /// Pay a further slice, as hold number `step`.

@@ -12,9 +12,8 @@ use super::timers::Timer;
 use crate::account::authorize::Funding;
 use crate::account::failover::AttemptFailed;
 use crate::account::settle::{AnswerRequest, CallEnd};
-use schema::call::{Attempt, Hangup, HangupSide};
+use schema::call::{Attempt, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId, Sdp};
-use schema::number::Presentation;
 use schema::time::Now;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +25,6 @@ pub(super) struct Setup {
     pub(super) offer: Option<Sdp>,
     /// The attempts made, at most [`ATTEMPTS_MAX`].
     pub(super) granted: Vec<Arc<Attempt>>,
-    /// What the first grant shows; the same in every attempt.
-    pub(super) presentation: Option<Presentation>,
     /// How many 18x the caller was passed.
     pub(super) forwarded: u8,
 }
@@ -124,13 +121,8 @@ impl CallCore {
     pub(super) fn reroute(&mut self, trying: Trying, ended: Option<FinalAnswer>, actions: &mut Vec<Action>) {
         let sip_code = ended.as_ref().map_or(408, |ended| ended.status);
         let failed = AttemptFailed { number: trying.leg.attempt, sip_code };
-        match self.setup.presentation.clone() {
-            Some(presentation) => {
-                actions.push(Action::Ask(Ask::NextAttempt(failed, Box::new(presentation))));
-                self.state = State::Rerouting(trying, ended);
-            }
-            None => self.state = State::Trying(trying),
-        }
+        actions.push(Action::Ask(Ask::NextAttempt(failed)));
+        self.state = State::Rerouting(trying, ended);
     }
 
     /// The last attempt failed: the caller is told, the call settled.
@@ -152,6 +144,38 @@ impl CallCore {
         let failed = AttemptFailed { number: trying.leg.attempt, sip_code: ended.status };
         let late_answer = ended.answered;
         self.settle(CallEnd { at: Some(now), failed: Some(failed), late_answer, ..end(hangup) }, actions);
+    }
+
+    /// The last attempt failed, and another may not be made: the caller is told why.
+    pub(super) fn fail_refused(
+        &mut self,
+        trying: Trying,
+        ended: &FinalAnswer,
+        refusal: &Refusal,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.reject(refusal.code, actions);
+        let hangup = Hangup {
+            side: HangupSide::Service,
+            sip_code: Some(refusal.code.sip_status()),
+            q850: Some(21),
+            reason: reasons::refusal(refusal.code).to_owned(),
+            redress: None,
+        };
+        let failed = AttemptFailed { number: trying.leg.attempt, sip_code: ended.status };
+        self.settle(CallEnd { at: Some(now), failed: Some(failed), ..end(hangup) }, actions);
+    }
+
+    /// The caller is refused by us.
+    pub(super) fn reject(&self, code: RefusalCode, actions: &mut Vec<Action>) {
+        let status = code.sip_status();
+        actions.push(Action::Leg(LegCommand::Reject {
+            leg: LegId::a(self.call),
+            status,
+            reason: Some(reasons::refusal(code).into()),
+            retry_after_s: (status == 503).then_some(self.retry_after_s),
+        }));
     }
 
     /// The call is wanted no more before its answer: CANCEL, and a short wait for what the B-leg says to it.

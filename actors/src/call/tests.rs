@@ -6,6 +6,7 @@ mod restart;
 
 use super::protocol::{Input, Reply};
 use crate::account::authorize::Authorized;
+use crate::account::failover::NextAttempt;
 use crate::account::settle::{Renewed, Settled};
 use schema::call::{HangupSide, Refusal, RefusalCode};
 use schema::leg::{EndCause, HangupCause, LegEvent};
@@ -82,6 +83,19 @@ fn without_another_route_the_last_answer_counts() {
     let mut phone = start();
     phone.granted(1).failed(1, 504).next(None).settled();
     assert_eq!(phone.said()[2..], ["next after 1 504?", "reject a 504", "settle?", "finish"]);
+}
+
+#[test]
+fn p2_a_call_that_may_not_be_shown_again_is_refused_with_that_reason() {
+    let refused = || Refusal { code: RefusalCode::CallerIdUnverified, message: String::new() };
+    let mut phone = start();
+    phone.granted(1).failed(1, 503).reply(Reply::NextAttempt(NextAttempt::Refused(refused()))).settled();
+    assert_eq!(phone.said()[2..], ["next after 1 503?", "reject a 403", "settle?", "finish"]);
+    assert_eq!(phone.hangup(), (HangupSide::Service, Some(403), "caller ID not verified"));
+    // The attempt that is only slow shows what was proved when it began.
+    let mut phone = start();
+    phone.granted(1).time_out().reply(Reply::NextAttempt(NextAttempt::Refused(refused()))).progress(1);
+    assert_eq!(phone.said()[2..], ["next after 1 408?", "ringing 8000", "180 a"]);
 }
 
 #[test]

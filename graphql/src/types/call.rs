@@ -65,7 +65,7 @@ pub(crate) enum LegSide {
     B,
 }
 
-/// What a call is signed with (SHAKEN). C is never issued.
+/// How far a number's proof allows a call to be attested (SHAKEN). C is never issued. Calls are not signed yet.
 #[derive(Debug, Enum, Clone, Copy, PartialEq, Eq)]
 #[graphql(remote = "SchemaAttestation")]
 pub(crate) enum Attestation {

@@ -57,14 +57,14 @@ impl CallerId {
     async fn label(&self) -> Option<&str> {
         self.0.label.as_ref().map(|label| label.expose().as_str())
     }
-    async fn status(&self) -> CallerIdStatus {
-        self.0.status.into()
+    async fn status(&self, ctx: &Context<'_>) -> CallerIdStatus {
+        self.0.status_at((App::of(ctx).clock)().wall).into()
     }
     /// What proved it.
     async fn evidence(&self) -> Option<Evidence> {
         self.0.evidence.map(Into::into)
     }
-    /// What a call presenting it will be signed with; null while it may not be presented.
+    /// How far its proof allows a call presenting it to be attested; null while it may not be presented.
     async fn attestation(&self, ctx: &Context<'_>) -> Option<Attestation> {
         let now = (App::of(ctx).clock)().wall;
         PresentedNumber::of(&self.0, now).ok().map(|number| number.attestation().into())

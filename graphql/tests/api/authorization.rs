@@ -193,6 +193,17 @@ async fn p1_a_callback_number_is_shown_masked_only() {
 }
 
 #[tokio::test]
+async fn a_caller_id_whose_proof_ran_out_is_told_so() {
+    let world = World::start().await;
+    let page = world.signed_in(CUSTOMER).await;
+    let answer = page.query("{ viewer { account { callerIds { status attestation } } } }").await;
+    let told = answer.body["data"]["viewer"]["account"]["callerIds"].to_string();
+    for one in [r#"{"attestation":"B","status":"VERIFIED"}"#, r#"{"attestation":null,"status":"EXPIRED"}"#] {
+        assert!(told.contains(one), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn staff_find_an_account_by_what_names_it_whole() {
     let world = World::start().await;
     let staff = world.signed_in("support@example.test").await;

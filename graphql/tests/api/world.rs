@@ -252,6 +252,13 @@ async fn make_customer(
         verified_at: Some(now),
         expires_at: None,
     };
+    let past = CallerId {
+        id: CallerIdId::generate(entropy, now),
+        number: E164::parse(&format!("+44770090030{suffix}")).expect("a number"),
+        is_default: false,
+        expires_at: Some(now),
+        ..caller_id.clone()
+    };
     let callback = CallbackPhone {
         id: CallbackNumberId::generate(entropy, now),
         number: CallbackNumber::parse(&format!("+44770090020{suffix}")).expect("a number"),
@@ -273,7 +280,7 @@ async fn make_customer(
         created_at: now,
         opening: Some(opening),
         credentials: vec![credential],
-        caller_ids: vec![caller_id],
+        caller_ids: vec![caller_id, past],
         callback_phones: vec![callback],
     };
     let created = store.create_accounts(std::slice::from_ref(&account), |_| {}).await.expect("created");

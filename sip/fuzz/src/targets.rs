@@ -131,7 +131,7 @@ fn sdp(data: &[u8]) {
     let Ok(read) = sip::sdp::Description::parse(data) else { return };
     let write = |description: &sip::sdp::Description| {
         let origin = sip::sdp::Origin { id: 1, version: 1 };
-        description.rewrite(origin, ours, |_, _| sip::sdp::Placement::AsGiven)
+        description.rewrite(origin, ours, sip::sdp::Keys::Pass, |_, _| sip::sdp::Placement::AsGiven)
     };
     let once = write(&read);
     let again = sip::sdp::Description::parse(once.as_bytes()).expect("what we write can be read");

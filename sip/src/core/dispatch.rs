@@ -4,6 +4,7 @@ use super::matching::ServerKey;
 use super::register::{OUTBOUND, PATH};
 use super::reliable::RELIABLE;
 use super::session_timer::TIMER;
+use super::wish::wants_session_privacy;
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol, Standing};
 use crate::guard::Verdict;
@@ -20,11 +21,6 @@ pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRA
 
 /// The option tag of whoever provides privacy.
 const PRIVACY: &str = "privacy";
-
-fn wants_session_privacy(request: &Message) -> bool {
-    let mut wanted = request.texts(HeaderName::Privacy).flat_map(|text| text.split(';'));
-    wanted.any(|value| value.trim().eq_ignore_ascii_case("session"))
-}
 
 impl Core {
     pub(super) fn on_request(&mut self, flow: Flow, request: Message, now: Now) {

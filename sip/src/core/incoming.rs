@@ -8,18 +8,24 @@ use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::{Timer, Timers};
+use super::wish::{caller_id_wish, lacks_privacy, wants_privacy};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
 use crate::message::{self, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
 use crate::overload::Reason;
-use crate::sdp::{self, Description, Origin, Placement};
+use crate::sdp::{self, Description, Keys, Origin};
 use bytes::Bytes;
 use schema::account::SipCredential;
 use schema::id::{CallId, CredentialId};
 use schema::leg::{EndCause, HangupCause, Invited, LegEvent, LegId, Sdp};
 use schema::pii::Pii;
 use schema::time::Now;
+
+/// Why an offer is refused whose media are encrypted with keys that came in clear.
+const KEYS_IN_CLEAR: &str = "keys of media (SDES) need TLS";
+/// Why an offer is refused of which no stream passes.
+const NOTHING_PASSES: &str = "no audio, video or text over RTP";
 
 impl Core {
     /// An INVITE outside a dialog.
@@ -39,6 +45,11 @@ impl Core {
             return self.reply(flow, &request, response);
         }
         if let Some(response) = self.unsupported_extensions(&request) {
+            return self.reply(flow, &request, response);
+        }
+        if let Some(words) = lacks_privacy(&request) {
+            // RFC 3323 §5.
+            let response = self.response(&request, 500).header(HeaderName::Reason, &message::Reason::sip(500, words));
             return self.reply(flow, &request, response);
         }
         if let Some(response) = self.interval_too_small(&request) {
@@ -84,8 +95,8 @@ impl Core {
                     account: credential.account,
                     credential: credential.id,
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
-                    wanted_caller_id: wanted_caller_id(&invite, &leg.dialog.remote.uri).map(Pii::new),
-                    withhold: wants_privacy(&invite, &leg.dialog.remote.uri),
+                    wanted_caller_id: caller_id_wish(&invite, &leg.dialog.remote.uri, &credential.username),
+                    withhold: wants_privacy(&invite, &leg.dialog.remote),
                     offer: sdp_of(&invite),
                     is_watched: !self.config.dialog_probe.is_zero(),
                     checkpoint: leg.checkpoint(now.wall),
@@ -100,7 +111,12 @@ impl Core {
                 self.tell(LegEvent::Invited(Box::new(event)), now);
             }
             Err(status) => {
-                let response = self.response(&invite, status);
+                let mut response = self.response(&invite, status);
+                if status == 488 {
+                    let needs_keys = is_usable(invite.body(), Keys::Pass);
+                    let words = if needs_keys { KEYS_IN_CLEAR } else { NOTHING_PASSES };
+                    response = response.header(HeaderName::Reason, &message::Reason::sip(status, words));
+                }
                 self.respond(key, response, now);
             }
         }
@@ -117,7 +133,8 @@ impl Core {
         now: Now,
     ) -> Result<Leg, u16> {
         let offerless = !invite.has_sdp();
-        if !offerless && !is_usable(invite.body()) {
+        let keys = if flow.protocol == Protocol::Tls { Keys::Pass } else { Keys::Withheld };
+        if !offerless && !is_usable(invite.body(), keys) {
             return Err(if Description::parse(invite.body()).is_err() { 400 } else { 488 });
         }
         let tag = self.entropy.hex::<8>();
@@ -178,11 +195,8 @@ impl Core {
 
     /// Writes a leg's session description and notes it.
     pub(super) fn write_session(&mut self, leg: LegId, description: &Description) -> Option<Bytes> {
-        let address = self.config.sdp_address;
-        let leg = self.legs.get_mut(&leg)?;
-        // Media is not anchored yet: the addresses pass as they are given.
-        let ours = Bytes::from(description.rewrite(leg.origin, address, |_, _| Placement::AsGiven));
-        leg.local_sdp = Some(ours.clone());
+        let ours = self.written(leg, self.legs.get(&leg)?.origin, description)?;
+        self.legs.get_mut(&leg)?.local_sdp = Some(ours.clone());
         Some(ours)
     }
 
@@ -402,28 +416,4 @@ pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
 
 pub(super) fn text_of(body: &Bytes) -> Option<Sdp> {
     std::str::from_utf8(body).ok().map(|text| Pii::new(text.into()))
-}
-
-/// The caller ID the phone asks for, when it looks like a number.
-fn wanted_caller_id(invite: &Message, from: &Uri) -> Option<String> {
-    let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
-    let uri = preferred.as_ref().map_or(from, |preferred| &preferred.uri);
-    let mut user = uri.user_decoded()?;
-    if uri.scheme() == Scheme::Tel {
-        // Visual separators (RFC 3966 §5.1.1).
-        user.retain(|c| !matches!(c, '-' | '.' | '(' | ')'));
-    }
-    let digits = user.strip_prefix('+').unwrap_or(&user);
-    let looks_like_one = (4..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    looks_like_one.then_some(user)
-}
-
-/// `Privacy: id` or stronger, or an anonymous From (RFC 3323, RFC 3325).
-fn wants_privacy(invite: &Message, from: &Uri) -> bool {
-    let by_header = invite
-        .texts(HeaderName::Privacy)
-        .flat_map(|text| text.split(';'))
-        .any(|value| ["id", "user", "header"].contains(&value.trim().to_ascii_lowercase().as_str()));
-    let by_user = from.user().is_some_and(|user| user.eq_ignore_ascii_case("anonymous"));
-    by_header || by_user || from.host().eq_ignore_ascii_case("anonymous.invalid")
 }

@@ -9,14 +9,15 @@ use super::exchange::reply_flow;
 use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
-use super::peers::Way;
+use super::peers::{Bound, Way};
 use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
-use crate::flow::Flow;
+use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder};
-use crate::sdp::Description;
+use crate::sdp::{Description, Keys, Origin, Placement};
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
+use schema::id::CallId;
 use schema::leg::{LegEvent, LegId, Sdp};
 use schema::time::Now;
 use std::time::Duration;
@@ -218,6 +219,21 @@ impl Core {
         self.write_session(id, &description)
     }
 
+    /// Whether keys of a call's media may leave over this protocol: it is TLS, and all legs of the call are. A key that is told
+    /// to one side only would leave the other with what it cannot decrypt.
+    pub(super) fn media_keys(&self, call: CallId, over: Protocol) -> Keys {
+        let mut of_the_call = self.legs.range(LegId::a(call)..=LegId::b(call, u8::MAX));
+        let is_protected = over == Protocol::Tls && of_the_call.all(|(_, leg)| leg.way().protocol() == Protocol::Tls);
+        if is_protected { Keys::Pass } else { Keys::Withheld }
+    }
+
+    /// A session description as it leaves on a leg. Media is not anchored yet: the addresses pass as they are given.
+    pub(super) fn written(&self, id: LegId, origin: Origin, description: &Description<'_>) -> Option<Bytes> {
+        let keys = self.media_keys(id.call, self.legs.get(&id)?.way().protocol());
+        let written = description.rewrite(origin, self.config.sdp_address, keys, |_, _| Placement::AsGiven);
+        Some(Bytes::from(written))
+    }
+
     /// What the far end of the other leg last sent.
     pub(super) fn other_session(&self, id: LegId) -> Option<Bytes> {
         let of_the_call = self.legs.range(LegId::a(id.call)..=LegId::b(id.call, u8::MAX));
@@ -350,12 +366,12 @@ const fn refusal(status: u16) -> u16 {
 
 /// A session description that can be read and would not leave the other leg with silence, as one of a fax alone would.
 pub(super) fn usable_sdp(message: &Message) -> Option<Sdp> {
-    sdp_of(message).filter(|text| is_usable(text.expose().as_bytes()))
+    sdp_of(message).filter(|text| is_usable(text.expose().as_bytes(), Keys::Pass))
 }
 
 /// Whether it can be passed on: what nothing passes of is refused by 488 (RFC 3261 §14.2).
-pub(super) fn is_usable(sdp: &[u8]) -> bool {
-    Description::parse(sdp).is_ok_and(|description| !description.passes_nothing())
+pub(super) fn is_usable(sdp: &[u8], keys: Keys) -> bool {
+    Description::parse(sdp).is_ok_and(|description| !description.passes_nothing(keys))
 }
 
 /// Whether two session descriptions differ in nothing but their version.

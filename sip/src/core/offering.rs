@@ -44,7 +44,11 @@ impl Core {
             return Err(480);
         }
         let description = Description::parse(offer.expose().as_bytes()).map_err(|_| 488_u16)?;
-        let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, |_, _| Placement::AsGiven));
+        let keys = self.media_keys(id.call, way.protocol());
+        if description.passes_nothing(keys) {
+            return Err(488);
+        }
+        let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, keys, |_, _| Placement::AsGiven));
         let via = self.via(way, None).ok_or(500_u16)?;
         if is_up {
             self.legs.lead(&id, way);

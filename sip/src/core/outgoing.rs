@@ -15,9 +15,9 @@ use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
-use crate::flow::Flow;
+use crate::flow::{Flow, Protocol};
 use crate::message::{AddressParts, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri};
-use crate::sdp::{self, Description, Origin};
+use crate::sdp::{self, Description, Keys, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -47,24 +47,26 @@ struct Draft {
 }
 
 impl Core {
-    /// Begins an outgoing leg.
-    pub(super) fn invite(&mut self, invite: Invite, now: Now) {
+    /// Begins an outgoing leg. `caller`: how the caller is there, when its leg is not here any more.
+    pub(super) fn invite(&mut self, invite: Invite, caller: Option<Protocol>, now: Now) {
         let id = invite.leg;
         if self.legs.contains_key(&id) {
             return;
         }
-        if self.try_invite(&invite, now).is_err() {
-            self.tell_failed(id, 503, false, false, now);
+        if let Err(status) = self.try_invite(&invite, caller, now) {
+            self.tell_failed(id, status, false, false, now);
         }
     }
 
     /// # Errors
-    /// Something in it cannot be written in SIP; nothing was sent.
-    fn try_invite(&mut self, invite: &Invite, now: Now) -> Result<(), Malformed> {
+    /// The status that stands for why nothing was sent: 503 when something in it cannot be written in SIP, 488 when no stream of
+    /// its offer may take this way.
+    fn try_invite(&mut self, invite: &Invite, caller: Option<Protocol>, now: Now) -> Result<(), u16> {
         let host = invite.name.as_ref().map(|name| &name.host);
         let way = Way::To(self.destination(invite.gateway, host));
-        let draft = self.draft(invite, way)?;
-        let outgoing = self.send_draft(invite, way, draft.request, now)?;
+        let offer = self.readable_offer(invite, way, caller)?;
+        let draft = self.draft(invite, way, offer).map_err(|Malformed| 503_u16)?;
+        let outgoing = self.send_draft(invite, way, draft.request, now).map_err(|Malformed| 503_u16)?;
         let stage = Stage::Outgoing(Box::new(outgoing));
         let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
         leg.carrier = Some(Box::new(Carrier::of(invite.trunk)));
@@ -79,7 +81,7 @@ impl Core {
     }
 
     /// The INVITE without its Via, and the dialog that it begins.
-    fn draft(&self, invite: &Invite, way: Way) -> Result<Draft, Malformed> {
+    fn draft(&self, invite: &Invite, way: Way, offer: Option<(Description<'_>, Keys)>) -> Result<Draft, Malformed> {
         let mut entropy = entropy_of(&invite.ids);
         let contact = self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?;
         let (local, remote, target) = self.addresses(invite)?;
@@ -101,17 +103,29 @@ impl Core {
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
             .header(HeaderName::Supported, &supported(invite.offer.is_some()));
-        let sdp = self.offered(invite, origin)?;
+        let ours = |(offer, keys): (Description<'_>, Keys)| {
+            Bytes::from(offer.rewrite(origin, self.config.sdp_address, keys, |_, _| sdp::Placement::AsGiven))
+        };
+        let sdp = offer.map(ours);
         let request = with_body(self.with_privacy(request, invite)?, sdp.clone());
         Ok(Draft { request, dialog, contact, origin, sdp })
     }
 
-    /// The session description of the INVITE, made of what the caller offers.
-    fn offered(&self, invite: &Invite, origin: Origin) -> Result<Option<Bytes>, Malformed> {
+    /// What the caller offers, and whether its keys may leave this way.
+    ///
+    /// # Errors
+    /// 503 when it cannot be read, 488 when nothing of it may.
+    fn readable_offer<'a>(
+        &self,
+        invite: &'a Invite,
+        way: Way,
+        caller: Option<Protocol>,
+    ) -> Result<Option<(Description<'a>, Keys)>, u16> {
         let Some(offer) = &invite.offer else { return Ok(None) };
-        let description = Description::parse(offer.expose().as_bytes()).map_err(|_| Malformed)?;
-        let ours = description.rewrite(origin, self.config.sdp_address, |_, _| sdp::Placement::AsGiven);
-        Ok(Some(Bytes::from(ours)))
+        let description = Description::parse(offer.expose().as_bytes()).map_err(|_| 503_u16)?;
+        let over = caller.filter(|caller| *caller != Protocol::Tls).unwrap_or(way.protocol());
+        let keys = self.media_keys(invite.leg.call, over);
+        if description.passes_nothing(keys) { Err(488) } else { Ok(Some((description, keys))) }
     }
 
     fn send_draft(
@@ -256,7 +270,7 @@ impl Core {
         let is_told = leg.take_early_answer(response);
         // An offer is answered in the 200, or before it in a 18x.
         let is_usable = match response.has_sdp() && !is_told {
-            true => is_usable(response.body()),
+            true => is_usable(response.body(), Keys::Pass),
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {

@@ -10,7 +10,7 @@ use super::offer::{same_media, usable_sdp};
 use super::peers::{Bound, Way};
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RAck, ResponseBuilder};
-use crate::sdp::{Description, Placement};
+use crate::sdp::Description;
 use crate::transaction::{Acknowledged, Due, ReliableClient, ReliableServer};
 use bytes::Bytes;
 use schema::leg::{EndCause, LegEvent, LegId, Sdp};
@@ -185,8 +185,10 @@ impl Core {
         let answered = |leg: &&mut Leg| leg.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered());
         let Some(leg) = self.legs.get_mut(&id).filter(answered) else { return self.describe_again(id, sdp) };
         let description = Description::parse(sdp?.expose().as_bytes()).ok()?;
-        let stands = description.rewrite(leg.origin, self.config.sdp_address, |_, _| Placement::AsGiven);
-        leg.is_stale = !leg.local_sdp.as_ref().is_some_and(|told| same_media(told, stands.as_bytes()));
+        let origin = leg.origin;
+        let stands = self.written(id, origin, &description)?;
+        let leg = self.legs.get_mut(&id)?;
+        leg.is_stale = !leg.local_sdp.as_ref().is_some_and(|told| same_media(told, &stands));
         None
     }
 

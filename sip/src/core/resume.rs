@@ -99,7 +99,8 @@ impl Core {
         if let Some(invite) = invite {
             let offer = Stored::read(&checkpoint).ok().and_then(|stored| stored.remote_sdp);
             let id = invite.leg;
-            self.invite(Invite { offer: offer.map(|sdp| Sdp::new(sdp.into())), ..*invite }, now);
+            let caller = Leg::resumed(&checkpoint, now.wall).map(|leg| leg.way().protocol());
+            self.invite(Invite { offer: offer.map(|sdp| Sdp::new(sdp.into())), ..*invite }, caller.ok(), now);
             if let Some(Stage::Outgoing(outgoing)) = self.legs.get_mut(&id).map(|leg| &mut leg.stage) {
                 outgoing.is_repeated = true;
             }

@@ -6,15 +6,17 @@
 //! | `c=`, port | where media go, unless anchored |
 //! | `rtpmap`, `fmtp` of listed formats, `ptime`, `maxptime` | codecs |
 //! | `sendrecv`, `sendonly`, `recvonly`, `inactive` | hold |
-//! | `rtcp`, `rtcp-mux`, `crypto`, `fingerprint`, `setup`, `ice-ufrag`, `ice-pwd`, `ice-options`, `ice-lite`, `candidate` | needed by media that flow between the two sides; dropped when anchored |
+//! | `rtcp`, `rtcp-mux`, `crypto`, `fingerprint`, `setup`, `ice-ufrag`, `ice-pwd`, `ice-options`, `ice-lite`, `candidate` | needed by media that flow between the two sides; dropped when anchored. Read and written by their grammar (`path.rs`) |
 //!
 //! Dropped among others: `i=`, `u=`, `e=`, `p=` (literally a phone number), `b=`, `k=`, `a=tool`, `a=label`, `a=mid`, `a=ssrc` with its
-//! cname, `a=rtcp-xr`, header extensions, related addresses of ICE candidates (RFC 8839 §5.1 allows 0.0.0.0 there), and whatever
-//! is not known today.
+//! cname, `a=rtcp-xr`, header extensions, related addresses of ICE candidates (RFC 8839 §5.1 allows 0.0.0.0 there), names of
+//! hosts and addresses of a private network other than the media's own, and whatever is not known today. Keys (`crypto`) leave
+//! over protected ways only (RFC 4568 §7).
 
+use super::path::{Foundations, write_path};
 use super::{Attribute, Description, Media};
 use crate::message::Written;
-use crate::message::scan::split_at;
+use crate::message::scan::{is_token, split_at};
 use schema::entropy::Entropy;
 use std::net::{IpAddr, SocketAddr};
 
@@ -54,6 +56,15 @@ pub enum Placement {
     Anchored(SocketAddr),
 }
 
+/// Whether keys in it (SDES) may leave. RFC 4568 §7 wants them protected all the way, else whoever reads the signalling listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// All of the call's signalling is over TLS.
+    Pass,
+    /// Some of it is not. A stream that has no other keys does not pass.
+    Withheld,
+}
+
 pub(super) const fn family(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => "IP4",
@@ -68,6 +79,7 @@ impl Description<'_> {
         &self,
         origin: Origin,
         our_address: IpAddr,
+        keys: Keys,
         mut place: impl FnMut(usize, &Media<'_>) -> Placement,
     ) -> String {
         let Origin { id, version } = origin;
@@ -82,20 +94,38 @@ impl Description<'_> {
         let mut foundations = Foundations::default();
         let placements: Vec<_> = self.media.iter().enumerate().map(|(at, media)| place(at, media)).collect();
         if placements.contains(&Placement::AsGiven) {
-            for attribute in self.attributes.iter().filter(|a| is_codec(a) || is_path(a)) {
-                write_attribute(&mut out, attribute, &mut foundations);
+            for attribute in &self.attributes {
+                match is_codec(attribute) {
+                    true => write_attribute(&mut out, attribute),
+                    false => write_path(&mut out, attribute, None, keys, &mut foundations),
+                }
             }
         }
         for (media, placement) in self.media.iter().zip(placements) {
-            self.write_media(&mut out, media, placement, our_address, &mut foundations);
+            let on = media.port != 0 && self.is_relayed(media, keys);
+            let placement = Some(placement).filter(|_| on);
+            self.write_media(&mut out, media, placement, our_address, keys, &mut foundations);
         }
         out
     }
 
     /// Whether streams are on and none of them would pass: whoever heard of it would be left with silence.
-    pub(crate) fn passes_nothing(&self) -> bool {
+    pub(crate) fn passes_nothing(&self, keys: Keys) -> bool {
         let on = || self.media.iter().filter(|media| media.port != 0);
-        on().next().is_some() && !on().any(is_relayed)
+        on().next().is_some() && !on().any(|media| self.is_relayed(media, keys))
+    }
+
+    /// Whether a medium would be passed on; all else goes on as rejected.
+    fn is_relayed(&self, media: &Media<'_>, keys: Keys) -> bool {
+        is_rtp(media) && (keys == Keys::Pass || !self.needs_keys(media))
+    }
+
+    /// Whether its packets are encrypted with keys of the description itself (SDES, RFC 4568), not with those of DTLS.
+    fn needs_keys(&self, media: &Media<'_>) -> bool {
+        let has_fingerprint = |of: &[Attribute<'_>]| of.iter().any(|attribute| attribute.name == "fingerprint");
+        matches!(media.protocol, "RTP/SAVP" | "RTP/SAVPF")
+            && !has_fingerprint(&media.attributes)
+            && !has_fingerprint(&self.attributes)
     }
 
     /// All media both ways, which goes without saying (RFC 3264 §5.1).
@@ -105,19 +135,21 @@ impl Description<'_> {
         sections.for_each(|attributes| attributes.retain(|attribute| !is_hold(attribute)));
     }
 
+    /// Without a placement it is rejected.
     fn write_media<'a>(
         &'a self,
         out: &mut String,
         media: &'a Media<'_>,
-        placement: Placement,
+        placement: Option<Placement>,
         our_address: IpAddr,
+        keys: Keys,
         foundations: &mut Foundations<'a>,
     ) {
-        let on = media.port != 0 && is_relayed(media);
+        let own = self.address_of(media);
         let (address, port) = match placement {
-            _ if !on => (our_address, 0),
-            Placement::AsGiven => (self.address_of(media).unwrap_or(our_address), media.port),
-            Placement::Anchored(address) => (address.ip(), address.port()),
+            None => (our_address, 0),
+            Some(Placement::AsGiven) => (own.unwrap_or(our_address), media.port),
+            Some(Placement::Anchored(address)) => (address.ip(), address.port()),
         };
         out.extend(["m=", media.kind, " "]);
         port.write_to(out);
@@ -128,15 +160,15 @@ impl Description<'_> {
         out.push_str("\r\nc=");
         write_address(out, address);
         out.push_str("\r\n");
-        if !on {
-            return;
-        }
-        let anchored = matches!(placement, Placement::Anchored(_));
+        let Some(placement) = placement else { return };
+        let anchored = placement != Placement::AsGiven;
         let session_codec =
             self.attributes.iter().filter(|a| anchored && is_codec(a) && !is_overridden(a, &media.attributes));
         for attribute in session_codec.chain(&media.attributes) {
-            if is_format(attribute, media) || is_codec(attribute) || (!anchored && is_path(attribute)) {
-                write_attribute(out, attribute, foundations);
+            if is_format(attribute, media) || is_codec(attribute) {
+                write_attribute(out, attribute);
+            } else if !anchored {
+                write_path(out, attribute, own, keys, foundations);
             }
         }
     }
@@ -148,8 +180,7 @@ fn write_address(out: &mut String, address: IpAddr) {
     address.write_to(out);
 }
 
-/// RTP that we would relay; all else goes on as rejected.
-fn is_relayed(media: &Media<'_>) -> bool {
+fn is_rtp(media: &Media<'_>) -> bool {
     const PROTOCOLS: [&str; 6] =
         ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"];
     matches!(media.kind, "audio" | "video" | "text") && PROTOCOLS.contains(&media.protocol)
@@ -157,9 +188,23 @@ fn is_relayed(media: &Media<'_>) -> bool {
 
 /// `rtpmap` and `fmtp` of a format that the medium lists.
 fn is_format(attribute: &Attribute<'_>, media: &Media<'_>) -> bool {
-    let Some(value) = attribute.value else { return false };
-    let format = || split_at(value, b' ').map_or(value, |(format, _)| format);
-    matches!(attribute.name, "rtpmap" | "fmtp") && media.formats.contains(&format())
+    let Some((format, rest)) = attribute.value.and_then(|value| split_at(value, b' ')) else { return false };
+    let is_good = match attribute.name {
+        "rtpmap" => is_encoding(rest),
+        "fmtp" => rest.bytes().all(|b| matches!(b, b' '..=b'~')),
+        _ => false,
+    };
+    is_good && media.formats.contains(&format)
+}
+
+/// `name/clock rate`, for audio also `/channels`.
+fn is_encoding(text: &str) -> bool {
+    let mut fields = text.trim().split('/');
+    let is_number = |text: &str| (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    fields.next().is_some_and(is_token)
+        && fields.next().is_some_and(is_number)
+        && fields.by_ref().take(1).all(is_number)
+        && fields.next().is_none()
 }
 
 fn is_codec(attribute: &Attribute<'_>) -> bool {
@@ -184,62 +229,11 @@ fn is_number(value: &str) -> bool {
     (1..=5).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// What ties media to their own path: keys, fingerprints, ICE, RTCP's address.
-fn is_path(attribute: &Attribute<'_>) -> bool {
-    match (attribute.name, attribute.value) {
-        ("rtcp-mux" | "ice-lite", None) => true,
-        ("rtcp" | "crypto" | "fingerprint" | "setup" | "ice-ufrag" | "ice-pwd" | "ice-options", Some(_)) => true,
-        ("candidate", Some(value)) => candidate(value, &mut Foundations::default()).is_some(),
-        _ => false,
+/// As it came.
+fn write_attribute(out: &mut String, attribute: &Attribute<'_>) {
+    out.extend(["a=", attribute.name]);
+    if let Some(value) = attribute.value {
+        out.extend([":", value]);
     }
-}
-
-fn write_attribute<'a>(out: &mut String, attribute: &'a Attribute<'_>, foundations: &mut Foundations<'a>) {
-    match (attribute.name, attribute.value) {
-        (name, None) => out.extend(["a=", name, "\r\n"]),
-        (name @ "candidate", Some(value)) => {
-            out.extend(["a=", name, ":", &candidate(value, foundations).unwrap_or_default(), "\r\n"]);
-        }
-        (name, Some(value)) => out.extend(["a=", name, ":", value, "\r\n"]),
-    }
-}
-
-/// Foundations as they came, in order. Some stacks make theirs of a private address, so they are numbered here: equal where
-/// theirs are equal, which is all that they say (RFC 8839 §5.1).
-#[derive(Default)]
-struct Foundations<'a>(Vec<&'a str>);
-
-impl<'a> Foundations<'a> {
-    /// From 1.
-    fn number(&mut self, theirs: &'a str) -> usize {
-        let known = self.0.iter().position(|known| *known == theirs);
-        1 + known.unwrap_or_else(|| {
-            self.0.push(theirs);
-            self.0.len() - 1
-        })
-    }
-}
-
-/// `foundation component transport priority address port typ type …`: related addresses blanked, unknown extensions dropped.
-fn candidate<'a>(value: &'a str, foundations: &mut Foundations<'a>) -> Option<String> {
-    let fields: Vec<&str> = value.split(' ').filter(|field| !field.is_empty()).collect();
-    let (head, pairs) = fields.split_at_checked(6)?;
-    if pairs.len() % 2 != 0 || pairs.first() != Some(&"typ") || head[5].parse::<u16>().is_err() {
-        return None;
-    }
-    let mut out = foundations.number(head[0]).to_string();
-    for field in &head[1..] {
-        out.extend([" ", field]);
-    }
-    for pair in pairs.chunks_exact(2) {
-        let value = match pair[0] {
-            "typ" | "tcptype" => pair[1],
-            "raddr" if pair[1].contains(':') => "::",
-            "raddr" => "0.0.0.0",
-            "rport" => "9",
-            _ => continue,
-        };
-        out.extend([" ", pair[0], " ", value]);
-    }
-    Some(out)
+    out.push_str("\r\n");
 }

@@ -34,7 +34,44 @@ a=ptime:alice
 a=sendonly
 a=rtcp:40001 IN IP4 10.9.8.7
 a=rtcp-mux
+a=rtcp:40001 IN IP4 alices-laptop.home
+a=rtcp:40001 IN IP4 192.168.1.77
+a=rtcp:40001 IN IP4 192.0.2.1
+a=rtcp:alice
 a=ice-ufrag:abcd
+a=ice-ufrag:alice@home
+a=ice-pwd:aliceslaptop
+a=ice-pwd:alices/laptop+0123456789
+a=ice-options:trickle alices-laptop ice2
+a=ice-options:alices-laptop
+a=setup:actpass
+a=setup:alice
+a=fingerprint:sha-256 AB:cd:01
+a=fingerprint:sha-256 alice
+a=fingerprint:alice AB:CD
+a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:a+b/c=|2^20|1:4;inline:d KDR=1
+a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:a user=alice
+a=crypto:1 AES_CM_128_HMAC_SHA1_80 alice
+a=crypto:alice AES_CM_128_HMAC_SHA1_80 inline:a
+a=rtpmap:101 alice's phone/8000
+a=rtpmap:101 telephone-event/alice
+a=rtpmap:0 L16/8000/2
+a=rtpmap:0 L16/8000/2/alice
+a=fmtp:101 álice
+a=candidate:1 1 UDP 1 alices-laptop.local 40000 typ host
+a=candidate:1 1 UDP 1 192.168.1.77 40000 typ host
+a=candidate:1 1 UDP 1 169.254.3.4 40000 typ host
+a=candidate:1 1 UDP 1 172.16.0.9 40000 typ host
+a=candidate:1 1 UDP 1 100.64.0.9 40000 typ host
+a=candidate:1 1 UDP 1 127.0.0.1 40000 typ host
+a=candidate:1 1 UDP 1 fd00::77 40000 typ host
+a=candidate:1 1 UDP 1 fe80::77 40000 typ host
+a=candidate:1 1 UDP 1 ::ffff:10.1.1.1 40000 typ host
+a=candidate:1 1 UDP 1 198.51.100.9 40000 typ alice
+a=candidate:1 alice UDP 1 198.51.100.9 40000 typ host
+a=candidate:1 1 UDP alice 198.51.100.9 40000 typ host
+a=candidate:1 1 TCP 1 2001:db8::9 9 typ host tcptype active
+a=candidate:1 1 TCP 1 2001:db8::9 9 typ host tcptype alice
 a=candidate:1 1 UDP 2130706431 10.9.8.7 40000 typ srflx raddr 192.168.1.77 rport 5555 generation 0 ufrag alice
 a=candidate:broken
 a=x-alice:1
@@ -45,7 +82,7 @@ m=video 0 RTP/AVP 31
 
 fn rewritten(text: &str, placement: Placement) -> String {
     let description = Description::parse(text.as_bytes()).expect("well-formed");
-    description.rewrite(Origin { id: 42, version: 3 }, OURS, |_, _| placement)
+    description.rewrite(Origin { id: 42, version: 3 }, OURS, Keys::Pass, |_, _| placement)
 }
 
 #[test]
@@ -65,7 +102,17 @@ a=ptime:20
 a=sendonly
 a=rtcp:40001 IN IP4 10.9.8.7
 a=rtcp-mux
+a=rtcp:40001
+a=rtcp:40001
+a=rtcp:40001 IN IP4 192.0.2.1
 a=ice-ufrag:abcd
+a=ice-pwd:alices/laptop+0123456789
+a=ice-options:trickle ice2
+a=setup:actpass
+a=fingerprint:sha-256 AB:cd:01
+a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:a+b/c=|2^20|1:4;inline:d KDR=1
+a=rtpmap:0 L16/8000/2
+a=candidate:1 1 TCP 1 2001:db8::9 9 typ host tcptype active
 a=candidate:1 1 UDP 2130706431 10.9.8.7 40000 typ srflx raddr 0.0.0.0 rport 9
 m=image 0 udptl t38
 c=IN IP4 203.0.113.7
@@ -73,6 +120,11 @@ m=video 0 RTP/AVP 31
 c=IN IP4 203.0.113.7
 ";
     assert_eq!(rewritten(PHONE, Placement::AsGiven).replace("\r\n", "\n"), expected);
+    // In clear the key, too, stays behind.
+    let description = Description::parse(PHONE.as_bytes()).expect("well-formed");
+    let in_clear = description.rewrite(Origin { id: 42, version: 3 }, OURS, Keys::Withheld, |_, _| Placement::AsGiven);
+    let without: String = expected.split_inclusive('\n').filter(|line| !line.starts_with("a=crypto")).collect();
+    assert_eq!(in_clear.replace("\r\n", "\n"), without);
 }
 
 /// RFC 8839 §5.1. pjsip's is its host's private address in hexadecimal.
@@ -97,7 +149,7 @@ a=candidate:Hc0a8014d 2 UDP 1 192.0.2.1 10 typ host
 fn streams_of_which_none_passes_are_told_from_streams_that_are_off() {
     let passes = |media: &str| {
         let text = format!("v=0\no=- 1 1 IN IP4 192.0.2.1\ns=-\nc=IN IP4 192.0.2.1\nt=0 0\n{media}");
-        !Description::parse(text.as_bytes()).expect("well-formed").passes_nothing()
+        !Description::parse(text.as_bytes()).expect("well-formed").passes_nothing(Keys::Pass)
     };
     assert!(passes("") && passes("m=audio 0 RTP/AVP 0\n") && passes("m=audio 9 RTP/AVP 0\nm=image 9 udptl t38\n"));
     assert!(!passes("m=image 9 udptl t38\n") && !passes("m=audio 0 RTP/AVP 0\nm=image 9 udptl t38\n"));
@@ -238,7 +290,7 @@ proptest::proptest! {
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), text in "([vosctma]=[ -~]{0,20}\n){0,12}") {
         let _ = Description::parse(&bytes);
         if let Ok(description) = Description::parse(text.as_bytes()) {
-            let _ = description.rewrite(Origin { id: 1, version: 1 }, OURS, |_, _| Placement::AsGiven);
+            let _ = description.rewrite(Origin { id: 1, version: 1 }, OURS, Keys::Pass, |_, _| Placement::AsGiven);
         }
     }
 }

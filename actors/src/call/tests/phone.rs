@@ -165,7 +165,7 @@ impl Phone {
                     format!("take back {}{invite}", leg(call.leg))
                 }
                 Action::Ask(Ask::Authorize(_)) => "authorize?".into(),
-                Action::Ask(Ask::NextAttempt(failed, _)) => {
+                Action::Ask(Ask::NextAttempt(failed)) => {
                     format!("next after {} {}?", failed.number, failed.sip_code)
                 }
                 Action::Ask(Ask::Answer(_)) => "answer?".into(),

@@ -61,10 +61,11 @@ fn reply_to(asked: &str, how: u8, paid: &mut u64) -> Reply {
     }
     if let Some(rest) = asked.strip_prefix("next after ") {
         let failed = rest.split(' ').next().and_then(|n| n.parse::<u8>().ok()).unwrap_or(1);
-        return Reply::NextAttempt(if how == 1 {
-            NextAttempt::NoRoute
-        } else {
-            NextAttempt::Granted(Box::new(grant(failed + 1, *paid, 120)))
+        let refused = Refusal { code: RefusalCode::CallerIdUnverified, message: String::new() };
+        return Reply::NextAttempt(match how {
+            1 => NextAttempt::NoRoute,
+            2 => NextAttempt::Refused(refused),
+            _ => NextAttempt::Granted(Box::new(grant(failed + 1, *paid, 120))),
         });
     }
     if asked == "answer?" {

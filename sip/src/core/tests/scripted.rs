@@ -29,7 +29,7 @@ use crate::flow::{ConnectionId, Protocol, Unreached};
 use crate::message::{HeaderName, Method, NameAddr, ResponseBuilder};
 use schema::carrier::{TrunkDown, TrunkLogin, TrunkState};
 use schema::edge::{Binding, Ticket};
-use schema::leg::Invited;
+use schema::leg::{CallerIdWish, Invited};
 use schema::target::GatewayName;
 
 const OFFER: &str =
@@ -69,6 +69,8 @@ struct Desk {
     /// Whether questions for credentials are answered at once.
     answers: bool,
     serial: u32,
+    /// How the carrier is spoken to.
+    carrier: GatewayTransport,
 }
 
 /// One side of a dialog, as the phone sees it.
@@ -101,6 +103,7 @@ impl Desk {
             names: Vec::new(),
             answers: true,
             serial: 0,
+            carrier: GatewayTransport::Udp,
         }
     }
 
@@ -262,8 +265,20 @@ impl Desk {
 
     /// Begins a B-leg and gives its INVITE.
     fn dial(&mut self, leg: LegId) -> Message {
-        self.leg(LegCommand::Invite(Box::new(outgoing(leg))));
+        self.dial_with(leg, OFFER);
         self.last_sent()
+    }
+
+    fn dial_with(&mut self, leg: LegId, offer: &str) {
+        let gateway = Gateway { transport: self.carrier, ..gateway() };
+        let offer = Some(Pii::new(offer.into()));
+        self.leg(LegCommand::Invite(Box::new(Invite { gateway, offer, ..outgoing(leg) })));
+    }
+
+    /// Where the carrier's messages come from.
+    fn of_carrier(&self) -> Flow {
+        let protocol = Protocol::from(self.carrier);
+        Flow { protocol, peer: CARRIER.into(), connection: None }
     }
 
     /// The carrier answers a request of ours.
@@ -274,7 +289,7 @@ impl Desk {
             response = response.body("application/sdp", Bytes::from(sdp.to_owned()));
         }
         let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
-        self.take(Flow::udp(CARRIER.into()), &text);
+        self.take(self.of_carrier(), &text);
     }
 
     /// The carrier asks who we are, as its last challenge says.

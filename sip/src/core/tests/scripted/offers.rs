@@ -34,8 +34,13 @@ fn body(message: &Message) -> &str {
 
 impl Call {
     fn new() -> Self {
+        Self::over(udp(), GatewayTransport::Udp)
+    }
+
+    fn over(flow: Flow, carrier: GatewayTransport) -> Self {
         let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
-        let (talk, invite, ..) = connected(&mut desk, udp());
+        desk.carrier = carrier;
+        let (talk, invite, ..) = connected(&mut desk, flow);
         let (a, b) = (talk.leg, LegId::b(talk.leg.call, 1));
         Self { desk, talk, a, b, invite, cseq: 0 }
     }
@@ -51,7 +56,7 @@ impl Call {
             self.cseq += 1;
         }
         let text = request_of_carrier(&self.invite, method, self.cseq, body);
-        self.desk.take(Flow::udp(CARRIER.into()), &text);
+        self.desk.take(self.desk.of_carrier(), &text);
     }
 
     /// The phone's ACK of what it sent last.
@@ -350,7 +355,7 @@ fn a_refresh_of_the_side_that_had_answered_is_answered() {
     let answer = ANSWER.replace("RTP/AVP", "RTP/SAVP");
     let theirs = second.replace("k2", "k9");
     let answer = format!("{answer}{theirs}\r\na=setup:passive\r\nm=video 0 RTP/AVP 31\r\na=inactive\r\n");
-    let mut call = Call::new();
+    let mut call = Call::over(tls(1, 1), GatewayTransport::Tls);
     call.phone("INVITE", &offer);
     let ours = call.offer_b(&offer);
     assert!(body(&ours).contains("m=video 4002") && body(&ours).contains(first) && body(&ours).contains("actpass"));
@@ -374,6 +379,79 @@ fn a_refresh_of_the_side_that_had_answered_is_answered() {
     assert_eq!(call.desk.last_sent().body(), to_phone.body());
     assert!(call.desk.take_legs().is_empty());
     call.end();
+}
+
+/// RFC 4568 §7: whoever reads the signalling would listen. In what protects it they pass, and so does what needs none.
+#[test]
+fn keys_of_media_leave_over_tls_alone_and_only_when_the_whole_call_is_over_it() {
+    const KEY: &str = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:k1\r\n";
+    const PRINT: &str = "a=fingerprint:sha-256 AB:CD\r\na=setup:actpass\r\n";
+    let (must, may) = (format!("{OFFER}{KEY}").replace("RTP/AVP", "RTP/SAVP"), format!("{OFFER}{KEY}"));
+    let dtls = format!("{OFFER}{PRINT}{KEY}").replace("RTP/AVP", "UDP/TLS/RTP/SAVP");
+    let either = format!("{must}m=audio 4002 RTP/AVP 0\r\n");
+    use GatewayTransport::{Tcp, Tls, Udp};
+    for (flow, carrier, is_protected) in [
+        (udp(), Udp, false),
+        (udp(), Tls, false),
+        (tls(1, 1), Udp, false),
+        (tls(1, 1), Tcp, false),
+        (tls(1, 1), Tls, true),
+    ] {
+        // In a call: each way, by INVITE and UPDATE, and in answers.
+        let mut call = Call::over(flow, carrier);
+        for (offer, passes) in [(&may, true), (&dtls, true), (&either, true), (&must, is_protected)] {
+            let ours = call.offer_b(offer);
+            if passes {
+                assert_eq!(body(&ours).contains("inline:k1"), is_protected, "{flow:?} {carrier:?} {}", body(&ours));
+                assert!(!body(&ours).contains("m=audio 0 ") || (!is_protected && offer == &either));
+                assert_eq!(body(&ours).contains("fingerprint"), offer == &dtls);
+                call.desk.carrier(&ours, 200, "x", ANSWER);
+                call.desk.take_legs();
+            } else {
+                let told = call.desk.take_legs();
+                assert!(matches!(told[..], [LegEvent::OfferAnswered { answer: Err(488), .. }]), "{told:?}");
+            }
+            call.phone("UPDATE", &format!("{OFFER}a=ptime:{}\r\n", 20 + offer.len() % 7));
+            call.answer_a(Ok(offer));
+            let answer = call.desk.last_sent();
+            assert_eq!((answer.status(), body(&answer).contains("inline:k1")), (Some(200), is_protected));
+            call.desk.take_legs();
+        }
+        // In its first INVITE, and when that is repeated after a crash.
+        for offer in [&may, &must] {
+            let mut desk = Desk::new();
+            desk.carrier = carrier;
+            let first = desk.text("INVITE", flow, "c", "", 1, "", offer);
+            desk.take(flow, &first);
+            let credentials = desk.credentials("INVITE");
+            let second = desk.text("INVITE", flow, "c", "", 2, &credentials, offer);
+            desk.take(flow, &second);
+            let Some(LegEvent::Invited(invited)) = desk.take_legs().pop() else {
+                let refused = desk.last_sent();
+                let words = Some("SIP;cause=488;text=\"keys of media (SDES) need TLS\"");
+                assert_eq!((refused.status(), refused.text(HeaderName::Reason)), (Some(488), words));
+                assert!(flow == udp() && offer == &must);
+                continue;
+            };
+            desk.take_sent();
+            let b = LegId::b(invited.leg.call, 1);
+            desk.dial_with(b, offer);
+            let sent = desk.sent_to(CARRIER.into());
+            assert_eq!(sent.len(), usize::from(is_protected || offer == &may), "{flow:?} {carrier:?}");
+            let Some(invite) = sent.first() else {
+                let told = desk.take_legs();
+                assert!(matches!(told[..], [LegEvent::Failed { status: 488, rang: false, .. }]), "{told:?}");
+                continue;
+            };
+            assert_eq!(invite.contains("inline:k1"), is_protected);
+            let mut after = Desk::with(config(), 77);
+            let (leg, checkpoint) = (invited.leg, invited.checkpoint.clone());
+            let again = Invite { gateway: Gateway { transport: carrier, ..gateway() }, offer: None, ..outgoing(b) };
+            let call = schema::leg::TakeBack { leg, checkpoint, invite: Some(Box::new(again)), retry_after_s: 7 };
+            after.leg(LegCommand::TakeBack(Box::new(call)));
+            assert_eq!(after.sent_to(CARRIER.into()), std::slice::from_ref(invite), "the same to the last byte");
+        }
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn p1_nothing_of_the_a_leg_but_its_media_reaches_the_carrier() {
     )
     .collect();
     let talkative = format!(
-        "v=0\r\no={canary} 77 78 IN IP4 10.9.8.7\r\ns={canary}\r\ni={canary}\r\ne=a@b.example\r\np={canary}\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\na=tool:{canary}\r\nm=audio 4000 RTP/AVP 0\r\na=label:{canary}\r\na=ssrc:1 cname:{canary}\r\n"
+        "v=0\r\no={canary} 77 78 IN IP4 10.9.8.7\r\ns={canary}\r\ni={canary}\r\ne=a@b.example\r\np={canary}\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\na=tool:{canary}\r\nm=audio 4000 RTP/AVP 0\r\na=label:{canary}\r\na=ssrc:1 cname:{canary}\r\na=candidate:1 1 UDP 1 alices-laptop.local 4000 typ host\r\na=candidate:2 1 UDP 1 192.168.1.77 4000 typ host\r\na=setup:{canary}\r\na=fingerprint:{canary}\r\na=ice-options:{canary}\r\na=crypto:1 S1 inline:k1\r\n"
     );
     let quiet = seen_by_the_carrier(udp(), "c", "", OFFER);
     let loud = seen_by_the_carrier(

@@ -74,7 +74,7 @@ fn a_tel_uri_is_called_and_one_that_cannot_be_dialled_is_refused_with_words() {
     let told = desk.take_legs();
     let [LegEvent::Invited(invited)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(invited.dialled.expose(), "+44-7700-900000");
-    assert_eq!(invited.wanted_caller_id.as_ref().map(|id| id.expose().as_str()), Some("+442079460123"));
+    assert_eq!(invited.wanted_caller_id.as_ref().cloned(), Some(CallerIdWish::From(Pii::new("+442079460123".into()))));
 }
 
 #[test]
@@ -296,12 +296,32 @@ fn whoever_requires_privacy_gets_it_except_for_its_media() {
         ("Proxy-Require: Privacy\r\nPrivacy: id; critical\r\n", "407"),
         ("Proxy-Require: privacy\r\nPrivacy: header;session\r\n", "420"),
         ("Proxy-Require: privacy, sec-agree\r\n", "420"),
+        ("Privacy: id;session;critical\r\n", "500"),
+        ("Privacy: id; Critical\r\nPrivacy: Session\r\n", "500"),
+        ("Privacy: home;critical\r\n", "500"),
+        ("Privacy: id;session\r\n", "407"),
+        ("Privacy: header;user;id;history;critical;\r\n", "407"),
     ] {
         let text = desk.text("INVITE", udp(), "c", "", 1, more, OFFER);
         desk.take(udp(), &text);
         assert_eq!(desk.kinds(), [status], "{more}");
     }
+    let text = desk.text("INVITE", udp(), "c", "", 1, "Privacy: session;critical\r\n", OFFER);
+    desk.take(udp(), &text);
+    let words = "SIP;cause=500;text=\"no privacy of the session: the addresses of media pass\"";
+    assert_eq!(answer(&mut desk), (Some(500), None, Some(words.to_owned())));
     let text = desk.text("INVITE", udp(), "c", "", 1, "Proxy-Require: privacy, sec-agree\r\n", OFFER);
     desk.take(udp(), &text);
     assert_eq!(desk.last_sent().text(HeaderName::Unsupported), Some("sec-agree"));
+    // Whoever has no header says it by its name (RFC 3261 §8.1.1.3).
+    let mut credentials = String::new();
+    for cseq in [1, 2] {
+        let text = desk.text("INVITE", udp(), "d", "", cseq, &credentials, OFFER);
+        desk.take(udp(), &text.replace("From: <sip:demo@", "From: \"Anonymous\" <sip:demo@"));
+        if cseq == 1 {
+            credentials = desk.credentials("INVITE");
+        }
+    }
+    let told = desk.take_legs();
+    assert!(matches!(&told[..], [LegEvent::Invited(invited)] if invited.withhold), "{told:?}");
 }
