@@ -61,11 +61,12 @@ fn may_open_files() {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<bool> {
+    // First: from the first line on it can be told to end.
+    let mut signals = Signals::listen()?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     may_open_files();
-    let mut signals = Signals::listen()?;
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
         // What was acknowledged is stored, as it is when a process is killed.

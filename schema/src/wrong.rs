@@ -23,6 +23,8 @@ pub enum Wrong {
     LostRenewal,
     /// The cut-off comes after the paid boundary.
     LateCutOff,
+    /// The cut-off comes while there is money left.
+    EarlyCutOff,
     /// A call leaves two records.
     CdrTwice,
     /// Idempotency keys are not looked at.
@@ -31,11 +33,13 @@ pub enum Wrong {
     EventOrderBroken,
     /// The first live call is not taken up after a restart.
     RecoveryForgets,
+    /// A call that was taken up, and whose caller is gone, is settled while its other leg goes on.
+    LegForgotten,
 }
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::AckBeforeCommit,
         Self::SkippedSync,
         Self::DoubleCapture,
@@ -44,10 +48,12 @@ impl Wrong {
         Self::FloatRounding,
         Self::LostRenewal,
         Self::LateCutOff,
+        Self::EarlyCutOff,
         Self::CdrTwice,
         Self::IdempotencyIgnored,
         Self::EventOrderBroken,
         Self::RecoveryForgets,
+        Self::LegForgotten,
     ];
 }
 

@@ -11,6 +11,7 @@ const HAPPENED: &[(&str, u64)] = &[
     ("refused", 50),
     ("rerouted", 20),
     ("cut", 10),
+    ("lost", 5),
     ("resumed", 20),
     ("with a loss", 1),
     // The network.
@@ -35,6 +36,9 @@ const HAPPENED: &[(&str, u64)] = &[
     ("late answers", 5),
     ("late repeated answers", 3),
     ("answers never acknowledged", 3),
+    ("phones vanished", 5),
+    ("offers of carriers that talk", 5),
+    ("requests without credentials", 20),
     // Before the answer.
     ("reliable 18x of carriers", 100),
     ("reliable 18x of carriers repeated", 50),

@@ -74,3 +74,40 @@ fn a_crash_before_and_behind_each_durable_step_breaks_nothing() {
     let crashes = |what| reports.iter().map(|report| report.tally.of(what)).sum::<u64>();
     assert!(crashes("crashes in a step of the journal") >= 12 && crashes("crashes behind a step of the journal") >= 6);
 }
+
+/// Calls that go other ways: given up while it rings, refused by both carriers, paid further out of a top-up, all over TCP.
+fn other_calls(crash: Crash) -> [Plan; 4] {
+    let call = |number: &str| (Duration::from_secs(1), Act::Call { phone: 0, call: 0, number: number.into() });
+    let hang_up = |ms| (Duration::from_millis(ms), Act::HangUp { phone: 0, call: 0 });
+    let money = Act::TopUp { account: 0, amount: Micros(60_000), key: "while it lasts".to_owned() };
+    let dies = (Duration::from_millis(900), Act::Crash(crash));
+    let plan = |acts: &[_]| Plan::of_acts(Micros(100_000), Duration::from_millis(4), acts);
+    let mut over_tcp = plan(&[dies.clone(), call("+447700000000"), hang_up(4_000)]);
+    over_tcp.accounts[0].over_tcp = true;
+    over_tcp.carriers_over_tcp = [true; 2];
+    [
+        plan(&[dies.clone(), call("+447700000060"), hang_up(2_500)]),
+        plan(&[dies.clone(), call("+447700000070")]),
+        plan(&[dies, call("+447700000001"), (Duration::from_secs(5), money)]),
+        over_tcp,
+    ]
+}
+
+#[test]
+fn a_crash_at_any_point_of_other_calls_breaks_nothing() {
+    let mut reports = Vec::new();
+    for unsynced in [Unsynced::Lost, Unsynced::Kept] {
+        for after in 0..26 {
+            let crash = Crash { after, unsynced, ..CRASH };
+            reports.extend(other_calls(crash).map(|plan| sim::run_plan(after, plan, false)));
+        }
+        for batches in 0..8 {
+            let halt = Some(Halt { batches, acknowledged: unsynced == Unsynced::Lost && batches % 2 == 0 });
+            let crash = Crash { halt, unsynced, ..CRASH };
+            reports.extend(other_calls(crash).map(|plan| sim::run_plan(u64::from(batches), plan, false)));
+        }
+    }
+    assert_well_or(&reports, AGAIN);
+    let happened = |what| reports.iter().map(|report| report.tally.of(what)).sum::<u64>();
+    assert!(happened("rerouted") > 0 && happened("cut") > 0 && happened("reconnections") > 0);
+}

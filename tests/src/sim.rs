@@ -24,7 +24,8 @@ pub mod wall;
 pub mod world;
 
 use actors::ActorsConfig;
-use checker::Checker;
+use checker::{Checker, Restart};
+use futures_util::FutureExt;
 use plan::{Act, BEGIN, Crash, Limits, Plan, Size};
 use process::{End, Log};
 use schema::entropy::Entropy;
@@ -145,6 +146,7 @@ impl Simulation {
         let mut checker = Checker::default();
         checker.numbers = numbers;
         checker.legs_left_behind = plan.mischiefs.values().any(|mischief| mischief.leaves_calls_behind());
+        checker.misbehaving = plan.mischiefs.keys().cloned().collect();
         let sim = Self {
             now: BEGIN,
             end: plan.end,
@@ -223,12 +225,13 @@ impl Simulation {
         self.disk.crash(crash.unsynced);
         self.set_usual_faults();
         self.world.server_gone(self.now);
+        self.checker.ended(self.now);
         self.world.tally.add("crashes");
         // What was told is told, whoever died since.
         let until = self.now + crash.down;
         self.pass(until);
         self.world.tally.add_if("boots", crash.reboot);
-        self.checker.restarted(until, crash.reboot);
+        self.begin_again(until, if crash.reboot { Restart::Booted } else { Restart::Crashed });
         self.checker.reads_failed |= crash.failing_reads > 0;
         self.failing_reads = crash.failing_reads;
         if crash.reboot {
@@ -241,10 +244,16 @@ impl Simulation {
         self.disk.crash(Unsynced::Lost);
         self.set_usual_faults();
         self.world.server_gone(self.now);
+        self.checker.ended(self.now);
         self.world.tally.add("drains");
         self.pass(self.now + Duration::from_millis(20));
-        self.checker.restarted(self.now, false);
+        self.begin_again(self.now, Restart::Drained);
         self.failing_reads = 0;
+    }
+
+    fn begin_again(&mut self, now: Mono, how: Restart) {
+        let restarted = self.checker.restarted(now, how, &self.disk, &mut self.world.trace);
+        restarted.now_or_never().expect("memory is read without waiting");
     }
 
     /// The world without a server, until then.

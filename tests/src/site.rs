@@ -147,6 +147,10 @@ impl Site {
         server.terminate();
         let ended = server.ended(END).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        for said in [&ended.stdout, &ended.stderr] {
+            let shown: Vec<_> = said.lines().filter(|line| shows_number(line)).collect();
+            assert!(shown.is_empty(), "P3: a number that was dialled is shown: {shown:#?}");
+        }
     }
 
     /// `ringfence audit` finds nothing.
@@ -236,4 +240,11 @@ impl Site {
         store.close().await;
         result
     }
+}
+
+/// Whether a line shows a number as the tests dial them: 1555 and seven digits.
+fn shows_number(line: &str) -> bool {
+    let is_number =
+        |word: &str| word.len() == 11 && word.starts_with("1555") && word.bytes().all(|b| b.is_ascii_digit());
+    line.split(|c: char| !c.is_ascii_alphanumeric()).any(is_number)
 }

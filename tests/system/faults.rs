@@ -305,7 +305,6 @@ async fn a_server_ends_when_it_is_told_to_although_postgres_hangs() {
     // Told before it has started it does not start.
     let mut server = site.launch();
     server.until_stderr("starting", |said| said.contains("http.allow_plain")).await;
-    sleep(Duration::from_millis(500)).await;
     server.terminate();
     let ended = server.ended(Duration::from_secs(2)).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

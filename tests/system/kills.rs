@@ -21,7 +21,9 @@ async fn a3_what_was_acknowledged_survives_kills_at_random_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a2_what_was_acknowledged_survives_kills_before_a_sync_and_before_it_is_told() {
-    let syncs = [1, 2, 3, 5, 9].map(Moment::Sync);
-    let sends = [2, 7].map(Moment::Send);
-    survives(&[&syncs[..], &sends].concat()).await;
+    // The first ones within the start-up, the last ones among calls.
+    let syncs = [1, 2, 3, 5, 9, 60].map(Moment::Sync);
+    let sends = [2, 7, 90].map(Moment::Send);
+    let summary = survives(&[&syncs[..], &sends].concat()).await;
+    assert!(summary.with_calls_up > 0, "{summary}");
 }

@@ -115,7 +115,9 @@ impl CallCore {
         match event {
             LegEvent::Ended { leg, cause } if leg.side == LegSide::A || leg == talking.b_leg => {
                 // C4: whichever leg ends, the other is ended.
-                actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
+                if !(wrong::chosen(Wrong::LegForgotten) && leg.side == LegSide::A && talking.doubt.a) {
+                    actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
+                }
                 // When a leg was lost is unknown: the call is billed to the last moment at which it was there. Where nobody is
                 // asked, what the last renewal has stored is better.
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
@@ -244,8 +246,9 @@ impl CallCore {
     pub(super) fn arm_talking(&mut self) {
         let State::Talking(talking) = &self.state else { return };
         let boundary = talking.boundary();
-        let late = if wrong::chosen(Wrong::LateCutOff) { Duration::from_secs(5) } else { Duration::ZERO };
-        self.timers.set(Timer::CutOff, talking.at(boundary.saturating_sub(CUTOFF_LEAD) + late));
+        let late = if wrong::chosen(Wrong::LateCutOff) { Duration::from_millis(600) } else { Duration::ZERO };
+        let early = if wrong::chosen(Wrong::EarlyCutOff) { Duration::from_secs(10) } else { Duration::ZERO };
+        self.timers.set(Timer::CutOff, talking.at(boundary.saturating_sub(CUTOFF_LEAD + early) + late));
         if talking.is_at_limit() || talking.short {
             self.timers.clear(Timer::Renew);
         } else {

@@ -212,7 +212,7 @@ impl Carrier {
         match (request.method(), known) {
             (Method::Invite, None) if request.to_tag().is_none() => self.on_new_call(request, now, out),
             (Method::Invite, Some(number)) => self.on_repeated_invite(number, request, now, out),
-            (Method::Ack, Some(number)) => self.on_ack(number, now, out),
+            (Method::Ack, Some(number)) => self.on_ack(number, request.cseq().0, now, out),
             (Method::Ack, None) => {}
             (Method::Cancel, Some(number)) => self.on_cancel(number, request, now, out),
             (Method::Bye, Some(number)) => self.on_bye(number, request, now, out),
@@ -348,8 +348,9 @@ impl Carrier {
         self.wait(number, at);
     }
 
-    fn on_ack(&mut self, number: u64, now: Mono, out: &mut Out) {
-        let Some(call) = self.calls.get_mut(&number) else { return };
+    fn on_ack(&mut self, number: u64, cseq: u32, now: Mono, out: &mut Out) {
+        // That of an INVITE before, which was asked for credentials, may come late.
+        let Some(call) = self.calls.get_mut(&number).filter(|call| call.cseq == cseq) else { return };
         match call.state {
             State::Answered { .. } => {
                 call.state = State::Up;

@@ -123,6 +123,9 @@ fn repeated_invites_after_a_2xx_are_absorbed() {
     machine.sent(200, false, at(0));
     assert_eq!(machine.on_repeated(), []);
     assert_eq!(machine.on_ack(false, at(5)), []);
+    assert_eq!(machine.on_repeated(), [], "behind the ACK, too");
+    assert_eq!(machine.on_time(at(31_999)), []);
+    assert_eq!(machine.on_repeated(), []);
     assert_eq!(machine.on_time(at(32_000)), [Step::Terminate]);
 }
 

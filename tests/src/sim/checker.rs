@@ -4,20 +4,24 @@
 use super::admission::Admission;
 use super::ringing::Ringing;
 use super::tap::{Notable, Observed, Tap};
+use super::tariff::price;
 use super::trace::Trace;
 use super::wall::Wall;
+use actors::account::holds::CUTOFF_LEAD;
+use actors::{AskError, CreditError};
 use schema::account::AccountFigures;
-use schema::call::LiveCall;
+use schema::call::{Call, CallState, LegSide, LiveCall};
 use schema::event::AccountEvent;
-use schema::id::{AccountKey, CallId};
+use schema::id::{AccountKey, CallId, Seq};
 use schema::money::Micros;
+use schema::rate::RateTerms;
 use schema::time::Mono;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use storage::memory::{MemDisk, MemFaults};
 use storage::{Store, StoreError};
 
-/// A call may be up so much longer than it is paid for (I9).
+/// A call may be up so much longer than it is paid for (I9) when what says so came too late for the cut-off.
 const GRACE: Duration = Duration::from_secs(2);
 /// The other leg is ended so much later at most: an answer of the account may have to be awaited first.
 const OTHER_LEG: Duration = Duration::from_secs(6);
@@ -25,6 +29,8 @@ const OTHER_LEG: Duration = Duration::from_secs(6);
 pub const NO_ACK: Duration = Duration::from_secs(32);
 /// After the end of both its legs a call is settled within this time (I5), once the process is up and the disk works.
 const SETTLED: Duration = Duration::from_secs(60);
+/// A BYE whose call's end does not become durable is answered after this time all the same (D22).
+const BYE_ANSWERED: Duration = Duration::from_secs(4);
 /// Broken invariants told in full; a world with more is as broken as can be.
 const TOLD: usize = 20;
 
@@ -33,8 +39,12 @@ const TOLD: usize = 20;
 pub struct Payment {
     /// How much.
     pub amount: Micros,
-    /// Whether it was acknowledged; else it is unknown.
+    /// Whether it was acknowledged.
     pub acknowledged: bool,
+    /// How often it was asked for,
+    pub asked: u32,
+    /// and refused: nothing was done. Of the others nothing is known.
+    pub refused: u32,
 }
 
 /// What the checker remembers of a call.
@@ -44,10 +54,48 @@ pub struct Known {
     pub account: AccountKey,
     /// Seconds paid, as of the last look.
     pub paid_s: u64,
+    /// Since when, as far as is stored, its account could pay a further step of it.
+    pub affords_since: Option<Mono>,
     /// When another process took it up.
     pub crashes: Vec<Mono>,
+    /// When another process began that knew no more of it, since it was settled before: after the death of one,
+    pub forgotten: Vec<Mono>,
+    /// or of one that was told to end. Only a BYE that waits for an ACK is forgotten then.
+    pub drained: Vec<Mono>,
     /// The machine had booted before one of them: the wall clock counts then.
     pub rebooted: bool,
+}
+
+impl Known {
+    /// Whether nobody may know any more that one of its legs ended at `since`. `is_unheard`: the other one's BYE waits for an ACK.
+    #[must_use]
+    pub fn is_forgotten(&self, since: Mono, is_unheard: bool) -> bool {
+        let drained = self.drained.iter().filter(|_| is_unheard);
+        self.forgotten.iter().chain(drained).any(|at| *at >= since)
+    }
+
+    const fn of(account: AccountKey) -> Self {
+        Self {
+            account,
+            paid_s: 0,
+            affords_since: None,
+            crashes: Vec::new(),
+            forgotten: Vec::new(),
+            drained: Vec::new(),
+            rebooted: false,
+        }
+    }
+}
+
+/// How a process ended that another one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// It was told to end.
+    Drained,
+    /// It died,
+    Crashed,
+    /// and the machine with it.
+    Booted,
 }
 
 /// A call that is live as the store says.
@@ -74,6 +122,10 @@ pub struct Checker {
     pub legs_left_behind: bool,
     /// When connections were reset.
     pub resets: Vec<Mono>,
+    /// Something went wrong inside the server, or between it and others, that may end a call.
+    pub disturbed: bool,
+    /// The numbers in whose calls a phone or a carrier misbehaves.
+    pub misbehaving: BTreeSet<Box<str>>,
     /// What the server takes for the time of day.
     pub wall: Wall,
     /// Calls whose actor was made to panic.
@@ -112,16 +164,27 @@ impl Checker {
         &self.violations
     }
 
-    /// Another process begins at `now`, after a boot of the machine or not.
-    pub fn restarted(&mut self, now: Mono, rebooted: bool) {
+    /// The process ends.
+    pub fn ended(&mut self, now: Mono) {
+        self.disturbed = true;
+        self.legs_left_behind |= self.tap.ends_under_way(now);
+    }
+
+    /// Another process begins at `now` with what is on the disk.
+    pub async fn restarted(&mut self, now: Mono, how: Restart, disk: &MemDisk, trace: &mut Trace) {
+        self.look_at_disk(now, disk, trace).await;
         self.crashes.push(now);
-        self.legs_left_behind = true;
+        self.tap.restarted();
         self.ringing.restarted();
         self.admission.restarted();
-        for call in &self.live {
-            if let Some(known) = self.known.get_mut(call) {
+        for (call, known) in &mut self.known {
+            if self.live.contains(call) {
                 known.crashes.push(now);
-                known.rebooted |= rebooted;
+                known.rebooted |= how == Restart::Booted;
+            } else if how == Restart::Drained {
+                known.drained.push(now);
+            } else {
+                known.forgotten.push(now);
             }
         }
     }
@@ -135,8 +198,11 @@ impl Checker {
     }
 
     /// Something leaves the server that must not leave too early.
-    pub async fn leaves(&mut self, notable: Notable, disk: &MemDisk) {
-        let (Notable::Invite { call, .. } | Notable::Accept { call }) = notable;
+    pub async fn leaves(&mut self, notable: Notable, disk: &MemDisk, now: Mono, up_since: Mono) {
+        let (Notable::Invite { call, .. } | Notable::Accept { call } | Notable::ByeAnswered { call, .. }) = notable
+        else {
+            return self.broken("C1: an INVITE leaves that nobody has ordered".to_owned());
+        };
         let found = reliably(disk, async |store| match store.live_call(call).await? {
             Some((account, live)) => {
                 let holds = store.holds(account, live.no).await?;
@@ -145,6 +211,9 @@ impl Checker {
             None => Ok(None),
         });
         let Some((account, live, held, holds)) = found.await else {
+            if matches!(notable, Notable::ByeAnswered { .. }) {
+                return;
+            }
             return self.broken(format!("C1: {notable:?} leaves, and the call is not stored"));
         };
         match notable {
@@ -160,11 +229,17 @@ impl Checker {
             Notable::Accept { .. } if live.answered.is_none() => {
                 self.broken(format!("A2: the caller of {call} hears an answer that is not stored"));
             }
-            Notable::Accept { .. } => {}
+            Notable::ByeAnswered { call_id, from_carrier, came, .. } => {
+                let is_its = !from_carrier || live.attempt.is_some_and(|attempt| attempt.ids.call_id == call_id);
+                if is_its && live.answered.is_some() && now < came.max(up_since) + BYE_ANSWERED {
+                    self.broken(format!("A2: a BYE of {call} is answered, and its end is not stored"));
+                }
+            }
+            Notable::Accept { .. } | Notable::Unordered => {}
         }
     }
 
-    /// Looks at everything that has changed. The process has been there since `up_since`; `has_actor` tells of a call, once all
+    /// Looks at everything that has changed. The process has known of all calls since `up_since`; `has_actor` tells of a call, once all
     /// calls are taken up, whether one is there, or whoever settles it.
     pub async fn look(
         &mut self,
@@ -216,6 +291,7 @@ impl Checker {
             trace.note(now, &format!("account {} committed {seq}: total {total} held {held}", key.0));
         }
         self.follow(live.into_iter().map(|(account, live)| (live.call.id, (account, live))).collect(), disk).await;
+        self.look_at_means(now);
         for (key, figures) in self.figures.clone() {
             let held: Micros = self.rows.values().filter(|(owner, _)| *owner == key).map(|(_, live)| live.held).sum();
             if held != figures.held {
@@ -227,8 +303,7 @@ impl Checker {
     /// Which calls are live, and that a call that is no longer so has its CDR.
     async fn follow(&mut self, rows: BTreeMap<CallId, Row>, disk: &MemDisk) {
         for (call, (account, row)) in &rows {
-            let known = Known { account: *account, paid_s: row.paid_s, crashes: Vec::new(), rebooted: false };
-            self.known.entry(*call).or_insert(known).paid_s = row.paid_s;
+            self.known.entry(*call).or_insert_with(|| Known::of(*account)).paid_s = row.paid_s;
             self.has_row(*call);
         }
         let now: BTreeSet<_> = rows.keys().copied().collect();
@@ -244,6 +319,20 @@ impl Checker {
         }
         self.live = now;
         self.rows = rows;
+    }
+
+    /// Which live calls have money for a further step.
+    fn look_at_means(&mut self, now: Mono) {
+        for (call, (account, row)) in &self.rows {
+            let (Some(terms), Some(known)) = (terms(&row.call), self.known.get_mut(call)) else { continue };
+            let Some(figures) = self.figures.get(account) else { continue };
+            let further = price(&RateTerms { grace_s: 0, ..terms }, Duration::from_millis(row.paid_s * 1_000 + 1));
+            if further - row.held <= figures.available() {
+                known.affords_since.get_or_insert(now);
+            } else {
+                known.affords_since = None;
+            }
+        }
     }
 
     /// Of a call that was refused before anybody was asked there is nothing.
@@ -265,7 +354,7 @@ impl Checker {
             (Some(one), Some(other)) => {
                 if row.is_none() {
                     self.tap.close(call);
-                } else if up_since <= one.max(other) && now > one.max(other) + SETTLED {
+                } else if now > one.max(other).max(up_since) + SETTLED {
                     self.broken(format!("I5: both legs of {call} have ended, and it still holds money"));
                 }
             }
@@ -273,7 +362,9 @@ impl Checker {
             (None, Some(_)) if seen.over_tcp && self.has_lost_connection(answered) => {}
             (Some(one), None) | (None, Some(one)) => {
                 let unheard = seen.told.filter(|_| seen.acknowledged.is_none()).map(|told| told + NO_ACK);
-                if up_since <= one && now > unheard.unwrap_or(one).max(one) + OTHER_LEG {
+                let is_unheard = unheard.is_some() && seen.a_end().is_none();
+                let forgotten = self.known.get(&call).is_some_and(|known| known.is_forgotten(one, is_unheard));
+                if !forgotten && now > unheard.unwrap_or(one).max(one).max(up_since) + OTHER_LEG {
                     self.broken(format!("C4: one leg of {call} ended at {one:?}, the other goes on"));
                 }
             }
@@ -299,7 +390,8 @@ impl Checker {
         let rebooted = self.known.get(&call).is_some_and(|known| known.rebooted);
         let (_, back) = if rebooted { self.wall.set_between(answered, now) } else { Default::default() };
         let paid = answered + Duration::from_secs(paid_s) + back;
-        if now > paid.max(begun) + GRACE {
+        let latest = if begun + CUTOFF_LEAD > paid { paid.max(begun) + GRACE } else { paid };
+        if now > latest {
             self.broken(format!("C2: {call} is paid for {paid_s} s and goes on"));
         }
     }
@@ -310,11 +402,10 @@ impl Checker {
         self.resets.iter().chain(&self.crashes).any(|at| answered.is_none_or(|answered| *at >= answered))
     }
 
-    /// A subscriber is told of an event.
-    pub async fn told(&mut self, account: AccountKey, event: AccountEvent, disk: &MemDisk) {
+    /// A subscriber was told of an event, while the account's newest entry was `stored`.
+    pub fn told(&mut self, account: AccountKey, event: AccountEvent, stored: Option<Seq>) {
         let cursor = event.cursor;
-        let stored = reliably(disk, async |store| store.account(account).await).await;
-        if stored.is_none_or(|stored| stored.figures.seq < cursor.seq) {
+        if stored.is_none_or(|stored| stored < cursor.seq) {
             self.broken(format!("A2: account {} is told of {cursor:?}, which is not stored", account.0));
         }
         let told = self.told.entry(account).or_default();
@@ -325,14 +416,37 @@ impl Checker {
         }
     }
 
-    /// A top-up was acknowledged.
-    pub async fn credited(&mut self, account: AccountKey, key: String, amount: Micros, disk: &MemDisk) {
-        let stored = reliably(disk, async |store| store.transfer_by_key(account, &key).await).await;
-        if stored.is_none_or(|posted| posted.transfer.amount != amount) {
-            self.broken(format!("I3: {key} of account {} was acknowledged and is not stored", account.0));
+    /// A top-up is asked for, perhaps again.
+    pub fn asks_for(&mut self, account: AccountKey, key: &str, amount: Micros) {
+        let first = Payment { amount, acknowledged: false, asked: 0, refused: 0 };
+        self.payments.entry((account, key.to_owned())).or_insert(first).asked += 1;
+    }
+
+    /// A top-up was answered, while so much was stored under its key.
+    pub fn credited(
+        &mut self,
+        account: AccountKey,
+        key: String,
+        answer: Result<Micros, CreditError>,
+        stored: Option<Micros>,
+    ) {
+        if answer.is_ok() && stored != answer.ok() {
+            self.broken(format!("A2: {key} of account {} was acknowledged and is not stored", account.0));
         }
-        if let Some(payment) = self.payments.get_mut(&(account, key)) {
-            payment.acknowledged = amount == payment.amount;
+        let Some(payment) = self.payments.get_mut(&(account, key)) else { return };
+        match answer {
+            Ok(amount) => payment.acknowledged = amount == payment.amount,
+            Err(error) => payment.refused += u32::from(is_refused(error)),
+        }
+    }
+
+    /// A hang-up was answered, while the call was in the history or not.
+    pub fn hung_up(&mut self, call: CallId, ended: Result<CallState, String>, stored: bool) {
+        let Ok(state) = ended else { return };
+        if !state.is_over() {
+            self.broken(format!("{call} was hung up and is {state:?}"));
+        } else if !stored {
+            self.broken(format!("A2: {call} is told to be {state:?}, and its end is not stored"));
         }
     }
 
@@ -357,6 +471,19 @@ impl Checker {
     pub fn seen(&self, call: CallId) -> Option<&Observed> {
         self.tap.calls().get(&call)
     }
+}
+
+/// What a call costs.
+#[must_use]
+pub fn terms(call: &Call) -> Option<RateTerms> {
+    let leg = call.legs.iter().find(|leg| leg.side == LegSide::B)?;
+    leg.rate.as_ref().map(|rate| rate.terms)
+}
+
+/// Whether an error says that nothing was done.
+const fn is_refused(error: CreditError) -> bool {
+    use AskError::{NotFound, NotStored, Resting, Unavailable};
+    matches!(error, CreditError::Refused(_) | CreditError::Ask(NotFound | NotStored | Resting | Unavailable))
 }
 
 /// Reads the disk as it is, whatever reads of the program under test fail.

@@ -1,19 +1,19 @@
 //! What must be true once a world has come to rest: every call has its one record, which says what was seen on the wire, and
 //! the money adds up.
 
-use super::checker::{Checker, Known, NO_ACK, reliably};
+use super::checker::{Checker, Known, NO_ACK, reliably, terms};
 use super::tally::Tally;
-use super::tap::{BLeg, Observed};
+use super::tap::{BLeg, Fork, Observed};
 use super::tariff::price as charge_of;
 use super::wall::Wall;
+use actors::account::holds::CUTOFF_LEAD;
 use actors::call::machine::WITHDRAW_TIMEOUT;
-use schema::call::{Cdr, HangupSide, LegSide};
+use schema::call::{Cdr, HangupSide};
 use schema::event::AccountEvent;
 use schema::id::{AccountKey, CallId};
 use schema::ledger::LedgerKind;
 use schema::leg::HangupCause;
 use schema::money::Micros;
-use schema::rate::RateTerms;
 use schema::time::Mono;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +24,12 @@ use storage::{CallFilter, PostedTransfer};
 const RECOVERY: Duration = Duration::from_secs(4);
 /// What lies between the CANCEL on the wire and the call actor that hears of it.
 const NEARLY: Duration = Duration::from_millis(500);
+
+/// A call hears within this time of money that comes in.
+const HEARD: Duration = Duration::from_millis(500);
+
+/// Of what is repeated for 64·T1 the last ones, of which some may be lost.
+const LAST_REPETITIONS: Duration = Duration::from_secs(12);
 
 /// An account's records, as stored at the end.
 struct Records {
@@ -43,6 +49,9 @@ pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDis
             count(tally, cdr, checker.known.get(&cdr.call.id), checker.seen(cdr.call.id), &checker.wall);
             if let Err(what) = bill(checker, cdr).and_then(|()| late_answer(checker, cdr)) {
                 checker.broken(format!("C3: {}: {what}", cdr.call.id));
+            }
+            if let Err(what) = goes_on(checker, cdr) {
+                checker.broken(format!("I9: {}: {what}", cdr.call.id));
             }
         }
         money(checker, account, &records);
@@ -201,12 +210,44 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     // A call that we cut is billed at most its grant, however late its BYE left.
     let by_us = cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.side == HangupSide::Service);
     let least = if by_us { least.min(Duration::from_secs(known.paid_s)) } else { least };
-    let terms = terms(cdr).ok_or("it has no rate")?;
+    let terms = terms(&cdr.call).ok_or("it has no rate")?;
     if price < charge_of(&terms, least) || price > charge_of(&terms, most) {
-        return Err(format!("{price} for {least:?} to {most:?}"));
+        return Err(format!("{price} charged for {least:?} to {most:?}"));
     }
     if cdr.loss.is_positive() && known.crashes.is_empty() {
         return Err(format!("{} was lost without a crash", cdr.loss));
+    }
+    Ok(())
+}
+
+/// No call that has money is ended by us (I9), in a world where nothing goes wrong but on the network.
+fn goes_on(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
+    let (Some(seen), Some(known)) = (checker.seen(cdr.call.id), checker.known.get(&cdr.call.id)) else { return Ok(()) };
+    let Some((leg, answered)) = answered_leg(cdr, seen, &checker.wall).and_then(|leg| Some((leg, leg.answered?)))
+    else {
+        return Ok(());
+    };
+    if checker.disturbed {
+        return Ok(());
+    }
+    let number = cdr.call.dialled.as_ref().map_or("", |dialled| dialled.expose());
+    let misbehaves = checker.misbehaving.contains(number);
+    if (is_lost(cdr) || is_by(cdr, HangupCause::ServiceFailure)) && !misbehaves {
+        return Err(format!("it ended by {:?}", cdr.call.hangup));
+    }
+    let alive = seen.a_alive.unwrap_or(answered);
+    if is_lost(cdr) && Duration::from_millis(cdr.talk_ms) < alive.since(answered) {
+        return Err(format!("{} ms are billed, its caller was there until {alive:?}", cdr.talk_ms));
+    }
+    if is_by(cdr, HangupCause::FundsExhausted) {
+        let paid = Duration::from_secs(known.paid_s);
+        if Duration::from_millis(cdr.talk_ms) + CUTOFF_LEAD < paid {
+            return Err(format!("it was cut after {} ms, {paid:?} were paid", cdr.talk_ms));
+        }
+        let cut = leg.bye.unwrap_or_default();
+        if let Some(since) = known.affords_since.filter(|since| *since + HEARD < cut) {
+            return Err(format!("it was cut at {cut:?}, and could pay a further step since {since:?}"));
+        }
     }
     Ok(())
 }
@@ -224,27 +265,35 @@ fn late_answer(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     Ok(())
 }
 
-fn terms(cdr: &Cdr) -> Option<RateTerms> {
-    let leg = cdr.call.legs.iter().find(|leg| leg.side == LegSide::B)?;
-    leg.rate.as_ref().map(|rate| rate.terms)
-}
-
-/// After a crash nobody knows any more of a 200 that was not acknowledged before it was given up, nor of the second BYE of a
-/// call that was settled in the moment of the crash.
+/// A process knows only of calls that were live when the one before it died: of a 200 that was not acknowledged before it was
+/// given up, and of the second BYE of a call that was settled just then, nobody knows any more (D23).
 fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
-    let crash_since = |since: Option<Mono>| since.is_some_and(|since| checker.crashes.iter().any(|at| *at >= since));
+    let known = checker.known.get(&call);
+    let is_unheard = seen.acknowledged.is_none();
+    let forgotten = |since: Option<Mono>, is_unheard| {
+        known.zip(since).is_some_and(|(known, since)| known.is_forgotten(since, is_unheard))
+    };
     let b_end = seen.b_legs.iter().filter_map(|leg| leg.bye).min();
     let caller_left = (seen.over_tcp && checker.has_lost_connection(seen.accepted))
-        || crash_since(b_end)
-        || (seen.acknowledged.is_none() && crash_since(seen.accepted));
-    let carrier_left =
-        |leg: &BLeg| crash_since(seen.a_end()) || (leg.acknowledged.is_none() && crash_since(leg.answered));
+        || forgotten(b_end, is_unheard)
+        || (is_unheard && forgotten(seen.accepted, true));
+    // A 200 that nobody acknowledged is repeated for 64·T1, whoever is there then.
+    let repeated_in_vain = |answered: Mono| {
+        checker.crashes.iter().any(|at| *at >= answered && *at + LAST_REPETITIONS >= answered + NO_ACK)
+    };
+    let unheard = |leg: &BLeg| leg.acknowledged.is_none() && leg.answered.is_some_and(repeated_in_vain);
+    let carrier_left = |leg: &BLeg| forgotten(seen.a_end(), false) || unheard(leg);
     let one_goes_on = seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none() && !carrier_left(leg));
     if seen.accepted.is_some() && seen.a_bye.is_none() && !caller_left {
         checker.broken(format!("C4: the caller's leg of {call} never ended"));
     }
     if one_goes_on {
         checker.broken(format!("C4: a carrier answered {call}, and its leg never ended"));
+    }
+    let died_within = |from: Mono| checker.crashes.iter().any(|at| (from..=from + NO_ACK).contains(at));
+    let is_left = |fork: &Fork| !(fork.acknowledged && fork.ended || died_within(fork.answered));
+    if seen.b_legs.iter().flat_map(|leg| leg.forks.values()).any(is_left) {
+        checker.broken(format!("C4: a fork of {call} answered, and was not ended"));
     }
 }
 
@@ -269,6 +318,9 @@ fn money(checker: &mut Checker, account: AccountKey, records: &Records) {
         let right = posted.iter().all(|posted| posted.transfer.amount == payment.amount);
         if posted.len() > 1 || !right || (payment.acknowledged && posted.is_empty()) {
             wrong.push(format!("L4: {key} of account {} was posted {} times", account.0, posted.len()));
+        }
+        if payment.refused == payment.asked && !posted.is_empty() {
+            wrong.push(format!("I3: {key} of account {} was refused each time, and is posted", account.0));
         }
     }
     wrong.into_iter().for_each(|what| checker.broken(what));

@@ -34,6 +34,10 @@ pub enum Mischief {
     AnswersAgain,
     /// The phone never acknowledges its answer.
     NeverAcks,
+    /// The phone is gone from its ACK on.
+    PhoneVanishes,
+    /// The carrier offers another session once it talks.
+    OffersTalking,
     /// The carrier hears no PRACK: it repeats its 18x, and refuses the call in the end.
     IgnoresPracks,
     /// So does one that says nothing in the end.
@@ -98,6 +102,8 @@ impl Mischief {
             Self::Late => "late answers",
             Self::AnswersAgain => "late repeated answers",
             Self::NeverAcks => "answers never acknowledged",
+            Self::PhoneVanishes => "phones vanished",
+            Self::OffersTalking => "offers of carriers that talk",
             Self::IgnoresPracks => "PRACKs ignored",
             Self::GivesUpSilently => "early dialogs given up in silence",
             Self::SecondSession => "second early sessions",
@@ -181,6 +187,10 @@ impl Mischiefs {
         let (is_request, method, name) = (message.is_request(), message.method(), leg.mischief.name());
         let is_bye = is_request && *method == Method::Bye;
         leg.acknowledged |= leg.answered && *method == Method::Ack;
+        if leg.mischief == Mischief::OffersTalking && *method == Method::Invite && !is_request {
+            leg.hears_answer(&message, &mut self.entropy, out, tally);
+            return false;
+        }
         match leg.mischief {
             Mischief::Silent | Mischief::OnlyTrying if is_request => {
                 if *method == Method::Invite && leg.mischief == Mischief::OnlyTrying {
@@ -211,8 +221,24 @@ impl Mischiefs {
                 }
                 true
             }
+            Mischief::OffersTalking if leg.acknowledged && !std::mem::replace(&mut leg.done, true) => {
+                leg.offers_talking(&message, &mut self.entropy, out);
+                true
+            }
             _ => early::at_carrier(leg, &message, &mut self.entropy, out, tally),
         }
+    }
+
+    /// A message reaches a phone. False: it is as if it did not.
+    pub fn at_phone(&mut self, bytes: &Bytes, tally: &mut Tally) -> bool {
+        if self.by_number.is_empty() {
+            return true;
+        }
+        let Ok(message) = Message::parse_datagram(bytes) else { return true };
+        let Some(leg) = self.legs.get(message.call_id()) else { return true };
+        let dropped = leg.mischief == Mischief::PhoneVanishes && leg.done;
+        tally.add_if(leg.mischief.name(), dropped);
+        !dropped
     }
 
     /// A carrier sends a message: what is sent instead.
@@ -262,7 +288,15 @@ impl Mischiefs {
         let Some(leg) = self.legs.get_mut(message.call_id()) else { return vec![(Duration::ZERO, bytes)] };
         // The ACK of a failure goes where the INVITE went.
         let of_success = *message.method() == Method::Ack && message.request_uri() != leg.invite.request_uri();
-        let dropped = leg.mischief == Mischief::NeverAcks && of_success;
+        let dropped = match leg.mischief {
+            Mischief::NeverAcks => of_success,
+            Mischief::PhoneVanishes => {
+                let gone = leg.done;
+                leg.done |= of_success;
+                gone
+            }
+            _ => false,
+        };
         tally.add_if(leg.mischief.name(), dropped);
         if dropped { Out::new() } else { early::of_phone(leg, bytes, &message, &mut self.entropy, tally) }
     }

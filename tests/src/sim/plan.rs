@@ -36,6 +36,8 @@ pub struct Plan {
     pub sync: Duration,
     /// Which carriers speak TCP.
     pub carriers_over_tcp: [bool; 2],
+    /// Which carriers ask for credentials.
+    pub carriers_asking: [bool; 2],
     /// Which carriers send all their 18x reliably.
     pub carriers_ring_reliably: [bool; 2],
     /// Most that is let in.
@@ -120,6 +122,24 @@ pub enum Act {
     HangUpAll,
 }
 
+impl Act {
+    /// Whether calls may end by it that nobody wants to end.
+    #[must_use]
+    pub const fn disturbs(&self) -> bool {
+        !matches!(
+            self,
+            Self::Call { .. }
+                | Self::Change { .. }
+                | Self::HangUp { .. }
+                | Self::Request { .. }
+                | Self::TopUp { .. }
+                | Self::SetClock(_)
+                | Self::Heal
+                | Self::HangUpAll
+        )
+    }
+}
+
 /// How a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crash {
@@ -138,6 +158,15 @@ pub struct Crash {
     /// So many reads of the next process fail, as soon as it has started.
     pub failing_reads: u32,
 }
+
+/// The call of a carrier that offers.
+const OFFERED_CALL: u64 = 850;
+/// The call of a phone that vanishes.
+const VANISHING_CALL: u64 = 800;
+/// The call that shows that an account works again; others of its phone have lower numbers.
+pub const LAST_CALL: u64 = 900;
+/// The key of the money for it.
+pub const AGAIN: &str = "again";
 
 struct Draw {
     entropy: Entropy,
@@ -190,6 +219,7 @@ impl Plan {
             weather: Weather::FAIR,
             sync,
             carriers_over_tcp: [false; 2],
+            carriers_asking: [false; 2],
             carriers_ring_reliably: [false; 2],
             limits: Limits::WIDE,
             mischiefs: BTreeMap::new(),
@@ -244,6 +274,15 @@ impl Plan {
         if draw.one_in(10) {
             limits = overload::draw(&mut draw, &mut accounts, within_ms, &mut sync);
         }
+        draw.entropy = Entropy::from_number(seed ^ 0x9a15_7a1c_0000_0000);
+        // Whoever misbehaves answers the INVITE without credentials; and what goes over TCP reaches carriers rewritten.
+        let asks = draw.mischiefs.is_empty() && carriers_over_tcp == [false; 2] && draw.one_in(4);
+        let carriers_asking = if asks { draw.pick(&[[true, false], [true; 2]]) } else { [false; 2] };
+        match draw.below(12) {
+            0 => vanishing(&mut draw, count, within_ms),
+            1 if !asks => offering(&mut draw, count, within_ms),
+            _ => {}
+        }
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();
@@ -255,6 +294,7 @@ impl Plan {
             weather,
             sync,
             carriers_over_tcp,
+            carriers_asking,
             carriers_ring_reliably,
             limits,
             mischiefs,
@@ -330,6 +370,33 @@ fn calls(draw: &mut Draw, phone: usize, within_ms: u64, misbehave: bool) {
             draw.act(at, Act::Request { account: phone, pick });
         }
     }
+}
+
+/// A call in which the carrier offers another session, and the phone too.
+fn offering(draw: &mut Draw, count: usize, within_ms: u64) {
+    let (phone, at) = (usize::try_from(draw.below(count as u64)).unwrap_or(0), draw.moment(within_ms));
+    let number = number(phone, OFFERED_CALL, 0);
+    draw.mischiefs.insert(number.clone(), Mischief::OffersTalking);
+    draw.act(at, Act::TopUp { account: phone, amount: Micros(1_000_000), key: "before offers".to_owned() });
+    let at = at + Duration::from_secs(1);
+    draw.act(at, Act::Call { phone, call: OFFERED_CALL, number });
+    for _ in 0..2 {
+        let change = at + Duration::from_millis(draw.below(4_000));
+        draw.act(change, Act::Change { phone, call: OFFERED_CALL });
+    }
+    let until = at + Duration::from_millis(2_000 + draw.below(8_000));
+    draw.act(until, Act::HangUp { phone, call: OFFERED_CALL });
+}
+
+/// A call whose phone is gone from its ACK on.
+fn vanishing(draw: &mut Draw, count: usize, within_ms: u64) {
+    let (phone, at) = (usize::try_from(draw.below(count as u64)).unwrap_or(0), draw.moment(within_ms));
+    let number = number(phone, VANISHING_CALL, 0);
+    draw.mischiefs.insert(number.clone(), Mischief::PhoneVanishes);
+    draw.act(at, Act::TopUp { account: phone, amount: Micros(2_000_000), key: "before it vanishes".to_owned() });
+    draw.act(at + Duration::from_secs(1), Act::Call { phone, call: VANISHING_CALL, number });
+    // Long enough to be missed.
+    draw.until = draw.until + Duration::from_secs(100);
 }
 
 fn top_ups(draw: &mut Draw, account: usize, within_ms: u64) {
@@ -471,5 +538,13 @@ fn recover(draw: &mut Draw, sentinel: usize) -> Mono {
     let number = number(sentinel, 0, 0);
     draw.act(call, Act::Call { phone: sentinel, call: 0, number });
     draw.act(call + Duration::from_millis(7_500), Act::HangUp { phone: sentinel, call: 0 });
+    // And every other account can be topped up and call. One after the other: few may be let in.
+    for phone in 0..sentinel {
+        let at = call + Duration::from_secs(10 + 8 * phone as u64);
+        draw.act(at, Act::TopUp { account: phone, amount: Micros(5_000_000), key: AGAIN.to_owned() });
+        let number = self::number(phone, LAST_CALL, 0);
+        draw.act(at + Duration::from_secs(1), Act::Call { phone, call: LAST_CALL, number });
+        draw.act(at + Duration::from_secs(6), Act::HangUp { phone, call: LAST_CALL });
+    }
     heal + DRAIN
 }

@@ -1,24 +1,25 @@
 //! One life of the server within a world: the real actors, journal and SIP core on a runtime of their own with paused time.
 //! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
 
-use super::checker::{NO_ACK, Payment};
-use super::plan::{Act, Crash, Limits};
+use super::checker::{NO_ACK, reliably};
+use super::plan::{Act, Crash, LAST_CALL, Limits};
 use super::tap::Notable;
 use super::world::{Arrival, DOMAIN, carrier, server};
 use super::{Simulation, history};
 use actors::faults::{Fault, FaultPoint};
 use actors::poison::Subject;
-use actors::{Actors, ActorsConfig, Credit, EventItem};
+use actors::{Actors, ActorsConfig, Credit, CreditError, EventItem};
 use futures_util::StreamExt;
 use schema::call::CallState;
 use schema::edge::EdgeCommand;
 use schema::event::EventCursor;
-use schema::id::{AccountKey, CallId};
+use schema::id::{AccountKey, CallId, Seq};
 use schema::ledger::{IdempotencyKey, LedgerKind};
-use schema::leg::{LegCommand, LegEvent, LegEventAt};
+use schema::leg::{LegCommand, LegEvent, LegEventAt, LegId};
 use schema::money::Micros;
 use schema::time::{Clock, Mono, Now};
 use sip::core::{Advertised, Core, CoreConfig, Counts, Input, Output};
+use sip::demo::phone::PhoneCall;
 use sip::digest::Algorithm;
 use sip::flow::{ConnectionId, Destination, Flow, Protocol, Unreached};
 use sip::guard::GuardLimits;
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use storage::memory::MemFaults;
-use storage::{Journal, Store};
+use storage::{Journal, MemDisk, Store};
 use tokio::sync::mpsc;
 
 /// Most commands that wait for the SIP core.
@@ -37,6 +38,8 @@ const COMMANDS: usize = 1_024;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Times the other tasks run between two datagrams at most.
 const YIELDS: u64 = 4;
+/// All calls of the process before are taken up within this time, whatever reads fail (A3).
+const RECOVERED: Duration = Duration::from_secs(30);
 /// A probe or a refreshed registration may be under way at the end: it is waited for no longer.
 const SETTLE: Duration = Duration::from_secs(90);
 
@@ -51,14 +54,14 @@ pub(super) enum End {
     Drained,
 }
 
-/// What tasks beside the main one tell.
+/// What tasks beside the main one tell, each with what was stored in the moment in which they heard it: later it may be more (A2).
 pub(super) enum Heard {
-    /// A subscriber was told.
-    Event(AccountKey, EventItem),
-    /// A top-up was answered.
-    Credited(AccountKey, String, Result<Micros, String>),
-    /// A hang-up was answered.
-    HungUp(CallId, Result<CallState, String>),
+    /// A subscriber was told; the account's newest entry.
+    Event(AccountKey, EventItem, Option<Seq>),
+    /// A top-up was answered; what was posted under its key.
+    Credited(AccountKey, String, Result<Micros, CreditError>, Option<Micros>),
+    /// A hang-up was answered; whether the call was in the history.
+    HungUp(CallId, Result<CallState, String>, bool),
 }
 
 /// What was heard and not looked at yet.
@@ -83,7 +86,7 @@ struct Life<'a> {
     framers: BTreeMap<ConnectionId, Framer>,
     /// All calls of the process before are taken up.
     recovered: Arc<AtomicBool>,
-    audited: bool,
+    recovered_at: Option<Mono>,
     /// It was told to end; whether it has written what it had to.
     draining: Option<Arc<AtomicBool>>,
 }
@@ -183,7 +186,8 @@ impl<'a> Life<'a> {
         });
         for account in &sim.accounts {
             let after = sim.checker.told.get(account).and_then(|told| told.last()).map(|event| event.cursor);
-            tokio::spawn(subscribe(actors.clone(), *account, after.unwrap_or_default(), sim.log.clone()));
+            let (log, disk) = (sim.log.clone(), sim.disk.clone());
+            tokio::spawn(subscribe(actors.clone(), *account, after.unwrap_or_default(), log, disk));
         }
         Self {
             sim,
@@ -197,7 +201,7 @@ impl<'a> Life<'a> {
             crash: None,
             framers: BTreeMap::new(),
             recovered,
-            audited: false,
+            recovered_at: None,
             draining: None,
         }
     }
@@ -297,6 +301,9 @@ impl<'a> Life<'a> {
 
     async fn command(&mut self, command: LegCommand) {
         let call = call_of(&command);
+        if matches!(command, LegCommand::HangUp { leg, .. } if leg == LegId::a(call)) {
+            self.sim.checker.tap.hangs_up(self.sim.now, call);
+        }
         self.sim.world.trace.line(self.sim.now, || format!("      {}", name_of(&command)));
         self.input(Input::Leg(command), Some(call)).await;
     }
@@ -357,7 +364,7 @@ impl<'a> Life<'a> {
     }
 
     async fn notable(&mut self, notable: Notable) {
-        self.sim.checker.leaves(notable, &self.sim.disk).await;
+        self.sim.checker.leaves(notable, &self.sim.disk, self.sim.now, self.up_since).await;
     }
 
     fn on_leg(&mut self, told: LegEventAt) {
@@ -375,6 +382,7 @@ impl<'a> Life<'a> {
     fn act(&mut self, act: Act) {
         let now = self.sim.now;
         self.sim.world.trace.note(now, &format!("act {act:?}"));
+        self.sim.checker.disturbed |= act.disturbs();
         let disk = &self.sim.disk;
         let mut faults = disk.faults();
         match act {
@@ -435,6 +443,7 @@ impl<'a> Life<'a> {
     /// Hangs up one live call of an account as the dashboard would, or all of them.
     fn request(&self, account: usize, pick: Option<u64>) {
         let (actors, account, log) = (self.actors.clone(), self.sim.accounts[account], self.sim.log.clone());
+        let disk = self.sim.disk.clone();
         let spawned = async move {
             let Ok(view) = actors.view(account).await else { return };
             let calls: Vec<_> = view.live_calls.iter().map(|call| call.id).collect();
@@ -442,7 +451,9 @@ impl<'a> Life<'a> {
             let wanted = |at: usize| pick.is_none() || picked == Some(at as u64);
             for (_, call) in calls.iter().enumerate().filter(|(at, _)| wanted(*at)) {
                 let ended = actors.hang_up(account, *call).await;
-                tell(&log, Heard::HungUp(*call, ended.map(|call| call.state).map_err(|error| error.to_string())));
+                let stored = reliably(&disk, async |store| store.call(*call).await).await.is_some();
+                let ended = ended.map(|call| call.state).map_err(|error| error.to_string());
+                tell(&log, Heard::HungUp(*call, ended, stored));
             }
         };
         tokio::spawn(spawned);
@@ -450,15 +461,17 @@ impl<'a> Life<'a> {
 
     fn top_up(&mut self, account: usize, amount: Micros, key: String) {
         let (actors, account, log) = (self.actors.clone(), self.sim.accounts[account], self.sim.log.clone());
-        self.sim.checker.payments.entry((account, key.clone())).or_insert(Payment { amount, acknowledged: false });
+        let disk = self.sim.disk.clone();
+        self.sim.checker.asks_for(account, &key, amount);
         let reason = "top-up".to_owned();
         let request = actors::credit_request_hash(LedgerKind::TopUp, amount, &reason);
         let keyed = IdempotencyKey { key: key.clone(), request };
         let credit = Credit { kind: LedgerKind::TopUp, amount, key: keyed, reason };
         tokio::spawn(async move {
             let posted = actors.credit(account, credit).await;
-            let posted = posted.map(|posted| posted.amount).map_err(|error| error.to_string());
-            tell(&log, Heard::Credited(account, key, posted));
+            let stored = reliably(&disk, async |store| store.transfer_by_key(account, &key).await).await;
+            let stored = stored.map(|stored| stored.transfer.amount);
+            tell(&log, Heard::Credited(account, key, posted.map(|posted| posted.amount), stored));
         });
     }
 
@@ -477,38 +490,40 @@ impl<'a> Life<'a> {
     async fn look(&mut self) {
         let Simulation { checker, disk, world, log, now, .. } = &mut *self.sim;
         let recovered = self.recovered.load(Ordering::Acquire);
-        if recovered && !std::mem::replace(&mut self.audited, true) {
+        if recovered && self.recovered_at.is_none() {
+            self.recovered_at = Some(*now);
             checker.audit(disk).await;
+        }
+        let latest = self.up_since + RECOVERED;
+        let began = self.recovered_at.unwrap_or(*now).min(latest);
+        if self.recovered_at.is_none() && *now > latest {
+            checker.broken("A3: recovery has not ended".to_owned());
         }
         let actors = &self.actors;
         let has_actor = |call| actors.is_live(call) || actors.is_being_settled(call);
         let has_actor = recovered.then_some(&has_actor as &dyn Fn(CallId) -> bool);
-        checker.look(*now, self.up_since, disk, &mut world.trace, has_actor).await;
+        checker.look(*now, began, disk, &mut world.trace, has_actor).await;
         let heard = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
         for heard in heard {
             match heard {
-                Heard::Event(account, EventItem::Event(event)) => {
+                Heard::Event(account, EventItem::Event(event), stored) => {
                     let EventCursor { seq, index } = event.cursor;
                     world.trace.note(*now, &format!("account {} tells {}.{index}", account.0, seq.0));
-                    checker.told(account, event, disk).await;
+                    checker.told(account, event, stored);
                 }
-                Heard::Event(account, EventItem::SnapshotRequired(_)) => {
+                Heard::Event(account, EventItem::SnapshotRequired(_), _) => {
                     world.trace.note(*now, &format!("account {} tells no events", account.0));
                     checker.not_told(account);
                 }
-                Heard::Credited(account, key, posted) => {
+                Heard::Credited(account, key, posted, stored) => {
                     world.trace.note(*now, &format!("account {} credited {key}: {posted:?}", account.0));
                     world.tally.add("top-ups");
-                    if let Ok(amount) = posted {
-                        checker.credited(account, key, amount, disk).await;
-                    }
+                    checker.credited(account, key, posted, stored);
                 }
-                Heard::HungUp(call, ended) => {
+                Heard::HungUp(call, ended, stored) => {
                     world.trace.note(*now, &format!("{call} hung up: {ended:?}"));
                     world.tally.add("hang-ups by request");
-                    if ended.as_ref().is_ok_and(|state| !state.is_over()) {
-                        checker.broken(format!("{call} was hung up and is {ended:?}"));
-                    }
+                    checker.hung_up(call, ended, stored);
                 }
             }
         }
@@ -599,22 +614,26 @@ impl<'a> Life<'a> {
         if phones > 0 || (carriers > 0 && !checker.legs_left_behind) {
             checker.broken(format!("phones know {phones} calls, carriers {carriers}"));
         }
-        let open = super::checker::reliably(disk, async |store| store.open_holds().await).await;
+        let open = reliably(disk, async |store| store.open_holds().await).await;
         if open > 0 {
             checker.broken(format!("L3: {open} holds are open"));
         }
         history::check(checker, accounts, disk, &mut world.tally).await;
         let sentinel = accounts.len() - 1;
-        if !world.was_answered(sentinel, sip::demo::phone::PhoneCall(0)) {
-            checker.broken("I10: a call after all faults ended was not answered".to_owned());
+        for phone in 0..=sentinel {
+            let call = if phone == sentinel { 0 } else { LAST_CALL };
+            if !world.was_answered(phone, PhoneCall(call)) {
+                checker.broken(format!("I10: a call of phone {phone} after all faults ended was not answered"));
+            }
         }
     }
 }
 
-async fn subscribe(actors: Actors, account: AccountKey, after: EventCursor, log: Log) {
+async fn subscribe(actors: Actors, account: AccountKey, after: EventCursor, log: Log, disk: MemDisk) {
     let mut events = Box::pin(actors.events(account, Some(after)));
     while let Some(item) = events.next().await {
-        tell(&log, Heard::Event(account, item));
+        let stored = reliably(&disk, async |store| store.account(account).await).await;
+        tell(&log, Heard::Event(account, item, stored.map(|stored| stored.figures.seq)));
     }
 }
 

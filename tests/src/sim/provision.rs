@@ -4,7 +4,7 @@ use super::plan::{AccountPlan, Plan};
 use super::wall::undisturbed as wall;
 use super::world::{DOMAIN, carrier, credentials};
 use schema::account::{AccountStatus, CallerId, CallerIdStatus, Evidence, Limits};
-use schema::carrier::{Gateway, GatewayTransport, Trunk};
+use schema::carrier::{Gateway, GatewayTransport, Trunk, TrunkLogin};
 use schema::entropy::Entropy;
 use schema::id::{
     AccountId, AccountKey, BrandId, CallerIdId, CredentialId, DeckId, DeckVersionId, TransferId, TrunkId,
@@ -15,6 +15,8 @@ use schema::number::E164;
 use schema::pii::Pii;
 use schema::rate::RateTerms;
 use schema::time::{Mono, Timestamp};
+use sip::demo::carrier::CarrierLogin;
+use sip::digest::Algorithm;
 use storage::{Brand, Deck, MemDisk, NewAccount, NewCredential, Rate, Store};
 
 const AT: Mono = Mono(0);
@@ -46,6 +48,11 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
             trusted: false,
         };
         store.put_trunk(&trunk).await.expect("a new trunk");
+        if plan.carriers_asking[number] {
+            let CarrierLogin { username, password, .. } = carrier_login();
+            let login = TrunkLogin { username, password, realm: None, register_s: None };
+            store.put_trunk_login(trunk.id, Some(&login)).await.expect("a login");
+        }
         trunks.push(trunk.id);
     }
     let brand = BrandId::generate(entropy, at);
@@ -56,6 +63,18 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
         plan.accounts.iter().enumerate().map(|(n, account)| new_account(n, account, brand, retail, entropy)).collect();
     let created = store.create_accounts(&new, |_| {}).await.expect("new accounts");
     (created.into_iter().map(|account| account.key).collect(), trunks)
+}
+
+/// What carriers ask for that ask for credentials.
+#[must_use]
+pub fn carrier_login() -> CarrierLogin {
+    CarrierLogin {
+        username: "ringfence".to_owned(),
+        password: Pii::new("between us".to_owned()),
+        realm: "carrier.example".to_owned(),
+        algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
+        registers_s: None,
+    }
 }
 
 const fn transport_of(over_tcp: bool) -> GatewayTransport {

@@ -102,6 +102,10 @@ impl Ringing {
 
     fn of_carrier(&mut self, message: &Message, tally: &mut Tally) {
         let Some(leg) = self.carriers.get_mut(message.call_id()) else { return };
+        // It comes once more, with credentials.
+        if *message.method() == Method::Prack && matches!(message.status(), Some(401 | 407)) {
+            leg.acknowledged.retain(|(tag, _)| Some(&**tag) != message.to_tag());
+        }
         leg.finished |= message.status().is_some_and(|status| status >= 200);
         let (Some(rseq), Some(tag)) = (is_reliable(message), message.to_tag()) else { return };
         let last = leg.forks.get(tag).copied();

@@ -1,6 +1,7 @@
 //! What is seen on the wire in front of the server: which calls were answered and when each leg ended, whatever the program
 //! under test believes. It reads messages as they pass; from the program it takes only which call a message is about.
 
+use super::checker::NO_ACK;
 use schema::id::CallId;
 use schema::time::Mono;
 use sip::message::{Message, Method, Uri};
@@ -14,8 +15,8 @@ pub struct BLeg {
     pub call_id: Box<str>,
     /// The carrier's tag in its first 200.
     pub tag: Option<Box<str>>,
-    /// Further 200s with other tags, each with whether it was ended.
-    pub forks: BTreeMap<Box<str>, bool>,
+    /// Further 200s with other tags.
+    pub forks: BTreeMap<Box<str>, Fork>,
     /// Which carrier it went to.
     pub carrier: usize,
     /// When its first 200 came.
@@ -24,6 +25,23 @@ pub struct BLeg {
     pub acknowledged: Option<Mono>,
     /// When its first BYE passed, either way, or its carrier said that there is no such call.
     pub bye: Option<Mono>,
+    /// Whether its carrier answered ours, or sent one.
+    pub bye_answered: bool,
+    /// When this process sent one first.
+    pub bye_sent: Option<Mono>,
+    /// When its carrier's BYE came to this process first.
+    pub bye_came: Option<Mono>,
+}
+
+/// A 200 of somebody else than who answered first: it is acknowledged and ended at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// When it came.
+    pub answered: Mono,
+    /// We have acknowledged it,
+    pub acknowledged: bool,
+    /// and one side has sent a BYE.
+    pub ended: bool,
 }
 
 /// A call as it was seen.
@@ -39,6 +57,14 @@ pub struct Observed {
     pub acknowledged: Option<Mono>,
     /// When the first BYE of the caller's leg passed, either way, or the caller said that there is no such call.
     pub a_bye: Option<Mono>,
+    /// When this process sent one first, or was to.
+    pub a_bye_sent: Option<Mono>,
+    /// The caller or a carrier said to this process that there is no such call.
+    pub is_gone: bool,
+    /// When the caller's BYE came to this process first.
+    pub a_bye_came: Option<Mono>,
+    /// When the caller's phone last answered in its dialog whether it is there.
+    pub a_alive: Option<Mono>,
     /// The caller speaks TCP.
     pub over_tcp: bool,
     /// When the caller's CANCEL came, before the 200.
@@ -48,7 +74,7 @@ pub struct Observed {
 impl BLeg {
     fn note_bye(&mut self, now: Mono, tag: Option<&str>) {
         match tag.and_then(|tag| self.forks.get_mut(tag)) {
-            Some(ended) => *ended = true,
+            Some(fork) => fork.ended = true,
             None => drop(self.bye.get_or_insert(now)),
         }
     }
@@ -76,6 +102,10 @@ pub enum Notable {
     Invite { call: CallId, call_id: Box<str>, shown: Box<str> },
     /// A caller is sent its 200.
     Accept { call: CallId },
+    /// An INVITE of an unknown Call-ID leaves for a carrier, and no call has it sent.
+    Unordered,
+    /// The BYE of a leg, which came then, is answered 200.
+    ByeAnswered { call: CallId, call_id: Box<str>, from_carrier: bool, came: Mono },
 }
 
 /// The tap.
@@ -178,27 +208,53 @@ impl Tap {
                     seen.acknowledged.get_or_insert(now);
                 }
             }
-            Method::Bye if message.is_request() => self.a_bye(now, message.call_id(), message.to_tag()),
-            _ if is_gone(message) => self.a_bye(now, message.call_id(), message.from_tag()),
+            Method::Bye if message.is_request() => {
+                self.a_bye(now, message.call_id(), message.to_tag());
+                if let Some(seen) = self.a_leg(message.call_id(), message.to_tag()) {
+                    seen.a_bye_came.get_or_insert(now);
+                }
+            }
+            Method::Options if message.status() == Some(200) => {
+                if let Some(seen) = self.a_leg(message.call_id(), message.from_tag()) {
+                    seen.a_alive = Some(now);
+                }
+            }
+            _ if is_gone(message) => {
+                self.a_bye(now, message.call_id(), message.from_tag());
+                if let Some(seen) = self.a_leg(message.call_id(), message.from_tag()) {
+                    seen.is_gone = true;
+                }
+            }
             _ => {}
         }
     }
 
     fn received_from_carrier(&mut self, now: Mono, message: &Message) {
         let is_bye = message.is_request() && *message.method() == Method::Bye;
+        if *message.method() == Method::Bye
+            && !matches!(message.status(), Some(401 | 407))
+            && let Some(leg) = self.b_leg(message.call_id())
+        {
+            leg.bye_answered = true;
+        }
         if !is_bye && !is_gone(message) && !is_success_of_invite(message) {
             return;
         }
         let Some(leg) = self.b_leg(message.call_id()) else { return };
         if is_bye {
             leg.note_bye(now, message.from_tag());
+            if leg.tag.as_deref() == message.from_tag() {
+                leg.bye_came.get_or_insert(now);
+            }
         } else if is_gone(message) {
             leg.note_bye(now, message.to_tag());
+            let seen = self.b_legs.get(message.call_id()).and_then(|call| self.calls.get_mut(call));
+            seen.into_iter().for_each(|seen| seen.is_gone = true);
         } else if let Some(tag) = message.to_tag() {
             leg.answered.get_or_insert(now);
             let first = leg.tag.get_or_insert_with(|| tag.into());
             if **first != *tag {
-                leg.forks.entry(tag.into()).or_default();
+                leg.forks.entry(tag.into()).or_insert(Fork { answered: now, acknowledged: false, ended: false });
             }
         }
     }
@@ -215,7 +271,7 @@ impl Tap {
         let (is_request, call_id, to_carrier) = (message.is_request(), message.call_id(), carrier.is_some());
         match message.method() {
             Method::Invite if to_carrier && is_request && !self.b_legs.contains_key(call_id) => {
-                let (call, carrier) = call.zip(carrier)?;
+                let Some((call, carrier)) = call.zip(carrier) else { return Some(Notable::Unordered) };
                 self.b_legs.insert(call_id.into(), call);
                 let leg = BLeg {
                     call_id: call_id.into(),
@@ -225,6 +281,9 @@ impl Tap {
                     answered: None,
                     acknowledged: None,
                     bye: None,
+                    bye_answered: false,
+                    bye_sent: None,
+                    bye_came: None,
                 };
                 let over_tcp = self.callers.get(&call).is_some_and(|call_id| self.over_tcp.contains(call_id));
                 let seen = self.calls.entry(call).or_default();
@@ -248,23 +307,73 @@ impl Tap {
                 Some(Notable::Accept { call })
             }
             Method::Ack if to_carrier => {
-                let to = message.to_tag();
-                if let Some(leg) = self.b_leg(call_id).filter(|leg| leg.tag.as_deref() == to) {
-                    leg.acknowledged.get_or_insert(now);
+                if let (Some(leg), Some(to)) = (self.b_leg(call_id), message.to_tag()) {
+                    if leg.tag.as_deref() == Some(to) {
+                        leg.acknowledged.get_or_insert(now);
+                    } else if let Some(fork) = leg.forks.get_mut(to) {
+                        fork.acknowledged = true;
+                    }
                 }
                 None
             }
             Method::Bye if is_request && to_carrier => {
                 if let Some(leg) = self.b_leg(call_id) {
                     leg.note_bye(now, message.to_tag());
+                    if leg.tag.as_deref() == message.to_tag() {
+                        leg.bye_sent.get_or_insert(now);
+                    }
                 }
                 None
             }
             Method::Bye if is_request => {
                 self.a_bye(now, call_id, message.from_tag());
+                if let Some(seen) = self.a_leg(call_id, message.from_tag()) {
+                    seen.a_bye_sent.get_or_insert(now);
+                }
                 None
             }
+            Method::Bye if message.status() == Some(200) => self.bye_answered(to_carrier, message),
             _ => None,
+        }
+    }
+
+    /// Whether a process that ends now may leave a carrier with a call: our BYE of the last 64·T1 was not answered yet.
+    #[must_use]
+    pub fn ends_under_way(&self, now: Mono) -> bool {
+        let waits = |leg: &BLeg| leg.bye.is_some_and(|bye| now <= bye + NO_ACK) && !leg.bye_answered;
+        self.calls.values().flat_map(|seen| &seen.b_legs).any(waits)
+    }
+
+    fn bye_answered(&mut self, from_carrier: bool, answer: &Message) -> Option<Notable> {
+        let call_id = answer.call_id();
+        let (call, came, own) = if from_carrier {
+            let call = *self.b_legs.get(call_id)?;
+            let leg = self.b_leg(call_id).filter(|leg| leg.tag.as_deref() == answer.from_tag())?;
+            (call, leg.bye_came?, leg.bye_sent)
+        } else {
+            let call = *self.a_legs.get(&(call_id.into(), tag(answer.to_tag())))?;
+            let seen = self.calls.get(&call)?;
+            (call, seen.a_bye_came?, seen.a_bye_sent)
+        };
+        // Where we are ending the leg, or were ending the call already, it tells nothing new.
+        let seen = self.calls.get(&call)?;
+        let sent = seen.b_legs.iter().map(|leg| leg.bye_sent).chain([seen.a_bye_sent]).flatten().min();
+        let is_news = own.is_none() && !seen.is_gone && sent.is_none_or(|sent| sent >= came);
+        is_news.then(|| Notable::ByeAnswered { call, call_id: call_id.into(), from_carrier, came })
+    }
+
+    /// The caller's leg is to be ended; its BYE may have to wait for its phone.
+    pub fn hangs_up(&mut self, now: Mono, call: CallId) {
+        if let Some(seen) = self.calls.get_mut(&call) {
+            seen.a_bye_sent.get_or_insert(now);
+        }
+    }
+
+    /// Another process begins.
+    pub fn restarted(&mut self) {
+        for seen in self.calls.values_mut() {
+            (seen.a_bye_sent, seen.a_bye_came, seen.is_gone) = (None, None, false);
+            seen.b_legs.iter_mut().for_each(|leg| (leg.bye_sent, leg.bye_came) = (None, None));
         }
     }
 

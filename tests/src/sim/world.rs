@@ -4,6 +4,7 @@
 use super::mischief::{Mischiefs, Out};
 use super::network::{Cut, Datagram, Network};
 use super::plan::{BEGIN, Plan};
+use super::provision::carrier_login;
 use super::redial::{Redial, retry_after_s};
 use super::streams::{Piece, Streams};
 use super::tally::Tally;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use schema::entropy::Entropy;
 use schema::pii::Pii;
 use schema::time::Mono;
-use sip::demo::carrier::Carrier;
+use sip::demo::carrier::{Carrier, CarrierEvent};
 use sip::demo::phone::{Phone, PhoneCall, PhoneCommand, PhoneConfig, PhoneEvent};
 use sip::demo::{Actions, Endpoint};
 use sip::flow::ConnectionId;
@@ -115,7 +116,11 @@ impl World {
         let phones: Vec<_> = (0..plan.accounts.len()).map(&mut phone_of).collect();
         let carriers = [0, 1].map(|number| {
             let carrier = Carrier::new(entropy.fork(), carrier(number), 1_000);
-            if plan.carriers_ring_reliably[number] { carrier.ringing_reliably() } else { carrier }
+            let carrier = if plan.carriers_ring_reliably[number] { carrier.ringing_reliably() } else { carrier };
+            match plan.carriers_asking[number] {
+                true => carrier.asking(&carrier_login()).expect("a login"),
+                false => carrier,
+            }
         });
         let accounts = || plan.accounts.iter().enumerate();
         let phones_over_tcp = accounts().filter(|(_, account)| account.over_tcp).map(|(number, _)| phone(number));
@@ -260,7 +265,9 @@ impl World {
     fn deliver(&mut self, now: Mono, to: SocketAddr, bytes: &Bytes) {
         let mut actions = Actions::default();
         if let Some(number) = (0..self.phones.len()).find(|number| phone(*number) == to) {
-            self.phones[number].on_datagram(bytes, server(), now, &mut actions);
+            if self.mischiefs.at_phone(bytes, &mut self.tally) {
+                self.phones[number].on_datagram(bytes, server(), now, &mut actions);
+            }
             self.of_phone(now, number, actions, retry_after_s(bytes));
         } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == to) {
             let mut actions = Actions::default();
@@ -268,6 +275,8 @@ impl World {
             if self.mischiefs.at_carrier(to, bytes, &mut out, &mut self.tally) {
                 self.carriers[number].on_datagram(bytes, server(), now, &mut actions);
             }
+            let is_challenge = |event: &CarrierEvent| *event == CarrierEvent::Challenged;
+            self.tally.add_if("requests without credentials", actions.events.iter().any(is_challenge));
             self.of_carrier(now, number, actions.datagrams);
             self.transmit_all(now, to, out);
         }

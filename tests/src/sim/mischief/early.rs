@@ -70,7 +70,9 @@ pub(super) fn of_carrier(leg: &mut Leg, bytes: Bytes, message: &Message, status:
     let mut text = match (&leg.early.replaced, leg.mischief) {
         (Some(tag), _) => String::from_utf8_lossy(&bytes).replace(&**tag, FORK),
         // Behind its UPDATE.
-        (None, Mischief::OffersEarly) if message.is_request() => String::from_utf8_lossy(&bytes).into_owned(),
+        (None, Mischief::OffersEarly | Mischief::OffersTalking) if message.is_request() => {
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
         _ => return vec![(Duration::ZERO, bytes)],
     };
     if message.is_request() {
@@ -130,7 +132,7 @@ impl Leg {
                 self.early.will_replace = entropy.below(2) == 0 && !self.answered;
                 self.rings(FORK, OF_FORK, body)
             }
-            _ => self.offers(own, body, entropy),
+            _ => self.offers(Method::Update, own, body, entropy),
         };
         let at = |ms| Duration::from_millis(later + ms);
         out.extend(next.iter().flat_map(|bytes| REPEATS_MS.map(|ms| (at(ms), bytes.clone()))));
@@ -148,14 +150,41 @@ impl Leg {
         response.body(sdp::CONTENT_TYPE, body.into()).build().ok()
     }
 
-    /// An UPDATE with an offer in the early dialog.
-    fn offers(&self, tag: &str, body: String, entropy: &mut Entropy) -> Option<Bytes> {
+    /// A re-INVITE soon after the ACK.
+    pub(super) fn offers_talking(&self, ack: &Message, entropy: &mut Entropy, out: &mut Out) {
+        let body = sdp::audio(Origin::fresh(entropy), ([203, 0, 113, 99], 9_000).into());
+        let (own, later) = (ack.to_tag().unwrap_or_default(), entropy.below(3_000));
+        let invite = self.offers(Method::Invite, own, body, entropy);
+        let at = |ms| Duration::from_millis(later + ms);
+        out.extend(invite.iter().flat_map(|bytes| REPEATS_MS.map(|ms| (at(ms), bytes.clone()))));
+    }
+
+    /// What is said to it: a final response is acknowledged, in the INVITE's transaction if it is a refusal.
+    pub(super) fn hears_answer(&self, answer: &Message, entropy: &mut Entropy, out: &mut Out, tally: &mut Tally) {
+        let (Some(status @ 200..), Some(own)) = (answer.status(), answer.from_tag()) else { return };
+        tally.add_if(self.mischief.name(), status < 300);
+        let ack = self.ack(own, answer.branch().filter(|_| status >= 300), entropy);
+        out.extend(ack.map(|bytes| (Duration::ZERO, bytes)));
+    }
+
+    fn ack(&self, tag: &str, branch: Option<&str>, entropy: &mut Entropy) -> Option<Bytes> {
+        let host = Uri::of_address(None, self.carrier?);
+        let fresh = format!("z9hG4bKack{}", entropy.hex::<4>());
+        let branch = branch.unwrap_or(&fresh);
+        let via = Via::new(Transport::Udp, host.host(), host.port(), branch).ok()?;
+        let ack = RequestBuilder::new(Method::Ack, self.invite.contact()?.uri).via(&via);
+        let ack = ack.from(&self.invite.to().with_tag(tag).ok()?).to(&self.invite.from());
+        ack.call_id(self.invite.call_id()).cseq(1).build().ok()
+    }
+
+    /// A request with an offer.
+    fn offers(&self, method: Method, tag: &str, body: String, entropy: &mut Entropy) -> Option<Bytes> {
         let own = self.carrier?;
         let (host, branch) = (Uri::of_address(None, own), format!("z9hG4bKearly{}", entropy.hex::<4>()));
         let via = Via::new(Transport::Udp, host.host(), Some(own.port()), &branch).ok()?;
-        let update = RequestBuilder::new(Method::Update, self.invite.contact()?.uri).via(&via);
-        let update = update.from(&self.invite.to().with_tag(tag).ok()?).to(&self.invite.from());
-        let update = update.call_id(self.invite.call_id()).cseq(1).contact(&self.contact()?);
-        update.body(sdp::CONTENT_TYPE, body.into()).build().ok()
+        let request = RequestBuilder::new(method, self.invite.contact()?.uri).via(&via);
+        let request = request.from(&self.invite.to().with_tag(tag).ok()?).to(&self.invite.from());
+        let request = request.call_id(self.invite.call_id()).cseq(1).contact(&self.contact()?);
+        request.body(sdp::CONTENT_TYPE, body.into()).build().ok()
     }
 }
