@@ -213,6 +213,7 @@ impl Actor for AccountActor {
     ) -> Result<(), ActorProcessingErr> {
         self.ctx.tally.account_messages.fetch_add(1, Ordering::Relaxed);
         let work = message.work();
+        let _in_hand = state.gate.in_hand();
         let handling = Handling::begin(&self.ctx, Whose::Account(self.key), work);
         if handling.is_set_aside() {
             message.refuse();
@@ -424,7 +425,7 @@ impl AccountActor {
     }
 
     fn retire(&self, me: &ActorRef<AccountMsg>) {
-        self.ctx.directory.retire(self.key, self.generation);
+        self.ctx.directory.leave(self.key, self.generation);
         me.stop(None);
     }
 

@@ -152,14 +152,23 @@ impl Directory {
     }
 
     /// The actor goes away of its own will. What is sent to it from now on is lost, and sent again by the senders.
+    pub(crate) fn leave(&self, key: AccountKey, generation: u64) {
+        self.take_out(key, generation, CommitGate::is_quiet);
+    }
+
+    /// The actor is gone or going: whoever asked it has heard so.
     pub(crate) fn retire(&self, key: AccountKey, generation: u64) {
+        self.take_out(key, generation, CommitGate::is_over);
+    }
+
+    fn take_out(&self, key: AccountKey, generation: u64, is_over: impl Fn(&CommitGate) -> bool) {
         if let Entry::Occupied(mut slot) = self.accounts.entry(key) {
             let Slot::Live(entry) = slot.get() else { return };
             if entry.generation != generation {
                 return;
             }
             let gate = entry.gate.clone();
-            if gate.is_quiet() {
+            if is_over(&gate) {
                 slot.remove();
             } else {
                 slot.insert(Slot::Draining(gate));
@@ -181,7 +190,7 @@ impl Directory {
     /// Tells accounts that nobody asked for since `before` to go, in the order of their keys, and forgets those that went away
     /// or failed: nobody has asked for them since, either.
     pub(crate) fn passivate_since(&self, before: Mono) {
-        self.accounts.retain(|_, slot| !matches!(slot, Slot::Draining(gate) if gate.is_quiet()));
+        self.accounts.retain(|_, slot| !matches!(slot, Slot::Draining(gate) if gate.is_over()));
         for (key, entry) in self.idle_since(before) {
             if entry.actor.send_message(AccountMsg::Passivate).is_err() {
                 self.retire(key, entry.generation);
@@ -337,7 +346,7 @@ impl Context {
 
     async fn load(self: Arc<Self>, key: AccountKey, loader: Loader, predecessor: Option<Arc<CommitGate>>) {
         if let Some(gate) = predecessor {
-            gate.quiet().await;
+            gate.over().await;
         }
         let rest = self.failures.account_rests(key, self.now().mono);
         let result = if rest > REST_WAITED_FOR {

@@ -5,7 +5,8 @@
 use schema::id::Seq;
 use schema::journal::{Outcome, Rejection};
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// Why something was not carried out; nothing of it happened.
@@ -27,7 +28,20 @@ const WAITING_MAX: usize = 16_384;
 
 pub(crate) struct CommitGate {
     inner: Mutex<Inner>,
+    /// The actor handles a message.
+    in_hand: AtomicBool,
+    /// An entry is acknowledged, or a message was handled.
     acknowledged: Notify,
+}
+
+/// An actor handles a message until this is dropped, be it by a panic.
+pub(crate) struct InHand(Arc<CommitGate>);
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.in_hand.store(false, Ordering::Release);
+        self.0.acknowledged.notify_waiters();
+    }
 }
 
 struct Inner {
@@ -44,7 +58,13 @@ impl CommitGate {
     /// The gate of an account that was loaded as of entry `seq`.
     pub(crate) fn new(seq: Seq) -> Self {
         let inner = Inner { submitted: seq, acknowledged: seq, rejected: None, waiting: VecDeque::new() };
-        Self { inner: Mutex::new(inner), acknowledged: Notify::new() }
+        Self { inner: Mutex::new(inner), in_hand: AtomicBool::new(false), acknowledged: Notify::new() }
+    }
+
+    /// To be dropped after all else of the message: whoever waits for its answer knows of a panic before it is counted.
+    pub(crate) fn in_hand(self: &Arc<Self>) -> InHand {
+        self.in_hand.store(true, Ordering::Relaxed);
+        InHand(self.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -122,11 +142,16 @@ impl CommitGate {
         inner.acknowledged >= inner.submitted
     }
 
-    /// Waits until every entry submitted is acknowledged: only then may a successor load the account.
-    pub(crate) async fn quiet(&self) {
+    /// Whether every entry submitted is acknowledged, and no message is in hand that a panic may be counted of.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_quiet() && !self.in_hand.load(Ordering::Acquire)
+    }
+
+    /// Waits for that: only then may a successor load the account.
+    pub(crate) async fn over(&self) {
         loop {
             let notified = self.acknowledged.notified();
-            if self.is_quiet() {
+            if self.is_over() {
                 return;
             }
             notified.await;
@@ -137,7 +162,6 @@ impl CommitGate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn noting(log: &Arc<Mutex<Vec<String>>>, name: &str) -> Effect {
         let (log, name) = (log.clone(), name.to_owned());
@@ -173,6 +197,15 @@ mod tests {
         assert!(gate.is_quiet());
         let told = ["entry 1 false", "read 0 false", "entry 3 false", "entry 2 false", "read 2 false"];
         assert_eq!(*log.lock().expect("no panic"), told);
+    }
+
+    #[test]
+    fn a_successor_waits_until_the_message_in_hand_is_done_with() {
+        let gate = Arc::new(CommitGate::new(Seq(0)));
+        let in_hand = gate.in_hand();
+        assert!(gate.is_quiet() && !gate.is_over());
+        drop(in_hand);
+        assert!(gate.is_over());
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct RouteRequest<'a> {
     pub price: &'a RateTerms,
     /// In which currency.
     pub currency: Currency,
+    /// Whether the keys of its media leave over TLS only.
+    pub needs_tls: bool,
     /// Trunks tried before in this call.
     pub tried: &'a [TrunkId],
 }
@@ -146,6 +148,7 @@ fn exclusion(
         (trunk.currency != request.currency, "no exchange rate to the account's currency"),
         (loses_money(&cost.terms, request.price), "it would cost more than the call earns"),
         (request.presentation.is_withheld() && !trunk.trusted, "it may not be told a withheld number"),
+        (request.needs_tls && !trunk.gateway.is_tls(), "keys of media (SDES) need TLS"),
         (request.tried.contains(&trunk.id), "tried before"),
     ];
     let passing = [
@@ -233,8 +236,14 @@ pub(crate) mod tests {
         let presentation = if withheld { Presentation::Withheld(shown) } else { Presentation::Shown(shown) };
         let price = RateTerms { per_minute: NanosPerMinute(10_000), ..RateTerms::FREE };
         let currency = Currency::parse("EUR").expect("a currency");
-        let request =
-            RouteRequest { destination: &number, presentation: &presentation, price: &price, currency, tried };
+        let request = RouteRequest {
+            destination: &number,
+            presentation: &presentation,
+            price: &price,
+            currency,
+            needs_tls: false,
+            tried,
+        };
         plan_routes(&request, &Tariffs::build(&decks, trunks), &status, Timestamp(0))
     }
 

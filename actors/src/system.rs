@@ -225,6 +225,7 @@ impl Actors {
             dialled: invited.dialled,
             caller_id: invited.wanted_caller_id.map_or(CallerChoice::Default, CallerChoice::Wanted),
             withhold: invited.withhold,
+            needs_tls: invited.needs_tls,
             a_leg: Some(invited.checkpoint),
             at,
         };

@@ -375,6 +375,9 @@ pub struct LiveCall {
     /// The verified number behind the call, shown or withheld: the attempt's INVITE is made again with it after a restart.
     #[serde(default)]
     pub caller_id: Option<E164>,
+    /// Its media are encrypted with keys that leave over TLS only: no other trunk can take it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_tls: bool,
     /// When the B-leg answered, by all clocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered: Option<ClockReading>,
@@ -406,6 +409,9 @@ pub struct Cdr {
     pub credential: Option<CredentialId>,
     /// As shown: ended or refused.
     pub call: Call,
+    /// The verified number behind a call that withheld it: a trusted carrier was told it. One that was shown stands in the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld_number: Option<E164>,
     /// Talk time of the B-leg in milliseconds; 0 when not answered.
     pub talk_ms: u64,
     /// What the customer was charged.

@@ -120,6 +120,8 @@ pub enum CallerIdWish {
     Preferred(Pii<String>),
     /// In From, where many phones have a name or an extension of their own.
     From(Pii<String>),
+    /// In From, the phone's own username, which it writes there by itself: meant when it is one of the account's numbers.
+    Username(Pii<String>),
 }
 
 /// An authenticated INVITE outside a dialog: somebody wants to call.
@@ -137,6 +139,8 @@ pub struct Invited {
     pub wanted_caller_id: Option<CallerIdWish>,
     /// `Privacy: id` (RFC 3323), or an anonymous From.
     pub withhold: bool,
+    /// Its media are encrypted with keys that leave over TLS only (SDES, RFC 4568).
+    pub needs_tls: bool,
     /// Its offer; `None` for an offerless INVITE.
     pub offer: Option<Sdp>,
     /// Whether its phone will be asked from time to time whether it is there ([`LegEvent::Alive`]).

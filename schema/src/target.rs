@@ -91,6 +91,18 @@ pub enum TrunkGateway {
     Named(GatewayName),
 }
 
+impl TrunkGateway {
+    /// Whether calls leave to it over TLS, wherever its name leads.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        let transport = match self {
+            Self::At(gateway) => Some(gateway.transport),
+            Self::Named(name) => name.transport,
+        };
+        transport == Some(GatewayTransport::Tls)
+    }
+}
+
 impl From<Gateway> for TrunkGateway {
     fn from(gateway: Gateway) -> Self {
         Self::At(gateway)

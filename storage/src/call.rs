@@ -61,6 +61,7 @@ pub(crate) fn without_call_data(cdr: &Cdr) -> Cdr {
             explanation: Explanation::default(),
             ..call.clone()
         },
+        withheld_number: None,
         ..cdr.clone()
     }
 }

@@ -126,6 +126,7 @@ fn invited(call: u32, account: AccountKey) -> Invited {
         dialled: Pii::new("+447700900123".to_owned()),
         wanted_caller_id: Some(CallerIdWish::From(Pii::new("+447700900001".to_owned()))),
         withhold: false,
+        needs_tls: false,
         offer: Some(Pii::new(SDP.into())),
 
         is_watched: true,

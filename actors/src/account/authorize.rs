@@ -3,6 +3,7 @@
 
 use super::caller_id::{self, CallerChoice};
 use super::core::{AccountCore, Draft, Market, Patch};
+use super::failover::attempt;
 use super::holds::{self, NoSlice, Slice};
 use crate::dialplan::{self, Dialled};
 use crate::routing::{self, Route, RoutePlan, RouteRequest};
@@ -10,17 +11,15 @@ use schema::account::{AccountStatus, Attestation};
 use schema::call::{
     Attempt, Call, CallLeg, CallMode, CallState, Cdr, Explanation, LegSide, LiveCall, Refusal, RefusalCode,
 };
-use schema::carrier::Gateway;
 use schema::event::EventBody;
 use schema::id::{CallId, CallNo, CallerIdId, CredentialId, TrunkId};
 use schema::journal::Change;
 use schema::ledger::Hold;
 use schema::leg::{AttemptIds, Checkpoint, Dialogs};
-use schema::money::{Currency, Micros};
+use schema::money::Micros;
 use schema::number::{E164, Presentation};
 use schema::pii::Pii;
 use schema::rate::RateApplied;
-use schema::target::TrunkGateway;
 use schema::time::Now;
 use std::sync::Arc;
 
@@ -39,10 +38,27 @@ pub struct CallRequest {
     pub caller_id: CallerChoice,
     /// Whether not to show it.
     pub withhold: bool,
+    /// Whether only a trunk over TLS can take it.
+    pub needs_tls: bool,
     /// The A-leg's dialog, as it will be once accepted.
     pub a_leg: Option<Checkpoint>,
     /// When the request arrived.
     pub at: Now,
+}
+
+/// A call as the ladder looks at it.
+struct Asked<'a> {
+    dialled: &'a Pii<String>,
+    choice: &'a CallerChoice,
+    withhold: bool,
+    needs_tls: bool,
+}
+
+impl<'a> Asked<'a> {
+    const fn of(request: &'a CallRequest) -> Self {
+        let CallRequest { dialled, caller_id: choice, withhold, needs_tls, .. } = request;
+        Self { dialled, choice, withhold: *withhold, needs_tls: *needs_tls }
+    }
 }
 
 /// What a customer wants to know before calling.
@@ -139,7 +155,7 @@ impl AccountCore {
         if self.voided.contains(&request.call) {
             return (Authorized::Refused(refuse(RefusalCode::Unavailable, "the call was given up before")), None);
         }
-        let mut found = self.assess(&request.dialled, &request.caller_id, request.withhold, market, now);
+        let mut found = self.assess(&Asked::of(request), market, now);
         match (found.refusal.take(), found.slice, found.plan.routes.first().cloned()) {
             (None, Some(slice), Some(route)) => self.grant(request, &found, slice, route, ids, now),
             (refusal, ..) => {
@@ -153,8 +169,9 @@ impl AccountCore {
     /// What a call would cost now: the same ladder, without any effect.
     #[must_use]
     pub fn quote(&self, request: &QuoteRequest, market: &Market<'_>, now: Now) -> Quote {
-        let choice = request.caller_id.map_or(CallerChoice::Default, CallerChoice::Chosen);
-        let found = self.assess(&request.destination, &choice, request.withhold, market, now);
+        let choice = &request.caller_id.map_or(CallerChoice::Default, CallerChoice::Chosen);
+        let (dialled, withhold) = (&request.destination, request.withhold);
+        let found = self.assess(&Asked { dialled, choice, withhold, needs_tls: false }, market, now);
         let limit_s = u64::from(self.profile.limits.call_seconds);
         let affordable = found.rate.as_ref().and_then(|r| r.terms.affordable_s(self.figures.available(), limit_s));
         Quote {
@@ -167,20 +184,13 @@ impl AccountCore {
         }
     }
 
-    fn assess(
-        &self,
-        dialled: &Pii<String>,
-        choice: &CallerChoice,
-        withhold: bool,
-        market: &Market<'_>,
-        now: Now,
-    ) -> Assessment {
+    fn assess(&self, asked: &Asked<'_>, market: &Market<'_>, now: Now) -> Assessment {
         let mut found = Assessment::default();
-        let meant = dialplan::read(dialled.expose(), &self.profile.country);
+        let meant = dialplan::read(asked.dialled.expose(), &self.profile.country);
         if let Dialled::Number { number, .. } = &meant {
             found.destination = Some(number.clone());
         }
-        found.refusal = self.climb(&meant, choice, withhold, market, now, &mut found).err();
+        found.refusal = self.climb(&meant, asked, market, now, &mut found).err();
         found
     }
 
@@ -188,8 +198,7 @@ impl AccountCore {
     fn climb(
         &self,
         meant: &Dialled,
-        choice: &CallerChoice,
-        withhold: bool,
+        asked: &Asked<'_>,
         market: &Market<'_>,
         now: Now,
         found: &mut Assessment,
@@ -199,8 +208,8 @@ impl AccountCore {
             return Err(emergency());
         }
         self.check_standing()?;
-        let caller = caller_id::choose(&self.caller_ids, choice, &self.profile.country, now.wall)?;
-        let presentation = Presentation::of(caller.number, withhold);
+        let caller = caller_id::choose(&self.caller_ids, asked.choice, &self.profile.country, now.wall)?;
+        let presentation = Presentation::of(caller.number, asked.withhold);
         found.basis = Some(caller.basis);
         found.presentation = Some(presentation.clone());
         let destination = permitted(meant)?;
@@ -212,6 +221,7 @@ impl AccountCore {
             presentation: &presentation,
             price: &rate.terms,
             currency: self.profile.currency,
+            needs_tls: asked.needs_tls,
             tried: &[],
         };
         found.plan = routing::plan_routes(&request, market.tariffs, market.trunks, now.wall);
@@ -291,6 +301,7 @@ impl AccountCore {
             paid_s: slice.paid_s,
             attempt: Some(attempt),
             caller_id: found.presentation.as_ref().map(|p| p.number().number().clone()),
+            needs_tls: request.needs_tls,
             answered: None,
             late_answer: false,
             proof_of_life: Some(self.reading(now)),
@@ -370,6 +381,7 @@ impl AccountCore {
             no,
             credential: request.credential,
             call,
+            withheld_number: None,
             talk_ms: 0,
             charged: Micros::ZERO,
             loss: Micros::ZERO,
@@ -435,34 +447,6 @@ fn permitted(meant: &Dialled) -> Result<E164, Refusal> {
             None => Ok(number.clone()),
         },
     }
-}
-
-/// An attempt over this route. `tried` are the next hops of the same trunk that failed before; `None`: there is no other.
-pub(super) fn attempt(
-    number: u8,
-    route: &Route,
-    tried: Vec<Gateway>,
-    ids: AttemptIds,
-    currency: Currency,
-    now: Now,
-) -> Option<Attempt> {
-    debug_assert_eq!(route.trunk.currency, currency, "routes in another currency are left out");
-    let name = match &route.trunk.gateway {
-        TrunkGateway::Named(name) => Some(name.clone()),
-        TrunkGateway::At(_) => None,
-    };
-    Some(Attempt {
-        number,
-        trunk: route.trunk.id,
-        carrier: route.trunk.name.clone(),
-        gateway: route.next_hop(&tried, &ids)?,
-        name,
-        tried,
-        ids,
-        cost: route.cost.terms,
-        cost_currency: route.trunk.currency,
-        started_at: now.wall,
-    })
 }
 
 pub(super) fn is_trusted(market: &Market<'_>, trunk: TrunkId) -> bool {

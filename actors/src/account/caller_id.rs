@@ -76,23 +76,30 @@ fn default(caller_ids: &[CallerId], at: Timestamp) -> Result<&CallerId, Refusal>
 
 /// The number that a phone asks for. Its digits alone say which of the account's it is, whether or not they could be dialled so.
 /// A preferred number is meant, so no other is shown in its place; digits in From may be a name of the phone's, when nobody
-/// would dial them, or when they would be dialled without any prefix.
+/// would dial them, when they would be dialled without any prefix, or when they are its username.
 fn wanted<'a>(
     caller_ids: &'a [CallerId],
     wish: &CallerIdWish,
     country: &str,
     at: Timestamp,
 ) -> Result<&'a CallerId, Refusal> {
-    let (CallerIdWish::Preferred(text) | CallerIdWish::From(text)) = wish;
+    let (CallerIdWish::Preferred(text) | CallerIdWish::From(text) | CallerIdWish::Username(text)) = wish;
     let text = text.expose();
-    let is_meant = matches!(wish, CallerIdWish::Preferred(_)) || text.starts_with('+');
+    let is_meant = match wish {
+        CallerIdWish::Preferred(_) => true,
+        CallerIdWish::From(_) => text.starts_with('+'),
+        CallerIdWish::Username(_) => false,
+    };
     let digits = text.strip_prefix('+').unwrap_or(text);
     let own = |digits: &str| caller_ids.iter().find(|known| known.number.digits() == digits);
     if let Some(known) = own(digits) {
         return Ok(known);
     }
     let (meant, is_number) = match dialplan::read(text, country) {
-        Dialled::Number { number, form, .. } => (own(number.digits()), is_meant || form != Form::Bare),
+        Dialled::Number { number, form, .. } => {
+            let may_be_a_name = form == Form::Bare || matches!(wish, CallerIdWish::Username(_));
+            (own(number.digits()), is_meant || !may_be_a_name)
+        }
         Dialled::Emergency | Dialled::Invalid(_) => (None, is_meant && digits.len() >= E164::DIGITS_MIN),
     };
     match meant {
@@ -211,6 +218,9 @@ mod tests {
             (CallerIdWish::From, "12125550124", two),
             (CallerIdWish::From, "2125550199", one),
             (CallerIdWish::From, "12125550199", "CALLER_ID_UNVERIFIED"),
+            (CallerIdWish::Username, "12125550124", two),
+            (CallerIdWish::Username, "2125550124", two),
+            (CallerIdWish::Username, "12125550199", one),
         ] {
             let choice = CallerChoice::Wanted(wish(Pii::new(text.to_owned())));
             let chosen = choose(&ids, &choice, "US", Timestamp(0)).map(|chosen| chosen.number.number().clone());

@@ -1,13 +1,16 @@
 //! What happens when an attempt fails: its record, and the next route for the same call.
 
-use super::authorize::{Grant, attempt, is_trusted};
+use super::authorize::{Grant, is_trusted};
 use super::core::{AccountCore, Draft, Market, Patch, terms};
-use crate::routing::{self, RoutePlan, RouteRequest};
+use crate::routing::{self, Route, RoutePlan, RouteRequest};
 use schema::call::{Attempt, AttemptRecord, LiveCall, Refusal, RouteCandidate};
+use schema::carrier::Gateway;
 use schema::id::{CallId, CallNo, TrunkId};
 use schema::journal::Change;
 use schema::leg::AttemptIds;
+use schema::money::Currency;
 use schema::number::Presentation;
+use schema::target::TrunkGateway;
 use schema::time::Now;
 use std::sync::Arc;
 
@@ -111,12 +114,41 @@ impl AccountCore {
             presentation,
             price: &terms,
             currency: self.profile.currency,
+            needs_tls: live.needs_tls,
             tried: &tried,
         };
         let mut plan = routing::plan_routes(&request, market.tariffs, market.trunks, now.wall);
         plan.candidates.retain(|c| !is_tried(&c.carrier));
         Some((plan, kept))
     }
+}
+
+/// An attempt over this route. `tried` are the next hops of the same trunk that failed before; `None`: there is no other.
+pub(super) fn attempt(
+    number: u8,
+    route: &Route,
+    tried: Vec<Gateway>,
+    ids: AttemptIds,
+    currency: Currency,
+    now: Now,
+) -> Option<Attempt> {
+    debug_assert_eq!(route.trunk.currency, currency, "routes in another currency are left out");
+    let name = match &route.trunk.gateway {
+        TrunkGateway::Named(name) => Some(name.clone()),
+        TrunkGateway::At(_) => None,
+    };
+    Some(Attempt {
+        number,
+        trunk: route.trunk.id,
+        carrier: route.trunk.name.clone(),
+        gateway: route.next_hop(&tried, &ids)?,
+        name,
+        tried,
+        ids,
+        cost: route.cost.terms,
+        cost_currency: route.trunk.currency,
+        started_at: now.wall,
+    })
 }
 
 /// Whether another target of the same name may be tried: after silence, an error of the transport or a 503 (RFC 3263 §4.3).

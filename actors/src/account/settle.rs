@@ -194,6 +194,7 @@ impl AccountCore {
             no: live.no,
             credential: live.credential,
             call: ended.clone(),
+            withheld_number: live.caller_id.clone().filter(|_| live.call.withheld),
             talk_ms: talk.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             charged: bill.charge,
             loss: bill.loss,

@@ -13,13 +13,16 @@ use schema::account::{AccountStatus, CallerId, Limits};
 use schema::call::{CallState, LegSide, RefusalCode};
 use schema::carrier::{Gateway, GatewayTransport, TrunkDown, TrunkState};
 use schema::event::EventBody;
+use schema::id::TrunkId;
 use schema::journal::Change;
 use schema::leg::{CallerIdWish, Dialogs};
 use schema::money::{Micros, NanosPerMinute};
+use schema::number::E164;
 use schema::pii::Pii;
 use schema::target::{Server, Targets};
 use schema::time::{BootId, Mono, Now};
 use std::time::Duration;
+use uuid::Uuid;
 
 use world::*;
 
@@ -195,9 +198,14 @@ fn standing_is_asked_before_the_number_and_the_number_before_the_money() {
     let mut w = world(0);
     w.rows.figures.status = AccountStatus::Closed;
     w.core = w.rows.load();
-    assert_eq!(w.authorize(&w.request(1, "999")).err(), Some(RefusalCode::AccountNotActive));
+    assert_eq!(w.authorize(&w.request(1, "12")).err(), Some(RefusalCode::AccountNotActive));
+    assert_eq!(
+        w.authorize(&w.request(2, "999")).err(),
+        Some(RefusalCode::EmergencyNotSupported),
+        "who needs help is told"
+    );
     let mut w = world(0);
-    assert_eq!(w.authorize(&w.request(1, "999")).err(), Some(RefusalCode::EmergencyNotSupported));
+    assert_eq!(w.authorize(&w.request(1, "12")).err(), Some(RefusalCode::DestinationInvalid));
     assert_eq!(w.authorize(&w.request(2, MOBILE)).err(), Some(RefusalCode::InsufficientBalance));
 }
 
@@ -364,6 +372,40 @@ fn p2_a_number_whose_proof_ends_between_two_attempts_is_not_shown_again() {
         w.pass(5_000);
         refused(asked(&w, 1));
         assert_eq!(w.authorize(&request).err(), Some(RefusalCode::CallerIdUnverified));
+    }
+}
+
+/// Attempts of a call whose media's keys leave over TLS only: the cheapest trunk is on UDP, and would have to refuse.
+#[test]
+fn a_call_with_keys_of_media_takes_trunks_over_tls_alone() {
+    for (name, trunk) in [("udp:192.0.2.1:5060", None), ("tls:192.0.2.1:5061", Some(2))] {
+        let mut w = world(10_000_000);
+        w.tariffs.trunks[1].gateway = name.parse().expect("a gateway");
+        let request = CallRequest { needs_tls: true, ..w.request(1, MOBILE) };
+        let granted = w.authorize(&request).map(|grant| grant.attempt.trunk);
+        assert_eq!(granted, trunk.map(|n| TrunkId(Uuid::from_u128(n))).ok_or(RefusalCode::NoRoute));
+        if trunk.is_some() {
+            let market = Market { tariffs: &w.tariffs, trunks: &w.trunks };
+            let failed = AttemptFailed { number: 1, sip_code: 503 };
+            let (next, _) = w.core.next_attempt(call_id(1), &failed, ids(), &market, w.now);
+            assert!(matches!(next, NextAttempt::NoRoute), "the one that is left is on UDP");
+        }
+    }
+}
+
+/// A trusted carrier was told it: whoever asks later which number that was finds it.
+#[test]
+fn the_number_behind_a_withheld_call_stands_in_its_record() {
+    for withhold in [false, true] {
+        let mut w = world(10_000_000);
+        w.tariffs.trunks.iter_mut().for_each(|trunk| trunk.trusted = true);
+        w.authorize(&CallRequest { withhold, ..w.request(1, MOBILE) }).expect("granted");
+        w.settle(1, &hung_up(w.now));
+        let cdr = &w.rows.cdrs[0];
+        let [shown, withheld] =
+            [&cdr.call.presented_number, &cdr.withheld_number].map(|number| number.as_ref().map(E164::as_str));
+        let number = Some("+447700900001");
+        assert_eq!((shown, withheld), if withhold { (None, number) } else { (number, None) });
     }
 }
 

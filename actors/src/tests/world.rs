@@ -271,6 +271,7 @@ impl World {
             dialled: Pii::new(dialled.to_owned()),
             wanted_caller_id: None,
             withhold: false,
+            needs_tls: false,
             offer: Some(Pii::new("v=0".into())),
             is_watched: true,
             checkpoint: checkpoint(),

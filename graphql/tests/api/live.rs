@@ -43,6 +43,7 @@ impl Phone {
             dialled: Pii::new(destination.to_owned()),
             wanted_caller_id: None,
             withhold: false,
+            needs_tls: false,
             offer: None,
             is_watched: true,
             checkpoint: checkpoint(),

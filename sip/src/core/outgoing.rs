@@ -266,15 +266,16 @@ impl Core {
     }
 
     fn on_first_success(&mut self, id: LegId, response: &Message, now: Now) {
+        let Some(way) = self.legs.get(&id).map(Bound::way) else { return };
+        let keys = self.media_keys(id.call, way.protocol());
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let is_told = leg.take_early_answer(response);
         // An offer is answered in the 200, or before it in a 18x.
         let is_usable = match response.has_sdp() && !is_told {
-            true => is_usable(response.body(), Keys::Pass),
+            true => is_usable(response.body(), keys),
             false => leg.remote_sdp.is_some(),
         };
         if !is_usable {
-            let way = leg.way();
             self.end_unwanted(id, way, response, now);
             self.forget_leg(id, now);
             return self.tell_failed(id, 502, true, true, now);

@@ -8,13 +8,16 @@ use schema::pii::Pii;
 /// Fewer digits say nothing: a key, a service.
 const SHORTEST: usize = 4;
 
-/// The number a phone asks to show. A From that is its username asks for nothing: phones write it there by themselves.
+/// The number a phone asks to show.
 pub(super) fn caller_id_wish(invite: &Message, from: &Uri, username: &str) -> Option<CallerIdWish> {
     let preferred = invite.values(HeaderName::PPreferredIdentity).next().and_then(|v| NameAddr::parse(v.ok()?).ok());
     match preferred {
         Some(preferred) => number_in(&preferred.uri, usize::MAX).map(Pii::new).map(CallerIdWish::Preferred),
-        None if from.user_decoded().is_some_and(|user| user == username) => None,
-        None => number_in(from, E164::DIGITS_MAX).map(Pii::new).map(CallerIdWish::From),
+        None => {
+            let is_username = from.user_decoded().is_some_and(|user| user == username);
+            let wish = if is_username { CallerIdWish::Username } else { CallerIdWish::From };
+            number_in(from, E164::DIGITS_MAX).map(Pii::new).map(wish)
+        }
     }
 }
 
@@ -92,13 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_says_where_it_stood_and_a_username_in_from_is_none() {
+    fn a_wish_says_where_it_stood() {
         let preferred = |text: &str| Some(CallerIdWish::Preferred(Pii::new(text.into())));
         let from = |text: &str| Some(CallerIdWish::From(Pii::new(text.into())));
+        let own_name = |text: &str| Some(CallerIdWish::Username(Pii::new(text.into())));
         let username = "02079460000";
         for (in_from, in_preferred, wish) in [
-            ("<sip:02079460000@localhost>", "", None),
-            ("<sip:0207946000%30@localhost>", "", None),
+            ("<sip:02079460000@localhost>", "", own_name("02079460000")),
+            ("<sip:0207946000%30@localhost>", "", own_name("02079460000")),
             ("<sip:+442079460000@localhost>", "", from("+442079460000")),
             ("<sip:02079460000@localhost>", "<sip:447700900002@localhost>", preferred("447700900002")),
             ("<sip:02079460000@localhost>", "<sip:02079460000@localhost>", preferred("02079460000")),

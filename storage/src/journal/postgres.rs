@@ -385,6 +385,8 @@ async fn written(connection: &mut PgConnection, entries: &[Encoded]) -> Result<V
     for row in rows {
         found.insert((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?));
     }
+    // The lock goes now, not with whatever is said next.
+    tx.rollback().await?;
     let outcome = |e: &Encoded| if found.contains(&(e.account.0, e.seq.0)) { Ok(()) } else { Err(Rejection::Failed) };
     Ok(entries.iter().map(outcome).collect())
 }

@@ -81,7 +81,7 @@ fn read_plain(row: &mut Row) -> Result<Cdr, StoreError> {
         hangup: None,
         explanation: Explanation::default(),
     };
-    Ok(Cdr { no, credential, call, talk_ms, charged, loss, carrier_cost, attempts })
+    Ok(Cdr { no, credential, call, withheld_number: None, talk_ms, charged, loss, carrier_cost, attempts })
 }
 
 impl SqlStore {

@@ -119,6 +119,10 @@ pub async fn on_postgres(cluster: &Cluster) {
     let told = actor.credit(&mut world, 10, "b", [0; 32]).1;
     assert_eq!(submit(&journal, vec![told]).await, [Ok(())], "it was committed, though the answer was lost");
     assert_eq!(world.actor(key).await.figures.total, Micros(111));
+    let mut asked = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
+    let is_free = sqlx::query_scalar::<_, bool>("select pg_try_advisory_lock_shared(7242)").fetch_one(&mut asked).await;
+    assert!(is_free.expect("asked"), "who asked what became of it keeps no lock");
+    asked.close().await.expect("closed");
 
     switch.set(CUT_BEFORE);
     let before = actor.clone();

@@ -176,6 +176,7 @@ impl World {
             dialled: Pii::new(dialled.to_owned()),
             caller_id: CallerChoice::Default,
             withhold: false,
+            needs_tls: false,
             a_leg: Some(checkpoint()),
             at: self.now,
         }

@@ -43,6 +43,7 @@ fn start_with(is_watched: bool) -> Phone {
         dialled: Pii::new("+447700900123".into()),
         caller_id: CallerChoice::Default,
         withhold: false,
+        needs_tls: false,
         a_leg: None,
         at: now,
     };

@@ -25,6 +25,7 @@ fn stored(paid_s: u64, talk_s: Option<u64>) -> TakenUp {
         paid_s,
         attempt: Some(running(3)),
         caller_id: None,
+        needs_tls: false,
         answered: None,
         late_answer: false,
         proof_of_life: None,

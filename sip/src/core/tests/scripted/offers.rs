@@ -433,6 +433,7 @@ fn keys_of_media_leave_over_tls_alone_and_only_when_the_whole_call_is_over_it() 
                 assert!(flow == udp() && offer == &must);
                 continue;
             };
+            assert_eq!(invited.needs_tls, offer == &must);
             desk.take_sent();
             let b = LegId::b(invited.leg.call, 1);
             desk.dial_with(b, offer);
@@ -444,6 +445,14 @@ fn keys_of_media_leave_over_tls_alone_and_only_when_the_whole_call_is_over_it() 
                 continue;
             };
             assert_eq!(invite.contains("inline:k1"), is_protected);
+            // An answer of which no stream passes would leave silence that costs.
+            let sent_invite = Message::parse_datagram(&Bytes::from(invite.clone())).expect("readable");
+            desk.carrier(&sent_invite, 200, "x", &must);
+            match &desk.take_legs()[..] {
+                [LegEvent::Answered { .. }] => assert!(is_protected),
+                [LegEvent::Failed { status: 502, answered: true, .. }] => assert!(!is_protected),
+                told => panic!("{told:?}"),
+            }
             let mut after = Desk::with(config(), 77);
             let (leg, checkpoint) = (invited.leg, invited.checkpoint.clone());
             let again = Invite { gateway: Gateway { transport: carrier, ..gateway() }, offer: None, ..outgoing(b) };
