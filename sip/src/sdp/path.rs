@@ -154,8 +154,7 @@ fn candidate<'a>(value: &'a str, own: Option<IpAddr>, foundations: &mut Foundati
     if pairs.len() % 2 != 0 || pairs.first() != Some(&"typ") || !is_token(transport) {
         return None;
     }
-    let number = foundations.number(foundation);
-    let mut out = format!("{number} {component} {transport} {priority} {address} {port}");
+    let mut out = format!(" {component} {transport} {priority} {address} {port}");
     for pair in pairs.chunks_exact(2) {
         let value = match pair {
             ["typ", kind @ ("host" | "srflx" | "prflx" | "relay")] => kind,
@@ -168,5 +167,6 @@ fn candidate<'a>(value: &'a str, own: Option<IpAddr>, foundations: &mut Foundati
         };
         out.extend([" ", pair[0], " ", value]);
     }
-    Some(out)
+    // Only one that passes has a number.
+    Some(foundations.number(foundation).to_string() + &out)
 }

@@ -132,6 +132,7 @@ c=IN IP4 203.0.113.7
 fn foundations_are_our_own_and_equal_where_theirs_are() {
     let candidates = "a=candidate:Hc0a8014d 1 UDP 1 192.0.2.1 9 typ host
 a=candidate:broken
+a=candidate:Xdropped 1 UDP 1 192.0.2.3 9 typ host tcptype none
 a=candidate:Sc0a8014d 1 UDP 1 192.0.2.2 9 typ srflx raddr 192.168.1.77 rport 9
 a=candidate:Hc0a8014d 2 UDP 1 192.0.2.1 10 typ host
 ";
