@@ -97,7 +97,10 @@ impl Core {
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
                     wanted_caller_id: caller_id_wish(&invite, &leg.dialog.remote.uri, &credential.username),
                     withhold: wants_privacy(&invite, &leg.dialog.remote),
-                    needs_tls: invite.has_sdp() && !is_usable(invite.body(), Keys::Withheld),
+                    // Over anything else it would not be usable.
+                    needs_tls: flow.protocol == Protocol::Tls
+                        && invite.has_sdp()
+                        && !is_usable(invite.body(), Keys::Withheld),
                     offer: sdp_of(&invite),
                     is_watched: !self.config.dialog_probe.is_zero(),
                     checkpoint: leg.checkpoint(now.wall),

@@ -219,25 +219,32 @@ impl Core {
         self.write_session(id, &description)
     }
 
+    /// The legs of a call, the caller's first.
+    pub(super) fn legs_of(&self, call: CallId) -> impl Iterator<Item = (LegId, &Leg)> {
+        self.legs.range(LegId::a(call)..=LegId::b(call, u8::MAX)).map(|(id, leg)| (*id, leg))
+    }
+
     /// Whether keys of a call's media may leave over this protocol: it is TLS, and all legs of the call are. A key that is told
     /// to one side only would leave the other with what it cannot decrypt.
     pub(super) fn media_keys(&self, call: CallId, over: Protocol) -> Keys {
-        let mut of_the_call = self.legs.range(LegId::a(call)..=LegId::b(call, u8::MAX));
-        let is_protected = over == Protocol::Tls && of_the_call.all(|(_, leg)| leg.way().protocol() == Protocol::Tls);
-        if is_protected { Keys::Pass } else { Keys::Withheld }
+        let is_tls = |(_, leg): (LegId, &Leg)| leg.way().protocol() == Protocol::Tls;
+        if over == Protocol::Tls && self.legs_of(call).all(is_tls) { Keys::Pass } else { Keys::Withheld }
     }
 
-    /// A session description as it leaves on a leg. Media is not anchored yet: the addresses pass as they are given.
+    /// A session description as it leaves. Media is not anchored yet: the addresses pass as they are given.
+    pub(super) fn rewritten(&self, description: &Description<'_>, origin: Origin, keys: Keys) -> Bytes {
+        description.rewrite(origin, self.config.sdp_address, keys, |_, _| Placement::AsGiven).into()
+    }
+
+    /// As it leaves on a leg.
     pub(super) fn written(&self, id: LegId, origin: Origin, description: &Description<'_>) -> Option<Bytes> {
         let keys = self.media_keys(id.call, self.legs.get(&id)?.way().protocol());
-        let written = description.rewrite(origin, self.config.sdp_address, keys, |_, _| Placement::AsGiven);
-        Some(Bytes::from(written))
+        Some(self.rewritten(description, origin, keys))
     }
 
     /// What the far end of the other leg last sent.
     pub(super) fn other_session(&self, id: LegId) -> Option<Bytes> {
-        let of_the_call = self.legs.range(LegId::a(id.call)..=LegId::b(id.call, u8::MAX));
-        of_the_call.filter(|(other, _)| **other != id).find_map(|(_, leg)| leg.remote_sdp.clone())
+        self.legs_of(id.call).filter(|(other, _)| *other != id).find_map(|(_, leg)| leg.remote_sdp.clone())
     }
 
     /// The other leg's word on what the far end of this one offered.
@@ -328,9 +335,8 @@ impl Core {
         leg.change = Some(Change::TakenBack(now.mono + DECIDE_WITHIN));
         self.refuse_offer(&theirs.key, &theirs.request, 487, now);
         self.arm_leg(id);
-        let of_the_call = LegId::a(id.call)..=LegId::b(id.call, u8::MAX);
-        let asked = self.legs.range(of_the_call).filter(|(_, leg)| leg.change.as_ref().is_some_and(Change::is_asked));
-        for other in asked.map(|(other, _)| *other).collect::<Vec<_>>() {
+        let asked = self.legs_of(id.call).filter(|(_, leg)| leg.change.as_ref().is_some_and(Change::is_asked));
+        for other in asked.map(|(other, _)| other).collect::<Vec<_>>() {
             match self.legs.get_mut(&other).and_then(|leg| leg.change.take()) {
                 Some(Change::Ours(ours)) => self.give_up_offer(other, ours, now),
                 _ => self.tell_refusal(other, Purpose::Asked, 504, now),

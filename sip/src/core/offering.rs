@@ -11,9 +11,8 @@ use super::peers::Way;
 use super::session_timer::SessionTimer;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
-use crate::sdp::{self, Description, Placement};
+use crate::sdp::{self, Description};
 use crate::transaction::GIVE_UP;
-use bytes::Bytes;
 use schema::leg::{LegEvent, LegId, Sdp};
 use schema::time::{Mono, Now};
 use std::time::Duration;
@@ -48,7 +47,7 @@ impl Core {
         if description.passes_nothing(keys) {
             return Err(488);
         }
-        let sdp = Bytes::from(description.rewrite(origin, self.config.sdp_address, keys, |_, _| Placement::AsGiven));
+        let sdp = self.rewritten(&description, origin, keys);
         let via = self.via(way, None).ok_or(500_u16)?;
         if is_up {
             self.legs.lead(&id, way);
@@ -176,8 +175,7 @@ impl Core {
 
     /// The leg at the other side of this one gets back what this one has.
     pub(super) fn restore_other(&mut self, id: LegId, now: Now) {
-        let of_the_call = self.legs.range(LegId::a(id.call)..=LegId::b(id.call, u8::MAX));
-        let other = of_the_call.map(|(other, _)| *other).find(|other| *other != id);
+        let other = self.legs_of(id.call).map(|(other, _)| other).find(|other| *other != id);
         if let Some(other) = other {
             self.restore(other, now);
         }

@@ -17,7 +17,7 @@ use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
 use crate::message::{AddressParts, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri};
-use crate::sdp::{self, Description, Keys, Origin};
+use crate::sdp::{Description, Keys, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
 use schema::entropy::Entropy;
@@ -103,10 +103,7 @@ impl Core {
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
             .header(HeaderName::Supported, &supported(invite.offer.is_some()));
-        let ours = |(offer, keys): (Description<'_>, Keys)| {
-            Bytes::from(offer.rewrite(origin, self.config.sdp_address, keys, |_, _| sdp::Placement::AsGiven))
-        };
-        let sdp = offer.map(ours);
+        let sdp = offer.map(|(offer, keys)| self.rewritten(&offer, origin, keys));
         let request = with_body(self.with_privacy(request, invite)?, sdp.clone());
         Ok(Draft { request, dialog, contact, origin, sdp })
     }

@@ -177,19 +177,15 @@ impl<'c> Writer<'c> {
     /// `None`: the database failed, nothing was written.
     fn write(&mut self, entries: &[Encoded], checkpointer: &Checkpointer) -> Option<Vec<Outcome>> {
         let mut newest = BTreeMap::new();
-        let written = match self.transaction(|writer| writer.together(entries, &mut newest)) {
-            Ok(outcomes) => {
-                self.known.learn(newest);
-                Ok(outcomes)
-            }
-            Err(trouble) => {
-                self.known = Known::default();
-                match trouble {
-                    // Some entry of the batch is at fault: each is written on its own savepoint, so that only that one fails.
-                    Trouble::Contradiction => self.transaction(|writer| writer.singly(entries)),
-                    trouble @ Trouble::Database(_) => Err(trouble),
-                }
-            }
+        let written = self.transaction(|writer| writer.together(entries, &mut newest));
+        match &written {
+            Ok(_) => self.known.learn(newest),
+            Err(_) => self.known = Known::default(),
+        }
+        let written = match written {
+            // Some entry of the batch is at fault: each is written on its own savepoint, so that only that one fails.
+            Err(Trouble::Contradiction) => self.transaction(|writer| writer.singly(entries)),
+            written => written,
         };
         match written {
             Ok(outcomes) => {
