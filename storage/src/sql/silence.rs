@@ -4,8 +4,8 @@
 use super::failed;
 use crate::error::StoreError;
 use futures_util::{Stream, StreamExt};
-use sqlx::Error;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Error, Row as _};
 use std::io;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -36,14 +36,20 @@ pub(super) async fn next_row<T>(rows: &mut (impl Stream<Item = Result<T, Error>>
     timeout(ROW_MAX, rows.next()).await.unwrap_or_else(|_| Some(Err(silent())))
 }
 
+/// Whether a connection may be used again: its server writes, and no transaction is open. One whose `begin` was given up is, and
+/// `sqlx` knows nothing of it: what the next one writes would go with it. Outside of one a statement begins its own.
+const IS_USABLE: &str =
+    "select current_setting('transaction_read_only') = 'off' and transaction_timestamp() = statement_timestamp()";
+
 /// A pool whose connections make room for others when they are given back and do not answer any more, since the pool asks each of
-/// them and would wait for the answer without a limit; or when their server became a reader, while its name leads to another one.
+/// them and would wait for the answer without a limit; or when they are of no use: a server became a reader, and its name leads to
+/// another one.
 pub(super) fn closing_useless(options: PgPoolOptions) -> PgPoolOptions {
     options.after_release(|connection, _| {
         Box::pin(async move {
-            let asked = sqlx::query_scalar::<_, String>("show transaction_read_only").fetch_one(connection);
-            let answer = timeout(PING_MAX, asked).await.unwrap_or_else(|_| Err(silent()))?;
-            Ok(answer == "off")
+            // In one message, so that the server's two clocks are of the same one.
+            let asked = sqlx::raw_sql(IS_USABLE).fetch_one(connection);
+            timeout(PING_MAX, asked).await.unwrap_or_else(|_| Err(silent()))?.try_get(0)
         })
     })
 }

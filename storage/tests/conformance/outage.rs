@@ -21,6 +21,8 @@ const CUT_AFTER: u8 = 2;
 const SILENT: u8 = 3;
 /// The next COMMIT passes and is answered; what its connection is asked later is not.
 const SILENT_AFTER: u8 = 4;
+/// Each BEGIN arrives a moment late.
+const LATE_BEGIN: u8 = 5;
 /// A bare Sync, which is what sqlx asks a connection of its pool before it uses it.
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 /// Only what begins a connection has no letter before its length.
@@ -73,7 +75,13 @@ async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<Swit
                     switch.unanswered.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
-                let commit = !begins && asked[..length].windows(6).any(|w| w.eq_ignore_ascii_case(b"commit"));
+                let says = |word: &[u8]| {
+                    !begins && asked[..length].windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+                };
+                if switch.next.load(Ordering::SeqCst) == LATE_BEGIN && says(b"begin") {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                let commit = says(b"commit");
                 let action = if commit { switch.next.swap(PASS, Ordering::SeqCst) } else { PASS };
                 if action == CUT_BEFORE {
                     return;
@@ -153,6 +161,24 @@ pub async fn on_postgres(cluster: &Cluster) {
     assert_eq!(world.actor(key).await.figures.total, Micros(212));
     sqlx::raw_sql("alter system reset default_transaction_read_only").execute(&mut raw).await.expect("reset");
     sqlx::raw_sql("select pg_reload_conf()").execute(&mut raw).await.expect("reloaded");
+
+    // Whoever is given up while a transaction begins leaves no connection behind that is in one.
+    switch.set(LATE_BEGIN);
+    for _ in 0..10 {
+        let put = tokio::time::timeout(Duration::from_millis(10), store.put_brand(&world.brand)).await;
+        assert!(put.is_err(), "it was given up");
+    }
+    switch.set(PASS);
+    let open = "select count(*) from pg_stat_activity where datname = 'outage' and state like 'idle in transaction%'";
+    let mut left = 1_i64;
+    for _ in 0..100 {
+        left = sqlx::query_scalar(open).fetch_one(&mut raw).await.expect("counted");
+        if left == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(left, 0);
 
     crate::audited(&store).await;
     raw.close().await.expect("closed");
