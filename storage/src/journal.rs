@@ -23,6 +23,7 @@ use schema::wrong::{self, Wrong};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 pub(crate) use vital::end_process;
@@ -32,6 +33,7 @@ mod batch;
 mod checkpoint;
 pub(crate) mod encode;
 mod memory;
+mod pace;
 mod postgres;
 mod sqlite;
 mod vital;
@@ -321,6 +323,15 @@ pub(crate) fn movements(entry: &Entry) -> impl Iterator<Item = Movement<'_>> {
         Change::CallEnded(cdr) if !charged(cdr.no) => Some(Movement::Ended(cdr.no)),
         _ => None,
     })
+}
+
+/// Name of the metric: seconds from when a batch is taken until it is durable, or has failed.
+const COMMIT_SECONDS: &str = "ringfence_journal_commit_seconds";
+
+fn record_commit(entries: usize, took: Duration) {
+    if entries > 0 {
+        metrics::histogram!(COMMIT_SECONDS).record(took);
+    }
 }
 
 /// All of a batch failed.

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 mod account;
 mod binding;
 mod call;
+mod durable;
 mod event;
 mod ledger;
 mod mark;
@@ -30,6 +31,7 @@ mod silence;
 mod tariff;
 mod value;
 
+use durable::Durable;
 pub(crate) use mark::is_sealed;
 pub(crate) use migrate::{DATA, KEYS, migrate};
 pub(crate) use silence::{SILENCE_MAX, silent};
@@ -83,14 +85,32 @@ pub(crate) struct SqliteDb {
     pub(crate) path: PathBuf,
     /// Held by whoever writes.
     pub(crate) gate: Arc<Mutex<()>>,
+    /// Asked by whoever reads.
+    pub(crate) durable: Durable,
     read: SqlitePool,
     write: SqlitePool,
 }
 
 /// A transaction; rolled back when it is dropped.
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>, Option<OwnedMutexGuard<()>>),
+    Sqlite(Transaction<'static, Sqlite>, Side),
     Postgres(Transaction<'static, Postgres>),
+}
+
+/// What a transaction on SQLite is for.
+pub(crate) enum Side {
+    /// Holds the gate. Its commit makes durable whatever was committed before.
+    Write(#[expect(dead_code, reason = "held until it is dropped")] OwnedMutexGuard<()>),
+    /// What it read is told when it is durable.
+    Read(Arc<SqliteDb>),
+}
+
+impl Side {
+    async fn is_durable(&self) {
+        if let Self::Read(db) = self {
+            db.durable.all().await;
+        }
+    }
 }
 
 /// The values of a statement, in the order of its placeholders.
@@ -147,7 +167,7 @@ impl Db {
         match self {
             Self::Sqlite(db) => {
                 let gate = db.gate.clone().lock_owned().await;
-                Ok(Tx::Sqlite(db.write.begin_with("begin immediate").await.map_err(failed)?, Some(gate)))
+                Ok(Tx::Sqlite(db.write.begin_with("begin immediate").await.map_err(failed)?, Side::Write(gate)))
             }
             Self::Postgres(pool) => Ok(Tx::Postgres(answered(pool.begin().map_err(failed)).await?)),
         }
@@ -156,7 +176,7 @@ impl Db {
     /// For reading: all of it from one snapshot.
     pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite(db) => Ok(Tx::Sqlite(db.read.begin().await.map_err(failed)?, None)),
+            Self::Sqlite(db) => Ok(Tx::Sqlite(db.read.begin().await.map_err(failed)?, Side::Read(db.clone()))),
             Self::Postgres(pool) => {
                 let begin = "begin isolation level repeatable read read only";
                 Ok(Tx::Postgres(answered(pool.begin_with(begin).map_err(failed)).await?))
@@ -166,6 +186,20 @@ impl Db {
 
     /// Rows of one reading statement.
     pub(crate) async fn fetch(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let rows = self.look_up(sql, values).await?;
+        if let Self::Sqlite(db) = self {
+            db.durable.all().await;
+        }
+        Ok(rows)
+    }
+
+    /// The first row of one reading statement.
+    pub(crate) async fn fetch_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+        Ok(self.fetch(sql, values).await?.into_iter().next())
+    }
+
+    /// As [`Self::fetch`], of tables that the journal does not write, or of what promises nobody anything: never waits for the disk.
+    pub(crate) async fn look_up(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         match self {
             Self::Sqlite(db) => collect(query_with(sql, sqlite(values)?).fetch(&db.read), Row::sqlite).await,
             Self::Postgres(pool) => {
@@ -174,9 +208,9 @@ impl Db {
         }
     }
 
-    /// The first row of one reading statement.
-    pub(crate) async fn fetch_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
-        Ok(self.fetch(sql, values).await?.into_iter().next())
+    /// As [`Self::fetch_one`], of tables that the journal does not write.
+    pub(crate) async fn look_up_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+        Ok(self.look_up(sql, values).await?.into_iter().next())
     }
 
     /// One writing statement in a transaction of its own. Returns how many rows it changed.
@@ -217,7 +251,11 @@ impl Db {
 impl Tx {
     pub(crate) async fn fetch(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         match self {
-            Self::Sqlite(tx, _) => collect(query_with(sql, sqlite(values)?).fetch(&mut **tx), Row::sqlite).await,
+            Self::Sqlite(tx, side) => {
+                let rows = collect(query_with(sql, sqlite(values)?).fetch(&mut **tx), Row::sqlite).await?;
+                side.is_durable().await;
+                Ok(rows)
+            }
             Self::Postgres(tx) => {
                 answered(collect(query_with(sql, postgres(values)?).fetch(&mut **tx), Row::postgres)).await
             }
@@ -237,11 +275,12 @@ impl Tx {
         mut take: impl FnMut(Row) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, _) => {
+            Self::Sqlite(tx, side) => {
                 let mut rows = query_with(sql, sqlite(values)?).fetch(&mut **tx);
                 while let Some(row) = rows.next().await {
                     take(Row::sqlite(row.map_err(failed)?))?;
                 }
+                side.is_durable().await;
             }
             Self::Postgres(tx) => {
                 let mut rows = query_with(sql, postgres(values)?).fetch(&mut **tx);
@@ -323,8 +362,10 @@ impl Tx {
             text.push(')');
             let text = AssertSqlSafe(text);
             found.extend(match self {
-                Self::Sqlite(tx, _) => {
-                    collect(query_with(text, sqlite(part.to_vec())?).fetch(&mut **tx), Row::sqlite).await?
+                Self::Sqlite(tx, side) => {
+                    let rows = collect(query_with(text, sqlite(part.to_vec())?).fetch(&mut **tx), Row::sqlite).await?;
+                    side.is_durable().await;
+                    rows
                 }
                 Self::Postgres(tx) => {
                     answered(collect(query_with(text, postgres(part.to_vec())?).fetch(&mut **tx), Row::postgres))
@@ -337,11 +378,7 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, gate) => {
-                let done = tx.commit().await.map_err(sqlite_failed);
-                drop(gate);
-                done
-            }
+            Self::Sqlite(tx, _side) => tx.commit().await.map_err(sqlite_failed),
             Self::Postgres(tx) => answered(tx.commit().map_err(failed)).await,
         }
     }

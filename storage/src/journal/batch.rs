@@ -1,6 +1,7 @@
 //! Batches: what is written in one transaction, who is told afterwards, and who may not be written after a rejection.
 
 use super::encode::{Encoded, encode};
+use super::pace::Patience;
 use super::vital::or_end;
 use super::{Counts, Done, Item};
 use crate::keyring::{Keyring, Subject};
@@ -10,7 +11,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// What is written in one transaction, in the order of submission, and who is told afterwards.
@@ -224,33 +224,48 @@ impl Hopper {
     }
 
     /// Takes the next batch; `None` when nothing can come any more.
-    pub(super) async fn take(&self, pace: &mut Pace) -> Option<Batch<Encoded>> {
+    pub(super) async fn take(&self) -> Option<Batch<Encoded>> {
+        self.has_some().await.then(|| self.take_now())
+    }
+
+    /// As [`Self::take`]; when something is there it waits for more as long as is worth while.
+    pub(super) async fn take_patiently(&self, patience: &mut Patience) -> Option<Batch<Encoded>> {
+        if !self.has_some().await {
+            return None;
+        }
+        self.linger(patience).await;
+        Some(self.take_now())
+    }
+
+    /// Waits for something; false when nothing can come any more.
+    async fn has_some(&self) -> bool {
         loop {
             {
                 let mut state = self.state();
                 if !state.next.is_empty() {
-                    state.wanted = 0;
-                    break;
+                    return true;
                 }
                 if state.closed {
-                    return None;
+                    return false;
                 }
                 state.wanted = 1;
             }
             self.filled.notified().await;
         }
-        self.linger(pace).await;
+    }
+
+    fn take_now(&self) -> Batch<Encoded> {
         let mut state = self.state();
         state.wanted = 0;
         let next = std::mem::take(&mut state.next);
         drop(state);
         self.taken.notify_one();
-        Some(next)
+        next
     }
 
-    /// Waits for those who were just told: on a slow disk their next entries are worth a moment.
-    async fn linger(&self, pace: &mut Pace) {
-        let Some((wanted, most)) = pace.linger() else { return };
+    /// Waits for those who were just told: their next entries are worth a moment.
+    async fn linger(&self, patience: &mut Patience) {
+        let Some((wanted, most)) = patience.linger() else { return };
         let wanted = wanted.min(self.limit);
         {
             let mut state = self.state();
@@ -260,92 +275,12 @@ impl Hopper {
             state.wanted = wanted;
         }
         let came = tokio::time::timeout(most, self.filled.notified()).await.is_ok();
-        pace.lingered(came);
+        patience.lingered(came);
     }
 
-    /// A batch was written and synced.
-    pub(super) fn written(&self, pace: &mut Pace, commit: Commit) {
-        if commit.entries > 0 {
-            metrics::histogram!(COMMIT_SECONDS).record(commit.took);
-        }
-        pace.note(commit, self.state().next.len());
-    }
-}
-
-/// Name of the metric: seconds from when a batch is taken until it is durable, or has failed.
-const COMMIT_SECONDS: &str = "ringfence_journal_commit_seconds";
-
-/// What writing a batch came to.
-#[derive(Clone, Copy)]
-pub(super) struct Commit {
-    pub(super) entries: usize,
-    pub(super) took: Duration,
-    /// So much of it the writer worked; else it waited for the disk or the server.
-    pub(super) worked: Duration,
-}
-
-/// Decides whether the writer waits a moment before it takes a batch. When callers wait for their answers, those of the batch
-/// before come back together within less than a sync: without a moment's patience each would find the writer already gone, and
-/// every batch would be half of what it could be. When they do not come back, it is tried ever less often.
-///
-/// A writer that works rather than waits gains nothing by larger batches: it goes on with half of them while the other half comes
-/// back.
-#[derive(Default)]
-pub(super) struct Pace {
-    /// How long the batch before took, and how many entries were in it.
-    took: Duration,
-    written: usize,
-    /// Those who wait already.
-    waiting: usize,
-    /// Of those it told and those who waited meanwhile as many as are worth waiting for.
-    wanted: usize,
-    /// Batches until the next try, and how many after a try in vain.
-    skip: u32,
-    penalty: u32,
-}
-
-impl Pace {
-    const SHORTEST: Duration = Duration::from_millis(1);
-    const LONGEST: Duration = Duration::from_millis(2);
-    const PENALTY_MAX: u32 = 256;
-    /// Between the beginnings of two batches while entries come several at a time. A commit and the wake-ups around it cost as much
-    /// as ten entries: at 400 calls/s a sixth of all processor time, for half a millisecond of an answer's.
-    const BETWEEN: Duration = Duration::from_millis(2);
-    /// So many are a batch whose commit costs little beside them.
-    const PLENTY: usize = 64;
-
-    /// A batch was written.
-    fn note(&mut self, commit: Commit, waiting: usize) {
-        let Commit { entries, took, worked } = commit;
-        (self.took, self.written, self.waiting) = (took, entries, waiting);
-        let present = entries + waiting;
-        // One or two that have nothing more to say are no reason to wait for them.
-        self.wanted = if worked > took / 2 { present / 2 } else { present * 7 / 8 };
-    }
-
-    /// How long to let entries gather before the next batch is looked at; nothing while they come one by one, or when there are
-    /// plenty already.
-    pub(super) fn pause(&self) -> Option<Duration> {
-        let pause = Self::BETWEEN.saturating_sub(self.took);
-        (self.written >= 2 && self.waiting < Self::PLENTY && !pause.is_zero()).then_some(pause)
-    }
-
-    /// For how many to wait, and how long at most.
-    fn linger(&mut self) -> Option<(usize, Duration)> {
-        let most = (self.took / 2).min(Self::LONGEST);
-        if most < Self::SHORTEST || self.wanted < 2 {
-            return None;
-        }
-        if self.skip > 0 {
-            self.skip -= 1;
-            return None;
-        }
-        Some((self.wanted, most))
-    }
-
-    fn lingered(&mut self, came: bool) {
-        self.penalty = if came { 0 } else { (self.penalty * 2).clamp(1, Self::PENALTY_MAX) };
-        self.skip = self.penalty;
+    /// Entries in the next batch so far.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().next.len()
     }
 }
 
@@ -443,36 +378,6 @@ mod tests {
         let mut batch = Batch::default();
         batch.push(AccountKey(1), counts.tickets.fetch_add(1, Ordering::AcqRel), (), Box::new(|_| {}));
         batch
-    }
-
-    #[test]
-    fn entries_that_come_several_at_a_time_are_given_a_moment_to_gather() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.pause(), None);
-        let after = |pace: &mut Pace, took: u64, entries: usize, waiting: usize| {
-            let took = Duration::from_micros(took);
-            pace.note(Commit { entries, took, worked: Duration::ZERO }, waiting);
-            pace.pause()
-        };
-        assert_eq!(after(&mut pace, 400, 1, 0), None, "one alone is answered at once");
-        assert_eq!(after(&mut pace, 400, 2, 0), Some(Duration::from_micros(1_600)));
-        assert_eq!(after(&mut pace, 400, 2, 63), Some(Duration::from_micros(1_600)));
-        assert_eq!(after(&mut pace, 400, 2, 64), None, "plenty are there");
-        assert_eq!(after(&mut pace, 1_999, 200, 0), Some(Duration::from_micros(1)));
-        assert_eq!(after(&mut pace, 2_000, 200, 0), None);
-    }
-
-    #[test]
-    fn a_writer_that_waits_for_its_disk_waits_for_nearly_all_and_one_that_works_for_half() {
-        let mut pace = Pace::default();
-        let mut after = |took: u64, worked: u64| {
-            let [took, worked] = [took, worked].map(Duration::from_micros);
-            pace.note(Commit { entries: 200, took, worked }, 56);
-            pace.linger()
-        };
-        assert_eq!(after(3_000, 500), Some((224, Duration::from_micros(1_500))));
-        assert_eq!(after(3_000, 2_000), Some((128, Duration::from_micros(1_500))));
-        assert_eq!(after(1_900, 100), None, "a quick disk is not worth it");
     }
 
     #[test]

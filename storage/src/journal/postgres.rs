@@ -2,10 +2,11 @@
 //! entries are read first, so that who is fenced and which key is taken is known before anything is written. What was read stays
 //! true: entries never go, and a second one with the same number is refused by their key.
 
-use super::batch::{Commit, Fences, Hopper, Pace, Written};
+use super::batch::{Fences, Hopper, Written};
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
+use super::pace::{Commit, Pace, Patience};
 use super::vital::start_task;
-use super::{Rejected, all_failed};
+use super::{Rejected, all_failed, record_commit};
 use crate::sql::{Value, failed};
 use columns::{Column, arguments, columns};
 use link::Link;
@@ -50,7 +51,7 @@ impl From<sqlx::Error> for Trouble {
 /// Runs until the last handle of the journal is gone.
 pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool) {
     let mut link = Link::new((*pool.connect_options()).clone());
-    let mut pace = Pace::default();
+    let (mut pace, mut patience) = (Pace::default(), Patience::default());
     // Those of one batch are told while the next is written, and no further behind.
     let (tell, mut told) = mpsc::channel::<Written>(1);
     let telling = start_task("journal-tell", async move {
@@ -58,12 +59,14 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool)
             written.tell();
         }
     });
-    while let Some(batch) = hopper.take(&mut pace).await {
+    while let Some(batch) = hopper.take_patiently(&mut patience).await {
         let (entries, writing) = fences.admit(batch);
         let begun = tokio::time::Instant::now();
         let outcomes = if entries.is_empty() { Vec::new() } else { write_batch(&mut link, &entries).await };
-        let commit = Commit { entries: entries.len(), took: begun.elapsed(), worked: Duration::ZERO };
-        hopper.written(&mut pace, commit);
+        let commit = Commit { entries: entries.len(), took: begun.elapsed(), waiting: hopper.waiting() };
+        record_commit(commit.entries, commit.took);
+        pace.note(commit);
+        patience.note(commit);
         if tell.send(fences.conclude(writing, outcomes)).await.is_err() {
             break; // the runtime is ending
         }

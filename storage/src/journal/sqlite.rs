@@ -1,21 +1,23 @@
-//! The writer on SQLite: one thread with prepared row statements. A batch is one transaction with one fdatasync (write-ahead
-//! log, `synchronous=FULL`). Two more threads keep it at that: one tells the outcomes, one carries the log into the database.
+//! The writer on SQLite: one thread with prepared row statements. A batch is one transaction with one fdatasync of the write-ahead
+//! log. Three more threads keep it at that: one syncs, one tells the outcomes, one carries the log into the database.
 
-use super::batch::{Commit, Fences, Hopper, Pace, Written};
+use super::batch::{Fences, Hopper};
 use super::checkpoint::Checkpointer;
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
-use super::vital::start_thread;
+use super::pace::{Commit, Pace};
 use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
-use rustix::time::{ClockId, clock_gettime};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sync::{Log, Syncer, Unsynced};
 use tokio::runtime::Handle;
+
+mod sync;
 
 /// The newest entry of an account. The number of its last call is in the row, not in the index, and mostly nobody asks.
 const NEWEST: &str = "select max(seq), 0 from entries where account_key = ?1";
@@ -41,20 +43,22 @@ impl From<rusqlite::Error> for Trouble {
 
 /// Runs until the last handle of the journal is gone.
 pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime: &Handle) {
-    // Room for one: the writer is never further ahead than that of those it has to tell.
-    let (tell, told) = mpsc::sync_channel::<Written>(1);
-    start_thread("journal-tell", runtime, move || told.into_iter().for_each(Written::tell));
     let checkpointer = Checkpointer::start(db.clone(), runtime);
-    let mut line = Line { hopper, fences, db, runtime, tell, pace: Pace::default() };
+    let syncer = Syncer::start(db.clone(), runtime);
+    let mut line = Line { hopper, fences, db, runtime, syncer, pace: Pace::default() };
     // A connection that failed is not used again.
     loop {
         let connection = open(db);
-        let writer = match &connection {
-            Ok(connection) => Writer::prepare(connection).map_err(|error| error.to_string()),
+        let opened = match &connection {
+            Ok(connection) => Writer::prepare(connection, db).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let goes_on = match writer {
-            Ok(mut writer) => line.run(|entries| writer.write(entries, &checkpointer)),
+        let opened = opened.and_then(|writer| Ok((writer, Log::open(db).map_err(|error| error.to_string())?)));
+        let goes_on = match opened {
+            Ok((mut writer, log)) => {
+                let log = Arc::new(log);
+                line.run(|entries| Some((writer.write(entries, &checkpointer)?, log.clone())))
+            }
             Err(error) => line.run(|_| {
                 tracing::error!(error, "the database cannot be opened for writing");
                 None
@@ -69,11 +73,11 @@ pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime
 pub(super) fn open(db: &SqliteDb) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(&db.path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // The log is carried into the database by the checkpointer, never by a commit. The cache (8 MB at most) holds what is written
+    // The log is synced beside the writer, and carried into the database by the checkpointer, never by a commit. The cache (8 MB at most) holds what is written
     // again soon; the kernel has the rest. After most commits SQLite looks at each page in it, so a larger one costs more than it
     // saves.
     connection.execute_batch(
-        "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on; pragma secure_delete = on; \
+        "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on; pragma secure_delete = on; \
          pragma wal_autocheckpoint = 0; pragma cache_size = -8192; pragma temp_store = memory;",
     )?;
     Ok(connection)
@@ -85,45 +89,39 @@ struct Line<'a> {
     fences: Fences,
     db: &'a SqliteDb,
     runtime: &'a Handle,
-    tell: mpsc::SyncSender<Written>,
+    syncer: Syncer,
     pace: Pace,
 }
 
 impl Line<'_> {
     /// Writes batches until one fails (`None`), which is all told so. False when nothing can come any more.
-    #[expect(clippy::disallowed_methods, reason = "the journal's thread times its commits")]
-    fn run(&mut self, mut write: impl FnMut(&[Encoded]) -> Option<Vec<Outcome>>) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "the journal's threads time its commits")]
+    fn run(&mut self, mut write: impl FnMut(&[Encoded]) -> Option<(Vec<Outcome>, Arc<Log>)>) -> bool {
         loop {
-            let Some(batch) = self.runtime.block_on(self.hopper.take(&mut self.pace)) else { return false };
+            let Some(batch) = self.runtime.block_on(self.hopper.take()) else { return false };
             let (entries, writing) = self.fences.admit(batch);
-            let (begun, worked_before) = (std::time::Instant::now(), worked());
-            let outcomes = if entries.is_empty() {
-                Some(Vec::new())
+            let begun = Instant::now();
+            let written = if entries.is_empty() {
+                None
             } else {
                 let _gate = self.db.gate.blocking_lock();
                 write(&entries)
             };
-            let failed = outcomes.is_none();
-            let outcomes = outcomes.unwrap_or_else(|| all_failed(entries.len()));
-            let worked = worked().saturating_sub(worked_before);
-            self.hopper.written(&mut self.pace, Commit { entries: entries.len(), took: begun.elapsed(), worked });
-            // Nobody is told later than this batch's successor is written, and in order.
-            let told = self.tell.send(self.fences.conclude(writing, outcomes));
-            told.expect("the telling thread outlives the writer");
+            let (wrote, failed) = (begun.elapsed(), written.is_none() && !entries.is_empty());
+            let (outcomes, log) = written.map_or_else(|| (all_failed(entries.len()), None), |(o, log)| (o, Some(log)));
+            let (entries, commit) = (entries.len(), self.db.durable.last());
+            let written = self.fences.conclude(writing, outcomes);
+            self.syncer.hand_over(Unsynced { written, entries, begun, commit, log });
             if failed {
                 return true;
             }
+            self.pace.note(Commit { entries, took: begun.elapsed(), waiting: self.hopper.waiting() });
             if let Some(pause) = self.pace.pause() {
                 std::thread::sleep(pause);
             }
+            self.syncer.rest(wrote);
         }
     }
-}
-
-/// Processor time of this thread.
-fn worked() -> Duration {
-    let at = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(at.tv_sec.unsigned_abs(), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
 fn text(write: Write) -> String {
@@ -147,6 +145,7 @@ fn text(write: Write) -> String {
 /// A connection with its statements.
 struct Writer<'c> {
     connection: &'c Connection,
+    db: &'c SqliteDb,
     begin: Statement<'c>,
     commit: Statement<'c>,
     newest: Statement<'c>,
@@ -159,10 +158,11 @@ struct Writer<'c> {
 }
 
 impl<'c> Writer<'c> {
-    fn prepare(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
+    fn prepare(connection: &'c Connection, db: &'c SqliteDb) -> Result<Self, rusqlite::Error> {
         let prepare = |text: &str| connection.prepare(text);
         Ok(Self {
             connection,
+            db,
             begin: prepare("begin immediate")?,
             commit: prepare("commit")?,
             newest: prepare(NEWEST)?,
@@ -210,6 +210,7 @@ impl<'c> Writer<'c> {
     ) -> Result<Vec<Outcome>, Trouble> {
         self.begin.raw_execute()?;
         let outcomes = fill(self).and_then(|outcomes| {
+            self.db.durable.commits();
             self.commit.raw_execute()?;
             Ok(outcomes)
         });

@@ -82,12 +82,12 @@ impl SqlStore {
     }
 
     pub(crate) async fn account_key(&self, id: AccountId) -> Result<Option<AccountKey>, StoreError> {
-        let row = self.db.fetch_one("select key from accounts where id = $1", values![id.0]).await?;
+        let row = self.db.look_up_one("select key from accounts where id = $1", values![id.0]).await?;
         row.map(|mut row| row.int().map(AccountKey)).transpose()
     }
 
     pub(crate) async fn account_profile(&self, key: AccountKey) -> Result<Option<AccountProfile>, StoreError> {
-        let row = self.db.fetch_one(select_account!("where key = $1"), values![key.0]).await?;
+        let row = self.db.look_up_one(select_account!("where key = $1"), values![key.0]).await?;
         row.map(|mut row| read_summary(&mut row).map(|s| s.profile)).transpose()
     }
 
@@ -97,7 +97,7 @@ impl SqlStore {
         limit: usize,
     ) -> Result<Vec<AccountSummary>, StoreError> {
         let text = select_account!("where key > $1 order by key limit $2");
-        let rows = self.db.fetch(text, values![after.0, count(limit)]).await?;
+        let rows = self.db.look_up(text, values![after.0, count(limit)]).await?;
         rows.into_iter().map(|mut row| read_summary(&mut row)).collect()
     }
 
@@ -247,7 +247,7 @@ impl SqlStore {
     }
 
     pub(crate) async fn credential(&self, username: &str) -> Result<Option<SipCredential>, StoreError> {
-        match self.db.fetch_one(select_credential!("where username = $1"), values![username]).await? {
+        match self.db.look_up_one(select_credential!("where username = $1"), values![username]).await? {
             Some(row) => self.read_credential(row).await,
             None => Ok(None),
         }
@@ -256,7 +256,7 @@ impl SqlStore {
     pub(crate) async fn credentials(&self, account: AccountKey) -> Result<Vec<SipCredential>, StoreError> {
         let text = select_credential!("where account_key = $1 order by created_at, id");
         let mut credentials = Vec::new();
-        for row in self.db.fetch(text, values![account.0]).await? {
+        for row in self.db.look_up(text, values![account.0]).await? {
             credentials.extend(self.read_credential(row).await?);
         }
         Ok(credentials)
@@ -274,7 +274,7 @@ impl SqlStore {
     }
 
     pub(crate) async fn rotate_credential(&self, id: CredentialId, secret: &Pii<Ha1>) -> Result<(), StoreError> {
-        let found = self.db.fetch_one("select account_key from credentials where id = $1", values![id.0]).await?;
+        let found = self.db.look_up_one("select account_key from credentials where id = $1", values![id.0]).await?;
         let account = found.ok_or(StoreError::NotFound("credential"))?.int()?;
         let subject = Subject::Account(AccountKey(account));
         self.keys.load(&[subject]).await?;

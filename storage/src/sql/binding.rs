@@ -44,7 +44,7 @@ impl SqlStore {
                     join credentials c on c.id = b.credential where b.expires_at > $1 \
                     order by b.credential, b.identity_index";
         let mut bindings = Vec::new();
-        for mut row in self.db.fetch(text, values![at.0]).await? {
+        for mut row in self.db.look_up(text, values![at.0]).await? {
             let (account, credential) = (AccountKey(row.int()?), CredentialId(row.id()?));
             let username = row.text()?.into_boxed_str();
             let keys = self.row_keys(account).await?;
@@ -67,7 +67,7 @@ impl SqlStore {
         let text = "select c.id, c.last_registered_at, \
                     (select count(*) from bindings b where b.credential = c.id and b.expires_at > $2) \
                     from credentials c where c.account_key = $1 order by c.created_at, c.id";
-        let rows = self.db.fetch(text, values![account.0, at.0]).await?;
+        let rows = self.db.look_up(text, values![account.0, at.0]).await?;
         rows.into_iter()
             .map(|mut row| {
                 let (credential, last) = (CredentialId(row.id()?), row.opt_int()?.map(Timestamp));

@@ -286,7 +286,8 @@ impl SqlStore {
     pub(crate) async fn open_holds(&self) -> Result<u64, StoreError> {
         // A call's holds have the steps from 0 to that of the newest.
         let text = "select cast(coalesce(sum(hold_step + 1), 0) as bigint) from calls";
-        let row = self.db.fetch_one(text, values![]).await?;
+        // A figure for those who watch, above all while the disk is slow.
+        let row = self.db.look_up_one(text, values![]).await?;
         Ok(row.map(|mut row| row.int()).transpose()?.unwrap_or(0).unsigned_abs())
     }
 

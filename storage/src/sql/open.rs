@@ -1,5 +1,6 @@
 //! How a database is opened: its files, its connections, and what each of them is asked for.
 
+use super::durable::Durable;
 use super::silence::closing_useless;
 use super::{Db, SqliteDb, failed};
 use crate::error::StoreError;
@@ -85,6 +86,7 @@ impl Db {
         // An audit reads the pages of a range of accounts twice: 16 MB hold them.
         let options = options.pragma("query_only", "on").pragma("cache_size", "-16384");
         let read = pool(4).connect_with(options).await.map_err(failed)?;
-        Ok(Self::Sqlite(Arc::new(SqliteDb { path: path.to_owned(), gate: Arc::default(), read, write })))
+        let (path, gate, durable) = (path.to_owned(), Arc::default(), Durable::default());
+        Ok(Self::Sqlite(Arc::new(SqliteDb { path, gate, durable, read, write })))
     }
 }

@@ -15,7 +15,7 @@ const PUT_MEMBERSHIP: &str = "insert into memberships (user_id, account_key, rol
 impl SqlStore {
     pub(crate) async fn brand(&self) -> Result<Option<Brand>, StoreError> {
         let text = "select id, domain, realm from brands order by id limit 1";
-        let Some(mut row) = self.db.fetch_one(text, values![]).await? else { return Ok(None) };
+        let Some(mut row) = self.db.look_up_one(text, values![]).await? else { return Ok(None) };
         Ok(Some(Brand { id: BrandId(row.id()?), domain: row.text()?, realm: row.text()? }))
     }
 
@@ -70,7 +70,7 @@ impl SqlStore {
 
     pub(crate) async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         let text = "select id, brand, email, username, password, created_at from users where id = $1";
-        match self.db.fetch_one(text, values![id.0]).await? {
+        match self.db.look_up_one(text, values![id.0]).await? {
             Some(row) => self.read_user(row).await,
             None => Ok(None),
         }
@@ -79,7 +79,7 @@ impl SqlStore {
     pub(crate) async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
         let index = self.keys.blind_index("users.email", &canonical_email(email));
         let text = "select id, brand, email, username, password, created_at from users where email_index = $1";
-        match self.db.fetch_one(text, values![index]).await? {
+        match self.db.look_up_one(text, values![index]).await? {
             Some(row) => self.read_user(row).await,
             None => Ok(None),
         }
@@ -101,7 +101,7 @@ impl SqlStore {
     pub(crate) async fn memberships(&self, user: UserId) -> Result<Vec<Membership>, StoreError> {
         let text = "select m.account_key, a.id, m.role from memberships m join accounts a on a.key = m.account_key \
                     where m.user_id = $1 order by m.account_key";
-        let rows = self.db.fetch(text, values![user.0]).await?;
+        let rows = self.db.look_up(text, values![user.0]).await?;
         rows.into_iter()
             .map(|mut row| {
                 let (account, account_id) = (AccountKey(row.int()?), AccountId(row.id()?));
@@ -112,7 +112,7 @@ impl SqlStore {
 
     pub(crate) async fn has_member(&self, account: AccountKey) -> Result<bool, StoreError> {
         let text = "select account_key from memberships where account_key = $1 limit 1";
-        Ok(self.db.fetch_one(text, values![account.0]).await?.is_some())
+        Ok(self.db.look_up_one(text, values![account.0]).await?.is_some())
     }
 
     pub(crate) async fn put_membership(
@@ -126,7 +126,7 @@ impl SqlStore {
     }
 
     pub(crate) async fn operator_roles(&self, user: UserId) -> Result<Vec<OperatorRole>, StoreError> {
-        let rows = self.db.fetch("select role from operator_roles where user_id = $1", values![user.0]).await?;
+        let rows = self.db.look_up("select role from operator_roles where user_id = $1", values![user.0]).await?;
         let roles = rows.into_iter().map(|mut row| row.word("operator_roles", OperatorRole::parse));
         Ok(roles.collect::<Result<BTreeSet<_>, _>>()?.into_iter().collect())
     }

@@ -39,7 +39,7 @@ impl SqlStore {
 
     pub(crate) async fn session(&self, token_sha256: &TokenHash) -> Result<Option<Session>, StoreError> {
         let text = "select token_sha256, id, user_id, created_at, last_used_at, expires_at from sessions where token_sha256 = $1";
-        self.db.fetch_one(text, values![*token_sha256]).await?.map(read_session).transpose()
+        self.db.look_up_one(text, values![*token_sha256]).await?.map(read_session).transpose()
     }
 
     pub(crate) async fn touch_session(&self, id: SessionId, at: Timestamp) -> Result<(), StoreError> {
@@ -53,7 +53,7 @@ impl SqlStore {
     pub(crate) async fn sessions(&self, user: UserId) -> Result<Vec<Session>, StoreError> {
         let text = "select token_sha256, id, user_id, created_at, last_used_at, expires_at from sessions where user_id = $1 \
                     order by created_at, id";
-        self.db.fetch(text, values![user.0]).await?.into_iter().map(read_session).collect()
+        self.db.look_up(text, values![user.0]).await?.into_iter().map(read_session).collect()
     }
 
     pub(crate) async fn purge_sessions(&self, at: Timestamp) -> Result<u64, StoreError> {
@@ -98,7 +98,7 @@ impl SqlStore {
     pub(crate) async fn device_token(&self, token_sha256: &TokenHash) -> Result<Option<DeviceToken>, StoreError> {
         let text = "select token_sha256, id, user_id, label, scopes, created_at, last_used_at from device_tokens \
                     where token_sha256 = $1";
-        match self.db.fetch_one(text, values![*token_sha256]).await? {
+        match self.db.look_up_one(text, values![*token_sha256]).await? {
             Some(row) => self.read_device_token(row).await,
             None => Ok(None),
         }
@@ -117,7 +117,7 @@ impl SqlStore {
         let text = "select token_sha256, id, user_id, label, scopes, created_at, last_used_at from device_tokens \
                     where user_id = $1 order by created_at, id";
         let mut tokens = Vec::new();
-        for row in self.db.fetch(text, values![user.0]).await? {
+        for row in self.db.look_up(text, values![user.0]).await? {
             tokens.extend(self.read_device_token(row).await?);
         }
         Ok(tokens)

@@ -129,7 +129,7 @@ impl SqlStore {
     async fn same_deck(&self, deck: &Deck, content: &[u8]) -> Result<Option<DeckVersionId>, StoreError> {
         let text = "select d.version, d.currency, v.content_sha256, d.name from decks d join deck_versions v on v.id = d.version \
                     where d.id = $1";
-        let Some(mut row) = self.db.fetch_one(text, values![deck.id.0]).await? else { return Ok(None) };
+        let Some(mut row) = self.db.look_up_one(text, values![deck.id.0]).await? else { return Ok(None) };
         let (version, currency, stored) = (DeckVersionId(row.id()?), row.text()?, row.bytes()?);
         let name = row.text()?;
         if currency != deck.currency.as_str() {
@@ -181,7 +181,7 @@ impl SqlStore {
     pub(crate) async fn trunks(&self) -> Result<Vec<Trunk>, StoreError> {
         let text = "select id, name, gateway, currency, deck, max_channels, max_cps, priority, large_over_tcp, trusted from trunks \
                     order by name";
-        let rows = self.db.fetch(text, values![]).await?;
+        let rows = self.db.look_up(text, values![]).await?;
         rows.into_iter()
             .map(|mut row| {
                 Ok(Trunk {
@@ -225,7 +225,7 @@ impl SqlStore {
     pub(crate) async fn trunk_logins(&self) -> Result<BTreeMap<TrunkId, TrunkLogin>, StoreError> {
         let text = "select trunk, username, password, realm, register_s from trunk_logins";
         let mut logins = BTreeMap::new();
-        for mut row in self.db.fetch(text, values![]).await? {
+        for mut row in self.db.look_up(text, values![]).await? {
             let trunk = TrunkId(row.id()?);
             let (username, sealed, realm) = (row.text()?, row.bytes()?, row.opt_text()?);
             let bad = |_| StoreError::unreadable("trunk_logins", "a number out of range");
