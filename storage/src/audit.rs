@@ -182,10 +182,8 @@ async fn audit_sql(
     let (mut above, mut range) = (i64::MIN, 16);
     loop {
         let begun = Instant::now();
-        let mut tx = sql.db.snapshot().await?;
         let mut check = RangeCheck::new(report);
-        let last = read_range(&mut tx, above, range, &mut check).await?;
-        drop(tx);
+        let last = sql.db.in_snapshot(async |tx| read_range(tx, above, range, &mut check).await).await?;
         check.finish();
         let Some(last) = last else { return stray_events(sql, report).await };
         above = last;
@@ -240,23 +238,28 @@ async fn read_range(
 
 /// Looks for events whose entry does not exist, by ranges of their numbers.
 async fn stray_events(sql: &SqlStore, report: &mut AuditReport) -> Result<(), StoreError> {
-    let mut above = 0;
-    loop {
-        let mut tx = sql.db.snapshot().await?;
-        let text = "select max(id) from (select id from events where id > $1 order by id limit $2) as part";
-        let last = tx.fetch_one(text, values![above, EVENTS_MAX]).await?;
-        let Some(last) = last.map(|mut row| row.opt_int()).transpose()?.flatten() else { return Ok(()) };
-        let text = "select id from events where id > $1 and id <= $2 and not exists \
-                    (select 1 from entries where entries.id = events.id and entries.id > $1 and entries.id <= $2) \
-                    order by id";
-        tx.each(text, values![above, last], |mut row| {
-            let what = format!("events ({}): no such entry", row.int()?);
-            report.tell(Invariant::Orphan, AccountKey(0), what);
-            Ok(())
-        })
-        .await?;
-        above = last;
+    let mut above = Some(0);
+    while let Some(from) = above {
+        above = sql.db.in_snapshot(async |tx| read_events(tx, from, report).await).await?;
     }
+    Ok(())
+}
+
+/// Looks through the next events above a number. Returns where the next range begins; `None` after the last.
+async fn read_events(tx: &mut Tx, above: i64, report: &mut AuditReport) -> Result<Option<i64>, StoreError> {
+    let text = "select max(id) from (select id from events where id > $1 order by id limit $2) as part";
+    let last = tx.fetch_one(text, values![above, EVENTS_MAX]).await?;
+    let Some(last) = last.map(|mut row| row.opt_int()).transpose()?.flatten() else { return Ok(None) };
+    let text = "select id from events where id > $1 and id <= $2 and not exists \
+                (select 1 from entries where entries.id = events.id and entries.id > $1 and entries.id <= $2) \
+                order by id";
+    tx.each(text, values![above, last], |mut row| {
+        let what = format!("events ({}): no such entry", row.int()?);
+        report.tell(Invariant::Orphan, AccountKey(0), what);
+        Ok(())
+    })
+    .await?;
+    Ok(Some(last))
 }
 
 /// An account's entries in order, each row with whether it has events.

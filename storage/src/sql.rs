@@ -34,6 +34,7 @@ mod value;
 use durable::Durable;
 pub(crate) use mark::is_sealed;
 pub(crate) use migrate::{DATA, KEYS, migrate};
+pub(crate) use open::log_of;
 pub(crate) use silence::{SILENCE_MAX, silent};
 use silence::{answered, next_row};
 pub(crate) use value::{Row, Value};
@@ -93,24 +94,8 @@ pub(crate) struct SqliteDb {
 
 /// A transaction; rolled back when it is dropped.
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>, Side),
+    Sqlite(Transaction<'static, Sqlite>, Option<OwnedMutexGuard<()>>),
     Postgres(Transaction<'static, Postgres>),
-}
-
-/// What a transaction on SQLite is for.
-pub(crate) enum Side {
-    /// Holds the gate. Its commit makes durable whatever was committed before.
-    Write(#[expect(dead_code, reason = "held until it is dropped")] OwnedMutexGuard<()>),
-    /// What it read is told when it is durable.
-    Read(Arc<SqliteDb>),
-}
-
-impl Side {
-    async fn is_durable(&self) {
-        if let Self::Read(db) = self {
-            db.durable.all().await;
-        }
-    }
 }
 
 /// The values of a statement, in the order of its placeholders.
@@ -167,16 +152,34 @@ impl Db {
         match self {
             Self::Sqlite(db) => {
                 let gate = db.gate.clone().lock_owned().await;
-                Ok(Tx::Sqlite(db.write.begin_with("begin immediate").await.map_err(failed)?, Side::Write(gate)))
+                Ok(Tx::Sqlite(db.write.begin_with("begin immediate").await.map_err(failed)?, Some(gate)))
             }
             Self::Postgres(pool) => Ok(Tx::Postgres(answered(pool.begin().map_err(failed)).await?)),
         }
     }
 
-    /// For reading: all of it from one snapshot.
-    pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
+    /// Reads all from one snapshot. Waits for the disk afterwards, when the connection is free again.
+    pub(crate) async fn in_snapshot<T>(
+        &self,
+        read: impl AsyncFnOnce(&mut Tx) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tx = self.snapshot().await?;
+        let found = read(&mut tx).await?;
+        drop(tx);
+        self.is_durable().await;
+        Ok(found)
+    }
+
+    /// Returns when all that could be read until now is durable.
+    async fn is_durable(&self) {
+        if let Self::Sqlite(db) = self {
+            db.durable.all().await;
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Tx, StoreError> {
         match self {
-            Self::Sqlite(db) => Ok(Tx::Sqlite(db.read.begin().await.map_err(failed)?, Side::Read(db.clone()))),
+            Self::Sqlite(db) => Ok(Tx::Sqlite(db.read.begin().await.map_err(failed)?, None)),
             Self::Postgres(pool) => {
                 let begin = "begin isolation level repeatable read read only";
                 Ok(Tx::Postgres(answered(pool.begin_with(begin).map_err(failed)).await?))
@@ -187,9 +190,7 @@ impl Db {
     /// Rows of one reading statement.
     pub(crate) async fn fetch(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let rows = self.look_up(sql, values).await?;
-        if let Self::Sqlite(db) = self {
-            db.durable.all().await;
-        }
+        self.is_durable().await;
         Ok(rows)
     }
 
@@ -251,11 +252,7 @@ impl Db {
 impl Tx {
     pub(crate) async fn fetch(&mut self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         match self {
-            Self::Sqlite(tx, side) => {
-                let rows = collect(query_with(sql, sqlite(values)?).fetch(&mut **tx), Row::sqlite).await?;
-                side.is_durable().await;
-                Ok(rows)
-            }
+            Self::Sqlite(tx, _) => collect(query_with(sql, sqlite(values)?).fetch(&mut **tx), Row::sqlite).await,
             Self::Postgres(tx) => {
                 answered(collect(query_with(sql, postgres(values)?).fetch(&mut **tx), Row::postgres)).await
             }
@@ -275,12 +272,11 @@ impl Tx {
         mut take: impl FnMut(Row) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, side) => {
+            Self::Sqlite(tx, _) => {
                 let mut rows = query_with(sql, sqlite(values)?).fetch(&mut **tx);
                 while let Some(row) = rows.next().await {
                     take(Row::sqlite(row.map_err(failed)?))?;
                 }
-                side.is_durable().await;
             }
             Self::Postgres(tx) => {
                 let mut rows = query_with(sql, postgres(values)?).fetch(&mut **tx);
@@ -362,10 +358,8 @@ impl Tx {
             text.push(')');
             let text = AssertSqlSafe(text);
             found.extend(match self {
-                Self::Sqlite(tx, side) => {
-                    let rows = collect(query_with(text, sqlite(part.to_vec())?).fetch(&mut **tx), Row::sqlite).await?;
-                    side.is_durable().await;
-                    rows
+                Self::Sqlite(tx, _) => {
+                    collect(query_with(text, sqlite(part.to_vec())?).fetch(&mut **tx), Row::sqlite).await?
                 }
                 Self::Postgres(tx) => {
                     answered(collect(query_with(text, postgres(part.to_vec())?).fetch(&mut **tx), Row::postgres))
@@ -378,7 +372,7 @@ impl Tx {
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx, _side) => tx.commit().await.map_err(sqlite_failed),
+            Self::Sqlite(tx, _gate) => tx.commit().await.map_err(sqlite_failed),
             Self::Postgres(tx) => answered(tx.commit().map_err(failed)).await,
         }
     }

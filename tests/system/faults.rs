@@ -1,6 +1,7 @@
 //! Disks and databases that fail under a running server: it refuses what it cannot pay for, keeps what it has promised, and
 //! goes on by itself where it can.
 
+use ringfence::admin::{Client, Reply, Request};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -254,6 +255,39 @@ async fn a_disk_that_stalls_makes_calls_slow_and_nothing_worse() {
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
     right(&site).await;
+}
+
+/// Posts a credit. Returns whether its key had been used, and when the answer came.
+async fn credit(site: &Site, key: &str) -> (bool, Instant) {
+    let (account, key, amount, reason) = ("u0".to_owned(), key.to_owned(), "1.00".to_owned(), "a top-up".to_owned());
+    let mut client = Client::connect(&site.data_dir()).await.expect("a socket").expect("a server");
+    client.send(&Request::Credit { account, amount, key, reason }).await.expect("sent");
+    match client.reply().await.expect("readable") {
+        Some(Reply::Credited { repeated, .. }) => (repeated, Instant::now()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credit_that_is_asked_for_twice_is_confirmed_to_nobody_before_the_disk_has_it() {
+    let site = Site::make(&ACCOUNTS, "").await;
+    let slow = "inject=fsync,fdatasync:delay_enter=700ms";
+    let mut server = site.launch_traced(&["-e", "trace=fsync,fdatasync", "-e", slow]);
+    Site::ready(&mut server).await;
+    // From now on its account is at hand.
+    assert!(!credit(&site, "first").await.0);
+    let begun = Instant::now();
+    let again = async {
+        sleep(Duration::from_millis(100)).await;
+        credit(&site, "second").await
+    };
+    let ((repeated, told), (repeated_again, told_again)) = tokio::join!(credit(&site, "second"), again);
+    assert_eq!((repeated, repeated_again), (false, true));
+    for told in [told, told_again] {
+        assert!(told - begun >= Duration::from_millis(600), "told after {:?}", told - begun);
+    }
+    site.stop(server).await;
+    site.audited().await.expect("clean");
 }
 
 /// PostgreSQL goes away with calls up, and comes back.

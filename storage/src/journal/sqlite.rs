@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync::{Log, Syncer, Unsynced};
@@ -49,16 +50,12 @@ pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime
     // A connection that failed is not used again.
     loop {
         let connection = open(db);
-        let opened = match &connection {
+        let writer = match &connection {
             Ok(connection) => Writer::prepare(connection, db).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let opened = opened.and_then(|writer| Ok((writer, Log::open(db).map_err(|error| error.to_string())?)));
-        let goes_on = match opened {
-            Ok((mut writer, log)) => {
-                let log = Arc::new(log);
-                line.run(|entries| Some((writer.write(entries, &checkpointer)?, log.clone())))
-            }
+        let goes_on = match writer {
+            Ok(mut writer) => line.run(|entries| Some((writer.write(entries, &checkpointer)?, writer.log.clone()))),
             Err(error) => line.run(|_| {
                 tracing::error!(error, "the database cannot be opened for writing");
                 None
@@ -145,6 +142,7 @@ fn text(write: Write) -> String {
 /// A connection with its statements.
 struct Writer<'c> {
     connection: &'c Connection,
+    log: Arc<Log>,
     db: &'c SqliteDb,
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -158,12 +156,14 @@ struct Writer<'c> {
 }
 
 impl<'c> Writer<'c> {
-    fn prepare(connection: &'c Connection, db: &'c SqliteDb) -> Result<Self, rusqlite::Error> {
+    fn prepare(connection: &'c Connection, db: &'c SqliteDb) -> Result<Self, Box<dyn Error>> {
         let prepare = |text: &str| connection.prepare(text);
+        let begin = prepare("begin immediate")?;
         Ok(Self {
             connection,
+            log: Arc::new(Log::open(db)?),
             db,
-            begin: prepare("begin immediate")?,
+            begin,
             commit: prepare("commit")?,
             newest: prepare(NEWEST)?,
             newest_call: prepare(NEWEST_CALL)?,

@@ -69,14 +69,17 @@ fn read_summary(row: &mut Row) -> Result<AccountSummary, StoreError> {
 impl SqlStore {
     pub(crate) async fn account(&self, key: AccountKey) -> Result<Option<LoadedAccount>, StoreError> {
         self.keys.load(&[Subject::Account(key)]).await?;
-        let mut tx = self.db.snapshot().await?;
+        self.db.in_snapshot(async |tx| self.read_account(tx, key).await).await
+    }
+
+    async fn read_account(&self, tx: &mut Tx, key: AccountKey) -> Result<Option<LoadedAccount>, StoreError> {
         let Some(mut row) = tx.fetch_one(select_account!("where key = $1"), values![key.0]).await? else {
             return Ok(None);
         };
         let AccountSummary { profile, figures } = read_summary(&mut row)?;
-        let caller_ids = self.caller_ids(&mut tx, key).await?;
-        let callback_phones = self.callback_phones(&mut tx, key).await?;
-        let live_calls = self.account_calls(&mut tx, key).await?;
+        let caller_ids = self.caller_ids(tx, key).await?;
+        let callback_phones = self.callback_phones(tx, key).await?;
+        let live_calls = self.account_calls(tx, key).await?;
         let last_event: EventCursor = last_cursor(figures.seq, row.small("entries")?);
         Ok(Some(LoadedAccount { profile, figures, caller_ids, callback_phones, live_calls, last_event }))
     }
@@ -87,6 +90,7 @@ impl SqlStore {
     }
 
     pub(crate) async fn account_profile(&self, key: AccountKey) -> Result<Option<AccountProfile>, StoreError> {
+        // Of what is read only the profile is told, which the journal does not write.
         let row = self.db.look_up_one(select_account!("where key = $1"), values![key.0]).await?;
         row.map(|mut row| read_summary(&mut row).map(|s| s.profile)).transpose()
     }
@@ -97,7 +101,7 @@ impl SqlStore {
         limit: usize,
     ) -> Result<Vec<AccountSummary>, StoreError> {
         let text = select_account!("where key > $1 order by key limit $2");
-        let rows = self.db.look_up(text, values![after.0, count(limit)]).await?;
+        let rows = self.db.fetch(text, values![after.0, count(limit)]).await?;
         rows.into_iter().map(|mut row| read_summary(&mut row)).collect()
     }
 

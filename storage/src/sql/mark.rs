@@ -37,8 +37,7 @@ pub(crate) async fn is_sealed(url: &DatabaseUrl) -> Result<bool, StoreError> {
     let db = Db::open(url).await?;
     let found = async {
         migrate(&db, &DATA).await?;
-        let mut tx = db.snapshot().await?;
-        Ok(stored(&mut tx).await?.is_some() || !anybody(&mut tx).await?.is_empty())
+        db.in_snapshot(async |tx| Ok(stored(tx).await?.is_some() || !anybody(tx).await?.is_empty())).await
     };
     let found = found.await;
     db.close().await;

@@ -5,13 +5,14 @@ use super::silence::closing_useless;
 use super::{Db, SqliteDb, failed};
 use crate::error::StoreError;
 use crate::url::DatabaseUrl;
+use rustix::fs::{Advice, fadvise};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,21 +22,49 @@ const OWNER_ONLY: u32 = 0o600;
 /// How long a statement waits for another process's lock on a SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// The write-ahead log of a database file.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// Makes the file, if it is missing, and has it and those beside it readable by their owner only, whatever its folder allows:
-/// SQLite gives its write-ahead log the database file's mode.
-fn keep_private(path: &Path) -> io::Result<()> {
+/// SQLite gives its write-ahead log the database file's mode. Returns where it is, past links: there SQLite has the others.
+fn keep_private(path: &Path) -> io::Result<PathBuf> {
     File::options().create(true).truncate(false).append(true).mode(OWNER_ONLY).open(path)?;
+    let path = fs::canonicalize(path)?;
     for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
+        let name = beside(&path, suffix);
         match fs::metadata(&name) {
             Ok(found) if found.permissions().mode() & 0o077 != 0 => {
                 fs::set_permissions(&name, fs::Permissions::from_mode(OWNER_ONLY))?;
-                tracing::warn!(file = %Path::new(&name).display(), "others could read the file: it is its owner's only now");
+                tracing::warn!(file = %name.display(), "others could read the file: it is its owner's only now");
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+    }
+    Ok(path)
+}
+
+/// Makes durable what an earlier process left in the log, its name too, before anyone reads it. It is read from the disk then: after
+/// a failed sync the kernel may still have pages that the disk has not.
+fn settle_log(path: &Path) -> io::Result<()> {
+    let log = match File::open(log_of(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        log => log?,
+    };
+    log.sync_data()?;
+    let _ = fadvise(&log, 0, None, Advice::DontNeed);
+    if let Some(folder) = path.parent()
+        && let Err(error) = File::open(folder).and_then(|folder| folder.sync_all())
+    {
+        tracing::warn!(folder = %folder.display(), %error, "the folder of the database cannot be synced");
     }
     Ok(())
 }
@@ -66,9 +95,11 @@ impl Db {
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
-        keep_private(path).map_err(|error| failed(sqlx::Error::Io(error)))?;
+        let io = |error| failed(sqlx::Error::Io(error));
+        let path = keep_private(path).map_err(io)?;
+        settle_log(&path).map_err(io)?;
         let options = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(&path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -86,7 +117,7 @@ impl Db {
         // An audit reads the pages of a range of accounts twice: 16 MB hold them.
         let options = options.pragma("query_only", "on").pragma("cache_size", "-16384");
         let read = pool(4).connect_with(options).await.map_err(failed)?;
-        let (path, gate, durable) = (path.to_owned(), Arc::default(), Durable::default());
+        let (gate, durable) = (Arc::default(), Durable::default());
         Ok(Self::Sqlite(Arc::new(SqliteDb { path, gate, durable, read, write })))
     }
 }

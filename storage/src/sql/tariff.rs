@@ -1,7 +1,7 @@
 //! Decks and trunks in SQL.
 
 use super::account::count;
-use super::{Row, SqlStore, Value, values};
+use super::{Row, SqlStore, Tx, Value, values};
 use crate::error::StoreError;
 use crate::keyring::{Class, Subject};
 use crate::tariff::{Deck, Rate};
@@ -66,33 +66,36 @@ fn content_sha256(deck: &Deck) -> Vec<u8> {
     digest(&SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
+async fn read_decks(tx: &mut Tx) -> Result<Vec<Deck>, StoreError> {
+    let mut decks = Vec::new();
+    // Without those whose first import is under way.
+    let text = "select id, name, currency, tax_included, version from decks where version <> $1 order by name";
+    for mut row in tx.fetch(text, values![Uuid::nil()]).await? {
+        decks.push(Deck {
+            id: DeckId(row.id()?),
+            name: row.text()?,
+            currency: row.word("decks", |c| Currency::parse(c).ok())?,
+            tax_included: row.bool()?,
+            version: DeckVersionId(row.id()?),
+            rates: Vec::new(),
+        });
+    }
+    let text = "select prefix, destination, per_minute, connect_fee, minimum_s, increment_s, grace_s, effective_from, \
+                effective_until from rates where version = $1 order by line";
+    for deck in &mut decks {
+        let rates = &mut deck.rates;
+        tx.each(text, values![deck.version.0], |mut row| {
+            rates.push(read_rate(&mut row)?);
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(decks)
+}
+
 impl SqlStore {
     pub(crate) async fn decks(&self) -> Result<Vec<Deck>, StoreError> {
-        let mut tx = self.db.snapshot().await?;
-        let mut decks = Vec::new();
-        // Without those whose first import is under way.
-        let text = "select id, name, currency, tax_included, version from decks where version <> $1 order by name";
-        for mut row in tx.fetch(text, values![Uuid::nil()]).await? {
-            decks.push(Deck {
-                id: DeckId(row.id()?),
-                name: row.text()?,
-                currency: row.word("decks", |c| Currency::parse(c).ok())?,
-                tax_included: row.bool()?,
-                version: DeckVersionId(row.id()?),
-                rates: Vec::new(),
-            });
-        }
-        let text = "select prefix, destination, per_minute, connect_fee, minimum_s, increment_s, grace_s, effective_from, \
-                    effective_until from rates where version = $1 order by line";
-        for deck in &mut decks {
-            let rates = &mut deck.rates;
-            tx.each(text, values![deck.version.0], |mut row| {
-                rates.push(read_rate(&mut row)?);
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(decks)
+        self.db.in_snapshot(read_decks).await
     }
 
     /// Its lines are written in short transactions, so that no commit of the journal waits for all of them; nothing refers to them

@@ -281,3 +281,25 @@ async fn rare_writes_and_the_journal_share_one_file() {
     assert_eq!(world.actor(key).await.figures.total, Micros(1_200));
     crate::audited(&store).await;
 }
+
+#[tokio::test]
+async fn a_database_is_written_where_a_link_leads() {
+    let (folder, disk) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("another"));
+    let there = disk.path().join("there.db");
+    std::os::unix::fs::symlink(&there, folder.path().join("data.db")).expect("a link");
+    let store = crate::sqlite(folder.path()).await;
+    let mut world = World::new(store.clone(), 1).await;
+    let key = world.account("ann", 100).await;
+    let mut actor = world.actor(key).await;
+    let journal = Journal::start(&store, JournalOptions::default());
+    let (_, entry) = actor.credit(&mut world, 1, "a", [0; 32]);
+    assert_eq!(submit(&journal, vec![entry]).await, [Ok(())]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&there).expect("it").permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    drop(journal);
+    store.close().await;
+    let store = crate::sqlite(folder.path()).await;
+    crate::audited(&store).await;
+    assert_eq!(store.account(key).await.expect("readable").expect("there").figures.total, Micros(101));
+    store.close().await;
+}

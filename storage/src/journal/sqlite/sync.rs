@@ -6,7 +6,7 @@ use super::super::batch::Written;
 use super::super::pace::gathers;
 use super::super::record_commit;
 use super::super::vital::{end_process, start_thread};
-use crate::sql::SqliteDb;
+use crate::sql::{SqliteDb, log_of};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -17,16 +17,9 @@ use tokio::runtime::Handle;
 pub(super) struct Log(File);
 
 impl Log {
-    /// Of a database that somebody has open, so that there is one. What is in it already is made durable, its name too: a process
-    /// that was killed may have left commits with the kernel.
+    /// Of a database that somebody has open, so that there is one.
     pub(super) fn open(db: &SqliteDb) -> io::Result<Self> {
-        let mut path = db.path.clone().into_os_string();
-        path.push("-wal");
-        let log = Self(File::open(&path)?);
-        log.sync();
-        let folder = db.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| ".".as_ref()))?.sync_all()?;
-        Ok(log)
+        Ok(Self(File::open(log_of(&db.path))?))
     }
 
     /// Does not return when it fails: the kernel may have dropped what it could not write, and would report success the next time.
