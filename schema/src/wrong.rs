@@ -11,6 +11,10 @@ pub enum Wrong {
     AckBeforeCommit,
     /// A batch is acknowledged without having been synced.
     SkippedSync,
+    /// A batch that is written while another one is synced is acknowledged with that one.
+    OneSyncForTwo,
+    /// Of two batches in flight the later one becomes durable first.
+    SyncedOutOfOrder,
     /// A BYE that comes again settles its call again.
     DoubleCapture,
     /// A call that is cancelled before its answer keeps its hold.
@@ -39,9 +43,11 @@ pub enum Wrong {
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::AckBeforeCommit,
         Self::SkippedSync,
+        Self::OneSyncForTwo,
+        Self::SyncedOutOfOrder,
         Self::DoubleCapture,
         Self::HoldKeptOnCancel,
         Self::ReserveBlind,

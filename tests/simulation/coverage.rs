@@ -72,6 +72,7 @@ const HAPPENED: &[(&str, u64)] = &[
     ("crashes between two steps", 20),
     ("crashes in a step of the journal", 10),
     ("crashes behind a step of the journal", 10),
+    ("crashes with two batches in flight", 5),
     ("boots", 10),
     ("drains", 5),
     ("panics", 50),

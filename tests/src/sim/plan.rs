@@ -2,6 +2,7 @@
 
 mod early;
 mod overload;
+mod pairs;
 
 pub use overload::{Limits, Temper};
 
@@ -151,7 +152,7 @@ pub struct Crash {
     pub halt: Option<Halt>,
     /// For how long there is no process.
     pub down: Duration,
-    /// What becomes of a batch that was being written.
+    /// What becomes of the batches that were being written.
     pub unsynced: Unsynced,
     /// The machine boots: the monotonic clock begins anew.
     pub reboot: bool,
@@ -283,6 +284,8 @@ impl Plan {
             1 if !asks => offering(&mut draw, count, within_ms),
             _ => {}
         }
+        draw.entropy = Entropy::from_number(seed ^ 0x7a12_0000_0000_0000);
+        pairs::draw(&mut draw, count);
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();
@@ -431,7 +434,7 @@ fn crashes(draw: &mut Draw, within_ms: u64) {
             // At a step of the journal.
             1 | 2 => {
                 let batches = u32::try_from(draw.below(4)).unwrap_or(0);
-                let halt = Some(Halt { batches, acknowledged: draw.one_in(2) });
+                let halt = Some(Halt { batches, acknowledged: draw.one_in(2), behind: false });
                 let within = Duration::from_secs(10);
                 draw.act(at, Act::Crash(Crash { after: u64::MAX, within, halt, ..crash }));
             }

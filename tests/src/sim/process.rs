@@ -573,6 +573,7 @@ impl<'a> Life<'a> {
             Some(false) => "crashes in a step of the journal",
             Some(true) => "crashes behind a step of the journal",
         });
+        self.sim.world.tally.add_if("crashes with two batches in flight", self.sim.disk.in_flight() == 2);
         let crash = self.crash.as_ref().expect("it dies").crash;
         self.sim.world.trace.note(self.sim.now, &format!("the server dies: {crash:?}"));
         End::Crashed(crash)
