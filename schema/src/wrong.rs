@@ -39,11 +39,13 @@ pub enum Wrong {
     RecoveryForgets,
     /// A call that was taken up, and whose caller is gone, is settled while its other leg goes on.
     LegForgotten,
+    /// A session that nobody refreshes goes on.
+    TimerIgnored,
 }
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AckBeforeCommit,
         Self::SkippedSync,
         Self::OneSyncForTwo,
@@ -60,6 +62,7 @@ impl Wrong {
         Self::EventOrderBroken,
         Self::RecoveryForgets,
         Self::LegForgotten,
+        Self::TimerIgnored,
     ];
 }
 

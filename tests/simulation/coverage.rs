@@ -57,6 +57,18 @@ const HAPPENED: &[(&str, u64)] = &[
     ("sessions changed by phones", 50),
     ("sessions changed by phones before the answer", 5),
     ("changes of phones refused", 5),
+    // Sessions.
+    ("session timers of phones", 10),
+    ("session timers of carriers", 10),
+    ("sessions refreshed by phones", 10),
+    ("sessions refreshed by carriers", 5),
+    ("sessions refreshed by us", 10),
+    ("sessions that expired", 5),
+    ("INVITEs without an offer", 100),
+    ("offers of carriers answered in the ACK", 20),
+    ("large INVITEs over TCP", 10),
+    ("large INVITEs over UDP in the end", 3),
+    ("connections refused", 3),
     // More than there is room for.
     ("calls refused: too many a second", 100),
     ("calls refused: too many live", 100),

@@ -79,7 +79,9 @@ impl Line {
             }
         }
         let outcomes = if batch.is_written { self.disk.sync() } else { Vec::new() };
-        self.answers(batch.answers, outcomes).map(Written::tell);
+        if let Some(written) = self.answers(batch.answers, outcomes) {
+            written.tell();
+        }
         if batch.is_written {
             self.disk.acknowledged();
         }
