@@ -11,6 +11,10 @@ pub enum Wrong {
     AckBeforeCommit,
     /// A batch is acknowledged without having been synced.
     SkippedSync,
+    /// A batch that is written while another one is synced is acknowledged with that one.
+    OneSyncForTwo,
+    /// Of two batches in flight the later one becomes durable first.
+    SyncedOutOfOrder,
     /// A BYE that comes again settles its call again.
     DoubleCapture,
     /// A call that is cancelled before its answer keeps its hold.
@@ -35,13 +39,17 @@ pub enum Wrong {
     RecoveryForgets,
     /// A call that was taken up, and whose caller is gone, is settled while its other leg goes on.
     LegForgotten,
+    /// A session that nobody refreshes goes on.
+    TimerIgnored,
 }
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::AckBeforeCommit,
         Self::SkippedSync,
+        Self::OneSyncForTwo,
+        Self::SyncedOutOfOrder,
         Self::DoubleCapture,
         Self::HoldKeptOnCancel,
         Self::ReserveBlind,
@@ -54,6 +62,7 @@ impl Wrong {
         Self::EventOrderBroken,
         Self::RecoveryForgets,
         Self::LegForgotten,
+        Self::TimerIgnored,
     ];
 }
 

@@ -5,6 +5,7 @@ use crate::error::StoreError;
 use schema::id::{AccountKey, CallNo, CredentialId};
 use schema::journal::{Entry, Outcome, Rejection};
 use schema::wrong::{self, Wrong};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,16 +42,21 @@ pub struct Halt {
     pub batches: u32,
     /// When the batch is acknowledged; else when it is written and nobody was told: whether it is durable, the crash decides.
     pub acknowledged: bool,
+    /// Only when another batch is written behind it.
+    pub behind: bool,
 }
 
-/// What a crash does with a batch that was written and not yet acknowledged: both happen.
+/// What a crash does with the batches that were written and not yet acknowledged, two at most: some of them, from the front, are
+/// durable though nobody was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsynced {
-    /// It did not reach the platter.
+    /// Nothing reached the platter.
     Lost,
-    /// It did, but nobody was told.
+    /// All did.
     Kept,
-    /// Its first half did.
+    /// The one that was being synced did, the one behind it did not.
+    First,
+    /// The first half of their entries did.
     Torn,
 }
 
@@ -59,12 +65,28 @@ struct Disk {
     tables: Tables,
     /// What a crash goes back to, in the wrong version that does not sync.
     platter: Option<Box<Tables>>,
-    /// Written, not yet synced.
-    unsynced: Vec<Entry>,
+    /// Written, not yet synced: the one that is being synced and the one behind it.
+    unsynced: VecDeque<Unfinished>,
     halted: bool,
     /// Counts the changes of the tables.
     version: u64,
     faults: MemFaults,
+}
+
+/// A batch that is written and not durable.
+struct Unfinished {
+    entries: Vec<Entry>,
+    /// What becomes of them, once that was asked or the batch has failed. Then nothing changes it.
+    outcomes: Option<Vec<Outcome>>,
+}
+
+impl Unfinished {
+    fn apply(self, tables: &mut Tables) -> Vec<Outcome> {
+        let Some(outcomes) = self.outcomes else { return tables.apply_all(self.entries) };
+        let accepted = self.entries.into_iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+        accepted.for_each(|(entry, _)| tables.write(entry));
+        outcomes
+    }
 }
 
 impl std::fmt::Debug for MemDisk {
@@ -94,13 +116,22 @@ impl MemDisk {
     /// What a power failure does to the disk. Call it when the runtime that used it is gone.
     pub fn crash(&self, unsynced: Unsynced) {
         let mut disk = self.disk();
-        let mut entries = std::mem::take(&mut disk.unsynced);
-        match unsynced {
-            Unsynced::Lost => entries.clear(),
-            Unsynced::Torn => entries.truncate(entries.len() / 2),
-            Unsynced::Kept => {}
+        let mut batches = std::mem::take(&mut disk.unsynced);
+        if unsynced == Unsynced::First && batches.len() > 1 && wrong::chosen(Wrong::SyncedOutOfOrder) {
+            batches.pop_front();
+            batches.iter_mut().for_each(|batch| batch.outcomes = Some(vec![Ok(()); batch.entries.len()]));
         }
-        let _ = disk.tables.apply_all(entries);
+        let mut left = match unsynced {
+            Unsynced::Lost => 0,
+            Unsynced::Kept => usize::MAX,
+            Unsynced::First => batches.front().map_or(0, |first| first.entries.len()),
+            Unsynced::Torn => batches.iter().map(|batch| batch.entries.len()).sum::<usize>() / 2,
+        };
+        for mut batch in batches {
+            batch.entries.truncate(left);
+            left -= batch.entries.len().min(left);
+            batch.apply(&mut disk.tables);
+        }
         if let Some(platter) = disk.platter.take() {
             disk.tables = *platter;
         }
@@ -153,33 +184,54 @@ impl MemDisk {
         write(&mut disk.tables)
     }
 
-    /// Takes a batch and says how long it will take.
-    pub(crate) fn begin(&self, entries: Vec<Entry>) -> Duration {
+    /// Takes a batch, behind the one that is being synced.
+    pub(crate) fn begin(&self, entries: Vec<Entry>) {
         let mut disk = self.disk();
-        disk.unsynced = entries;
+        let failed = disk.faults.failing_batches > 0;
+        disk.faults.failing_batches -= u32::from(failed);
+        let outcomes = failed.then(|| vec![Err(Rejection::Failed); entries.len()]);
+        disk.unsynced.push_back(Unfinished { entries, outcomes });
+        assert!(disk.unsynced.len() <= 2, "a batch is being synced, another one is behind it");
+    }
+
+    /// The older batch is synced from now on: how long that takes.
+    pub(crate) fn sync_time(&self) -> Duration {
+        let mut disk = self.disk();
         disk.faults.sync + std::mem::take(&mut disk.faults.next_stall)
     }
 
-    /// The batch is written; whether the journal comes to its halt here.
+    /// What becomes of the entries of the one batch in flight, which is not durable yet. They are checked against what is durable:
+    /// nothing else is before them.
+    pub(crate) fn decide(&self) -> Vec<Outcome> {
+        let Disk { unsynced, tables, .. } = &mut *self.disk();
+        let batch = unsynced.front_mut().expect("a batch is in flight");
+        batch.outcomes.get_or_insert_with(|| tables.outcomes(&batch.entries)).clone()
+    }
+
+    /// Batches that are written and not durable.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.disk().unsynced.len()
+    }
+
+    /// The older batch is about to be durable; whether the journal comes to its halt here.
     pub(crate) fn halts(&self) -> bool {
         let mut disk = self.disk();
-        disk.halted |= disk.faults.halt.is_some_and(|halt| halt.batches == 0 && !halt.acknowledged);
+        let behind = disk.unsynced.len() > 1;
+        let reached = |halt: Halt| halt.batches == 0 && !halt.acknowledged && (behind || !halt.behind);
+        disk.halted |= disk.faults.halt.is_some_and(reached);
         disk.halted
     }
 
-    /// The batch is durable, or failed.
+    /// The older batch is durable, or failed.
     pub(crate) fn sync(&self) -> Vec<Outcome> {
         let mut disk = self.disk();
-        let entries = std::mem::take(&mut disk.unsynced);
-        if disk.faults.failing_batches > 0 {
-            disk.faults.failing_batches -= 1;
-            return vec![Err(Rejection::Failed); entries.len()];
-        }
+        let batch = disk.unsynced.pop_front().expect("a batch is in flight");
         if wrong::chosen(Wrong::SkippedSync) && disk.platter.is_none() {
             disk.platter = Some(Box::new(disk.tables.clone()));
         }
         disk.version += 1;
-        disk.tables.apply_all(entries)
+        batch.apply(&mut disk.tables)
     }
 
     /// Everyone was told of the batch.

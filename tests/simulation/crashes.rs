@@ -65,7 +65,7 @@ fn a_crash_before_and_behind_each_durable_step_breaks_nothing() {
         for batches in 0..7 {
             // Not written, written and nobody told, told.
             for (acknowledged, unsynced) in [(false, Unsynced::Lost), (false, Unsynced::Kept), (true, Unsynced::Lost)] {
-                let crash = Crash { halt: Some(Halt { batches, acknowledged }), unsynced, ..CRASH };
+                let crash = Crash { halt: Some(Halt { batches, acknowledged, behind: false }), unsynced, ..CRASH };
                 reports.push(sim::run_plan(u64::from(batches), call_with_crash(number, hang_up, crash), false));
             }
         }
@@ -102,7 +102,8 @@ fn a_crash_at_any_point_of_other_calls_breaks_nothing() {
             reports.extend(other_calls(crash).map(|plan| sim::run_plan(after, plan, false)));
         }
         for batches in 0..8 {
-            let halt = Some(Halt { batches, acknowledged: unsynced == Unsynced::Lost && batches % 2 == 0 });
+            let acknowledged = unsynced == Unsynced::Lost && batches % 2 == 0;
+            let halt = Some(Halt { batches, acknowledged, behind: false });
             let crash = Crash { halt, unsynced, ..CRASH };
             reports.extend(other_calls(crash).map(|plan| sim::run_plan(u64::from(batches), plan, false)));
         }

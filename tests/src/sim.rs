@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod checker;
 pub mod history;
+pub mod manner;
 pub mod mischief;
 pub mod network;
 pub mod plan;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod provision;
 pub mod redial;
 pub mod ringing;
+pub mod sessions;
 pub mod streams;
 pub mod tally;
 pub mod tap;
@@ -24,7 +26,7 @@ pub mod wall;
 pub mod world;
 
 use actors::ActorsConfig;
-use checker::{Checker, Restart};
+use checker::{Checker, NO_ACK, Restart};
 use futures_util::FutureExt;
 use plan::{Act, BEGIN, Crash, Limits, Plan, Size};
 use process::{End, Log};
@@ -146,7 +148,9 @@ impl Simulation {
         let mut checker = Checker::default();
         checker.numbers = numbers;
         checker.legs_left_behind = plan.mischiefs.values().any(|mischief| mischief.leaves_calls_behind());
-        checker.misbehaving = plan.mischiefs.keys().cloned().collect();
+        let ending = plan.manners.iter().filter(|(_, manner)| manner.ends_call()).map(|(number, _)| number);
+        checker.misbehaving = plan.mischiefs.keys().chain(ending).cloned().collect();
+        checker.sessions.large_over_tcp = plan.large_over_tcp;
         let sim = Self {
             now: BEGIN,
             end: plan.end,
@@ -198,6 +202,7 @@ impl Simulation {
             }
             Act::CutOff { phone, carrier, cut, lasts } => {
                 self.world.tally.add("cut off");
+                self.checker.legs_left_behind |= lasts >= NO_ACK;
                 self.world.cut_off(phone, carrier, cut, now + lasts);
             }
             Act::Reset { phone, carrier } => {

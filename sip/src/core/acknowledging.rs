@@ -145,7 +145,10 @@ impl Core {
         let carrier = self.trunk_at(flow).map(Carrier::of).map(Box::new);
         // A phone is spoken to where its message came from, never where its Contact says.
         let way = if self.is_trunk(flow) { next_way(&dialog, Way::Flow(flow)) } else { Way::Flow(flow) };
-        self.end_answered(dialog, way, carrier, false, response, now);
+        // Its transaction still knows; of one from before a restart nobody does.
+        let key = ClientKey::of(response.branch().unwrap_or_default(), &Method::Invite);
+        let offerless = self.clients.get(&key).is_some_and(|exchange| exchange.is_offerless);
+        self.end_answered(dialog, way, carrier, offerless, response, now);
     }
 }
 

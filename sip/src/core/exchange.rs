@@ -3,10 +3,10 @@
 use super::challenge::{Asked, Carrier};
 use super::flows::WhichPhone;
 use super::matching::{ClientKey, MergeKey, ServerKey};
-use super::peers::{Bound, Way};
+use super::peers::{Bound, Way, reply_flow};
 use super::timers::{Timer, Timers};
 use super::{Core, Output};
-use crate::flow::{Flow, Protocol};
+use crate::flow::Flow;
 use crate::message::{Message, Method, RequestBuilder, ResponseBuilder, Via, limits};
 use crate::transaction::{InviteClient, InviteServer, OtherClient, OtherServer, Step};
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub(super) struct ClientExchange {
     pub(super) is_heard: bool,
     /// How often it has left by another flow of its phone, or by another connection to its destination.
     pub(super) moves: u8,
+    /// An INVITE without an offer: its 200 has one.
+    pub(super) is_offerless: bool,
     armed: Option<Mono>,
 }
 
@@ -95,8 +97,10 @@ impl Bound for ClientExchange {
 
 impl ClientExchange {
     /// A request that is about to be sent.
-    const fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
-        Self { machine, way, bytes, owner, asked, carrier: None, phone: None, is_heard: false, moves: 0, armed: None }
+    fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
+        let is_offerless = matches!(machine, ClientMachine::Invite(_)) && bytes.ends_with(b"\r\n\r\n");
+        let (carrier, phone, armed) = (None, None, None);
+        Self { machine, way, bytes, owner, asked, carrier, phone, is_heard: false, moves: 0, is_offerless, armed }
     }
 
     pub(super) const fn is_invite(&self) -> bool {
@@ -149,14 +153,6 @@ pub(super) struct SentInvite {
 impl SentInvite {
     pub(super) fn read(&self) -> Option<Message> {
         Message::parse_datagram(&self.bytes).ok()
-    }
-}
-
-/// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581).
-pub(super) fn reply_flow(flow: Flow, request: &Message) -> Flow {
-    match (flow.protocol, request.response_address()) {
-        (Protocol::Udp, Some(address)) => Flow::udp(address),
-        _ => flow,
     }
 }
 

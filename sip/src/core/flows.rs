@@ -3,10 +3,10 @@
 //! and by silence, over UDP by nothing else.
 
 use super::Core;
-use super::exchange::{ClientExchange, Owner, reply_flow};
+use super::exchange::{ClientExchange, Owner};
 use super::leg::{Leg, Phone};
 use super::matching::ClientKey;
-use super::peers::{Bound, Way};
+use super::peers::{Bound, Way, reply_flow};
 use crate::flow::Flow;
 use crate::message::{Message, Method, NameAddr, RequestBuilder};
 use schema::id::CredentialId;

@@ -5,11 +5,10 @@
 //! wants, in `offering.rs` what we offer it.
 
 use super::change::{Change, Purpose, Theirs, Word};
-use super::exchange::reply_flow;
 use super::incoming::{sdp_of, with_sdp};
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
-use super::peers::{Bound, Way};
+use super::peers::{Bound, Way, reply_flow};
 use super::session_timer::SessionTimer;
 use super::{Core, dispatch::ALLOW};
 use crate::flow::{Flow, Protocol};

@@ -2,6 +2,7 @@
 //! cannot be reached, nothing is looked at but what that concerns, however much there is beside it.
 
 use crate::flow::{Destination, Flow, Protocol};
+use crate::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeBounds;
@@ -154,6 +155,14 @@ impl<K: Ord + Clone, V: Bound> ByPeer<K, V> {
 
 /// Address and port of a peer: as short as they can be, and no two peers have the same.
 type Peer = [u8; 18];
+
+/// Where responses to a request go (RFC 3261 §18.2.2, RFC 3581).
+pub(super) fn reply_flow(flow: Flow, request: &Message) -> Flow {
+    match (flow.protocol, request.response_address()) {
+        (Protocol::Udp, Some(address)) => Flow::udp(address),
+        _ => flow,
+    }
+}
 
 fn bytes_of(peer: SocketAddr) -> Peer {
     let address = match peer.ip() {

@@ -1,7 +1,7 @@
 //! REGISTER: the phone's request, the registrar's decision, the answer.
 
-use super::exchange::reply_flow;
 use super::matching::ServerKey;
+use super::peers::reply_flow;
 use super::timers::{Timer, Timers};
 use super::{Core, Output};
 use crate::flow::Flow;

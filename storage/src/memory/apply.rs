@@ -25,19 +25,32 @@ impl Tables {
         entries.into_iter().map(&mut write).collect()
     }
 
+    /// What [`Self::apply_all`] would give.
+    pub(crate) fn outcomes(&self, entries: &[Entry]) -> Vec<Outcome> {
+        match entries {
+            [entry] => vec![self.check(entry)],
+            entries => self.clone().apply_all(entries.to_vec()),
+        }
+    }
+
     /// Writes an entry.
     pub(crate) fn apply(&mut self, entry: Entry) -> Outcome {
+        self.check(&entry)?;
+        self.write(entry);
+        Ok(())
+    }
+
+    fn check(&self, entry: &Entry) -> Outcome {
         let account = self.accounts.get(&entry.account).ok_or(Rejection::Fenced)?;
-        taken_key(account, &entry)?;
+        taken_key(account, entry)?;
         if account.figures.seq.next() != entry.seq() {
             return Err(Rejection::Fenced);
         }
         // These versions forget what the stores would not let them forget.
         let unchecked = [Wrong::DoubleCapture, Wrong::CdrTwice].into_iter().any(wrong::chosen);
-        if well_formed(&entry).is_err() || !(unchecked || self.fits(account, &entry)) {
+        if well_formed(entry).is_err() || !(unchecked || self.fits(account, entry)) {
             return Err(Rejection::Failed);
         }
-        self.write(entry);
         Ok(())
     }
 
@@ -82,7 +95,8 @@ impl Tables {
         })
     }
 
-    fn write(&mut self, entry: Entry) {
+    /// Writes an entry that was checked.
+    pub(crate) fn write(&mut self, entry: Entry) {
         let (key, seq, at) = (entry.account, entry.seq(), entry.at);
         let mut rows = Vec::new();
         for (position, movement) in (0_u16..).zip(movements(&entry)) {

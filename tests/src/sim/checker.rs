@@ -3,6 +3,7 @@
 
 use super::admission::Admission;
 use super::ringing::Ringing;
+use super::sessions::Sessions;
 use super::tap::{Notable, Observed, Tap};
 use super::tariff::price;
 use super::trace::Trace;
@@ -108,6 +109,8 @@ pub struct Checker {
     pub tap: Tap,
     /// What is seen of reliable provisional responses.
     pub ringing: Ringing,
+    /// Of sessions.
+    pub sessions: Sessions,
     /// And of admission.
     pub admission: Admission,
     /// Calls that were live at some time.
@@ -177,6 +180,8 @@ impl Checker {
         self.tap.restarted();
         self.ringing.restarted();
         self.admission.restarted();
+        let (tap, live) = (&self.tap, &self.live);
+        self.sessions.restarted(|call_id| tap.call_of(call_id).is_some_and(|call| live.contains(&call)));
         for (call, known) in &mut self.known {
             if self.live.contains(call) {
                 known.crashes.push(now);
@@ -257,7 +262,8 @@ impl Checker {
         {
             self.broken(format!("A3: {call} is live, and no actor was made for it out of the store"));
         }
-        self.ringing.look(now).into_iter().chain(self.admission.unanswered(now)).for_each(|what| self.broken(what));
+        let waits = [self.ringing.look(now), self.sessions.look(now, up_since)];
+        waits.into_iter().flatten().chain(self.admission.unanswered(now)).for_each(|what| self.broken(what));
         let mut calls = self.tap.open();
         while let Some(call) = calls.next(&self.tap) {
             self.look_at_call(call, now, up_since);

@@ -22,6 +22,8 @@ use storage::{CallFilter, PostedTransfer};
 
 /// A process takes up the calls before it within this time, failing reads included.
 const RECOVERY: Duration = Duration::from_secs(4);
+/// What was sent over a connection may not have arrived so much later.
+const LOST_WITH_CONNECTION: Duration = Duration::from_secs(2);
 /// What lies between the CANCEL on the wire and the call actor that hears of it.
 const NEARLY: Duration = Duration::from_millis(500);
 
@@ -141,6 +143,10 @@ fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) ->
         // An end that nobody had written down yet is told once more, over another connection.
         if seen.over_tcp && first <= *crash && *crash <= first + RECOVERY {
             last = last.max(*crash + RECOVERY);
+        }
+        // Ours went with the process: the call goes on until somebody ends it again.
+        if seen.a_bye_over_tcp == Some(first) && first <= *crash && *crash <= first + LOST_WITH_CONNECTION {
+            last = Mono(u64::MAX);
         }
         // One past its grant, or its longest duration, that was being cut when the process died is cut by the next.
         let is_cut = is_by(cdr, HangupCause::FundsExhausted) || is_by(cdr, HangupCause::DurationLimit);

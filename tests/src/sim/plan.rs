@@ -1,10 +1,13 @@
 //! What a seed chooses: accounts and their money, prices, the weather, and what is done to the world when.
 
 mod early;
+mod manners;
 mod overload;
+mod pairs;
 
 pub use overload::{Limits, Temper};
 
+use super::manner::Manner;
 use super::mischief::Mischief;
 use super::network::{Cut, Weather};
 use actors::faults::FaultPoint;
@@ -12,6 +15,7 @@ use schema::entropy::Entropy;
 use schema::money::{Micros, NanosPerMinute};
 use schema::rate::RateTerms;
 use schema::time::Mono;
+use schema::wrong::{self, Wrong};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use storage::memory::{Halt, Unsynced};
@@ -42,6 +46,12 @@ pub struct Plan {
     pub carriers_ring_reliably: [bool; 2],
     /// Most that is let in.
     pub limits: Limits,
+    /// Which trunks have TCP for what is large for UDP,
+    pub large_over_tcp: [bool; 2],
+    /// and which of them refuse it all the same.
+    pub refuses_tcp: [bool; 2],
+    /// Who behaves how in the call to a number.
+    pub manners: BTreeMap<Box<str>, Manner>,
     /// What goes wrong in the call to a number.
     pub mischiefs: BTreeMap<Box<str>, Mischief>,
     /// What happens when, in order.
@@ -151,7 +161,7 @@ pub struct Crash {
     pub halt: Option<Halt>,
     /// For how long there is no process.
     pub down: Duration,
-    /// What becomes of a batch that was being written.
+    /// What becomes of the batches that were being written.
     pub unsynced: Unsynced,
     /// The machine boots: the monotonic clock begins anew.
     pub reboot: bool,
@@ -222,6 +232,9 @@ impl Plan {
             carriers_asking: [false; 2],
             carriers_ring_reliably: [false; 2],
             limits: Limits::WIDE,
+            large_over_tcp: [false; 2],
+            refuses_tcp: [false; 2],
+            manners: BTreeMap::new(),
             mischiefs: BTreeMap::new(),
             acts: draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect(),
             end,
@@ -283,6 +296,20 @@ impl Plan {
             1 if !asks => offering(&mut draw, count, within_ms),
             _ => {}
         }
+        draw.entropy = Entropy::from_number(seed ^ 0x7a12_0000_0000_0000);
+        pairs::draw(&mut draw, count);
+        draw.entropy = Entropy::from_number(seed ^ 0x4028_3264_0000_0000);
+        let mut manners = BTreeMap::new();
+        // A long call whose renewals are lost asks for the same one again and again: its world would stand still.
+        if draw.one_in(8) && !wrong::chosen(Wrong::LostRenewal) {
+            manners.extend(manners::timed(&mut draw, count, within_ms));
+        }
+        let (mut large_over_tcp, mut refuses_tcp) = ([false; 2], [false; 2]);
+        if draw.one_in(12) {
+            manners.extend(manners::offers(&mut draw, count, within_ms));
+            large_over_tcp = carriers_over_tcp.map(|over_tcp| !over_tcp && !draw.one_in(3));
+            refuses_tcp = large_over_tcp.map(|large| large && draw.one_in(3));
+        }
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();
@@ -297,6 +324,9 @@ impl Plan {
             carriers_asking,
             carriers_ring_reliably,
             limits,
+            large_over_tcp,
+            refuses_tcp,
+            manners,
             mischiefs,
             acts,
             end,
@@ -431,7 +461,7 @@ fn crashes(draw: &mut Draw, within_ms: u64) {
             // At a step of the journal.
             1 | 2 => {
                 let batches = u32::try_from(draw.below(4)).unwrap_or(0);
-                let halt = Some(Halt { batches, acknowledged: draw.one_in(2) });
+                let halt = Some(Halt { batches, acknowledged: draw.one_in(2), behind: false });
                 let within = Duration::from_secs(10);
                 draw.act(at, Act::Crash(Crash { after: u64::MAX, within, halt, ..crash }));
             }

@@ -1,8 +1,9 @@
 //! One life of the server within a world: the real actors, journal and SIP core on a runtime of their own with paused time.
 //! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
 
-use super::checker::{NO_ACK, reliably};
+use super::checker::reliably;
 use super::plan::{Act, Crash, LAST_CALL, Limits};
+use super::sessions::Peer;
 use super::tap::Notable;
 use super::world::{Arrival, DOMAIN, carrier, server};
 use super::{Simulation, history};
@@ -221,7 +222,7 @@ impl<'a> Life<'a> {
                 match Message::parse_datagram(&bytes) {
                     Ok(message) if self.core.turn_away(from, &bytes, self.server_now()) => {
                         self.sim.world.tally.add("datagrams turned away at first sight");
-                        self.note_received(from, &message);
+                        self.note_received(Flow::udp(from), &message);
                         self.output(None).await;
                     }
                     Ok(message) => self.message(Flow::udp(from), message).await,
@@ -233,6 +234,7 @@ impl<'a> Life<'a> {
                 self.framers.remove(&connection);
                 self.sim.checker.ringing.closed(peer);
                 self.sim.checker.admission.closed(peer);
+                self.sim.checker.sessions.closed(peer);
                 let flow = over(connection, peer);
                 let ended = match carrier_at(peer) {
                     Some(_) => Input::Disconnected(flow, Destination::new(Protocol::Tcp, peer)),
@@ -242,6 +244,8 @@ impl<'a> Life<'a> {
             }
             Arrival::Unreachable { peer } => {
                 self.sim.checker.ringing.closed(peer);
+                // A BYE to it is given up.
+                self.sim.checker.legs_left_behind |= self.sim.checker.tap.ends_under_way(self.sim.now);
                 let to = Destination::new(Protocol::Tcp, peer);
                 self.input(Input::Unreachable(to, Unreached::NoConnection), None).await;
             }
@@ -273,17 +277,20 @@ impl<'a> Life<'a> {
     }
 
     async fn message(&mut self, flow: Flow, message: Message) {
-        self.note_received(flow.peer, &message);
+        self.note_received(flow, &message);
         let message = message.with_source(flow.peer);
         self.input(Input::Message(flow, message), None).await;
     }
 
-    fn note_received(&mut self, from: std::net::SocketAddr, message: &Message) {
-        let (now, from_carrier) = (self.now(), carrier_at(from).is_some());
+    fn note_received(&mut self, flow: Flow, message: &Message) {
+        let (now, from) = (self.now(), flow.peer);
+        let peer = peer(from, flow.connection.is_some());
+        let from_carrier = peer.carrier.is_some();
         let Simulation { checker, world, .. } = &mut *self.sim;
         checker.tap.received(now, from_carrier, message);
         checker.ringing.received(now, from_carrier, message, &mut world.tally);
         checker.admission.received(now, from, from_carrier, message);
+        checker.sessions.received(now, peer, message, &mut world.tally);
     }
 
     async fn commands(&mut self) {
@@ -346,7 +353,7 @@ impl<'a> Life<'a> {
         self.sim.world.trace.bytes(now, bytes, || format!("out {to} {}", first_line(bytes)));
         match Message::parse_datagram(bytes) {
             Ok(message) => {
-                self.note_sent(to, &message, bytes);
+                self.note_sent(to, over_tcp, &message, bytes);
                 if let Some(notable) = self.sim.checker.tap.sent(now, carrier_at(to), &message, call, over_tcp) {
                     self.notable(notable).await;
                 }
@@ -355,12 +362,14 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn note_sent(&mut self, to: std::net::SocketAddr, message: &Message, bytes: &bytes::Bytes) {
-        let (now, to_carrier) = (self.now(), carrier_at(to).is_some());
+    fn note_sent(&mut self, to: std::net::SocketAddr, over_tcp: bool, message: &Message, bytes: &bytes::Bytes) {
+        let (now, peer) = (self.now(), peer(to, over_tcp));
+        let to_carrier = peer.carrier.is_some();
         let Simulation { checker, world, .. } = &mut *self.sim;
         let rings = checker.ringing.sent(now, to, to_carrier, message, bytes, &mut world.tally);
         let served = checker.admission.sent(now, message, &mut world.tally);
-        rings.err().into_iter().chain(served.err()).for_each(|what| checker.broken(what));
+        let session = checker.sessions.sent(now, peer, message, bytes.len(), &mut world.tally);
+        [rings, served, session].into_iter().filter_map(Result::err).for_each(|what| checker.broken(what));
     }
 
     async fn notable(&mut self, notable: Notable) {
@@ -403,10 +412,6 @@ impl<'a> Life<'a> {
                 self.sim.world.tally.add("batches failed");
                 faults.failing_batches += count;
                 disk.set_faults(faults);
-            }
-            Act::CutOff { lasts, .. } => {
-                self.sim.checker.legs_left_behind |= lasts >= NO_ACK;
-                self.sim.act_outside(act);
             }
             Act::Drain => self.drain(),
             Act::FailReads(count) => {
@@ -573,6 +578,7 @@ impl<'a> Life<'a> {
             Some(false) => "crashes in a step of the journal",
             Some(true) => "crashes behind a step of the journal",
         });
+        self.sim.world.tally.add_if("crashes with two batches in flight", self.sim.disk.in_flight() == 2);
         let crash = self.crash.as_ref().expect("it dies").crash;
         self.sim.world.trace.note(self.sim.now, &format!("the server dies: {crash:?}"));
         End::Crashed(crash)
@@ -644,6 +650,10 @@ const fn at_next(point: FaultPoint) -> Fault {
 
 const fn over(connection: ConnectionId, peer: std::net::SocketAddr) -> Flow {
     Flow { protocol: Protocol::Tcp, peer, connection: Some(connection) }
+}
+
+fn peer(address: std::net::SocketAddr, over_tcp: bool) -> Peer {
+    Peer { address, carrier: carrier_at(address), over_tcp }
 }
 
 /// Which carrier is there.

@@ -44,7 +44,7 @@ pub async fn provision(disk: &MemDisk, plan: &Plan, entropy: &mut Entropy) -> (V
             max_channels,
             max_cps,
             priority: 0,
-            large_over_tcp: false,
+            large_over_tcp: plan.large_over_tcp[number],
             trusted: false,
         };
         store.put_trunk(&trunk).await.expect("a new trunk");

@@ -15,6 +15,8 @@ use std::time::Duration;
 const ON_THE_WAY_MAX: usize = 20_000;
 /// A connection that cannot be opened fails after this time.
 const CONNECT: Duration = Duration::from_secs(3);
+/// And one that is refused after this time.
+const REFUSED: Duration = Duration::from_millis(20);
 
 /// Something that arrives.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,12 +59,14 @@ pub struct Streams {
     /// Peers that were connected once.
     known: BTreeSet<SocketAddr>,
     cut_off: BTreeMap<SocketAddr, Mono>,
+    /// Peers that nobody can connect to.
+    refusing: BTreeSet<SocketAddr>,
 }
 
 impl Streams {
-    /// No connections.
+    /// No connections. `refusing`: peers that nobody can connect to.
     #[must_use]
-    pub const fn new(weather: Weather, entropy: Entropy) -> Self {
+    pub const fn new(weather: Weather, entropy: Entropy, refusing: BTreeSet<SocketAddr>) -> Self {
         Self {
             entropy,
             weather,
@@ -72,6 +76,7 @@ impl Streams {
             sent: 0,
             known: BTreeSet::new(),
             cut_off: BTreeMap::new(),
+            refusing,
         }
     }
 
@@ -88,12 +93,12 @@ impl Streams {
     }
 
     /// A peer sends a message, over a new connection if it has none; lost when there is no server.
-    pub fn from_peer(&mut self, now: Mono, peer: SocketAddr, message: &Bytes, server_is_up: bool, tally: &mut Tally) {
+    pub fn from_peer(&mut self, now: Mono, peer: SocketAddr, message: Bytes, server_is_up: bool, tally: &mut Tally) {
         if !server_is_up || (self.of(peer).is_none() && self.is_cut_off(peer, now)) {
             return;
         }
         let id = self.of(peer).unwrap_or_else(|| self.connect(now, peer, tally));
-        self.send(now, id, with_tcp(message), true, tally);
+        self.send(now, id, message, true, tally);
     }
 
     /// The server sends on a connection; lost when it is gone.
@@ -105,6 +110,10 @@ impl Streams {
 
     /// The server sends to an address, over a new connection if there is none.
     pub fn to_address(&mut self, now: Mono, peer: SocketAddr, message: Bytes, tally: &mut Tally) {
+        if self.refusing.contains(&peer) {
+            tally.add("connections refused");
+            return self.post(now + REFUSED, OnTheWay::Unreachable(peer));
+        }
         if self.of(peer).is_none() && self.is_cut_off(peer, now) {
             tally.add("connections that failed");
             return self.post(now + CONNECT, OnTheWay::Unreachable(peer));
@@ -232,7 +241,7 @@ impl Streams {
 }
 
 /// The simulator's phones and carriers write as if over UDP.
-fn with_tcp(message: &Bytes) -> Bytes {
+pub fn with_tcp(message: &Bytes) -> Bytes {
     let text = String::from_utf8_lossy(message).replace("SIP/2.0/UDP", "SIP/2.0/TCP");
     let lines =
         text.split_inclusive('\n').map(|line| match line.strip_prefix("Contact: <").and_then(|l| l.split_once('>')) {
@@ -265,7 +274,8 @@ mod tests {
     #[test]
     fn messages_arrive_whole_and_in_order_however_they_are_cut() {
         let weather = Weather { lost: 200, spread_ms: 30, ..Weather::FAIR };
-        let (mut streams, mut tally) = (Streams::new(weather, Entropy::from_number(7)), Tally::default());
+        let (mut streams, mut tally) =
+            (Streams::new(weather, Entropy::from_number(7), BTreeSet::new()), Tally::default());
         let peer: SocketAddr = ([198, 51, 100, 1], 5060).into();
         let message =
             |n: usize| Bytes::from(format!("INFO {n}\r\nContent-Length: {}\r\n\r\n{}", n % 7, "x".repeat(n % 7)));

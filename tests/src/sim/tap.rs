@@ -59,12 +59,16 @@ pub struct Observed {
     pub a_bye: Option<Mono>,
     /// When this process sent one first, or was to.
     pub a_bye_sent: Option<Mono>,
+    /// When a process sent it one first over a connection, with which it may be lost.
+    pub a_bye_over_tcp: Option<Mono>,
     /// The caller or a carrier said to this process that there is no such call.
     pub is_gone: bool,
     /// When the caller's BYE came to this process first.
     pub a_bye_came: Option<Mono>,
     /// When the caller's phone last answered in its dialog whether it is there.
     pub a_alive: Option<Mono>,
+    /// CSeq number of what it answered.
+    pub a_alive_cseq: Option<u32>,
     /// The caller speaks TCP.
     pub over_tcp: bool,
     /// When the caller's CANCEL came, before the 200.
@@ -187,6 +191,13 @@ impl Tap {
         self.callers.get(&call).map(|call_id| &**call_id)
     }
 
+    /// The call of the leg with this Call-ID.
+    #[must_use]
+    pub fn call_of(&self, call_id: &str) -> Option<CallId> {
+        let caller = || self.callers.iter().find(|(_, caller)| ***caller == *call_id).map(|(call, _)| *call);
+        self.b_legs.get(call_id).copied().or_else(caller)
+    }
+
     /// A message reaches the server.
     pub fn received(&mut self, now: Mono, from_carrier: bool, message: &Message) {
         if from_carrier {
@@ -216,7 +227,11 @@ impl Tap {
             }
             Method::Options if message.status() == Some(200) => {
                 if let Some(seen) = self.a_leg(message.call_id(), message.from_tag()) {
-                    seen.a_alive = Some(now);
+                    // Of an answer that arrives twice the first one counts.
+                    let cseq = Some(message.cseq().0);
+                    if std::mem::replace(&mut seen.a_alive_cseq, cseq) != cseq {
+                        seen.a_alive = Some(now);
+                    }
                 }
             }
             _ if is_gone(message) => {
@@ -329,6 +344,7 @@ impl Tap {
                 self.a_bye(now, call_id, message.from_tag());
                 if let Some(seen) = self.a_leg(call_id, message.from_tag()) {
                     seen.a_bye_sent.get_or_insert(now);
+                    seen.a_bye_over_tcp = seen.a_bye_over_tcp.or(over_tcp.then_some(now));
                 }
                 None
             }

@@ -1,12 +1,13 @@
 //! Everything outside the server: phones, carriers, the network between them and the server, and the time that passes for
 //! all of them. It goes on while there is no server.
 
+use super::manner::Manners;
 use super::mischief::{Mischiefs, Out};
 use super::network::{Cut, Datagram, Network};
 use super::plan::{BEGIN, Plan};
 use super::provision::carrier_login;
 use super::redial::{Redial, retry_after_s};
-use super::streams::{Piece, Streams};
+use super::streams::{Piece, Streams, with_tcp};
 use super::tally::Tally;
 use super::trace::Trace;
 use bytes::Bytes;
@@ -63,6 +64,7 @@ pub struct World {
     network: Network,
     streams: Streams,
     mischiefs: Mischiefs,
+    manners: Manners,
     redial: Redial,
     phones: Vec<Phone>,
     carriers: [Carrier; 2],
@@ -125,14 +127,16 @@ impl World {
         let accounts = || plan.accounts.iter().enumerate();
         let phones_over_tcp = accounts().filter(|(_, account)| account.over_tcp).map(|(number, _)| phone(number));
         let carriers_over_tcp = (0..2).filter(|number| plan.carriers_over_tcp[*number]).map(carrier);
+        let refusing = (0..2).filter(|number| plan.refuses_tcp[*number]).map(carrier);
         let registering = accounts().filter(|(_, account)| account.registers && account.over_tcp);
         let mut world = Self {
             trace,
             tally: Tally::default(),
             server_is_up: true,
             network: Network::new(plan.weather, entropy.fork()),
-            streams: Streams::new(plan.weather, entropy.fork()),
+            streams: Streams::new(plan.weather, entropy.fork(), refusing.collect()),
             mischiefs: Mischiefs::new(plan.mischiefs.clone(), entropy.fork()),
+            manners: Manners::new(plan.manners.clone(), Entropy::from_number(plan.manners.len() as u64)),
             entropy: entropy.fork(),
             redial: Redial::new(
                 accounts().map(|(_, account)| account.temper).collect(),
@@ -272,7 +276,9 @@ impl World {
         } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == to) {
             let mut actions = Actions::default();
             let mut out = Out::new();
-            if self.mischiefs.at_carrier(to, bytes, &mut out, &mut self.tally) {
+            if self.manners.at_carrier(to, bytes, &mut out)
+                && self.mischiefs.at_carrier(to, bytes, &mut out, &mut self.tally)
+            {
                 self.carriers[number].on_datagram(bytes, server(), now, &mut actions);
             }
             let is_challenge = |event: &CarrierEvent| *event == CarrierEvent::Challenged;
@@ -307,6 +313,7 @@ impl World {
             }
         }
         for (_, bytes) in actions.datagrams {
+            let bytes = self.manners.of_phone(bytes, phone(number), &mut self.tally);
             let out = self.mischiefs.of_phone(bytes, &mut self.tally);
             self.transmit_all(now, phone(number), out);
         }
@@ -314,6 +321,7 @@ impl World {
 
     fn of_carrier(&mut self, now: Mono, number: usize, datagrams: Vec<(SocketAddr, Bytes)>) {
         for (_, bytes) in datagrams {
+            let bytes = self.manners.of_carrier(bytes);
             let out = self.mischiefs.of_carrier(bytes, &mut self.tally);
             self.transmit_all(now, carrier(number), out);
         }
@@ -333,7 +341,9 @@ impl World {
     /// All that phones and carriers send goes to the server.
     fn transmit(&mut self, now: Mono, from: SocketAddr, bytes: Bytes) {
         if self.over_tcp.contains(&from) {
-            self.streams.from_peer(now, from, &bytes, self.server_is_up, &mut self.tally);
+            self.streams.from_peer(now, from, with_tcp(&bytes), self.server_is_up, &mut self.tally);
+        } else if is_answer_over_tcp(&bytes) {
+            self.streams.from_peer(now, from, bytes, self.server_is_up, &mut self.tally);
         } else {
             self.network.send(now, Datagram { from, to: server(), bytes }, &mut self.tally);
         }
@@ -342,9 +352,9 @@ impl World {
     /// Nobody reaches a carrier, or a phone, until then.
     pub fn cut_off(&mut self, number: Option<usize>, of_carrier: usize, cut: Cut, until: Mono) {
         let address = number.map_or_else(|| carrier(of_carrier), phone);
-        if self.over_tcp.contains(&address) {
-            self.streams.cut_off(address, until);
-        } else {
+        // Whoever speaks UDP may be spoken to over TCP.
+        self.streams.cut_off(address, until);
+        if !self.over_tcp.contains(&address) {
             self.network.cut_off(address, cut, until);
         }
     }
@@ -408,4 +418,11 @@ impl World {
         let phones = self.phones.iter().map(Phone::live_calls).sum();
         (phones, self.carriers.iter().map(Carrier::live_calls).sum())
     }
+}
+
+/// A response goes the way its request came.
+fn is_answer_over_tcp(bytes: &Bytes) -> bool {
+    let via = b"\r\nVia: SIP/2.0/";
+    let at = bytes.windows(via.len()).position(|window| window == via).map(|at| at + via.len());
+    bytes.starts_with(b"SIP/2.0 ") && at.is_some_and(|at| bytes[at..].starts_with(b"TCP"))
 }

@@ -122,6 +122,22 @@ fn an_invite_without_an_offer_gets_the_carriers_and_its_answer_passes_in_the_ack
 }
 
 #[test]
+fn a_200_that_comes_again_when_its_leg_is_gone_is_refused_its_media_again() {
+    let mut call = Call::new();
+    call.desk.carrier(&call.invite, 180, "x", "");
+    call.desk.leg(LegCommand::HangUp { leg: call.b, cause: HangupCause::Cancelled });
+    call.desk.take_sent();
+    call.desk.carrier(&call.invite, 200, "x", ANSWER);
+    call.assert_refused();
+    call.desk.carrier(&call.invite, 200, "x", ANSWER);
+    let again = call.desk.sent_to(CARRIER.into());
+    assert!(
+        again.len() == 1 && again[0].starts_with("ACK ") && again[0].contains("m=audio 0 RTP/AVP 0\r\n"),
+        "{again:?}"
+    );
+}
+
+#[test]
 fn an_ack_over_1300_bytes_goes_over_tcp_and_over_udp_when_that_is_refused() {
     let (mut call, _) = Call::answered();
     call.desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);

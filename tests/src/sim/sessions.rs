@@ -1,0 +1,219 @@
+//! What is seen of sessions on the wire: that one with a timer (RFC 4028) is over when nobody refreshes it, that an offer is
+//! answered wherever it stands, and that what is large for UDP goes over TCP where a trunk has that.
+
+use super::tally::Tally;
+use schema::time::Mono;
+use sip::message::{HeaderName, Message, Method};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Requests over this many bytes are large for UDP (RFC 3261 §18.1.1).
+const UDP_MAX: usize = 1_300;
+
+/// The transaction of an INVITE over UDP is there so long in any case (64·T1).
+const SURELY_KNOWN: Duration = Duration::from_secs(30);
+const UNANSWERED: &str = "RFC 3261 §13.2.2.4: the offer of a 200 is not answered in its ACK";
+
+/// A leg with a session timer.
+struct Timed {
+    peer: SocketAddr,
+    is_carrier: bool,
+    over_tcp: bool,
+    interval: Duration,
+    refreshed: Mono,
+}
+
+/// An INVITE of ours without an offer.
+struct Offerless {
+    cseq: u32,
+    /// When it left first.
+    since: Mono,
+    over_tcp: bool,
+    /// Its 200 has one.
+    has_offer: bool,
+}
+
+/// See the file.
+#[derive(Default)]
+pub struct Sessions {
+    /// Which trunks have TCP for large requests.
+    pub large_over_tcp: [bool; 2],
+    /// By Call-ID.
+    timed: BTreeMap<Box<str>, Timed>,
+    /// 2xx that were seen: Call-ID, CSeq number, whether the far end sent them.
+    seen: BTreeSet<(Box<str>, u32, bool)>,
+    /// CSeq numbers of INVITEs without an offer, by Call-ID: of callers,
+    callers: BTreeMap<Box<str>, u32>,
+    /// and those to carriers.
+    carriers: BTreeMap<Box<str>, Offerless>,
+    /// Legs whose BYE we have sent, by Call-ID.
+    ended: BTreeSet<Box<str>>,
+    /// An ACK without the answer to an offer has left then.
+    unanswered: BTreeMap<Box<str>, Mono>,
+    /// Call-IDs of INVITEs that went over TCP because they are large.
+    went_over_tcp: BTreeSet<Box<str>>,
+}
+
+/// Where a message comes from or goes to.
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "each field is what its name says")]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub carrier: Option<usize>,
+    pub over_tcp: bool,
+}
+
+impl Sessions {
+    /// A message reaches the server.
+    pub fn received(&mut self, now: Mono, from: Peer, message: &Message, tally: &mut Tally) {
+        let (is_request, call_id) = (message.is_request(), message.call_id());
+        match message.method() {
+            Method::Bye if is_request => {
+                self.timed.remove(call_id);
+            }
+            _ if message.status() == Some(481) => {
+                self.timed.remove(call_id);
+            }
+            Method::Invite if is_request && from.carrier.is_none() && message.to_tag().is_none() => {
+                if message.has_sdp() {
+                    self.callers.remove(call_id);
+                } else {
+                    self.callers.insert(call_id.into(), message.cseq().0);
+                }
+            }
+            Method::Invite | Method::Update if is_success(message) => {
+                if let Some(invite) = self.carriers.get_mut(call_id).filter(|invite| invite.cseq == message.cseq().0) {
+                    invite.has_offer |= message.has_sdp();
+                }
+                self.agreed(now, from, message, true, tally);
+            }
+            _ => {}
+        }
+    }
+
+    /// The server sends a message of so many bytes; what is wrong with it.
+    pub fn sent(
+        &mut self,
+        now: Mono,
+        to: Peer,
+        message: &Message,
+        length: usize,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let (is_request, call_id, cseq) = (message.is_request(), message.call_id(), message.cseq().0);
+        match message.method() {
+            Method::Bye if is_request => {
+                self.ended.insert(call_id.into());
+                self.unanswered.remove(call_id);
+                let ended = self.timed.remove(call_id);
+                let is_expired = |timed: &Timed| now >= timed.refreshed + timed.interval * 2 / 3;
+                tally.add_if("sessions that expired", ended.as_ref().is_some_and(is_expired));
+                Ok(())
+            }
+            Method::Invite if is_request && message.to_tag().is_none() => {
+                if !message.has_sdp() {
+                    let over_tcp = to.over_tcp;
+                    let before = self.carriers.get(call_id).filter(|invite| invite.cseq == cseq);
+                    let since = before.map_or(now, |invite| invite.since);
+                    self.carriers.insert(call_id.into(), Offerless { cseq, since, over_tcp, has_offer: false });
+                }
+                self.size(to, call_id, length, tally)
+            }
+            Method::Invite | Method::Update if is_success(message) => {
+                self.agreed(now, to, message, false, tally);
+                let lacks_offer = self.callers.get(call_id) == Some(&cseq) && !message.has_sdp();
+                if lacks_offer {
+                    Err("RFC 3261 §13.3.1: a 200 has no offer, as its INVITE".to_owned())
+                } else {
+                    Ok(())
+                }
+            }
+            Method::Ack if to.carrier.is_some() => {
+                let invite = self.carriers.get(call_id).filter(|invite| invite.cseq == cseq && invite.has_offer);
+                let Some(invite) = invite else { return Ok(()) };
+                tally.add_if("offers of carriers answered in the ACK", message.has_sdp());
+                if message.has_sdp() {
+                    return Ok(());
+                }
+                // Once its transaction is over nobody knows of an INVITE whose leg is ended.
+                if !invite.over_tcp && now <= invite.since + SURELY_KNOWN {
+                    return Err(UNANSWERED.to_owned());
+                }
+                if !self.ended.contains(call_id) {
+                    self.unanswered.insert(call_id.into(), now);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn size(&mut self, to: Peer, call_id: &str, length: usize, tally: &mut Tally) -> Result<(), String> {
+        if length <= UDP_MAX || !to.carrier.is_some_and(|carrier| self.large_over_tcp[carrier]) {
+            return Ok(());
+        }
+        tally.add(if to.over_tcp { "large INVITEs over TCP" } else { "large INVITEs over UDP in the end" });
+        if to.over_tcp {
+            self.went_over_tcp.insert(call_id.into());
+        } else if !self.went_over_tcp.contains(call_id) {
+            return Err(format!("RFC 3261 §18.1.1: an INVITE of {length} bytes leaves over UDP"));
+        }
+        Ok(())
+    }
+
+    /// A 2xx says how long the session lasts without a refresh. `is_theirs`: the far end sent it.
+    fn agreed(&mut self, now: Mono, peer: Peer, message: &Message, is_theirs: bool, tally: &mut Tally) {
+        let call_id = message.call_id();
+        // Of one that is repeated only the first counts.
+        if !self.seen.insert((call_id.into(), message.cseq().0, is_theirs)) {
+            return;
+        }
+        let said =
+            message.text(HeaderName::SessionExpires).and_then(|text| text.split(';').next()?.trim().parse().ok());
+        let Some(interval_s) = said else {
+            self.timed.remove(call_id);
+            return;
+        };
+        let interval = Duration::from_secs(interval_s);
+        let Peer { address, carrier, over_tcp } = peer;
+        let timed = Timed { peer: address, is_carrier: carrier.is_some(), over_tcp, interval, refreshed: now };
+        let is_refresh = self.timed.insert(call_id.into(), timed).is_some();
+        tally.add(match (is_refresh, is_theirs, carrier.is_some()) {
+            (false, _, false) => "session timers of phones",
+            (false, _, true) => "session timers of carriers",
+            (true, true, _) => "sessions refreshed by us",
+            (true, false, false) => "sessions refreshed by phones",
+            (true, false, true) => "sessions refreshed by carriers",
+        });
+    }
+
+    /// What should be over, in a process that has known all calls since `up_since`.
+    pub fn look(&mut self, now: Mono, up_since: Mono) -> Option<String> {
+        if self.unanswered.values().any(|at| *at < now) {
+            self.unanswered.clear();
+            return Some(UNANSWERED.to_owned());
+        }
+        let is_over = |timed: &Timed| now > timed.refreshed.max(up_since) + timed.interval;
+        let call_id = self.timed.iter().find(|(_, timed)| is_over(timed))?.0.clone();
+        let timed = self.timed.remove(&call_id)?;
+        Some(format!("RFC 4028: the session of {call_id}, refreshed at {:?}, goes on", timed.refreshed))
+    }
+
+    /// A phone's connection is gone: nothing can be said to it until it comes back.
+    pub fn closed(&mut self, peer: SocketAddr) {
+        self.timed.retain(|_, timed| timed.is_carrier || timed.peer != peer);
+    }
+
+    /// Another process, which knows the legs of calls that are live.
+    pub fn restarted(&mut self, is_live: impl Fn(&str) -> bool) {
+        self.timed.retain(|call_id, timed| is_live(call_id) && (timed.is_carrier || !timed.over_tcp));
+        self.carriers.clear();
+        self.unanswered.clear();
+    }
+}
+
+/// A 2xx that may have a session timer.
+fn is_success(message: &Message) -> bool {
+    matches!(message.status(), Some(200..=299))
+}
