@@ -4,9 +4,11 @@
 //! everything is carried and the log begins anew: otherwise it would grow for as long as entries keep coming.
 
 use super::sqlite::open;
-use super::vital::start_thread;
+use super::vital::{end_process, start_thread};
 use crate::sql::{SqliteDb, stop_if_unsafe};
 use rusqlite::Connection;
+use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -15,7 +17,7 @@ use tokio::runtime::Handle;
 const LOG_MAX: i64 = 32_768;
 
 /// With so many pages left the writer is held.
-const REST: i64 = 2_048;
+const REST: i64 = 512;
 
 /// Most turns beside the writer before it is held anyway.
 const TURNS: usize = 4;
@@ -33,9 +35,9 @@ impl Checkpointer {
     pub(super) fn start(db: Arc<SqliteDb>, runtime: &Handle) -> Self {
         let (wake, woken) = mpsc::sync_channel(1);
         start_thread("journal-carry", runtime, move || {
-            let mut connection = None;
+            let (mut connection, mut file) = (None, ManuallyDrop::new(None));
             while woken.recv().is_ok() {
-                let carried = carry(&db, &mut connection);
+                let carried = carry(&db, &mut connection, &mut file);
                 if let Err(error) = &carried {
                     stop_if_unsafe(error.sqlite_error().map(|e| e.extended_code), &error.to_string());
                     tracing::warn!(%error, "the write-ahead log was not carried into the database");
@@ -44,6 +46,8 @@ impl Checkpointer {
                 if !matches!(carried, Ok(true)) {
                     std::thread::sleep(PAUSE);
                 }
+                // Asked for meanwhile: if it is still so, it is said again.
+                let _ = woken.try_recv();
             }
         });
         Self(wake)
@@ -58,8 +62,9 @@ impl Checkpointer {
     }
 }
 
-/// False when a reader was in the way: the log goes on growing until the next try.
-fn carry(db: &SqliteDb, connection: &mut Option<Connection>) -> Result<bool, rusqlite::Error> {
+/// False when a reader was in the way: the log goes on growing until the next try. `file` is the database's, for syncing: it is
+/// never closed, since with it the process would lose the locks that SQLite has on the file.
+fn carry(db: &SqliteDb, connection: &mut Option<Connection>, file: &mut Option<File>) -> Result<bool, rusqlite::Error> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(open(db)?),
@@ -67,6 +72,8 @@ fn carry(db: &SqliteDb, connection: &mut Option<Connection>) -> Result<bool, rus
     connection.busy_timeout(HELD)?;
     for _ in 0..TURNS {
         let carried = turn(connection, "pragma wal_checkpoint(passive)")?.length;
+        // SQLite itself does so in the last turn, when the writer is held.
+        sync(db, file);
         // What was added meanwhile is the rest.
         let now = turn(connection, "pragma wal_checkpoint(noop)")?.length;
         if now < LOG_MAX / 2 {
@@ -78,6 +85,15 @@ fn carry(db: &SqliteDb, connection: &mut Option<Connection>) -> Result<bool, rus
     }
     let _gate = db.gate.blocking_lock();
     Ok(!turn(connection, "pragma wal_checkpoint(restart)")?.busy)
+}
+
+fn sync(db: &SqliteDb, file: &mut Option<File>) {
+    if file.is_none() {
+        *file = File::open(&db.path).ok();
+    }
+    if let Some(Err(error)) = file.as_ref().map(File::sync_data) {
+        end_process(&format!("the database file cannot be written ({error})"));
+    }
 }
 
 struct Turn {
