@@ -4,7 +4,7 @@
 //! everything is carried and the log begins anew: otherwise it would grow for as long as entries keep coming.
 
 use super::sqlite::open;
-use super::vital::{end_process, start_thread};
+use super::vital::{start_thread, sync_or_end};
 use crate::sql::{SqliteDb, stop_if_unsafe};
 use rusqlite::Connection;
 use std::fs::File;
@@ -91,8 +91,8 @@ fn sync(db: &SqliteDb, file: &mut Option<File>) {
     if file.is_none() {
         *file = File::open(&db.path).ok();
     }
-    if let Some(Err(error)) = file.as_ref().map(File::sync_data) {
-        end_process(&format!("the database file cannot be written ({error})"));
+    if let Some(file) = file {
+        sync_or_end(file, "the database file");
     }
 }
 

@@ -2,6 +2,7 @@
 //! more and nobody would be told, so callers would wait for ever: the process ends instead, and the next one recovers from
 //! what is on disk.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::Handle;
@@ -41,6 +42,14 @@ fn panicked(name: &'static str) -> ! {
 pub(crate) fn end_process(why: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "ringfence: {why}: ending, to recover from what is on disk");
     std::process::abort();
+}
+
+/// Brings what was written to a file to the disk. Ends the process when that fails: the kernel may have dropped what it could not
+/// write, and would report success the next time.
+pub(super) fn sync_or_end(file: &File, what: &str) {
+    if let Err(error) = file.sync_data() {
+        end_process(&format!("{what} cannot be written ({error})"));
+    }
 }
 
 /// A part of the journal's work that somebody else does for it.

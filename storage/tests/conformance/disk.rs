@@ -13,15 +13,21 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
+/// A store on this disk with one account, which has 100.
+async fn one_account(disk: &MemDisk) -> (Store, World, Actor) {
+    let store = Store::memory(disk);
+    let mut world = World::new(store.clone(), 1).await;
+    let key = world.account("ann", 100).await;
+    let actor = world.actor(key).await;
+    (store, world, actor)
+}
+
 /// A credit is submitted and the power fails before it is durable. Returns what was acknowledged and what is stored.
 fn credit_and_crash(unsynced: Unsynced) -> (Vec<Outcome>, Micros) {
     let disk = MemDisk::new();
     let told = Arc::new(Mutex::new(Vec::new()));
     runtime().block_on(async {
-        let store = Store::memory(&disk);
-        let mut world = World::new(store.clone(), 1).await;
-        let key = world.account("ann", 100).await;
-        let mut actor = world.actor(key).await;
+        let (store, mut world, mut actor) = one_account(&disk).await;
         disk.set_faults(MemFaults { sync: Duration::from_millis(5), ..MemFaults::default() });
         let journal = Journal::start(&store, JournalOptions::default());
         let (first, second) =
@@ -60,10 +66,7 @@ fn a_journal_that_halts_leaves_its_batch_to_the_crash() {
         let halt = Halt { batches: 0, acknowledged, behind: false };
         let disk = MemDisk::new();
         runtime().block_on(async {
-            let store = Store::memory(&disk);
-            let mut world = World::new(store.clone(), 1).await;
-            let key = world.account("ann", 100).await;
-            let mut actor = world.actor(key).await;
+            let (store, mut world, mut actor) = one_account(&disk).await;
             disk.set_faults(MemFaults { halt: Some(halt), ..MemFaults::default() });
             let journal = Journal::start(&store, JournalOptions::default());
             let entries =
@@ -144,10 +147,7 @@ fn a_crash_with_two_batches_in_flight_keeps_some_from_the_front() {
 fn a_journal_halts_once_another_batch_is_behind_the_one_that_is_synced() {
     let disk = MemDisk::new();
     runtime().block_on(async {
-        let store = Store::memory(&disk);
-        let mut world = World::new(store.clone(), 1).await;
-        let key = world.account("ann", 100).await;
-        let mut actor = world.actor(key).await;
+        let (store, mut world, mut actor) = one_account(&disk).await;
         let halt = Some(Halt { batches: 0, acknowledged: false, behind: true });
         disk.set_faults(MemFaults { sync: Duration::from_millis(5), halt, ..MemFaults::default() });
         let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1 });
@@ -199,10 +199,7 @@ async fn a_rejection_in_the_batch_that_is_synced_fences_the_one_behind_it() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_batch_fences_the_one_behind_it() {
     let disk = MemDisk::new();
-    let store = Store::memory(&disk);
-    let mut world = World::new(store.clone(), 1).await;
-    let key = world.account("ann", 100).await;
-    let mut actor = world.actor(key).await;
+    let (store, mut world, mut actor) = one_account(&disk).await;
     disk.set_faults(MemFaults { sync: Duration::from_millis(5), failing_batches: 1, ..MemFaults::default() });
     let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1 });
     let entries = ["a", "b"].map(|name| actor.credit(&mut world, 1, name, [0; 32]).1);
@@ -213,17 +210,14 @@ async fn a_failed_batch_fences_the_one_behind_it() {
 #[tokio::test(start_paused = true)]
 async fn failures_and_stalls_are_injected() {
     let disk = MemDisk::new();
-    let store = Store::memory(&disk);
-    let mut world = World::new(store.clone(), 1).await;
-    let key = world.account("ann", 100).await;
-    let mut actor = world.actor(key).await;
+    let (store, mut world, mut actor) = one_account(&disk).await;
     let journal = Journal::start(&store, JournalOptions::default());
     disk.set_faults(MemFaults { failing_batches: 1, failing_calls: 1, ..MemFaults::default() });
-    assert!(matches!(store.account(key).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.account(actor.key).await, Err(StoreError::Unavailable(_))));
     let before = actor.clone();
     let (first, second) = (actor.credit(&mut world, 1, "a", [0; 32]).1, actor.credit(&mut world, 1, "b", [0; 32]).1);
     assert_eq!(submit(&journal, vec![first.clone(), second]).await, vec![Err(Rejection::Failed); 2]);
-    assert_eq!(world.actor(key).await.figures, before.figures);
+    assert_eq!(world.actor(actor.key).await.figures, before.figures);
     let begun = tokio::time::Instant::now();
     disk.set_faults(MemFaults { next_stall: Duration::from_secs(3), ..MemFaults::default() });
     assert_eq!(submit(&journal, vec![first]).await, [Ok(())]);
@@ -233,10 +227,7 @@ async fn failures_and_stalls_are_injected() {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_and_calls_nobody() {
     let disk = MemDisk::new();
-    let store = Store::memory(&disk);
-    let mut world = World::new(store.clone(), 1).await;
-    let key = world.account("ann", 100).await;
-    let mut actor = world.actor(key).await;
+    let (store, mut world, mut actor) = one_account(&disk).await;
     let journal = Journal::start(&store, JournalOptions { queue: 2, batch: 512 });
     let told = Arc::new(Mutex::new(0));
     let mut results = Vec::new();
@@ -256,10 +247,7 @@ async fn a_full_queue_refuses_and_calls_nobody() {
 #[tokio::test(start_paused = true)]
 async fn entries_handed_over_before_a_rejection_is_told_are_fenced() {
     let disk = MemDisk::new();
-    let store = Store::memory(&disk);
-    let mut world = World::new(store.clone(), 1).await;
-    let key = world.account("ann", 100).await;
-    let mut actor = world.actor(key).await;
+    let (store, mut world, mut actor) = one_account(&disk).await;
     let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1 });
     let mut stale = actor.clone();
     let (_, good) = actor.credit(&mut world, 1, "a", [0; 32]);
@@ -273,10 +261,7 @@ async fn entries_handed_over_before_a_rejection_is_told_are_fenced() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panicking_acknowledgement_stops_nobody() {
-    let store = Store::memory(&MemDisk::new());
-    let mut world = World::new(store.clone(), 1).await;
-    let key = world.account("ann", 100).await;
-    let mut actor = world.actor(key).await;
+    let (store, mut world, mut actor) = one_account(&MemDisk::new()).await;
     let journal = Journal::start(&store, JournalOptions::default());
     let entry = actor.credit(&mut world, 1, "a", [0; 32]).1;
     journal.submit(entry, Box::new(|_| panic!("a bug in an actor"))).expect("room");

@@ -5,7 +5,7 @@
 use super::super::batch::Written;
 use super::super::pace::gathers;
 use super::super::record_commit;
-use super::super::vital::{end_process, start_thread};
+use super::super::vital::{start_thread, sync_or_end};
 use crate::sql::{SqliteDb, log_of};
 use std::fs::File;
 use std::io;
@@ -20,13 +20,6 @@ impl Log {
     /// Of a database that somebody has open, so that there is one.
     pub(super) fn open(db: &SqliteDb) -> io::Result<Self> {
         Ok(Self(File::open(log_of(&db.path))?))
-    }
-
-    /// Does not return when it fails: the kernel may have dropped what it could not write, and would report success the next time.
-    fn sync(&self) {
-        if let Err(error) = self.0.sync_data() {
-            end_process(&format!("the database's log cannot be written ({error})"));
-        }
     }
 }
 
@@ -100,7 +93,7 @@ impl Syncer {
 fn make_durable(batch: &Unsynced) -> Duration {
     let begun = Instant::now();
     if let Some(log) = &batch.log {
-        log.sync();
+        sync_or_end(&log.0, "the database's log");
     }
     record_commit(batch.entries, batch.begun.elapsed());
     begun.elapsed()

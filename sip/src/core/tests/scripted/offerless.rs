@@ -121,14 +121,20 @@ fn an_invite_without_an_offer_gets_the_carriers_and_its_answer_passes_in_the_ack
     call.desk.assert_empty();
 }
 
-#[test]
-fn a_200_that_comes_again_when_its_leg_is_gone_is_refused_its_media_again() {
+/// The carrier answers a call that was cancelled, and has its offer refused.
+fn answered_too_late() -> Call {
     let mut call = Call::new();
     call.desk.carrier(&call.invite, 180, "x", "");
     call.desk.leg(LegCommand::HangUp { leg: call.b, cause: HangupCause::Cancelled });
     call.desk.take_sent();
     call.desk.carrier(&call.invite, 200, "x", ANSWER);
     call.assert_refused();
+    call
+}
+
+#[test]
+fn a_200_that_comes_again_when_its_leg_is_gone_is_refused_its_media_again() {
+    let mut call = answered_too_late();
     call.desk.carrier(&call.invite, 200, "x", ANSWER);
     let again = call.desk.sent_to(CARRIER.into());
     assert!(
@@ -207,12 +213,7 @@ fn a_carrier_that_hangs_up_or_answers_too_late_has_its_offer_refused() {
     call.desk.leg(LegCommand::Settled { call: call.a.call });
     call.desk.assert_empty();
 
-    let mut call = Call::new();
-    call.desk.carrier(&call.invite, 180, "x", "");
-    call.desk.leg(LegCommand::HangUp { leg: call.b, cause: HangupCause::Cancelled });
-    call.desk.take_sent();
-    call.desk.carrier(&call.invite, 200, "x", ANSWER);
-    call.assert_refused();
+    let mut call = answered_too_late();
     call.desk.leg(LegCommand::HangUp { leg: call.a, cause: HangupCause::Cancelled });
     call.desk.assert_empty();
 }
