@@ -32,6 +32,7 @@ use vital::{start_task, start_thread};
 mod batch;
 mod checkpoint;
 pub(crate) mod encode;
+mod known;
 mod memory;
 mod pace;
 mod postgres;

@@ -46,6 +46,11 @@ impl Newest {
         Self { seq: entry.seq, last_call: entry.last_call }
     }
 
+    /// Whether the entry is the account's next one.
+    pub(crate) fn precedes(self, entry: &Encoded) -> bool {
+        self.seq.next() == entry.seq
+    }
+
     /// The number of a call is used once.
     pub(crate) fn allows(self, entry: &Encoded) -> bool {
         !entry.begins || self.last_call.next() == entry.last_call

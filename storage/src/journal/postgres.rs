@@ -1,20 +1,21 @@
 //! The writer on PostgreSQL: one transaction of a few set-based statements for each batch (`unnest` arrays). The accounts' newest
-//! entries are read first, so that who is fenced and which key is taken is known before anything is written. What was read stays
-//! true: entries never go, and a second one with the same number is refused by their key.
+//! entries, where they are not known, are read first, so that who is fenced and which key is taken is known before anything is
+//! written. What was read stays true: entries never go, and a second one with the same number is refused by their key.
 
 use super::batch::{Fences, Hopper, Written};
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
+use super::known::Known;
 use super::pace::{Commit, Pace, Patience};
 use super::vital::start_task;
 use super::{Rejected, all_failed, record_commit};
 use crate::sql::{Value, failed};
 use columns::{Column, arguments, columns};
-use link::Link;
+use link::{Link, Session};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
 use sqlx::postgres::{PgConnection, PgPool, PgRow};
-use sqlx::{Arguments, AssertSqlSafe, Connection, PgExecutor, Postgres, Row, Transaction, query_with};
-use std::collections::BTreeMap;
+use sqlx::{AssertSqlSafe, Connection, PgExecutor, Postgres, Row, Transaction, query_with};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -120,24 +121,33 @@ async fn write_batch(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
 }
 
 async fn transaction(link: &mut Link, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    link.within_silence(async |connection| write_all(connection, entries).await).await
+    link.within_silence(async |session| write_all(session, entries).await).await
 }
 
-async fn write_all(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    let mut tx = connection.begin().await?;
-    let outcomes = decide(&mut tx, entries).await?;
+async fn write_all(session: &mut Session, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
+    let Session { connection, known } = session;
+    let mut tx =
+        connection.begin_with(AssertSqlSafe(format!("begin; select pg_advisory_xact_lock_shared({WRITING})"))).await?;
+    let mut newest = newest(&mut tx, entries, known).await?;
+    let outcomes = decide(&mut tx, entries, &mut newest).await?;
     let accepted = entries.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
     write_rows(&mut tx, accepted.filter_map(|(entry, _)| entry.rows.as_ref().ok())).await?;
     match tx.commit().await {
-        Ok(()) => Ok(outcomes),
+        Ok(()) => {
+            known.learn(newest);
+            Ok(outcomes)
+        }
         Err(error @ sqlx::Error::Database(_)) => Err(error.into()),
         Err(error) => Err(Trouble::Unknown(error)),
     }
 }
 
 /// Who is fenced and whose key is taken, entry by entry.
-async fn decide(tx: &mut Transaction<'_, Postgres>, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    let mut newest = newest(&mut **tx, entries).await?;
+async fn decide(
+    tx: &mut Transaction<'_, Postgres>,
+    entries: &[Encoded],
+    newest: &mut BTreeMap<AccountKey, Newest>,
+) -> Result<Vec<Outcome>, Trouble> {
     let mut taken = taken_keys(tx, entries).await?;
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(entries.len());
     let mut rejected = Rejected::default();
@@ -153,7 +163,7 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, entries: &[Encoded]) -> Resu
         let stored = newest.get_mut(&entry.account);
         let outcome = match (duplicate, stored, &entry.rows) {
             (Some(rejection), Some(_), _) => Err(rejection),
-            (None, Some(before), Ok(_)) if before.seq.next() == entry.seq => {
+            (None, Some(before), Ok(_)) if before.precedes(entry) => {
                 if !before.allows(entry) {
                     return Err(Trouble::Contradiction);
                 }
@@ -163,7 +173,7 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, entries: &[Encoded]) -> Resu
                 }
                 Ok(())
             }
-            (None, Some(before), Err(reason)) if before.seq.next() == entry.seq => {
+            (None, Some(before), Err(reason)) if before.precedes(entry) => {
                 tracing::error!(account = entry.account.0, seq = entry.seq.0, reason, "an entry is malformed");
                 Err(Rejection::Failed)
             }
@@ -179,20 +189,36 @@ async fn decide(tx: &mut Transaction<'_, Postgres>, entries: &[Encoded]) -> Resu
 /// [`resolve`].
 const WRITING: i64 = 7_242;
 
-/// The newest entry of each account. Says that a batch is being written.
+/// The newest entry of each account, as the batch's first entry of it would have it, or as the database has it.
 async fn newest(
-    connection: impl PgExecutor<'_>,
+    tx: &mut Transaction<'_, Postgres>,
     entries: &[Encoded],
+    known: &Known,
 ) -> Result<BTreeMap<AccountKey, Newest>, sqlx::Error> {
-    let mut accounts: Vec<_> = entries.iter().map(|e| e.account.0).collect();
-    accounts.sort_unstable();
-    accounts.dedup();
-    let text = "select u.account_key, e.seq, e.last_call from pg_advisory_xact_lock_shared($2), unnest($1::bigint[]) as u(account_key) \
+    let (mut newest, mut unknown) = (BTreeMap::new(), BTreeSet::new());
+    for entry in entries {
+        if newest.contains_key(&entry.account) || unknown.contains(&entry.account) {
+            continue;
+        }
+        match known.of(entry.account).filter(|known| known.precedes(entry)) {
+            Some(before) => drop(newest.insert(entry.account, before)),
+            None => drop(unknown.insert(entry.account)),
+        }
+    }
+    if !unknown.is_empty() {
+        newest.extend(look_up(&mut **tx, unknown).await?);
+    }
+    Ok(newest)
+}
+
+async fn look_up(
+    connection: impl PgExecutor<'_>,
+    accounts: BTreeSet<AccountKey>,
+) -> Result<BTreeMap<AccountKey, Newest>, sqlx::Error> {
+    let text = "select u.account_key, e.seq, e.last_call from unnest($1::bigint[]) as u(account_key) \
                 cross join lateral (select seq, last_call from entries where account_key = u.account_key order by seq desc limit 1) e";
-    let accounts = Column::Ints(accounts.into_iter().map(Some).collect());
-    let mut arguments = arguments([accounts])?;
-    arguments.add(WRITING).map_err(sqlx::Error::Encode)?;
-    let rows = query_with(text, arguments).fetch_all(connection).await?;
+    let accounts = Column::Ints(accounts.into_iter().map(|account| Some(account.0)).collect());
+    let rows = query_with(text, arguments([accounts])?).fetch_all(connection).await?;
     let newest = |row: &PgRow| {
         let newest = Newest { seq: Seq(row.try_get(1)?), last_call: CallNo(row.try_get(2)?) };
         Ok((AccountKey(row.try_get(0)?), newest))
@@ -202,8 +228,8 @@ async fn newest(
 
 /// Whether another writer was first: an entry that failed alone is fenced then. When that cannot be read it is not known.
 async fn is_behind(link: &mut Link, entry: &Encoded) -> bool {
-    let read = async |connection: &mut PgConnection| Ok(newest(connection, std::slice::from_ref(entry)).await?);
-    let newest = link.within_silence(read).await;
+    let account = BTreeSet::from([entry.account]);
+    let newest = link.within_silence(async |session| Ok(look_up(&mut session.connection, account).await?)).await;
     newest.is_ok_and(|newest| newest.get(&entry.account).is_none_or(|newest| newest.seq >= entry.seq))
 }
 
@@ -362,7 +388,7 @@ async fn resolve(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        match link.within_silence(async |connection| Ok(written(connection, entries).await?)).await {
+        match link.within_silence(async |session| Ok(written(&mut session.connection, entries).await?)).await {
             Ok(outcomes) => return outcomes,
             Err(Trouble::Contradiction) => {}
             Err(Trouble::NotDone(error) | Trouble::Unknown(error)) => {
@@ -384,7 +410,7 @@ async fn written(connection: &mut PgConnection, entries: &[Encoded]) -> Result<V
                 where e.position = 0";
     let wanted = columns(entries.iter().map(|e| vec![e.account.0.into(), e.seq.0.into(), e.at.0.into()]).collect());
     let rows = query_with(text, arguments(wanted)?).fetch_all(&mut *tx).await?;
-    let mut found = std::collections::BTreeSet::new();
+    let mut found = BTreeSet::new();
     for row in rows {
         found.insert((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?));
     }

@@ -4,6 +4,7 @@
 use super::batch::{Fences, Hopper};
 use super::checkpoint::Checkpointer;
 use super::encode::{CALL_UPDATED, Encoded, Form, Newest, Rows, Write};
+use super::known::Known;
 use super::pace::{Commit, Pace};
 use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
@@ -11,7 +12,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -235,15 +236,15 @@ impl<'c> Writer<'c> {
         if let Some(duplicate) = self.duplicate(entry)? {
             return Ok(Err(duplicate));
         }
-        let known = newest.get(&entry.account).or_else(|| self.known.of.get(&entry.account)).copied();
-        let before = match known.filter(|before| before.seq.next() == entry.seq) {
+        let known = newest.get(&entry.account).copied().or_else(|| self.known.of(entry.account));
+        let before = match known.filter(|known| known.precedes(entry)) {
             Some(before) => Some(before),
             None => self.newest(entry)?,
         };
-        if before.is_none_or(|before| before.seq.next() != entry.seq) {
+        let Some(before) = before.filter(|before| before.precedes(entry)) else {
             return Ok(Err(Rejection::Fenced));
-        }
-        if !before.is_some_and(|before| before.allows(entry)) {
+        };
+        if !before.allows(entry) {
             return Err(Trouble::Contradiction);
         }
         self.rows(entry.rows.as_ref().map_err(|_| Trouble::Contradiction)?)?;
@@ -262,7 +263,7 @@ impl<'c> Writer<'c> {
         if let Some(duplicate) = self.duplicate(entry)? {
             return Ok(Err(duplicate));
         }
-        let Some(before) = self.newest(entry)?.filter(|before| before.seq.next() == entry.seq) else {
+        let Some(before) = self.newest(entry)?.filter(|before| before.precedes(entry)) else {
             return Ok(Err(Rejection::Fenced));
         };
         let rows = match &entry.rows {
@@ -317,25 +318,6 @@ impl<'c> Writer<'c> {
             }
         }
         Ok(())
-    }
-}
-
-/// What was committed last of the accounts that write, so that it need not be looked for. A row that is there never goes, and
-/// whoever wrote another one meanwhile has taken its number, which the key refuses then: a hint that is wrong costs a look.
-#[derive(Default)]
-struct Known {
-    of: HashMap<AccountKey, Newest>,
-}
-
-impl Known {
-    /// Accounts known at most, some 10 MB; then it begins anew.
-    const MOST: usize = 262_144;
-
-    fn learn(&mut self, newest: BTreeMap<AccountKey, Newest>) {
-        if self.of.len() + newest.len() > Self::MOST {
-            self.of.clear();
-        }
-        self.of.extend(newest);
     }
 }
 

@@ -147,6 +147,20 @@ pub async fn on_postgres(cluster: &Cluster) {
     assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "a broken connection is made anew");
     assert_eq!(world.actor(key).await.figures.total, Micros(211));
 
+    // A standby takes over that has not got the newest entry: what was committed over the old connection counts for nothing.
+    let behind = actor.clone();
+    let lost = actor.credit(&mut world, 1, "lost", [0; 32]).1;
+    assert_eq!(submit(&journal, vec![lost]).await, [Ok(())]);
+    let lose = "set session_replication_role = replica; \
+                with lost as (delete from entries where seq = (select max(seq) from entries) returning id) \
+                delete from events where id in (select id from lost); \
+                set session_replication_role = origin";
+    sqlx::raw_sql(lose).execute(&mut raw).await.expect("lost");
+    sqlx::raw_sql(end).execute(&mut raw).await.expect("ended");
+    let follows = actor.credit(&mut world, 1, "follows", [0; 32]).1;
+    assert_eq!(submit(&journal, vec![follows]).await, [Err(Rejection::Fenced)]);
+    let mut actor = behind;
+
     // The server becomes a reader for whoever is connected already, as after a failover; its name leads to one that writes.
     let mut raw = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
     let reader = "alter database outage set default_transaction_read_only = off";

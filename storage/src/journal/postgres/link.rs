@@ -1,5 +1,6 @@
 //! The journal's connection to the server: one of its own, so that reads never make a commit wait.
 
+use super::super::known::Known;
 use super::Trouble;
 use crate::sql::{SILENCE_MAX, silent};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -11,36 +12,44 @@ use tokio::time::{sleep, timeout};
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
+/// A connection, with what was committed over it.
+pub(super) struct Session {
+    pub(super) connection: PgConnection,
+    pub(super) known: Known,
+}
+
 /// Made when it is needed, and anew after anything went wrong over it: a server that became a reader (SQLSTATE 25006) or shuts
 /// down answers each statement in good health, while its name already leads to another one.
 pub(super) struct Link {
     options: PgConnectOptions,
-    connection: Option<PgConnection>,
+    session: Option<Session>,
 }
 
 impl Link {
     pub(super) const fn new(options: PgConnectOptions) -> Self {
-        Self { options, connection: None }
+        Self { options, session: None }
     }
 
     /// Does something over the connection. When nothing is heard it is closed, and what became of a commit is asked over the next.
     pub(super) async fn within_silence<T>(
         &mut self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Trouble>,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session { connection: self.connect().await?, known: Known::default() },
         };
-        let done =
-            timeout(SILENCE_MAX, work(&mut connection)).await.unwrap_or_else(|_| Err(Trouble::Unknown(silent())));
+        let done = timeout(SILENCE_MAX, work(&mut session)).await.unwrap_or_else(|_| Err(Trouble::Unknown(silent())));
         let is_well = match &done {
             Ok(_) => true,
-            // What was begun is rolled back with the next thing that is said.
-            Err(Trouble::Contradiction) => matches!(timeout(SILENCE_MAX, connection.ping()).await, Ok(Ok(()))),
+            Err(Trouble::Contradiction) => {
+                session.known = Known::default();
+                // What was begun is rolled back with the next thing that is said.
+                matches!(timeout(SILENCE_MAX, session.connection.ping()).await, Ok(Ok(())))
+            }
             Err(Trouble::NotDone(_) | Trouble::Unknown(_)) => false,
         };
-        self.connection = is_well.then_some(connection);
+        self.session = is_well.then_some(session);
         done
     }
 
@@ -62,8 +71,8 @@ impl Link {
 
     /// Says farewell.
     pub(super) async fn close(self) {
-        if let Some(connection) = self.connection {
-            let _ = timeout(CONNECT_MAX, connection.close()).await;
+        if let Some(session) = self.session {
+            let _ = timeout(CONNECT_MAX, session.connection.close()).await;
         }
     }
 }
