@@ -1,9 +1,10 @@
 //! The journal: the one writer of everything that account actors decide. Whatever waits, up to a limit, is written in one
 //! transaction (group commit), while the next batch gathers, sealed and encoded by those who submit; behind it entries wait in a
-//! bounded queue. Two batches are in flight. After the commit each entry's `done` is called, in the order of submission.
+//! bounded queue. Two batches are in flight: on SQLite one is written while the one before is made durable, on PostgreSQL one
+//! gathers while the one before is written. After the commit each entry's `done` is called, in the order of submission.
 //!
-//! Every store writes an entry only when the account's newest one is the one before it: it is looked for in the same
-//! transaction, and a key refuses a second entry with its number. What is true on every store:
+//! Every store writes an entry only when the account's newest one is the one before it: it is remembered or looked for in the
+//! same transaction, and a key refuses a second entry with its number. What is true on every store:
 //!
 //! 1. after a rejected entry every later one of its account, in the batch or handed over before the rejection was told, is
 //!    [`Rejection::Fenced`]: it was decided on a state that never was;

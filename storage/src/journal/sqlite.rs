@@ -9,7 +9,7 @@ use super::pace::{Commit, Pace};
 use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, Statement, ToSql, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, ToSql, params};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
 use std::collections::BTreeMap;
@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 use sync::{Log, Syncer, Unsynced};
 use tokio::runtime::Handle;
 
+mod frames;
 mod sync;
+mod vfs;
 
 /// The newest entry of an account. The number of its last call is in the row, not in the index, and mostly nobody asks.
 const NEWEST: &str = "select max(seq), 0 from entries where account_key = ?1";
@@ -69,14 +71,14 @@ pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime
 }
 
 pub(super) fn open(db: &SqliteDb) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open(&db.path)?;
+    let connection = Connection::open_with_flags_and_vfs(&db.path, OpenFlags::default(), vfs::registered()?)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // The log is synced beside the writer, and carried into the database by the checkpointer, never by a commit. The cache (8 MB at most) holds what is written
-    // again soon; the kernel has the rest. After most commits SQLite looks at each page in it, so a larger one costs more than it
-    // saves.
+    // The log is synced beside the writer, and carried into the database by the checkpointer, never by a commit; nothing is written
+    // to it before a commit (`frames.rs`). The cache, 8 MB between batches, holds what is written again soon; the kernel has the
+    // rest. After most commits SQLite looks at each page in it, so a larger one costs more than it saves.
     connection.execute_batch(
         "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on; pragma secure_delete = on; \
-         pragma wal_autocheckpoint = 0; pragma cache_size = -8192; pragma temp_store = memory;",
+         pragma wal_autocheckpoint = 0; pragma cache_size = -8192; pragma cache_spill = off; pragma temp_store = memory;",
     )?;
     Ok(connection)
 }
