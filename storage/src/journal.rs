@@ -55,11 +55,14 @@ pub struct JournalOptions {
     pub queue: usize,
     /// Most entries in one transaction.
     pub batch: usize,
+    /// Pages (4 KB) in SQLite's write-ahead log at which it is carried into the database. More than the 32,768 of the default would
+    /// make recovery read longer: 128 MB are read within 0.2 s.
+    pub log: u32,
 }
 
 impl Default for JournalOptions {
     fn default() -> Self {
-        Self { queue: 16_384, batch: 512 }
+        Self { queue: 16_384, batch: 512, log: 32_768 }
     }
 }
 
@@ -147,7 +150,9 @@ impl Journal {
                         let collecting = runtime.clone();
                         let handle = runtime.clone();
                         start_thread("journal", &handle, move || collecting.block_on(collect));
-                        start_thread("journal-write", &handle, move || sqlite::write(&hopper, fences, &db, &runtime));
+                        start_thread("journal-write", &handle, move || {
+                            sqlite::write(&hopper, fences, &db, options.log, &runtime);
+                        });
                     }
                 }
                 Some(desk)

@@ -143,7 +143,11 @@ impl Simulation {
         let world = World::new(&plan, &mut entropy, Trace::new(print));
         let mut schedule = entropy.fork();
         let small = schedule.below(6) == 0;
-        let journal = JournalOptions { queue: if small { 2 } else { 1_024 }, batch: if small { 1 } else { 64 } };
+        let journal = JournalOptions {
+            queue: if small { 2 } else { 1_024 },
+            batch: if small { 1 } else { 64 },
+            ..JournalOptions::default()
+        };
         let numbers = provisioned.0.iter().enumerate().map(|(n, key)| (*key, provision::caller_id(n))).collect();
         let mut checker = Checker::default();
         checker.numbers = numbers;

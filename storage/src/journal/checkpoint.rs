@@ -13,9 +13,6 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Pages (4 KB) in the log at which it is carried over. More would make recovery read longer: 128 MB are read within 0.2 s.
-const LOG_MAX: i64 = 32_768;
-
 /// With so many pages left the writer is held.
 const REST: i64 = 512;
 
@@ -29,15 +26,20 @@ const HELD: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A handle of the thread, which ends with it.
-pub(super) struct Checkpointer(mpsc::SyncSender<()>);
+pub(super) struct Checkpointer {
+    wake: mpsc::SyncSender<()>,
+    /// Pages (4 KB) in the log at which it is carried over.
+    most: i64,
+}
 
 impl Checkpointer {
-    pub(super) fn start(db: Arc<SqliteDb>, runtime: &Handle) -> Self {
+    pub(super) fn start(db: Arc<SqliteDb>, most: u32, runtime: &Handle) -> Self {
+        let most = i64::from(most);
         let (wake, woken) = mpsc::sync_channel(1);
         start_thread("journal-carry", runtime, move || {
             let (mut connection, mut file) = (None, ManuallyDrop::new(None));
             while woken.recv().is_ok() {
-                let carried = carry(&db, &mut connection, &mut file);
+                let carried = carry(&db, most, &mut connection, &mut file);
                 if let Err(error) = &carried {
                     stop_if_unsafe(error.sqlite_error().map(|e| e.extended_code), &error.to_string());
                     tracing::warn!(%error, "the write-ahead log was not carried into the database");
@@ -50,21 +52,26 @@ impl Checkpointer {
                 let _ = woken.try_recv();
             }
         });
-        Self(wake)
+        Self { wake, most }
     }
 
     /// Told after each commit how many pages the log has.
     pub(super) fn log_is(&self, pages: i64) {
-        if pages >= LOG_MAX {
+        if pages >= self.most {
             // It may be at work already.
-            let _ = self.0.try_send(());
+            let _ = self.wake.try_send(());
         }
     }
 }
 
 /// False when a reader was in the way: the log goes on growing until the next try. `file` is the database's, for syncing: it is
 /// never closed, since with it the process would lose the locks that SQLite has on the file.
-fn carry(db: &SqliteDb, connection: &mut Option<Connection>, file: &mut Option<File>) -> Result<bool, rusqlite::Error> {
+fn carry(
+    db: &SqliteDb,
+    most: i64,
+    connection: &mut Option<Connection>,
+    file: &mut Option<File>,
+) -> Result<bool, rusqlite::Error> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(open(db)?),
@@ -76,7 +83,7 @@ fn carry(db: &SqliteDb, connection: &mut Option<Connection>, file: &mut Option<F
         sync(db, file);
         // What was added meanwhile is the rest.
         let now = turn(connection, "pragma wal_checkpoint(noop)")?.length;
-        if now < LOG_MAX / 2 {
+        if now < most / 2 {
             return Ok(true); // begun anew since it was asked for
         }
         if now - carried < REST {

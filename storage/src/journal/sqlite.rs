@@ -46,8 +46,8 @@ impl From<rusqlite::Error> for Trouble {
 }
 
 /// Runs until the last handle of the journal is gone.
-pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, runtime: &Handle) {
-    let checkpointer = Checkpointer::start(db.clone(), runtime);
+pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, log: u32, runtime: &Handle) {
+    let checkpointer = Checkpointer::start(db.clone(), log, runtime);
     let syncer = Syncer::start(db.clone(), runtime);
     let mut line = Line { hopper, fences, db, runtime, syncer, pace: Pace::default() };
     // A connection that failed is not used again.

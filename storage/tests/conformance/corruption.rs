@@ -26,6 +26,21 @@ async fn world(folder: &Path) -> Store {
     store
 }
 
+#[tokio::test]
+async fn progress_is_told_range_by_range() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = crate::sqlite(folder.path()).await;
+    let mut world = World::new(store.clone(), 9).await;
+    for n in 0..40 {
+        world.account(&format!("a{n}"), 1).await;
+    }
+    let mut told = Vec::new();
+    let report = audit(&store, |progress| told.push((progress.done, progress.of))).await.expect("it can be read");
+    assert_eq!((report.accounts, told.last()), (40, Some(&(40, 40))));
+    assert!(told.len() > 1 && told.is_sorted() && told.iter().all(|(_, of)| *of == 40), "{told:?}");
+    assert!(told[0].0 < 40, "{told:?}");
+}
+
 /// Takes a row's transfer out of it.
 const NO_CHARGE: &str = "update entries set call_no = null, amount = null, transfer = null, kind = null, debit = null, credit = null, \
      cost_trunk = null, cost_micros = null, cost_currency = null, loss = null, description = null";

@@ -150,7 +150,7 @@ fn a_journal_halts_once_another_batch_is_behind_the_one_that_is_synced() {
         let (store, mut world, mut actor) = one_account(&disk).await;
         let halt = Some(Halt { batches: 0, acknowledged: false, behind: true });
         disk.set_faults(MemFaults { sync: Duration::from_millis(5), halt, ..MemFaults::default() });
-        let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1 });
+        let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1, ..Default::default() });
         let alone = actor.credit(&mut world, 1, "a", [0; 32]).1;
         assert_eq!(submit(&journal, vec![alone]).await, [Ok(())]);
         let pair = ["b", "c"].map(|name| actor.credit(&mut world, 1, name, [0; 32]).1);
@@ -201,7 +201,7 @@ async fn a_failed_batch_fences_the_one_behind_it() {
     let disk = MemDisk::new();
     let (store, mut world, mut actor) = one_account(&disk).await;
     disk.set_faults(MemFaults { sync: Duration::from_millis(5), failing_batches: 1, ..MemFaults::default() });
-    let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1 });
+    let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1, ..Default::default() });
     let entries = ["a", "b"].map(|name| actor.credit(&mut world, 1, name, [0; 32]).1);
     assert_eq!(submit(&journal, entries.to_vec()).await, [Err(Rejection::Failed), Err(Rejection::Fenced)]);
     assert_eq!(disk.in_flight(), 0);
@@ -228,7 +228,7 @@ async fn failures_and_stalls_are_injected() {
 async fn a_full_queue_refuses_and_calls_nobody() {
     let disk = MemDisk::new();
     let (store, mut world, mut actor) = one_account(&disk).await;
-    let journal = Journal::start(&store, JournalOptions { queue: 2, batch: 512 });
+    let journal = Journal::start(&store, JournalOptions { queue: 2, ..Default::default() });
     let told = Arc::new(Mutex::new(0));
     let mut results = Vec::new();
     for n in 0..4 {
@@ -248,7 +248,7 @@ async fn a_full_queue_refuses_and_calls_nobody() {
 async fn entries_handed_over_before_a_rejection_is_told_are_fenced() {
     let disk = MemDisk::new();
     let (store, mut world, mut actor) = one_account(&disk).await;
-    let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1 });
+    let journal = Journal::start(&store, JournalOptions { queue: 10, batch: 1, ..Default::default() });
     let mut stale = actor.clone();
     let (_, good) = actor.credit(&mut world, 1, "a", [0; 32]);
     let (_, other) = stale.credit(&mut world, 5, "b", [0; 32]);

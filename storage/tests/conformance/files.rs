@@ -9,6 +9,8 @@ use schema::money::Micros;
 use schema::pii::Pii;
 use schema::time::Timestamp;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use storage::*;
 
 /// A store with something in every table that holds personal data.
@@ -264,7 +266,7 @@ async fn rare_writes_and_the_journal_share_one_file() {
     let mut world = World::new(store.clone(), 5).await;
     let key = world.account("ann", 1_000).await;
     let mut actor = world.actor(key).await;
-    let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch: 4 });
+    let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch: 4, ..Default::default() });
     let entries: Vec<_> = (0..200).map(|n| actor.credit(&mut world, 1, &format!("k{n}"), [0; 32]).1).collect();
     let accounts: Vec<_> = (0..500).map(|n| world.new_account(&format!("bulk{n}"), 5)).collect();
     let others = tokio::spawn({
@@ -301,5 +303,43 @@ async fn a_database_is_written_where_a_link_leads() {
     let store = crate::sqlite(folder.path()).await;
     crate::audited(&store).await;
     assert_eq!(store.account(key).await.expect("readable").expect("there").figures.total, Micros(101));
+    store.close().await;
+}
+
+/// The log is carried into the database beside the writer and begins anew, again and again, though an audit reads all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_begins_anew_while_entries_come_and_an_audit_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = crate::sqlite(folder.path()).await;
+    let mut world = World::new(store.clone(), 5).await;
+    let key = world.account("ann", 0).await;
+    let mut actor = world.actor(key).await;
+    let journal = Journal::start(&store, JournalOptions { batch: 1, log: 256, ..Default::default() });
+    let (read, ended) = (store.clone(), Arc::new(AtomicBool::new(false)));
+    let end = ended.clone();
+    let auditing = tokio::spawn(async move {
+        let mut audits = 0;
+        while !end.load(Ordering::SeqCst) {
+            crate::audited(&read).await;
+            audits += 1;
+        }
+        audits
+    });
+    // SQLite counts in the log's header how often it began.
+    let begun = || {
+        let log = std::fs::read(folder.path().join("data.db-wal")).expect("a log");
+        u32::from_be_bytes(log[12..16].try_into().expect("four bytes"))
+    };
+    let (first, mut rounds) = (begun(), 0);
+    // Some 80 pages a round. A second of grace for a reader that was in the way once or twice.
+    while begun() < first + 5 && rounds < 1_000 {
+        let credits = (0..20).map(|n| actor.credit(&mut world, 1, &format!("{rounds}.{n}"), [0; 32]).1);
+        assert!(submit(&journal, credits.collect()).await.iter().all(Result::is_ok));
+        rounds += 1;
+    }
+    ended.store(true, Ordering::SeqCst);
+    let audits = auditing.await.expect("no panic");
+    println!("{audits} audits, the log began anew {} times within {rounds} rounds", begun() - first);
+    assert!(audits >= 5 && begun() >= first + 5);
     store.close().await;
 }

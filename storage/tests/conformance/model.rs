@@ -104,7 +104,7 @@ async fn play(store: Store, steps: Vec<(usize, Step)>) {
     // Told first of each group, and only when the group is handed over: no rejection in it is told before.
     let dora = world.account("dora", 1_000).await;
     let mut dora = world.actor(dora).await;
-    let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch: 7 });
+    let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch: 7, ..Default::default() });
     let (mut entries, mut expected) = (vec![dora.refuse(&mut world)], vec![Ok(())]);
     for (who, step) in steps.into_iter().chain([(0, Step::Wait)]) {
         if matches!(step, Step::Wait) {
