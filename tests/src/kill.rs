@@ -44,6 +44,8 @@ pub struct Summary {
     pub calls: usize,
     /// Of them answered.
     pub answered: usize,
+    /// Of them found gone: nobody could tell their end.
+    pub lost: usize,
     /// Acknowledged credits compared with the ledger.
     pub credits: usize,
     /// From the start of a process to the first answer to a new call, in milliseconds.
@@ -54,6 +56,7 @@ impl Summary {
     fn add(&mut self, verdict: &Verdict) {
         self.calls += verdict.calls;
         self.answered += verdict.answered;
+        self.lost += verdict.lost;
         self.credits += verdict.credits;
     }
 }
@@ -67,13 +70,14 @@ impl std::fmt::Display for Summary {
         };
         write!(
             f,
-            "{} kills survived, {} of them with calls up ({} calls up in all); {} calls checked, {} of them answered; \
+            "{} kills survived, {} of them with calls up ({} calls up in all); {} calls checked, {} of them answered, {} lost; \
              {} credits checked; first answer after a start p50 {} ms, max {} ms",
             self.kills,
             self.with_calls_up,
             self.calls_up,
             self.calls,
             self.answered,
+            self.lost,
             self.credits,
             at(50),
             at(100)
@@ -81,13 +85,14 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// One folder's life: load, a kill at each moment, then quiet and the comparison.
+/// One folder's life: load, a kill at each moment, then quiet and the comparison. `more` are lines of the configuration.
 ///
 /// # Errors
 /// Each finding, in a line.
 pub async fn round(
     seed: u64,
     moments: &[Moment],
+    more: &str,
     summary: &mut Summary,
     progress: &mut (dyn FnMut(&Summary) + Send),
 ) -> Result<(), String> {
@@ -97,7 +102,7 @@ pub async fn round(
         Accounts { word: POOR, count: load::POOR_PHONES, credit: "0.08" },
         Accounts { word: "s", count: load::SIPP, credit: "100.00" },
     ];
-    let site = Site::make(&accounts, "").await;
+    let site = Site::make(&accounts, more).await;
     let lived = lives(&site, &accounts, moments, &mut entropy, summary, progress).await;
     lived.map_err(|findings| format!("{findings}\nthe folder is kept: {}", site.place.keep().display()))
 }

@@ -46,6 +46,8 @@ pub struct Verdict {
     pub calls: usize,
     /// Of them answered.
     pub answered: usize,
+    /// Of them answered and found gone later: nobody could tell their end, so they are billed to their last proof of life.
+    pub lost: usize,
     /// Acknowledged credits.
     pub credits: usize,
 }
@@ -54,6 +56,14 @@ pub struct Verdict {
 struct Record {
     username: String,
     cdr: Cdr,
+}
+
+impl Record {
+    /// An answered call that was found gone.
+    fn is_lost(&self) -> bool {
+        let cause = self.cdr.call.hangup.as_ref().and_then(|hangup| hangup.q850);
+        self.cdr.call.answered_at.is_some() && cause == Some(LOST)
+    }
 }
 
 /// Compares all; the server has ended. Keys of credits begin with `top-`.
@@ -66,7 +76,7 @@ pub async fn judge(site: &Site, accounts: &[Accounts], credits: &[Credited]) -> 
     judge_money(&store, accounts, credits, &mut findings).await;
     let records = records(&store, accounts).await;
     let (callers, callees) = (site.wire.talks(Side::Caller), site.wire.talks(Side::Callee));
-    let mut answered = 0;
+    let (mut answered, mut lost) = (0, 0);
     for (number, caller) in &callers {
         let none = Vec::new();
         let call = Seen {
@@ -76,6 +86,7 @@ pub async fn judge(site: &Site, accounts: &[Accounts], credits: &[Credited]) -> 
             records: records.get(number).unwrap_or(&none),
         };
         answered += usize::from(caller.answered.is_some());
+        lost += call.records.iter().filter(|record| record.is_lost()).count();
         findings.extend(call.findings());
     }
     for (number, of_number) in &records {
@@ -85,7 +96,7 @@ pub async fn judge(site: &Site, accounts: &[Accounts], credits: &[Credited]) -> 
     }
     store.close().await;
     if findings.is_empty() {
-        return Ok(Verdict { calls: callers.len(), answered, credits: credits.len() });
+        return Ok(Verdict { calls: callers.len(), answered, lost, credits: credits.len() });
     }
     let all = findings.len();
     findings.truncate(12);
@@ -190,7 +201,8 @@ impl Seen<'_> {
     }
 
     /// What was charged for an answered call against the time that passed on the wire.
-    fn of_charge(&self, Record { username, cdr }: &Record) -> Vec<String> {
+    fn of_charge(&self, record: &Record) -> Vec<String> {
+        let Record { username, cdr } = record;
         let mut findings = Vec::new();
         let (caller, callee) = (&self.caller, &self.callee);
         let (Some(rang_off), Some(picked_up)) = (self.ended_by(), callee.answered) else {
@@ -203,12 +215,10 @@ impl Seen<'_> {
             findings.push(format!("I6: {billed} s billed, at most {most} s on the wire"));
         }
         let is_rich = !username.starts_with(POOR);
-        // An end that nobody could tell after a restart is billed to the last proof of life, never beyond.
-        let is_lost = cdr.call.hangup.as_ref().is_some_and(|hangup| hangup.q850 == Some(LOST));
         let hung_up = [caller.bye_sent, callee.bye_sent].into_iter().flatten().min();
         let connected = [callee.confirmed, caller.answered].into_iter().flatten().min();
         match (hung_up, connected) {
-            (Some(hung_up), Some(connected)) if is_rich && !is_lost => {
+            (Some(hung_up), Some(connected)) if is_rich && !record.is_lost() => {
                 let least = seconds(connected, hung_up) - INCREMENT_S;
                 if billed < least {
                     findings.push(format!("I6: {billed} s billed, at least {least} s on the wire"));

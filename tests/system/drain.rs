@@ -91,6 +91,7 @@ async fn a3_a_thousand_calls_outlive_a_kill_and_a_drain_and_none_is_billed_wrong
     site.stop(server).await;
     site.audited().await.expect("clean");
     let verdict = judge(&site, &ACCOUNTS, &[]).await.unwrap_or_else(|findings| panic!("{findings}"));
+    assert_eq!(verdict.lost, 0, "nobody of them is found gone");
     assert_eq!(verdict.answered, (PHONES * CALLS_EACH + 1) as usize);
 }
 

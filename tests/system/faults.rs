@@ -9,7 +9,7 @@ use tests::phone::TestPhone;
 use tests::place::Place;
 use tests::postgres::Cluster;
 use tests::site::{Accounts, END, POOR, Site};
-use tests::verdict::judge;
+use tests::verdict::{Credited, judge};
 use tests::wire::Side;
 use tokio::time::{Instant, sleep};
 
@@ -57,10 +57,10 @@ async fn serves_again(phone: &mut TestPhone, numbers: &mut Numbers) {
     }
 }
 
-/// All calls are over: what was seen outside is what was written.
-async fn right(site: &Site) {
+/// All calls are over: what was seen outside is what was written, and what was credited is there.
+async fn right(site: &Site, credits: &[Credited]) {
     site.audited().await.expect("clean");
-    judge(site, &ACCOUNTS, &[]).await.unwrap_or_else(|findings| panic!("{findings}"));
+    judge(site, &ACCOUNTS, credits).await.unwrap_or_else(|findings| panic!("{findings}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +91,7 @@ async fn a_failed_sync_ends_the_process_and_the_next_one_knows_all_that_was_ackn
     }
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
-    right(&site).await;
+    right(&site, &[]).await;
 }
 
 /// A small file system in memory, for the data folder.
@@ -141,21 +141,29 @@ async fn without_a_database(site: &Site, away: impl FnOnce(), back: impl FnOnce(
     let server = site.serve().await;
     let (mut phone, mut poor, mut numbers) = (site.phone("u", 0).await, site.phone(POOR, 0).await, Numbers(0));
     let (short, long) = (phone.talk(&numbers.next()).await, phone.talk(&numbers.next()).await);
-    let cut = poor.talk(&numbers.next()).await;
+    let poors = numbers.next();
+    let cut = poor.talk(&poors).await;
+    let mut credits = vec![credited(site, "top-before").await.expect("credited")];
     away();
     refused(site, &mut phone, &mut numbers).await;
     // What is up is answered as ever: hung up, or cut when its money ends.
     phone.hang_up(short).await;
     assert!(!poor.ended(cut).await, "C2: the server cuts it");
     refused(site, &mut phone, &mut numbers).await;
+    credits.extend(credited(site, "top-meanwhile").await);
     assert!(phone.is_up(long));
+    // Its renewal was due meanwhile, and it had eight seconds.
+    let callee = site.wire.talks(Side::Callee)[&poors];
+    let talked = callee.bye_received.expect("cut").since(callee.answered.expect("answered"));
+    assert!((Duration::from_millis(7_500)..Duration::from_millis(9_000)).contains(&talked), "{talked:?}");
 
     back();
     serves_again(&mut phone, &mut numbers).await;
+    credits.extend([credited(site, "top-afterwards").await.expect("credited")]);
     phone.hang_up(long).await;
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
-    right(site).await;
+    right(site, &credits).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +209,7 @@ async fn a_log_that_cannot_be_written_ends_nothing_and_its_lines_are_counted() {
     let lost = site.metric("ringfence_log_lines_lost ").await;
     assert!(lost >= 3, "{lost} lines are counted");
     site.stop(server).await;
-    right(&site).await;
+    right(&site, &[]).await;
 
     // A command that cannot say why it failed fails as ever.
     let command =
@@ -254,15 +262,26 @@ async fn a_disk_that_stalls_makes_calls_slow_and_nothing_worse() {
     phone.hang_up(call).await;
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
-    right(&site).await;
+    right(&site, &[]).await;
 }
 
-/// Posts a credit. Returns whether its key had been used, and when the answer came.
-async fn credit(site: &Site, key: &str) -> (bool, Instant) {
+/// Posts a credit and waits for the answer.
+async fn credit(site: &Site, key: &str) -> Option<Reply> {
     let (account, key, amount, reason) = ("u0".to_owned(), key.to_owned(), "1.00".to_owned(), "a top-up".to_owned());
     let mut client = Client::connect(&site.data_dir()).await.expect("a socket").expect("a server");
     client.send(&Request::Credit { account, amount, key, reason }).await.expect("sent");
-    match client.reply().await.expect("readable") {
+    client.reply().await.expect("readable")
+}
+
+/// A credit that was acknowledged, if it was.
+async fn credited(site: &Site, key: &str) -> Option<Credited> {
+    let acknowledged = matches!(credit(site, key).await, Some(Reply::Credited { .. }));
+    acknowledged.then(|| Credited { account: "u0".to_owned(), key: key.to_owned(), amount: "1.00" })
+}
+
+/// Posts a credit. Returns whether its key had been used, and when the answer came.
+async fn credited_at(site: &Site, key: &str) -> (bool, Instant) {
+    match credit(site, key).await {
         Some(Reply::Credited { repeated, .. }) => (repeated, Instant::now()),
         other => panic!("{other:?}"),
     }
@@ -275,13 +294,13 @@ async fn a_credit_that_is_asked_for_twice_is_confirmed_to_nobody_before_the_disk
     let mut server = site.launch_traced(&["-e", "trace=fsync,fdatasync", "-e", slow]);
     Site::ready(&mut server).await;
     // From now on its account is at hand.
-    assert!(!credit(&site, "first").await.0);
+    assert!(!credited_at(&site, "first").await.0);
     let begun = Instant::now();
     let again = async {
         sleep(Duration::from_millis(100)).await;
-        credit(&site, "second").await
+        credited_at(&site, "second").await
     };
-    let ((repeated, told), (repeated_again, told_again)) = tokio::join!(credit(&site, "second"), again);
+    let ((repeated, told), (repeated_again, told_again)) = tokio::join!(credited_at(&site, "second"), again);
     assert_eq!((repeated, repeated_again), (false, true));
     for told in [told, told_again] {
         assert!(told - begun >= Duration::from_millis(600), "told after {:?}", told - begun);
@@ -350,7 +369,7 @@ async fn a_server_ends_when_it_is_told_to_although_postgres_hangs() {
     phone.give_up(being_set_up_too).await;
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
-    right(&site).await;
+    right(&site, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

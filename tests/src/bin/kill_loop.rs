@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
 use std::time::Duration;
 use tests::kill::{Moment, Summary, round};
+use tests::postgres::Cluster;
 
 /// Kills the real server under load and compares what was acknowledged with what it has written.
 #[derive(Parser)]
@@ -24,6 +25,9 @@ struct Arguments {
     /// Kill at the n-th sending of datagrams of a thread, n = 1, 2 …, instead of at random times.
     #[arg(long)]
     sends: bool,
+    /// On a PostgreSQL of its own instead of SQLite.
+    #[arg(long, conflicts_with = "syncs")]
+    postgres: bool,
 }
 
 #[tokio::main]
@@ -32,6 +36,7 @@ async fn main() -> ExitCode {
     let bar = ProgressBar::new(arguments.kills.into());
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta} left").expect("a template"));
     bar.enable_steady_tick(Duration::from_millis(200));
+    let cluster = if arguments.postgres { Some(Cluster::start().await) } else { None };
     let (mut summary, mut seed) = (Summary::default(), arguments.seed);
     while summary.kills < arguments.kills {
         let kills = summary.kills + 1..=arguments.kills.min(summary.kills + arguments.per_round);
@@ -45,7 +50,15 @@ async fn main() -> ExitCode {
             bar.set_position(summary.kills.into());
             bar.set_message(format!("{} with calls up, {} calls checked,", summary.with_calls_up, summary.calls));
         };
-        if let Err(findings) = round(seed, &moments, &mut summary, &mut progress).await {
+        let database = match &cluster {
+            Some(cluster) => {
+                let name = format!("round{seed}");
+                cluster.create_database(&name).await;
+                format!("database.url = \"{}\"", cluster.url(&name))
+            }
+            None => String::new(),
+        };
+        if let Err(findings) = round(seed, &moments, &database, &mut summary, &mut progress).await {
             bar.abandon();
             println!("seed {seed}, kill {} of this run: {findings}", summary.kills);
             return ExitCode::FAILURE;
