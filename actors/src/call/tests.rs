@@ -294,6 +294,25 @@ fn c2_a_renewal_without_answer_lets_the_call_end_in_time() {
 }
 
 #[test]
+fn c2_a_call_whose_renewal_cannot_be_written_runs_to_its_holds_end() {
+    let mut phone = Phone::talking(60);
+    let begun = phone.now.mono;
+    let mut asked = 0;
+    let end = loop {
+        phone.time_out();
+        match &phone.said()[..] {
+            [renew] if renew == "renew 1?" => asked += 1,
+            said => break said.to_vec(),
+        }
+        phone.reply(Reply::Unknown);
+        assert_eq!(phone.said(), Vec::<String>::new(), "it goes on meanwhile");
+    };
+    assert_eq!(end, ["hang up a FundsExhausted", "hang up b1 FundsExhausted", "settle?"]);
+    assert_eq!(phone.now.mono.since(begun), std::time::Duration::from_millis(59_500));
+    assert!((5..60).contains(&asked), "asked {asked} times within half a minute");
+}
+
+#[test]
 fn money_that_comes_free_extends_a_call_that_was_refused() {
     let mut phone = Phone::talking(60);
     phone.on(Input::FundsChanged);
