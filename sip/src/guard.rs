@@ -1,9 +1,10 @@
 //! Who may ask for something before it is known who it is: limits per source, bans, scanners. Pure.
 //!
 //! A source is an IPv4 address or an IPv6 /64. What counts against one is only what it sent provably itself: failed
-//! authentications answer a nonce that was given to that very source. The rate of requests can be forged over UDP; so a source
-//! from which a right answer came not long ago is free of it, and nobody elsewhere can take its place away. Many may share such a
-//! source, so it is never banned: guesses there slow whoever gave no right answer from there.
+//! authentications answer a nonce that was given to that very source, and a scanner's name came over a connection. The rate of
+//! requests can be forged over UDP; so a source from which a right answer came not long ago is free of it, and nobody elsewhere
+//! can take its place away. Many may share such a source, so it is never banned: guesses there slow whoever gave no right answer
+//! from there.
 
 mod known;
 mod network;
@@ -34,8 +35,11 @@ impl Default for GuardLimits {
     }
 }
 
-/// Failed authentications within [`FAILURES_IN`] until a source of which nothing is known is banned.
+/// What counts against a source of which nothing is known within [`FAILURES_IN`] until it is banned.
 const FAILURES_MAX: u32 = 10;
+/// A failed authentication may be somebody's mistake; a program that looks for open servers is none.
+const FAILED: u32 = 1;
+const SCANNED: u32 = 3;
 const FAILURES_IN: Duration = Duration::from_secs(300);
 /// The first ban; each further one is twice as long.
 const BAN: Duration = Duration::from_secs(600);
@@ -123,11 +127,11 @@ impl Failures {
         Self { since: now, count: 0 }
     }
 
-    fn add(&mut self, within: Duration, now: Mono) -> u32 {
+    fn add(&mut self, weight: u32, within: Duration, now: Mono) -> u32 {
         if self.since + within <= now {
             *self = Self::none(now);
         }
-        self.count += 1;
+        self.count += weight;
         self.count
     }
 }
@@ -155,8 +159,8 @@ impl Record {
         self.full_at.max(failed).max(banned)
     }
 
-    fn fail(&mut self, now: Mono) -> bool {
-        if self.failures.add(FAILURES_IN, now) < FAILURES_MAX || self.banned_until > now {
+    fn fail(&mut self, weight: u32, now: Mono) -> bool {
+        if self.failures.add(weight, FAILURES_IN, now) < FAILURES_MAX || self.banned_until > now {
             return false;
         }
         let again = self.banned_until + BAN_REMEMBERED > now && !self.ban.is_zero();
@@ -211,7 +215,7 @@ impl<K: Ord + Clone> Guessed<K> {
     fn failed(&mut self, key: K, now: Mono) -> bool {
         let fresh = Guesses { failures: Failures::none(now), next_try: now };
         let mut guesses = self.rows.peek(&key).copied().unwrap_or(fresh);
-        let is_last = guesses.failures.add(self.patience.within, now) == self.patience.failures;
+        let is_last = guesses.failures.add(FAILED, self.patience.within, now) == self.patience.failures;
         self.put(key, guesses, now);
         is_last
     }
@@ -353,15 +357,27 @@ impl Guard {
         let source = Source::of(ip);
         self.counts.accounts_slowed += u64::from(self.accounts.failed(username.into(), now));
         if !self.known.has(source, now) {
-            let mut record = self.sources.peek(&source).copied().unwrap_or_else(|| Record::new(now));
-            self.counts.bans += u64::from(record.fail(now));
-            self.sources.put(source, record, record.forgettable(), now);
+            self.count_against(source, FAILED, now);
         } else if self.known.has_user(source, username, now) {
             self.counts.accounts_slowed += u64::from(self.own.failed((source, username.into()), now));
         } else {
             self.counts.accounts_slowed += u64::from(self.pairs.failed((source, username.into()), now));
             self.counts.accounts_slowed += u64::from(self.newcomers.failed(source, now));
         }
+    }
+
+    /// A scanner's request came over a connection: nobody has forged where it is from.
+    pub(crate) fn scanned(&mut self, ip: IpAddr, now: Mono) {
+        let source = Source::of(ip);
+        if !self.is_exempt(ip) && !self.known.has(source, now) {
+            self.count_against(source, SCANNED, now);
+        }
+    }
+
+    fn count_against(&mut self, source: Source, weight: u32, now: Mono) {
+        let mut record = self.sources.peek(&source).copied().unwrap_or_else(|| Record::new(now));
+        self.counts.bans += u64::from(record.fail(weight, now));
+        self.sources.put(source, record, record.forgettable(), now);
     }
 
     /// The answer is right.

@@ -7,7 +7,7 @@ use super::session_timer::TIMER;
 use super::wish::wants_session_privacy;
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol, Standing};
-use crate::guard::Verdict;
+use crate::guard::{Verdict, Why};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
 use crate::overload::Reason;
 use ring::hmac;
@@ -76,7 +76,11 @@ impl Core {
             return true;
         }
         let agent = request.text(HeaderName::UserAgent);
-        self.guard.request(flow.ip(), agent, is_trunk, now.mono) == Verdict::Pass
+        let verdict = self.guard.request(flow.ip(), agent, is_trunk, now.mono);
+        if verdict == Verdict::Drop(Why::Scanner) && flow.protocol.is_reliable() && !is_trunk {
+            self.guard.scanned(flow.ip(), now.mono);
+        }
+        verdict == Verdict::Pass
     }
 
     /// Whether a message that breaks a rule is answered: it counts like a request that breaks none.

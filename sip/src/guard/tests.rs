@@ -98,6 +98,22 @@ fn bans_double_to_a_day_and_are_forgotten() {
     assert_eq!(guard.request(ATTACKER, None, false, now + Duration::from_secs(600)), Verdict::Pass);
 }
 
+/// Its weight is three, a failed authentication's one, and at ten the source is banned.
+#[test]
+fn a_scanner_that_nobody_forged_weighs_more_than_a_mistake() {
+    let mut guard = guard();
+    guard.succeeded(peer(OWNER), "alice", at(0));
+    for ip in [OWNER, ip("127.0.0.1")] {
+        (0..100).for_each(|_| guard.scanned(ip, at(0)));
+        assert_eq!(guard.request(ip, None, false, at(0)), Verdict::Pass, "{ip}: others come from there too");
+    }
+    (0..3).for_each(|_| guard.scanned(ATTACKER, at(0)));
+    assert_eq!(guard.request(ATTACKER, None, false, at(0)), Verdict::Pass, "nine");
+    guard.failed(ATTACKER, "alice", at(0));
+    assert_eq!(guard.request(ATTACKER, None, false, at(0)), Verdict::Drop(Why::Banned));
+    assert_eq!(guard.counts().bans, 1);
+}
+
 #[test]
 fn few_failures_in_five_minutes_ban_nobody() {
     let mut guard = guard();

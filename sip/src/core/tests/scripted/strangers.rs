@@ -54,6 +54,23 @@ fn ten_wrong_answers_ban_a_source_and_no_other() {
 }
 
 #[test]
+fn a_scanner_over_a_connection_is_banned_and_one_that_may_be_forged_is_not() {
+    let mut desk = Desk::new();
+    let scan = |desk: &mut Desk, flow: Flow| {
+        for n in 0..4 {
+            let text = desk.text("OPTIONS", flow, &format!("scan{n}"), "", 1, "User-Agent: friendly-scanner\r\n", "");
+            desk.take(flow, &text);
+        }
+        assert!(desk.sent.is_empty(), "no answer");
+        let now = desk.now.mono;
+        desk.core.standing(Protocol::Tls, flow.peer, now)
+    };
+    assert_eq!(scan(&mut desk, at(1)), Standing::Stranger);
+    let connected = Flow { protocol: Protocol::Tcp, connection: Some(ConnectionId(7)), ..at(2) };
+    assert_eq!(scan(&mut desk, connected), Standing::Banned);
+}
+
+#[test]
 fn a_forged_source_is_not_banned_for_what_it_did_not_send() {
     let mut desk = Desk::new();
     // The attacker's own nonce, on datagrams that name a victim's address as their source.
