@@ -160,6 +160,12 @@ async fn without_a_database(site: &Site, away: impl FnOnce(), back: impl FnOnce(
     back();
     serves_again(&mut phone, &mut numbers).await;
     credits.extend([credited(site, "top-afterwards").await.expect("credited")]);
+    // I10: as before, each of them.
+    for _ in 0..50 {
+        let call = phone.talk(&numbers.next()).await;
+        phone.hang_up(call).await;
+    }
+    assert_eq!(site.metric("ringfence_actors_resting ").await, 0);
     phone.hang_up(long).await;
     site.settled().await.expect("nothing is left");
     site.stop(server).await;
