@@ -6,6 +6,8 @@ mod costly;
 
 use bytes::Bytes;
 use costly::{costly, datagram, stream};
+use sip::digest::Challenge;
+use sip::message::{Message, NameAddr, Uri, Via};
 use sip::sdp::Description;
 
 #[global_allocator]
@@ -23,13 +25,18 @@ fn peak(read: impl FnOnce()) -> usize {
     stats.max_bytes
 }
 
+fn described(what: &str, bytes: &[u8]) {
+    check(what, bytes.len(), peak(|| drop(Description::parse(bytes))));
+}
+
 fn check(what: &str, size: usize, peak: usize) {
     let most = 4 * size + BASE;
     assert!(peak <= most, "{what} of {size} bytes takes {peak}, more than {most}");
 }
 
-fn torture() -> Vec<(String, Vec<u8>)> {
-    let folder = format!("{}/tests/torture", env!("CARGO_MANIFEST_DIR"));
+/// The files of a folder of this crate.
+fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").path());
     entries.map(|path| (path.display().to_string(), std::fs::read(&path).expect("a file"))).collect()
 }
@@ -38,7 +45,9 @@ fn torture() -> Vec<(String, Vec<u8>)> {
 #[test]
 fn reading_takes_at_most_four_times_the_size_of_what_is_read() {
     let own = costly().into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
-    for (name, bytes) in own.chain(torture()) {
+    let found = ["tests/torture", "fuzz/corpus/message", "fuzz/corpus/framing", "fuzz/corpus/core"].map(files);
+    assert!(found.iter().all(|files| !files.is_empty()));
+    for (name, bytes) in own.chain(found.into_iter().flatten()) {
         let whole = Bytes::copy_from_slice(&bytes);
         let taken = peak(|| datagram(&whole));
         check(&format!("{name}, a datagram,"), bytes.len(), taken);
@@ -54,8 +63,28 @@ fn reading_takes_at_most_four_times_the_size_of_what_is_read() {
         format!("m=a 0 x{}\r\n", " 0".repeat(32)),
         "a=a:b\r\n".repeat(60),
     ] {
-        let text = format!("{head}{body}");
-        let taken = peak(|| drop(Description::parse(text.as_bytes())));
-        check("a session description", text.len(), taken);
+        described("a session description", format!("{head}{body}").as_bytes());
+    }
+    for (name, bytes) in files("fuzz/corpus/sdp") {
+        described(&name, &bytes);
+    }
+    for (name, bytes) in files("fuzz/corpus/uri") {
+        let text = String::from_utf8_lossy(&bytes);
+        for (what, taken) in [
+            ("URI", peak(|| drop(Uri::parse(&text)))),
+            ("address", peak(|| drop(NameAddr::parse(&text)))),
+            ("Via", peak(|| drop(Via::parse(&text)))),
+        ] {
+            check(&format!("{name}, a {what},"), text.len(), taken);
+        }
+    }
+    for (name, bytes) in files("fuzz/corpus/authorization") {
+        let value = String::from_utf8_lossy(&bytes).replace(['\r', '\n'], " ");
+        let whole = Bytes::from(format!(
+            "SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:a@h>;tag=2\r\n\
+             Call-ID: c\r\nCSeq: 1 REGISTER\r\nWWW-Authenticate: {value}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        let taken = peak(|| drop(Message::parse_datagram(&whole).map(|message| Challenge::best_of(&message))));
+        check(&format!("{name}, a challenge,"), whole.len(), taken);
     }
 }

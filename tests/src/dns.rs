@@ -2,10 +2,10 @@
 //! at all.
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::{A, NAPTR, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, NAPTR, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -65,6 +65,11 @@ impl TestDns {
     /// Says that a name is 127.0.0.1.
     pub fn loopback(&self, of: &str) {
         self.add(of, 300, RData::A(A(Ipv4Addr::LOCALHOST)));
+    }
+
+    /// Says that a name is ::1, and has no IPv4 address.
+    pub fn loopback_v6(&self, of: &str) {
+        self.add(of, 300, RData::AAAA(AAAA(Ipv6Addr::LOCALHOST)));
     }
 
     /// Says that this is the only server of a service from now on.

@@ -7,9 +7,14 @@ use tests::api::Client;
 use tests::logs::Logs;
 use tests::phone::TestPhone;
 use tests::server::TestServer;
+use tests::softphone::{Baresip, Line};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, UdpSocket};
 
+/// How a carrier refuses calls.
+const REFUSALS: [u16; 3] = [486, 404, 302];
+/// What it says in its own words.
+const CANARIES: [&str; 3] = ["canary-phrase", "canary-reason", "canary-contact"];
 /// Where the customer is.
 const CUSTOMER_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
 /// Where somebody guesses passwords.
@@ -51,6 +56,70 @@ async fn stream(server: SocketAddr, bytes: &[u8]) {
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(Duration::from_millis(500), stream.read_to_end(&mut answer)).await;
+}
+
+/// A carrier that refuses the calls in words of its own.
+async fn talkative_carrier() -> SocketAddr {
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a socket");
+    let address = socket.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (mut buffer, mut refused) = (vec![0; 4_096], 0);
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let request = String::from_utf8_lossy(&buffer[..length]);
+            let status = match request.split(' ').next() {
+                Some("OPTIONS") => 200,
+                Some("INVITE") => REFUSALS[refused % REFUSALS.len()],
+                _ => continue,
+            };
+            refused += usize::from(status != 200);
+            let kept = |line: &&str| ["Via:", "From:", "Call-ID:", "CSeq:"].iter().any(|name| line.starts_with(name));
+            let kept: Vec<_> = request.lines().filter(kept).collect();
+            let to = request.lines().find(|line| line.starts_with("To:")).unwrap_or_default();
+            let [phrase, reason, contact] = CANARIES;
+            let answer = format!(
+                "SIP/2.0 {status} {phrase} +447700900007\r\n{}\r\n{to};tag=c\r\nReason: Q.850;cause=17;text=\"{reason}\"\r\n\
+                 Contact: \"+447700900007\" <sip:{contact}@{address}>\r\nContent-Length: 0\r\n\r\n",
+                kept.join("\r\n")
+            );
+            let _ = socket.send_to(answer.as_bytes(), from).await;
+        }
+    });
+    address
+}
+
+/// Calls that such a carrier refuses.
+async fn refused_in_words() {
+    let mut server = TestServer::start_with(|config| config.test_carrier = None).await;
+    server.gateway = talkative_carrier().await;
+    server.provision(ACCOUNT).await;
+    let account = server.account("desk").await;
+    let udp = server.addresses().sip_udp.expect("UDP");
+    let mut phone = TestPhone::start_at(CUSTOMER_IP, udp, "desk", "unguessable-sip-password").await;
+    for _ in REFUSALS {
+        let call = phone.dial("+447700900007").await;
+        phone.outcome(call).await.expect_err("refused");
+    }
+    server.left_clean().await;
+    let attempts: Vec<_> = server.history(account).await.iter().map(|cdr| cdr.attempts).collect();
+    assert_eq!(attempts, [1; REFUSALS.len()], "each was refused by the carrier");
+}
+
+/// A call over TLS, of a phone of another maker.
+async fn call_over_tls(server: &TestServer) {
+    let certificate = server.config.data_dir.join("tls/cert.pem");
+    let listener = server.addresses().sip_tls.expect("TLS");
+    let line = Line {
+        username: "desk",
+        password: "unguessable-sip-password",
+        transport: "tls",
+        server: listener,
+        certificate: &certificate,
+    };
+    let mut phone = Baresip::start(&server.folder.path().join("baresip"), line).await;
+    phone.tell("dial", "+447700900007").await;
+    phone.event("CALL_ESTABLISHED").await;
+    phone.tell("hangup", "").await;
+    phone.event("CALL_CLOSED").await;
 }
 
 /// Malformed messages, foreign ones and nonsense, all with a number in them.
@@ -131,6 +200,8 @@ async fn p3_no_log_line_shows_a_number_an_address_or_a_secret() {
     server.server.actors.panic_account(account);
     server.server.actors.panic_call(server.view(account).await.live_calls[0].id);
     phone.ended(call).await;
+    call_over_tls(&server).await;
+    refused_in_words().await;
     disturb(&server).await;
     for guess in 0..12 {
         let mut guesser = TestPhone::start_at(GUESSER_IP, udp, "desk", "a wrong password").await;
@@ -144,6 +215,7 @@ async fn p3_no_log_line_shows_a_number_an_address_or_a_secret() {
 
     let lines = logs.lines();
     assert!(lines.iter().any(|line| line.contains("call over")), "the logs are heard: {lines:?}");
-    let shown: Vec<_> = lines.iter().filter(|line| PERSONAL.iter().any(|word| line.contains(word))).collect();
+    let shown: Vec<_> =
+        lines.iter().filter(|line| PERSONAL.iter().chain(&CANARIES).any(|word| line.contains(word))).collect();
     assert!(shown.is_empty(), "{} of {} lines: {shown:#?}", shown.len(), lines.len());
 }

@@ -19,4 +19,5 @@ mod restart;
 mod secure_carriers;
 mod sipp;
 mod streams;
+mod tls;
 mod unanswered;

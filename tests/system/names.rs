@@ -1,12 +1,13 @@
 //! Carriers that are known by name, with a DNS server of the test's own.
 
 use sip::demo::carrier::CarrierEvent;
-use std::net::UdpSocket;
+use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 use tests::carrier::TestCarrier;
 use tests::dns::TestDns;
 use tests::phone::TestPhone;
 use tests::server::TestServer;
+use tests::wire::Wire;
 use tokio::time::Instant;
 
 /// The test carrier answers at once.
@@ -18,6 +19,7 @@ async fn server(dns: &TestDns, gateway: &str) -> TestServer {
     let mut server = TestServer::start_with(|config| {
         config.test_carrier = None;
         config.sip.dns = vec![address];
+        config.sip.v6.udp = Some((Ipv6Addr::LOCALHOST, 0).into());
     })
     .await;
     server.gateway_name = Some(gateway.to_owned());
@@ -111,6 +113,19 @@ async fn a_call_fails_over_to_the_next_target_when_the_first_is_dead() {
     let begun = Instant::now();
     call(&mut phone, &mut alive).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    server.left_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_carrier_with_an_aaaa_record_is_called_over_ipv6() {
+    let dns = TestDns::start().await;
+    let mut carrier = TestCarrier::at(Ipv6Addr::LOCALHOST.into(), &Wire::default()).await;
+    assert!(carrier.address.is_ipv6());
+    dns.srv("_sip._udp.calls.test", 10, carrier.address.port(), "a.calls.test", 300);
+    dns.loopback_v6("a.calls.test");
+    let server = server(&dns, "udp:calls.test").await;
+    let mut phone = phone(&server, "u0").await;
+    call(&mut phone, &mut carrier).await;
     server.left_clean().await;
 }
 

@@ -277,7 +277,12 @@ impl Core {
             let response = response.header(HeaderName::Allow, &super::dispatch::ALLOW);
             return self.answer(flow, request, self.unsupported_extensions(request).unwrap_or(response), now);
         }
-        self.answer_later(flow, request, now);
+        match request.method() {
+            Method::Invite | Method::Update | Method::Prack | Method::Info | Method::Options | Method::Bye => {
+                self.answer_later(flow, request, now);
+            }
+            _ => self.answer(flow, request, self.unsupported_method(request), now),
+        }
     }
 
     /// Where a request in an early dialog of the carrier goes; the leg's own way is that of its INVITE, and of the CANCEL.

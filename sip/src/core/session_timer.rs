@@ -51,15 +51,19 @@ impl SessionTimer {
         self.terms
     }
 
-    /// What a request to us asks for, `before` being what held until now; `None`: its sender knows no timers.
+    /// What a request to us asks for, `before` being what held until now; `None`: its sender knows no timers, nor does a proxy
+    /// on its way, which would have put a Session-Expires in.
     pub(super) fn asked(request: &Message, before: Option<&Self>, now: Mono) -> Option<Self> {
-        if !knows_timers(request) {
+        let is_known = knows_timers(request);
+        let (asked, refresher) = session_expires(request).unzip();
+        if !is_known && asked.is_none() {
             return None;
         }
-        let (asked, refresher) = session_expires(request).unzip();
         let longest = INTERVAL_MAX_S.max(min_se(request));
         let interval_s = asked.map_or(INTERVAL_S.max(min_se(request)), |asked| asked.min(longest)).max(MIN_SE_S);
         let ours = match refresher.flatten() {
+            // Its sender cannot refresh (§9, table 2).
+            _ if !is_known => true,
             Some(Refresher::Client) => false,
             Some(Refresher::Server) => true,
             None => before.is_none_or(|timer| timer.terms.ours),
@@ -80,9 +84,10 @@ impl SessionTimer {
         *self = Self::new(self.terms, now);
     }
 
-    /// As long as the far end wants it, says its 422 (§7.3).
+    /// As long as the far end wants it, says its 422 (§7.3). Without a limit: whatever is shorter would be refused again, and a
+    /// session whose timer never runs out still has its probes.
     fn lengthen(&mut self, refusal: &Message) {
-        self.terms.interval_s = self.terms.interval_s.max(min_se(refusal)).min(INTERVAL_MAX_S);
+        self.terms.interval_s = self.terms.interval_s.max(min_se(refusal));
     }
 
     /// When the session is over; a little sooner than the interval, so that the BYE leaves within it (§10).

@@ -58,6 +58,43 @@ fn a_hang_up_before_the_ack_waits_for_it() {
     desk.assert_empty();
 }
 
+/// RFC 3261 §9.2: what is answered cannot be taken back.
+#[test]
+fn a_cancel_after_our_200_changes_nothing() {
+    for acknowledged in [false, true] {
+        let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+        let leg = desk.invited(udp(), "c").leg;
+        let branch = |desk: &Desk| format!("branch=z9hG4bKp{}\r\n", desk.serial);
+        let of_invite = branch(&desk);
+        desk.leg(LegCommand::Accept { leg, sdp: Some(Pii::new(ANSWER.into())) });
+        let to_tag = desk.last_sent().to_tag().expect("a tag").to_owned();
+        desk.take_sent();
+        let ack = desk.text("ACK", udp(), "c", &to_tag, 2, "", "");
+        if acknowledged {
+            desk.take(udp(), &ack);
+            desk.take_legs();
+        }
+        let cancel = desk.text("CANCEL", udp(), "c", "", 2, "", "").replace(&branch(&desk), &of_invite);
+        for _ in 0..2 {
+            desk.take(udp(), &cancel);
+            let ok = desk.last_sent();
+            assert_eq!((ok.cseq().1, ok.to_tag()), (&Method::Cancel, Some(&*to_tag)));
+            assert_eq!(desk.kinds(), ["200"]);
+            assert!(desk.take_legs().is_empty());
+        }
+        if !acknowledged {
+            desk.take(udp(), &ack);
+            assert!(matches!(desk.take_legs()[..], [LegEvent::Confirmed { .. }]));
+        }
+        let mut talk = Talk { leg, call_id: "c".into(), to_tag, cseq: 2, flow: udp() };
+        desk.in_dialog(&mut talk, "BYE", "", "");
+        desk.leg(LegCommand::Settled { call: leg.call });
+        assert_eq!(desk.kinds(), ["200"]);
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+        desk.assert_empty();
+    }
+}
+
 #[test]
 fn an_unchanged_session_is_refreshed_without_the_other_leg() {
     let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);

@@ -192,3 +192,29 @@ fn a_probe_whose_connection_ends_is_sent_once_more_and_counts_once() {
     }
     assert_eq!(desk.probed.last(), Some(&Some(TrunkDown::Silent)));
 }
+
+#[test]
+fn a_trunk_over_tcp_is_down_when_it_refuses_connections_and_up_when_it_takes_one() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![TrunkAddress { gateway: TrunkGateway::At(tcp()), ..trunk() }]);
+    let probe = |desk: &mut Desk| {
+        desk.handle(Input::Timeout);
+        let options = desk.last_sent();
+        assert_eq!(desk.kinds(), ["OPTIONS"]);
+        options
+    };
+    let options = probe(&mut desk);
+    answers(&mut desk, OURS, &options, 200);
+    assert_eq!(desk.probed.last(), Some(&None));
+    for refused in 1..=3 {
+        desk.now = desk.now.after(Duration::from_secs(30));
+        probe(&mut desk);
+        refuses(&mut desk);
+        assert!(desk.take_sent().is_empty());
+        assert_eq!(desk.probed.contains(&Some(TrunkDown::Silent)), refused == 3, "{refused}");
+    }
+    desk.now = desk.now.after(Duration::from_secs(30));
+    let options = probe(&mut desk);
+    answers(&mut desk, ConnectionId(8), &options, 200);
+    assert_eq!(desk.probed.last(), Some(&None));
+}

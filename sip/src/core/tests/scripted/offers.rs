@@ -635,6 +635,76 @@ fn keys_in_info_pass_to_the_other_leg_and_nothing_else_does() {
 }
 
 #[test]
+fn a_key_that_a_carrier_presses_passes_to_the_phone() {
+    let mut call = Call::new();
+    call.cseq += 1;
+    let text = request_of_carrier(&call.invite, "INFO", call.cseq, "Signal=5\r\nDuration=200\r\n");
+    call.desk.take(call.desk.of_carrier(), &text.replace("application/sdp", "application/dtmf-relay"));
+    assert_eq!(call.desk.kinds(), ["200"]);
+    let Some(LegEvent::KeyPressed { leg, key }) = call.desk.take_legs().pop() else { panic!("no key") };
+    assert_eq!(leg, call.b);
+    call.desk.leg(LegCommand::PressKey { leg: call.a, key });
+    let info = call.desk.last_sent();
+    assert_eq!(call.desk.sent.last().map(|(to, _)| *to), Some(PHONE.into()));
+    assert_eq!((info.method(), body(&info)), (&Method::Info, "Signal=5\r\nDuration=200\r\n"));
+    call.desk.phone(udp(), &info, 200);
+    assert!(call.desk.take_legs().is_empty());
+    call.end();
+}
+
+const NOT_TAKEN: [(&str, &str); 2] = [("REFER", "405"), ("NONSENSE", "501")];
+
+#[test]
+fn what_a_carrier_may_not_ask_is_refused_and_the_call_goes_on() {
+    let mut call = Call::new();
+    for (method, status) in NOT_TAKEN {
+        call.carrier(method, "");
+        let refused = call.desk.last_sent();
+        assert_eq!(call.desk.kinds(), [status], "{method}");
+        let allowed = refused.text(HeaderName::Allow).unwrap_or_default();
+        assert!(allowed.contains("INVITE") && !allowed.contains(method), "{allowed}");
+    }
+    assert!(call.desk.take_legs().is_empty());
+    // It does: the carrier's hold passes on.
+    call.carrier("INVITE", &held(ANSWER));
+    assert!(is_offered(&call.desk.take_legs(), call.b));
+    call.desk.leg(LegCommand::AnswerOffer { leg: call.b, answer: Ok(sdp(OFFER)) });
+    assert_eq!(call.desk.last_sent().status(), Some(200));
+    call.carrier("ACK", "");
+    call.end();
+}
+
+#[test]
+fn what_neither_side_may_ask_is_refused_while_it_rings_and_the_call_is_answered() {
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+    let a = desk.invited(udp(), "c").leg;
+    let b = LegId::b(a.call, 1);
+    let invite = desk.dial(b);
+    desk.carrier(&invite, 180, "x", "");
+    desk.leg(LegCommand::Progress { leg: a, status: 180, sdp: None });
+    let to_tag = desk.last_sent().to_tag().expect("a tag").to_owned();
+    let mut talk = Talk { leg: a, call_id: "c".into(), to_tag, cseq: 2, flow: udp() };
+    desk.take_legs();
+    desk.take_sent();
+    for (cseq, (method, status)) in (1..).zip(NOT_TAKEN) {
+        desk.take(desk.of_carrier(), &request_of_carrier(&invite, method, cseq, ""));
+        assert_eq!(desk.kinds(), [status], "{method} of the carrier");
+        desk.in_dialog(&mut talk, method, "", "");
+        assert_eq!(desk.kinds(), [status], "{method} of the phone");
+    }
+    assert!(desk.take_legs().is_empty());
+    desk.carrier(&invite, 200, "x", ANSWER);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Answered { leg, .. }] if leg == b));
+    desk.leg(LegCommand::Confirm { leg: b, answer: None });
+    desk.leg(LegCommand::Accept { leg: a, sdp: Some(sdp(ANSWER)) });
+    let ack = desk.text("ACK", udp(), "c", &talk.to_tag.clone(), 2, "", "");
+    desk.take(udp(), &ack);
+    assert_eq!(desk.kinds(), ["ACK", "200"]);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Confirmed { leg, .. }] if leg == a));
+    Call { desk, talk, a, b, invite, cseq: 2 }.end();
+}
+
+#[test]
 fn a_hold_ends_by_an_invite_without_an_offer_too() {
     let mut call = Call::new();
     call.phone("INVITE", &held(OFFER));

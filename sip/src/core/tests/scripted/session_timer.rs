@@ -35,7 +35,11 @@ fn accept(desk: &mut Desk, request: &Message, expires: &str) {
 fn a_session_timer_is_agreed_as_the_far_end_asks() {
     let cases = [
         ("", None),
-        ("Session-Expires: 600\r\n", None),
+        ("Session-Expires: nonsense\r\n", None),
+        // A proxy has put it in (RFC 4028 §9, table 2).
+        ("Session-Expires: 600\r\n", Some("600;refresher=uas")),
+        ("Session-Expires: 600;refresher=uac\r\n", Some("600;refresher=uas")),
+        ("Session-Expires: 60\r\n", Some("90;refresher=uas")),
         ("Supported: timer\r\n", Some("1800;refresher=uas")),
         ("Supported: timer\r\nSession-Expires: 600\r\n", Some("600;refresher=uas")),
         ("Require: timer\r\nSession-Expires: 600;refresher=uac\r\n", Some("600;refresher=uac")),
@@ -141,6 +145,56 @@ fn a_refresh_that_is_refused_is_tried_in_another_way() {
     let update = gone.last_sent();
     gone.phone(udp(), &update, 481);
     assert!(matches!(gone.take_legs()[..], [LegEvent::Ended { leg, cause: EndCause::Lost }] if leg == talk.leg));
+}
+
+/// However long: whatever is shorter would be refused until the session is over.
+#[test]
+fn a_refresh_that_is_too_short_is_made_as_long_as_the_422_says() {
+    for min_se in [9_000, u32::MAX] {
+        let mut desk = Desk::with(quiet(), 3);
+        refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+        desk.wait(Duration::from_secs(300));
+        let update = desk.last_sent();
+        desk.take_sent();
+        let refusal = ResponseBuilder::to_request(&update, 422, None).header(HeaderName::MinSe, &min_se);
+        let text = String::from_utf8(refusal.build().expect("complete").to_vec()).expect("text");
+        desk.take(udp(), &text);
+        desk.wait(Duration::from_secs(5));
+        let again = desk.last_sent();
+        assert_eq!(again.cseq().0, update.cseq().0 + 1);
+        let terms = format!("{min_se};refresher=uac");
+        assert_eq!((again.method(), again.text(HeaderName::SessionExpires)), (&Method::Update, Some(&*terms)));
+        desk.take_sent();
+        accept(&mut desk, &again, &terms);
+        desk.wait(Duration::from_secs(4_499));
+        assert!(desk.take_sent().is_empty() && desk.take_legs().is_empty());
+    }
+}
+
+/// The 200 to the first INVITE says what it asked for.
+#[test]
+fn the_200_to_an_invite_carries_its_session_timer() {
+    for (more, refresher) in
+        [("Supported: timer\r\nSession-Expires: 600;refresher=uac\r\n", "uac"), ("Session-Expires: 600\r\n", "uas")]
+    {
+        let mut desk = Desk::with(quiet(), 3);
+        let first = desk.text("INVITE", udp(), "c", "", 1, more, OFFER);
+        desk.take(udp(), &first);
+        let more = format!("{more}{}", desk.credentials("INVITE"));
+        let second = desk.text("INVITE", udp(), "c", "", 2, &more, OFFER);
+        desk.take(udp(), &second);
+        let Some(LegEvent::Invited(invited)) = desk.take_legs().pop() else { panic!("no INVITE") };
+        desk.leg(LegCommand::Accept { leg: invited.leg, sdp: Some(Pii::new(ANSWER.into())) });
+        let ok = desk.last_sent();
+        assert_eq!(ok.text(HeaderName::SessionExpires), Some(&*format!("600;refresher={refresher}")));
+        assert_eq!(ok.require().any(|tag| tag == "timer"), refresher == "uac");
+        let ack = desk.text("ACK", udp(), "c", ok.to_tag().expect("a tag"), 2, "", "");
+        desk.take(udp(), &ack);
+        desk.take_sent();
+        // Ours to refresh, or theirs.
+        desk.wait(Duration::from_secs(300));
+        assert_eq!(desk.kinds().is_empty(), refresher == "uac");
+    }
 }
 
 #[test]

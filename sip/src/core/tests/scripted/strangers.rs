@@ -126,9 +126,9 @@ fn a_name_guessed_at_from_many_places_is_slow_for_strangers_only() {
     assert_eq!(desk.core.figures().guard.accounts_slowed, 1);
 }
 
-/// The answer to a REGISTER of `name` with a wrong secret, without its nonces, and how long after the request it leaves when the
+/// The answer to such a request of `name` with a wrong secret, without its nonces, and how long after the request it leaves when the
 /// look-up takes so long.
-fn answer_to(name: &str, look_up: Duration) -> (String, Duration) {
+fn answer_to(method: &str, name: &str, look_up: Duration) -> (String, Duration) {
     let mut core = Core::new(config(), Entropy::from_number(3)).expect("a realm");
     let begin = Now { mono: Mono(1_000_000), wall: Timestamp(1_700_000_000_000_000) };
     let flow = udp();
@@ -137,19 +137,28 @@ fn answer_to(name: &str, look_up: Duration) -> (String, Duration) {
         let outputs: Vec<_> = std::iter::from_fn(|| core.poll_output()).collect();
         (outputs, core.next_timeout())
     };
+    let (uri, to, credentials) = match method {
+        "REGISTER" => ("sip:localhost", "sip:a@localhost", "Authorization"),
+        _ => (TARGET, TARGET, "Proxy-Authorization"),
+    };
     let mut ask = |cseq: u32, more: &str| {
         let via = format!("SIP/2.0/UDP {PHONE};branch=z9hG4bK{cseq}", PHONE = flow.peer);
         let text = format!(
-            "REGISTER sip:localhost SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\nFrom: <sip:a@localhost>;tag=a\r\nTo: <sip:a@localhost>\r\nCall-ID: c\r\nCSeq: {cseq} REGISTER\r\n{more}Content-Length: 0\r\n\r\n"
+            "{method} {uri} SIP/2.0\r\nVia: {via}\r\nMax-Forwards: 70\r\nFrom: <sip:a@localhost>;tag=a\r\nTo: <{to}>\r\nCall-ID: c\r\nCSeq: {cseq} {method}\r\nContact: <sip:a@{PHONE}>\r\n{more}Content-Length: 0\r\n\r\n",
+            PHONE = flow.peer
         );
         let message = Message::parse_datagram(&Bytes::from(text)).expect("well-formed").with_source(flow.peer);
         take(Input::Message(flow, message), begin).0
     };
     let Some(Output::Send(_, challenge)) = ask(1, "").pop() else { panic!("no challenge") };
     let challenge = Challenge::best_of(&Message::parse_datagram(&challenge).expect("readable")).expect("a challenge");
-    let answer = challenge.answer(name, "wrong", "REGISTER", "sip:localhost", "c", 1);
-    let wanted = ask(2, &format!("Authorization: {answer}\r\n")).pop();
-    let Some(Output::Edge(EdgeEvent::CredentialWanted { ticket, .. })) = wanted else { panic!("{wanted:?}") };
+    let answer = challenge.answer(name, "wrong", method, uri, "c", 1);
+    let outputs = ask(2, &format!("{credentials}: {answer}\r\n"));
+    let wanted = outputs.iter().find_map(|output| match output {
+        Output::Edge(EdgeEvent::CredentialWanted { ticket, .. }) => Some(*ticket),
+        _ => None,
+    });
+    let Some(ticket) = wanted else { panic!("{outputs:?}") };
     let found =
         if name == "demo" { CredentialLookup::Found(Box::new(credential())) } else { CredentialLookup::Unknown };
     let found_at = begin.after(look_up);
@@ -170,13 +179,18 @@ fn answer_to(name: &str, look_up: Duration) -> (String, Duration) {
 
 #[test]
 fn an_unknown_name_and_a_wrong_secret_are_answered_with_the_same_bytes_at_the_same_time() {
-    let (wrong, at) = answer_to("demo", Duration::from_millis(30));
-    assert!(wrong.starts_with("SIP/2.0 401 ") && wrong.contains("WWW-Authenticate"), "{wrong}");
-    assert_eq!(at, REFUSAL);
-    assert_eq!(answer_to("nemo", Duration::from_micros(100)), (wrong, at));
-    // One that takes longer than that is answered as soon as it is done.
-    let late = REFUSAL + Duration::from_millis(1);
-    assert_eq!(answer_to("nemo", late).1, late);
+    for (method, challenge) in
+        [("REGISTER", "401 Unauthorized\r\n"), ("INVITE", "407 Proxy Authentication Required\r\n")]
+    {
+        let (wrong, at) = answer_to(method, "demo", Duration::from_millis(30));
+        assert!(wrong.strip_prefix("SIP/2.0 ").is_some_and(|rest| rest.starts_with(challenge)), "{wrong}");
+        assert!(wrong.contains("-Authenticate: Digest "), "{wrong}");
+        assert_eq!(at, REFUSAL);
+        assert_eq!(answer_to(method, "nemo", Duration::from_micros(100)), (wrong, at));
+        // One that takes longer than that is answered as soon as it is done.
+        let late = REFUSAL + Duration::from_millis(1);
+        assert_eq!(answer_to(method, "nemo", late).1, late);
+    }
 }
 
 /// Where connections are scarce those of strangers end first.
