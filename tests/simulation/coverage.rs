@@ -14,6 +14,9 @@ const HAPPENED: &[(&str, u64)] = &[
     ("lost", 5),
     ("resumed", 20),
     ("with a loss", 1),
+    ("answered calls that had to last", 500),
+    ("answered calls that had to last across a restart", 20),
+    ("calls that were not answered for a reason", 100),
     // The network.
     ("datagrams lost", 100),
     ("datagrams repeated", 100),

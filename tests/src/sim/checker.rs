@@ -2,6 +2,7 @@
 //! in `history.rs`.
 
 use super::admission::Admission;
+use super::needless::Needless;
 use super::ringing::Ringing;
 use super::sessions::Sessions;
 use super::tap::{Notable, Observed, Tap};
@@ -113,6 +114,8 @@ pub struct Checker {
     pub sessions: Sessions,
     /// And of admission.
     pub admission: Admission,
+    /// What may end a call although nobody wants that.
+    pub needless: Needless,
     /// Calls that were live at some time.
     pub known: BTreeMap<CallId, Known>,
     /// Calls that are live now.
@@ -170,6 +173,7 @@ impl Checker {
     /// The process ends.
     pub fn ended(&mut self, now: Mono) {
         self.disturbed = true;
+        self.needless.ended();
         self.legs_left_behind |= self.tap.ends_under_way(now);
     }
 
@@ -296,10 +300,13 @@ impl Checker {
             }
             trace.note(now, &format!("account {} committed {seq}: total {total} held {held}", key.0));
         }
-        self.follow(live.into_iter().map(|(account, live)| (live.call.id, (account, live))).collect(), disk).await;
+        self.follow(now, live.into_iter().map(|(account, live)| (live.call.id, (account, live))).collect(), disk).await;
         self.look_at_means(now);
         for (key, figures) in self.figures.clone() {
-            let held: Micros = self.rows.values().filter(|(owner, _)| *owner == key).map(|(_, live)| live.held).sum();
+            let held = self.rows.values().filter(|(owner, _)| *owner == key).map(|(_, live)| live.held);
+            let live = held.clone().count();
+            let held: Micros = held.sum();
+            self.needless.has(now, key, figures.available(), live);
             if held != figures.held {
                 self.broken(format!("L3: account {} holds {}, its live calls {held}", key.0, figures.held));
             }
@@ -307,7 +314,7 @@ impl Checker {
     }
 
     /// Which calls are live, and that a call that is no longer so has its CDR.
-    async fn follow(&mut self, rows: BTreeMap<CallId, Row>, disk: &MemDisk) {
+    async fn follow(&mut self, at: Mono, rows: BTreeMap<CallId, Row>, disk: &MemDisk) {
         for (call, (account, row)) in &rows {
             self.known.entry(*call).or_insert_with(|| Known::of(*account)).paid_s = row.paid_s;
             self.has_row(*call);
@@ -318,6 +325,7 @@ impl Checker {
             if reliably(disk, async |store| store.call(call).await).await.is_none() {
                 self.broken(format!("C3: {call} is neither live nor in the history"));
             }
+            self.needless.over(at, call);
             self.settled.insert(call);
         }
         if let Some(call) = now.intersection(&self.settled).next() {

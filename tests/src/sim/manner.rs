@@ -65,6 +65,12 @@ impl Manner {
         matches!(self, Self::PhoneStops | Self::CarrierStops)
     }
 
+    /// Whether its session has a timer.
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        self.of_phone().is_some() || self.of_carrier().is_some()
+    }
+
     /// Who refreshes, as the phone's INVITE says; nobody: the phone has no timer.
     const fn of_phone(self) -> Option<&'static str> {
         match self {

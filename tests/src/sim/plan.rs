@@ -215,6 +215,12 @@ impl Draw {
 }
 
 impl Plan {
+    /// Whether all calls that are made have room, in the server and in the trunks.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.limits == Limits::WIDE && self.trunks[0] == (100, 100)
+    }
+
     /// One account in fair weather, and what is done from the beginning on; then everything is well again.
     #[must_use]
     pub fn of_acts(opening: Micros, sync: Duration, acts: &[(Duration, Act)]) -> Self {

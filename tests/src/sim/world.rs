@@ -3,6 +3,7 @@
 
 use super::manner::Manners;
 use super::mischief::{Mischiefs, Out};
+use super::needless::GaveUp;
 use super::network::{Cut, Datagram, Network};
 use super::plan::{BEGIN, Plan};
 use super::provision::carrier_login;
@@ -78,6 +79,8 @@ pub struct World {
     /// Calls of phones that are not over.
     calling: BTreeSet<(usize, PhoneCall)>,
     answered: BTreeSet<(usize, PhoneCall)>,
+    /// Legs that one of them gave up.
+    pub gave_up: GaveUp,
 }
 
 /// What arrives at the server.
@@ -150,6 +153,7 @@ impl World {
             registering: registering.map(|(number, _)| (number, None)).collect(),
             calling: BTreeSet::new(),
             answered: BTreeSet::new(),
+            gave_up: GaveUp::default(),
         };
         for (number, _) in accounts().filter(|(_, account)| account.registers) {
             world.command(BEGIN, number, PhoneCommand::Register);
@@ -340,6 +344,7 @@ impl World {
 
     /// All that phones and carriers send goes to the server.
     fn transmit(&mut self, now: Mono, from: SocketAddr, bytes: Bytes) {
+        self.gave_up.note(&bytes);
         if self.over_tcp.contains(&from) {
             self.streams.from_peer(now, from, with_tcp(&bytes), self.server_is_up, &mut self.tally);
         } else if is_answer_over_tcp(&bytes) {
