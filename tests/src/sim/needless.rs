@@ -24,6 +24,8 @@ const AFTERMATH: Duration = Duration::from_secs(15);
 const GIVEN_UP: Duration = Duration::from_secs(75);
 /// Whoever can pay for so much of a call may make it.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// A session with a timer outlives so much time without a process.
+const UNREFRESHED: Duration = Duration::from_secs(10);
 /// What was decided is stored within this time.
 const DECIDED: Duration = Duration::from_secs(1);
 /// A process takes up the calls of the one before within this time.
@@ -210,7 +212,8 @@ fn gives_up(bytes: &[u8]) -> bool {
     let status = bytes.strip_prefix(b"SIP/2.0 ").and_then(|rest| std::str::from_utf8(rest.get(..3)?).ok());
     match status.and_then(|status| status.parse().ok()) {
         None => bytes.starts_with(b"BYE ") || bytes.starts_with(b"CANCEL "),
-        Some(401 | 407 | 491) => false,
+        // After a 422 it may be asked again (RFC 4028 §7.3).
+        Some(401 | 407 | 422 | 491) => false,
         Some(408 | 481) => true,
         Some(status) => status >= 300_u16 && header(bytes, b"\r\nCSeq: ").is_some_and(|cseq| cseq.ends_with("INVITE")),
     }
@@ -298,7 +301,7 @@ fn is_lost_in_a_restart(
         let paid = answered + Duration::from_secs(known.paid_s);
         !was_up
             || paid <= *over + TAKEN_UP
-            || needless.timed.contains(number)
+            || (needless.timed.contains(number) && over.since(*began) > UNREFRESHED)
             || (seen.over_tcp && !customer.is_some_and(|customer| customer.comes_back))
             || known.rebooted && checker.wall.set_between(answered, Mono(u64::MAX)) != Default::default()
     })
@@ -335,7 +338,8 @@ fn comes_about(
                 needless.requests.iter().any(|(whose, at)| *whose == account && (began..=over).contains(at));
             let by_carrier = legs.last().is_some_and(|leg| needless.is_unwanted(Some(&leg.call_id)));
             let rang_long = has_no_answer() && over >= began + RING_TIMEOUT;
-            needless.is_unwanted(checker.tap.caller(call)) || by_carrier || rang_long || requested
+            let too_small = cdr.call.hangup.as_ref().is_some_and(|end| end.sip_code == Some(422));
+            needless.is_unwanted(checker.tap.caller(call)) || by_carrier || too_small || rang_long || requested
         }
     };
     let carrier_away = needless

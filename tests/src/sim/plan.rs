@@ -316,6 +316,10 @@ impl Plan {
             large_over_tcp = carriers_over_tcp.map(|over_tcp| !over_tcp && !draw.one_in(3));
             refuses_tcp = large_over_tcp.map(|large| large && draw.one_in(3));
         }
+        draw.entropy = Entropy::from_number(seed ^ 0x4028_0422_0000_0000);
+        if draw.one_in(12) && !wrong::chosen(Wrong::LostRenewal) {
+            manners.extend(manners::raised(&mut draw, count, within_ms));
+        }
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();

@@ -273,14 +273,18 @@ impl World {
     fn deliver(&mut self, now: Mono, to: SocketAddr, bytes: &Bytes) {
         let mut actions = Actions::default();
         if let Some(number) = (0..self.phones.len()).find(|number| phone(*number) == to) {
-            if self.mischiefs.at_phone(bytes, &mut self.tally) {
+            let mut out = Out::new();
+            if self.manners.at_phone(bytes, &mut out, &mut self.tally)
+                && self.mischiefs.at_phone(bytes, &mut self.tally)
+            {
                 self.phones[number].on_datagram(bytes, server(), now, &mut actions);
             }
             self.of_phone(now, number, actions, retry_after_s(bytes));
+            self.transmit_all(now, to, out);
         } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == to) {
             let mut actions = Actions::default();
             let mut out = Out::new();
-            if self.manners.at_carrier(to, bytes, &mut out)
+            if self.manners.at_carrier(to, bytes, &mut out, &mut self.tally)
                 && self.mischiefs.at_carrier(to, bytes, &mut out, &mut self.tally)
             {
                 self.carriers[number].on_datagram(bytes, server(), now, &mut actions);
