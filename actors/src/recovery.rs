@@ -115,7 +115,8 @@ impl Recovery {
         let found = Found { account, live, dialogs };
         let mut known = Some(known);
         // One that is ending was over before: its settlement had been set aside.
-        if is_whole && found.live.call.state != CallState::Ending {
+        let goes_on = !(wrong::chosen(Wrong::RecoveryHangsUp) && found.live.answered.is_some());
+        if is_whole && goes_on && found.live.call.state != CallState::Ending {
             match self.take_up(&found, &mut known).await {
                 Ok(Some(taken)) => {
                     // From here on it is as any other call.

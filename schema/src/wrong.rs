@@ -41,11 +41,15 @@ pub enum Wrong {
     LegForgotten,
     /// A session that nobody refreshes goes on.
     TimerIgnored,
+    /// Answered calls are ended at a restart, though they could go on.
+    RecoveryHangsUp,
+    /// A 200 of a carrier that comes again ends its call.
+    EndedByRepetition,
 }
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforeCommit,
         Self::SkippedSync,
         Self::OneSyncForTwo,
@@ -63,6 +67,8 @@ impl Wrong {
         Self::RecoveryForgets,
         Self::LegForgotten,
         Self::TimerIgnored,
+        Self::RecoveryHangsUp,
+        Self::EndedByRepetition,
     ];
 }
 

@@ -10,6 +10,7 @@ pub mod checker;
 pub mod history;
 pub mod manner;
 pub mod mischief;
+pub mod needless;
 pub mod network;
 pub mod plan;
 pub mod process;
@@ -28,6 +29,7 @@ pub mod world;
 use actors::ActorsConfig;
 use checker::{Checker, NO_ACK, Restart};
 use futures_util::FutureExt;
+use needless::Whom;
 use plan::{Act, BEGIN, Crash, Limits, Plan, Size};
 use process::{End, Log};
 use schema::entropy::Entropy;
@@ -155,6 +157,10 @@ impl Simulation {
         let ending = plan.manners.iter().filter(|(_, manner)| manner.ends_call()).map(|(number, _)| number);
         checker.misbehaving = plan.mischiefs.keys().chain(ending).cloned().collect();
         checker.sessions.large_over_tcp = plan.large_over_tcp;
+        checker.needless.has_room = !small && plan.has_room();
+        checker.needless.timed = plan.manners.iter().filter(|(_, m)| m.is_timed()).map(|(n, _)| n.clone()).collect();
+        let customers = provisioned.0.iter().zip(&plan.accounts);
+        checker.needless.customers = customers.map(|(key, account)| (*key, account.into())).collect();
         let sim = Self {
             now: BEGIN,
             end: plan.end,
@@ -189,6 +195,27 @@ impl Simulation {
     fn due(&mut self, now: Mono) -> Option<Act> {
         self.next_act().filter(|at| *at <= now)?;
         self.acts.pop_front().map(|(_, act)| act)
+    }
+
+    /// What an act may do to calls that nobody wants to end.
+    fn note_trouble(&mut self, act: &Act) {
+        let (now, needless) = (self.now, &mut self.checker.needless);
+        let far_end = |phone: Option<usize>, number| match phone {
+            Some(phone) => Whom::Account(self.accounts[phone]),
+            None => Whom::Carrier(number),
+        };
+        match *act {
+            Act::PanicAccount { account, .. } | Act::Poison { account, .. } => {
+                needless.arm(Whom::Account(self.accounts[account]))
+            }
+            Act::PanicTrunk(_) | Act::PanicSupervisor { .. } => needless.arm(Whom::All),
+            Act::CutOff { phone, carrier, lasts, .. } => needless.unreachable(far_end(phone, carrier), now, lasts),
+            Act::Reset { phone, carrier } => needless.unreachable(far_end(phone, carrier), now, Duration::ZERO),
+            Act::Request { account, .. } => needless.requested(now, self.accounts[account]),
+            Act::HangUpAll => self.accounts.iter().for_each(|account| needless.requested(now, *account)),
+            Act::Drain | Act::Crash(_) => needless.ends(now),
+            _ => {}
+        }
     }
 
     /// What is done to the world outside the server.
@@ -275,6 +302,7 @@ impl Simulation {
             drop(self.world.advance(self.now));
             while let Some(act) = self.due(self.now) {
                 self.world.trace.note(self.now, &format!("act {act:?}"));
+                self.note_trouble(&act);
                 self.act_outside(act);
             }
         }
@@ -293,6 +321,11 @@ const PANICKED: [(&str, &str); 5] = [
 
 /// What a test's fault says.
 const INJECTED: &str = "a fault was injected";
+
+/// Panics of this world so far.
+fn panics() -> usize {
+    PANICS.with_borrow(Vec::len)
+}
 
 thread_local! {
     /// Panics on this thread: a world has one.

@@ -25,6 +25,7 @@ use schema::leg::{AttemptIds, HangupCause, Invite, LegEvent, LegId};
 use schema::number::Presentation;
 use schema::target::TrunkGateway;
 use schema::time::Now;
+use schema::wrong::{self, Wrong};
 use std::time::Duration;
 
 /// Host of an anonymous From (RFC 3323 §4.1.1.3).
@@ -237,6 +238,7 @@ impl Core {
                 // Not by the way of the fork that was taken, which may lead elsewhere.
                 self.end_unwanted(id, self.way_of_invite(response).unwrap_or(leg.way()), response, now);
             }
+            Stage::Up if wrong::chosen(Wrong::EndedByRepetition) => self.lost(id, true, now),
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
             stage => match (leg.ack.clone(), leg.way()) {
                 (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),

@@ -30,6 +30,8 @@ pub(super) const TIMER: &str = "timer";
 #[derive(Debug, Clone)]
 pub(super) struct SessionTimer {
     terms: StoredTimer,
+    /// The shortest that the far end takes, seconds: the largest Min-SE that it sent in this dialog; 0 when it sent none.
+    min_se_s: u32,
     refreshed: Mono,
     /// The next refresh, when it is ours.
     next: Mono,
@@ -39,7 +41,7 @@ pub(super) struct SessionTimer {
 impl SessionTimer {
     fn new(terms: StoredTimer, now: Mono) -> Self {
         let next = now + Duration::from_secs(u64::from(terms.interval_s / 2));
-        Self { terms, refreshed: now, next, asking: false }
+        Self { terms, min_se_s: 0, refreshed: now, next, asking: false }
     }
 
     /// Of a leg after a restart; it runs from when the leg is taken up.
@@ -69,7 +71,8 @@ impl SessionTimer {
             None => before.is_none_or(|timer| timer.terms.ours),
         };
         let updates = request.takes_updates() || before.is_some_and(|timer| timer.terms.updates);
-        Some(Self::new(StoredTimer { interval_s, ours, updates }, now))
+        let min_se_s = min_se(request).max(min_se_before(before));
+        Some(Self { min_se_s, ..Self::new(StoredTimer { interval_s, ours, updates }, now) })
     }
 
     /// What a 2xx to a request of ours says.
@@ -77,17 +80,18 @@ impl SessionTimer {
         let (interval_s, refresher) = session_expires(response)?;
         let updates = response.takes_updates() || before.is_some_and(|timer| timer.terms.updates);
         let ours = refresher != Some(Refresher::Server);
-        Some(Self::new(StoredTimer { interval_s: interval_s.max(MIN_SE_S), ours, updates }, now))
+        let terms = StoredTimer { interval_s: interval_s.max(MIN_SE_S), ours, updates };
+        Some(Self { min_se_s: min_se_before(before), ..Self::new(terms, now) })
     }
 
     pub(super) fn restart(&mut self, now: Mono) {
-        *self = Self::new(self.terms, now);
+        *self = Self { min_se_s: self.min_se_s, ..Self::new(self.terms, now) };
     }
 
-    /// As long as the far end wants it, says its 422 (§7.3). Without a limit: whatever is shorter would be refused again, and a
-    /// session whose timer never runs out still has its probes.
+    /// The next request asks for as long as the far end's 422 wants it (§7.3), however long: whatever is shorter would be refused
+    /// again, and a session whose timer never runs out still has its probes. Until that is taken, what was agreed stands.
     fn lengthen(&mut self, refusal: &Message) {
-        self.terms.interval_s = self.terms.interval_s.max(min_se(refusal));
+        self.min_se_s = self.min_se_s.max(min_se(refusal));
     }
 
     /// When the session is over; a little sooner than the interval, so that the BYE leaves within it (§10).
@@ -114,8 +118,11 @@ impl SessionTimer {
     pub(super) fn in_request(timer: Option<&Self>, request: RequestBuilder) -> RequestBuilder {
         let request = request.header(HeaderName::Supported, &TIMER);
         let Some(StoredTimer { interval_s, ours, .. }) = timer.map(Self::terms) else { return request };
-        let refresher = if ours { "uac" } else { "uas" };
-        request.header(HeaderName::SessionExpires, &format_args!("{interval_s};refresher={refresher}"))
+        let (refresher, min_se_s) = (if ours { "uac" } else { "uas" }, min_se_before(timer));
+        let asked_s = interval_s.max(min_se_s);
+        let request = request.header(HeaderName::SessionExpires, &format_args!("{asked_s};refresher={refresher}"));
+        // Required once the far end has sent one (§7.4).
+        if min_se_s > 0 { request.header(HeaderName::MinSe, &min_se_s) } else { request }
     }
 }
 
@@ -149,6 +156,10 @@ fn session_expires(message: &Message) -> Option<(u32, Option<Refresher>)> {
 fn min_se(message: &Message) -> u32 {
     let text = message.text(HeaderName::MinSe).unwrap_or_default();
     text.split(';').next().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn min_se_before(timer: Option<&SessionTimer>) -> u32 {
+    timer.map_or(0, |timer| timer.min_se_s)
 }
 
 impl Core {

@@ -2,6 +2,7 @@
 //! the money adds up.
 
 use super::checker::{Checker, Known, NO_ACK, reliably, terms};
+use super::needless;
 use super::tally::Tally;
 use super::tap::{BLeg, Fork, Observed};
 use super::tariff::price as charge_of;
@@ -53,6 +54,10 @@ pub async fn check(checker: &mut Checker, accounts: &[AccountKey], disk: &MemDis
                 checker.broken(format!("C3: {}: {what}", cdr.call.id));
             }
             if let Err(what) = goes_on(checker, cdr) {
+                checker.broken(format!("I9: {}: {what}", cdr.call.id));
+            }
+            let answered = checker.seen(cdr.call.id).and_then(|seen| answered_leg(cdr, seen, &checker.wall));
+            if let Err(what) = needless::check(checker, account, cdr, answered, tally) {
                 checker.broken(format!("I9: {}: {what}", cdr.call.id));
             }
         }

@@ -5,14 +5,16 @@ use super::mischief::Out;
 use super::tally::Tally;
 use bytes::Bytes;
 use schema::entropy::Entropy;
-use sip::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, Transport, Uri, Via};
+use sip::message::{HeaderName, Message, Method, NameAddr, RequestBuilder, ResponseBuilder, Transport, Uri, Via};
 use sip::sdp::{self, Origin};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The session interval that is asked for, the shortest that is allowed.
 pub const INTERVAL: Duration = Duration::from_secs(90);
+/// And the shortest that those take who take a longer one only, seconds.
+const RAISED_S: u64 = 300;
 /// A carrier refreshes its session so often.
 const REFRESHES_EACH_MS: u64 = 40_000;
 /// So many times.
@@ -43,6 +45,14 @@ pub enum Manner {
     CarrierIsUpdated,
     /// See [`Self::CarrierIsUpdated`].
     CarrierIsReinvited,
+    /// The carrier takes the server's refreshes, by UPDATE or by re-INVITE, with a longer interval only.
+    CarrierRaises,
+    /// See [`Self::CarrierRaises`].
+    CarrierRaisesReinvited,
+    /// So does the phone.
+    PhoneRaises,
+    /// The carrier says so of the INVITE, which asks for no interval at all.
+    CarrierRefusesInterval,
 }
 
 impl Manner {
@@ -59,17 +69,27 @@ impl Manner {
         Self::CarrierIsReinvited,
     ];
 
+    /// With intervals that are too small (RFC 4028 §7.3).
+    pub const RAISING: [Self; 4] =
+        [Self::CarrierRaises, Self::CarrierRaisesReinvited, Self::PhoneRaises, Self::CarrierRefusesInterval];
+
     /// Whether a call ends by it that nobody wants to end.
     #[must_use]
     pub const fn ends_call(self) -> bool {
         matches!(self, Self::PhoneStops | Self::CarrierStops)
     }
 
+    /// Whether its session has a timer.
+    #[must_use]
+    pub const fn is_timed(self) -> bool {
+        self.of_phone().is_some() || self.of_carrier().is_some()
+    }
+
     /// Who refreshes, as the phone's INVITE says; nobody: the phone has no timer.
     const fn of_phone(self) -> Option<&'static str> {
         match self {
             Self::PhoneRefreshes | Self::PhoneStops => Some("uac"),
-            Self::PhoneIsRefreshed => Some("uas"),
+            Self::PhoneIsRefreshed | Self::PhoneRaises => Some("uas"),
             _ => None,
         }
     }
@@ -78,7 +98,9 @@ impl Manner {
     const fn of_carrier(self) -> Option<&'static str> {
         match self {
             Self::CarrierRefreshes | Self::CarrierStops => Some("uas"),
-            Self::CarrierIsUpdated | Self::CarrierIsReinvited => Some("uac"),
+            Self::CarrierIsUpdated | Self::CarrierIsReinvited | Self::CarrierRaises | Self::CarrierRaisesReinvited => {
+                Some("uac")
+            }
             _ => None,
         }
     }
@@ -94,6 +116,10 @@ struct Leg {
     tag: Option<Box<str>>,
     /// Its refreshes are on their way.
     refreshes: bool,
+    /// What the far end says of its interval, in seconds.
+    interval_s: u64,
+    /// Branches of what was too small an interval.
+    too_small: BTreeSet<Box<str>>,
 }
 
 /// Who behaves how.
@@ -121,6 +147,8 @@ impl Manners {
                     answer: None,
                     tag: None,
                     refreshes: false,
+                    interval_s: INTERVAL.as_secs(),
+                    too_small: BTreeSet::new(),
                 });
                 leg.invite = message.clone();
             }
@@ -157,8 +185,8 @@ impl Manners {
                 with_body(&bytes, Some(&format!("{offer}a=fmtp:8 {}\r\n", "x".repeat(900))))
             }
             manner => match manner.of_phone() {
-                Some(refresher) if is_invite => with_timer(&bytes, refresher, "Supported: timer\r\n"),
-                Some("uas") if is_success(&message) => with_timer(&bytes, "uac", "Require: timer\r\n"),
+                Some(refresher) if is_invite => with_timer(&bytes, leg.interval_s, refresher, "Supported: timer\r\n"),
+                Some("uas") if is_success(&message) => with_timer(&bytes, leg.interval_s, "uac", "Require: timer\r\n"),
                 _ => bytes,
             },
         }
@@ -180,22 +208,35 @@ impl Manners {
                 String::from_utf8_lossy(&bytes).replacen("CSeq: 1 BYE", CSEQ_OF_BYE, 1).into()
             }
             Some(refresher) if is_success(&message) => {
-                let updates = leg.manner == Manner::CarrierIsUpdated;
+                let updates = matches!(leg.manner, Manner::CarrierIsUpdated | Manner::CarrierRaises);
                 let allow = if updates { "Require: timer\r\nAllow: INVITE, ACK, BYE, UPDATE\r\n" } else { "" };
-                with_timer(&bytes, refresher, allow)
+                with_timer(&bytes, leg.interval_s, refresher, allow)
             }
             _ => bytes,
         }
     }
 
+    /// A message reaches a phone; `out`: what it sends by itself. False: it is done with.
+    pub fn at_phone(&mut self, bytes: &Bytes, out: &mut Out, tally: &mut Tally) -> bool {
+        if self.legs.is_empty() {
+            return true;
+        }
+        let Ok(message) = Message::parse_datagram(bytes) else { return true };
+        let leg = self.legs.get_mut(message.call_id());
+        !leg.is_some_and(|leg| leg.refuses_interval(&message, out, tally))
+    }
+
     /// A message reaches a carrier; `out`: what it sends by itself. False: it is done with.
-    pub fn at_carrier(&mut self, carrier: SocketAddr, bytes: &Bytes, out: &mut Out) -> bool {
+    pub fn at_carrier(&mut self, carrier: SocketAddr, bytes: &Bytes, out: &mut Out, tally: &mut Tally) -> bool {
         if self.by_number.is_empty() {
             return true;
         }
         let Ok(message) = Message::parse_datagram(bytes) else { return true };
         self.begin(&message);
         let Some(leg) = self.legs.get_mut(message.call_id()) else { return true };
+        if leg.refuses_interval(&message, out, tally) {
+            return false;
+        }
         if leg.manner.of_carrier() != Some("uas") {
             return true;
         }
@@ -215,6 +256,39 @@ impl Manners {
 }
 
 impl Leg {
+    /// Answers a request that asks for too short an interval, and knows the ACK of that.
+    fn refuses_interval(&mut self, message: &Message, out: &mut Out, tally: &mut Tally) -> bool {
+        let branch = message.branch().unwrap_or_default();
+        if !message.is_request() {
+            return false;
+        }
+        if message.is_ack() {
+            return self.too_small.contains(branch);
+        }
+        let in_dialog = message.to_tag().is_some();
+        let (asked, is_refused) = match self.manner {
+            Manner::CarrierRefusesInterval => (0, *message.method() == Method::Invite && !in_dialog),
+            Manner::CarrierRaises | Manner::CarrierRaisesReinvited | Manner::PhoneRaises if in_dialog => {
+                let asked = session_expires_s(message);
+                (asked.unwrap_or(0), asked.is_some_and(|asked| asked < RAISED_S))
+            }
+            _ => (0, false),
+        };
+        if !is_refused {
+            if in_dialog && session_expires_s(message).is_some() {
+                self.interval_s = self.interval_s.max(session_expires_s(message).unwrap_or(0));
+            }
+            return false;
+        }
+        let is_new = self.too_small.insert(branch.into());
+        tally.add_if("INVITEs refused by 422", is_new && !in_dialog);
+        tally.add_if("refreshes refused by 422", is_new && in_dialog && asked > 0);
+        let tag = (!in_dialog).then_some("raised");
+        let refusal = ResponseBuilder::to_request(message, 422, tag).header(HeaderName::MinSe, &RAISED_S);
+        out.extend(refusal.build().ok().map(|bytes| (Duration::ZERO, bytes)));
+        true
+    }
+
     /// An UPDATE without an offer.
     fn refresh(&self, number: u64, tag: &str, carrier: SocketAddr, entropy: &mut Entropy) -> Option<Bytes> {
         let (host, branch) = (Uri::of_address(None, carrier), format!("z9hG4bKrefresh{}", entropy.hex::<4>()));
@@ -229,13 +303,17 @@ impl Leg {
     }
 }
 
+fn session_expires_s(message: &Message) -> Option<u64> {
+    message.text(HeaderName::SessionExpires)?.split(';').next()?.trim().parse().ok()
+}
+
 /// A 2xx that may have a session timer.
 fn is_success(message: &Message) -> bool {
     matches!(message.method(), Method::Invite | Method::Update) && matches!(message.status(), Some(200..=299))
 }
 
-fn with_timer(bytes: &Bytes, refresher: &str, more: &str) -> Bytes {
-    let timer = format!("\r\nSession-Expires: {};refresher={refresher}\r\n{more}CSeq:", INTERVAL.as_secs());
+fn with_timer(bytes: &Bytes, interval_s: u64, refresher: &str, more: &str) -> Bytes {
+    let timer = format!("\r\nSession-Expires: {interval_s};refresher={refresher}\r\n{more}CSeq:");
     String::from_utf8_lossy(bytes).replacen("\r\nCSeq:", &timer, 1).into()
 }
 

@@ -2,6 +2,7 @@
 //! It ends when the plan does, or as a crash: then nothing of it remains but the disk.
 
 use super::checker::reliably;
+use super::needless::Whom;
 use super::plan::{Act, Crash, LAST_CALL, Limits};
 use super::sessions::Peer;
 use super::tap::Notable;
@@ -88,6 +89,8 @@ struct Life<'a> {
     /// All calls of the process before are taken up.
     recovered: Arc<AtomicBool>,
     recovered_at: Option<Mono>,
+    /// Messages may be set aside.
+    is_poisoned: bool,
     /// It was told to end; whether it has written what it had to.
     draining: Option<Arc<AtomicBool>>,
 }
@@ -203,6 +206,7 @@ impl<'a> Life<'a> {
             framers: BTreeMap::new(),
             recovered,
             recovered_at: None,
+            is_poisoned: false,
             draining: None,
         }
     }
@@ -378,6 +382,7 @@ impl<'a> Life<'a> {
 
     fn on_leg(&mut self, told: LegEventAt) {
         if let LegEvent::Invited(invited) = &told.event {
+            self.sim.checker.needless.began(self.sim.now, invited.leg.call);
             self.sim.checker.invited(invited.leg.call, invited.dialled.expose(), invited.checkpoint.state.expose());
         }
         let (now, leg) = (self.sim.now, told.event.leg());
@@ -392,6 +397,7 @@ impl<'a> Life<'a> {
         let now = self.sim.now;
         self.sim.world.trace.note(now, &format!("act {act:?}"));
         self.sim.checker.disturbed |= act.disturbs();
+        self.sim.note_trouble(&act);
         let disk = &self.sim.disk;
         let mut faults = disk.faults();
         match act {
@@ -400,6 +406,12 @@ impl<'a> Life<'a> {
             Act::PanicAccount { account, point } => {
                 self.actors.arm(Subject::Account(self.sim.accounts[account]), at_next(point));
             }
+            Act::Poison { account, kind, point } => {
+                self.is_poisoned = true;
+                let fault = Fault { point, kind: Some(kind), times: 3 };
+                self.actors.arm(Subject::Account(self.sim.accounts[account]), fault);
+            }
+            Act::Disarm => self.actors.disarm(),
             Act::PanicCall { account, pick, point } => self.panic_call(account, pick, point),
             Act::PanicTrunk(trunk) => self.actors.panic_trunk(self.sim.trunks[trunk]),
             Act::PanicSupervisor { account } => self.actors.panic_supervisor_of(self.sim.accounts[account]),
@@ -487,6 +499,7 @@ impl<'a> Life<'a> {
         let picked = pick.checked_rem(live.len() as u64).and_then(|at| usize::try_from(at).ok());
         if let Some(call) = picked.and_then(|at| live.get(at)).map(|call| **call) {
             self.actors.arm(Subject::Call(call), at_next(point));
+            self.sim.checker.needless.arm(Whom::Call(call));
             self.sim.checker.panicked.insert(call);
         }
     }
@@ -494,9 +507,20 @@ impl<'a> Life<'a> {
     /// Looks at everything that has happened until now.
     async fn look(&mut self) {
         let Simulation { checker, disk, world, log, now, .. } = &mut *self.sim;
+        let faults = disk.faults();
+        if faults.next_stall > Duration::ZERO || faults.failing_batches + faults.failing_calls > 0 {
+            checker.needless.disk(*now, faults.next_stall);
+        }
+        checker.needless.panicked(*now, super::panics());
+        if self.is_poisoned {
+            self.actors.set_aside().iter().for_each(|aside| checker.is_set_aside(*now, aside, &mut world.tally));
+        }
         let recovered = self.recovered.load(Ordering::Acquire);
         if recovered && self.recovered_at.is_none() {
             self.recovered_at = Some(*now);
+            if self.crash.is_none() && self.draining.is_none() {
+                checker.needless.recovered(*now);
+            }
             checker.audit(disk).await;
         }
         let latest = self.up_since + RECOVERED;
@@ -624,6 +648,7 @@ impl<'a> Life<'a> {
         if open > 0 {
             checker.broken(format!("L3: {open} holds are open"));
         }
+        checker.needless.gave_up = std::mem::take(&mut world.gave_up);
         history::check(checker, accounts, disk, &mut world.tally).await;
         let sentinel = accounts.len() - 1;
         for phone in 0..=sentinel {

@@ -51,6 +51,8 @@ pub struct Sessions {
     ended: BTreeSet<Box<str>>,
     /// An ACK without the answer to an offer has left then.
     unanswered: BTreeMap<Box<str>, Mono>,
+    /// The Min-SE of 422s to requests in a dialog, with the CSeq number of the newest, by Call-ID.
+    min_se: BTreeMap<Box<str>, (u32, u64)>,
     /// Call-IDs of INVITEs that went over TCP because they are large.
     went_over_tcp: BTreeSet<Box<str>>,
 }
@@ -82,7 +84,14 @@ impl Sessions {
                     self.callers.insert(call_id.into(), message.cseq().0);
                 }
             }
+            Method::Invite | Method::Update if message.status() == Some(422) => {
+                let cseq = message.cseq().0;
+                let least = self.min_se.entry(call_id.into()).or_default();
+                *least = (cseq.max(least.0), seconds(message, HeaderName::MinSe).unwrap_or(0).max(least.1));
+            }
             Method::Invite | Method::Update if is_success(message) => {
+                let taken = self.min_se.get(call_id).is_some_and(|(cseq, _)| message.cseq().0 > *cseq);
+                tally.add_if("refreshes taken after a 422", taken);
                 if let Some(invite) = self.carriers.get_mut(call_id).filter(|invite| invite.cseq == message.cseq().0) {
                     invite.has_offer |= message.has_sdp();
                 }
@@ -109,6 +118,17 @@ impl Sessions {
                 let ended = self.timed.remove(call_id);
                 let is_expired = |timed: &Timed| now >= timed.refreshed + timed.interval * 2 / 3;
                 tally.add_if("sessions that expired", ended.as_ref().is_some_and(is_expired));
+                Ok(())
+            }
+            Method::Invite | Method::Update if is_request && message.to_tag().is_some() => {
+                let Some((refused, least)) = self.min_se.get(call_id).copied() else { return Ok(()) };
+                let asks = seconds(message, HeaderName::SessionExpires);
+                let names = seconds(message, HeaderName::MinSe);
+                if cseq > refused && asks.is_some_and(|asks| asks < least || names != Some(least)) {
+                    return Err(format!(
+                        "RFC 4028 §7.4: {asks:?} s are asked for, {names:?} named, after a 422 of {least}"
+                    ));
+                }
                 Ok(())
             }
             Method::Invite if is_request && message.to_tag().is_none() => {
@@ -169,9 +189,7 @@ impl Sessions {
         if !self.seen.insert((call_id.into(), message.cseq().0, is_theirs)) {
             return;
         }
-        let said =
-            message.text(HeaderName::SessionExpires).and_then(|text| text.split(';').next()?.trim().parse().ok());
-        let Some(interval_s) = said else {
+        let Some(interval_s) = seconds(message, HeaderName::SessionExpires) else {
             self.timed.remove(call_id);
             return;
         };
@@ -209,8 +227,13 @@ impl Sessions {
     pub fn restarted(&mut self, is_live: impl Fn(&str) -> bool) {
         self.timed.retain(|call_id, timed| is_live(call_id) && (timed.is_carrier || !timed.over_tcp));
         self.carriers.clear();
+        self.min_se.clear();
         self.unanswered.clear();
     }
+}
+
+fn seconds(message: &Message, name: HeaderName) -> Option<u64> {
+    message.text(name)?.split(';').next()?.trim().parse().ok()
 }
 
 /// A 2xx that may have a session timer.

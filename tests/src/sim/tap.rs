@@ -55,6 +55,8 @@ pub struct Observed {
     pub told: Option<Mono>,
     /// When the caller acknowledged that. Until then no BYE may be sent to it (RFC 3261 §15).
     pub acknowledged: Option<Mono>,
+    /// When it did so first, in whichever process.
+    pub confirmed: Option<Mono>,
     /// When the first BYE of the caller's leg passed, either way, or the caller said that there is no such call.
     pub a_bye: Option<Mono>,
     /// When this process sent one first, or was to.
@@ -217,6 +219,7 @@ impl Tap {
             Method::Ack => {
                 if let Some(seen) = self.a_leg(message.call_id(), message.to_tag()) {
                     seen.acknowledged.get_or_insert(now);
+                    seen.confirmed.get_or_insert(now);
                 }
             }
             Method::Bye if message.is_request() => {

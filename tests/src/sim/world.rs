@@ -3,6 +3,7 @@
 
 use super::manner::Manners;
 use super::mischief::{Mischiefs, Out};
+use super::needless::GaveUp;
 use super::network::{Cut, Datagram, Network};
 use super::plan::{BEGIN, Plan};
 use super::provision::carrier_login;
@@ -78,6 +79,8 @@ pub struct World {
     /// Calls of phones that are not over.
     calling: BTreeSet<(usize, PhoneCall)>,
     answered: BTreeSet<(usize, PhoneCall)>,
+    /// Legs that one of them gave up.
+    pub gave_up: GaveUp,
 }
 
 /// What arrives at the server.
@@ -150,6 +153,7 @@ impl World {
             registering: registering.map(|(number, _)| (number, None)).collect(),
             calling: BTreeSet::new(),
             answered: BTreeSet::new(),
+            gave_up: GaveUp::default(),
         };
         for (number, _) in accounts().filter(|(_, account)| account.registers) {
             world.command(BEGIN, number, PhoneCommand::Register);
@@ -269,14 +273,18 @@ impl World {
     fn deliver(&mut self, now: Mono, to: SocketAddr, bytes: &Bytes) {
         let mut actions = Actions::default();
         if let Some(number) = (0..self.phones.len()).find(|number| phone(*number) == to) {
-            if self.mischiefs.at_phone(bytes, &mut self.tally) {
+            let mut out = Out::new();
+            if self.manners.at_phone(bytes, &mut out, &mut self.tally)
+                && self.mischiefs.at_phone(bytes, &mut self.tally)
+            {
                 self.phones[number].on_datagram(bytes, server(), now, &mut actions);
             }
             self.of_phone(now, number, actions, retry_after_s(bytes));
+            self.transmit_all(now, to, out);
         } else if let Some(number) = (0..self.carriers.len()).find(|number| carrier(*number) == to) {
             let mut actions = Actions::default();
             let mut out = Out::new();
-            if self.manners.at_carrier(to, bytes, &mut out)
+            if self.manners.at_carrier(to, bytes, &mut out, &mut self.tally)
                 && self.mischiefs.at_carrier(to, bytes, &mut out, &mut self.tally)
             {
                 self.carriers[number].on_datagram(bytes, server(), now, &mut actions);
@@ -340,6 +348,7 @@ impl World {
 
     /// All that phones and carriers send goes to the server.
     fn transmit(&mut self, now: Mono, from: SocketAddr, bytes: Bytes) {
+        self.gave_up.note(&bytes);
         if self.over_tcp.contains(&from) {
             self.streams.from_peer(now, from, with_tcp(&bytes), self.server_is_up, &mut self.tally);
         } else if is_answer_over_tcp(&bytes) {

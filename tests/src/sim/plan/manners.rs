@@ -10,6 +10,9 @@ const TIMED_CALL: u64 = 820;
 /// A call without an offer, or with a large one; the next number has another one.
 const OFFERING_CALL: u64 = 830;
 
+/// A call whose session interval is too small for one side.
+const RAISED_CALL: u64 = 840;
+
 /// Who does what in the call to a number.
 pub(super) type ByNumber = BTreeMap<Box<str>, Manner>;
 
@@ -33,6 +36,20 @@ pub(super) fn timed(draw: &mut Draw, count: usize, within_ms: u64) -> ByNumber {
     let talks_ms = if manner.ends_call() { 120_000 } else { draw.pick(&[70_000, 100_000, 150_000]) };
     let until = at + Duration::from_millis(talks_ms + draw.below(10_000));
     draw.act(until, Act::HangUp { phone, call: TIMED_CALL });
+    [(number, manner)].into()
+}
+
+/// Draws a call whose refreshes, or whose INVITE, meet a 422.
+pub(super) fn raised(draw: &mut Draw, count: usize, within_ms: u64) -> ByNumber {
+    let phone = usize::try_from(draw.below(count as u64)).unwrap_or(0);
+    let (before, manner) = (draw.moment(within_ms), draw.pick(&Manner::RAISING));
+    let number = super::number(phone, RAISED_CALL, 0);
+    draw.act(before, Act::TopUp { account: phone, amount: Micros(3_000_000), key: "before it is raised".to_owned() });
+    let at = before + Duration::from_secs(1);
+    draw.act(at, Act::Call { phone, call: RAISED_CALL, number: number.clone() });
+    // Longer than a session of the interval that is too small.
+    let until = at + Duration::from_millis(draw.pick(&[60_000, 110_000]) + draw.below(10_000));
+    draw.act(until, Act::HangUp { phone, call: RAISED_CALL });
     [(number, manner)].into()
 }
 

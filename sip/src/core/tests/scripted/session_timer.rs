@@ -216,7 +216,44 @@ fn an_update_that_a_far_end_does_not_take_is_followed_by_a_reinvite() {
         let again = desk.last_sent();
         assert_eq!((again.method(), again.cseq().0), (&Method::Invite, invite.cseq().0 + 1));
         assert_eq!(again.text(HeaderName::SessionExpires), Some("900;refresher=uac"));
+        assert_eq!(again.text(HeaderName::MinSe), Some("900"));
     }
+}
+
+#[test]
+fn a_refresh_that_asks_for_too_little_asks_for_what_the_422_says_and_names_it_from_then_on() {
+    let mut desk = Desk::with(quiet(), 3);
+    let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    desk.wait(Duration::from_secs(300));
+    let update = desk.last_sent();
+    assert_eq!((update.method(), update.text(HeaderName::MinSe)), (&Method::Update, None));
+    let response = ResponseBuilder::to_request(&update, 422, None).header(HeaderName::MinSe, &10_000_u32);
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take(udp(), &text);
+    desk.wait(Duration::from_secs(5));
+    let again = desk.last_sent();
+    assert_eq!((again.method(), again.cseq().0), (&Method::Update, update.cseq().0 + 1));
+    assert_eq!(again.text(HeaderName::SessionExpires), Some("10000;refresher=uac"));
+    assert_eq!(again.text(HeaderName::MinSe), Some("10000"));
+    accept(&mut desk, &again, "10000;refresher=uac");
+    desk.wait(Duration::from_secs(5_000));
+    let third = desk.last_sent();
+    assert_eq!((third.method(), third.cseq().0), (&Method::Update, again.cseq().0 + 1));
+    assert_eq!(third.text(HeaderName::MinSe), Some("10000"));
+    assert!(desk.take_legs().is_empty(), "the call goes on: {:?}", talk.leg);
+}
+
+#[test]
+fn what_was_agreed_stands_until_a_longer_interval_is_taken() {
+    let mut desk = Desk::with(quiet(), 3);
+    let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    desk.wait(Duration::from_secs(300));
+    let response = ResponseBuilder::to_request(&desk.last_sent(), 422, None).header(HeaderName::MinSe, &3_600_u32);
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take(udp(), &text);
+    // Nobody answers the next one.
+    desk.wait(Duration::from_secs(300));
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { leg, cause: EndCause::Lost }] if leg == talk.leg));
 }
 
 #[test]
