@@ -1,5 +1,5 @@
-//! What was committed last of the accounts that write, so that it need not be looked for. A row that is there never goes, and
-//! whoever wrote another one meanwhile has taken its number, which the key refuses then: a hint that is wrong costs a look.
+//! The newest committed entry of each account that writes, so that it need not be looked up. A row that is there never goes. If
+//! somebody else wrote a newer one, ours has the same number, and the key refuses it: a hint that is stale costs a second try.
 
 use super::encode::Newest;
 use schema::id::AccountKey;
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 /// Of one connection, and gone with it: the next may lead to a database that has lost what this one had.
 #[derive(Default)]
 pub(super) struct Known {
-    of: HashMap<AccountKey, Newest>,
+    newest: HashMap<AccountKey, Newest>,
 }
 
 impl Known {
@@ -16,14 +16,14 @@ impl Known {
     const MOST: usize = 262_144;
 
     pub(super) fn of(&self, account: AccountKey) -> Option<Newest> {
-        self.of.get(&account).copied()
+        self.newest.get(&account).copied()
     }
 
     /// A batch was committed.
     pub(super) fn learn(&mut self, newest: BTreeMap<AccountKey, Newest>) {
-        if self.of.len() + newest.len() > Self::MOST {
-            self.of.clear();
+        if self.newest.len() + newest.len() > Self::MOST {
+            self.newest.clear();
         }
-        self.of.extend(newest);
+        self.newest.extend(newest);
     }
 }

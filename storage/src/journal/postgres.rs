@@ -189,7 +189,7 @@ async fn decide(
 /// [`resolve`].
 const WRITING: i64 = 7_242;
 
-/// The newest entry of each account, as the batch's first entry of it would have it, or as the database has it.
+/// The newest entry of each account: what is known of it, when the batch's first entry follows that, else what the database has.
 async fn newest(
     tx: &mut Transaction<'_, Postgres>,
     entries: &[Encoded],

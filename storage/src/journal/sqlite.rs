@@ -9,11 +9,12 @@ use super::pace::{Commit, Pace};
 use super::{Rejected, all_failed};
 use crate::sql::{SqliteDb, Value, insert_text, stop_if_unsafe};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, ToSql, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, ToSql, ffi, params};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync::{Log, Syncer, Unsynced};
@@ -70,16 +71,25 @@ pub(super) fn write(hopper: &Hopper, fences: Fences, db: &Arc<SqliteDb>, log: u3
     }
 }
 
+/// The log is synced beside the writer, and carried into the database by the checkpointer, never by a commit; nothing is written
+/// to it before a commit (`frames.rs`). The cache, 8 MB between batches, holds what is written again soon; the kernel has the
+/// rest. After most commits SQLite looks at each page in it, so a larger one costs more than it saves.
+const PRAGMAS: &str = "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on; pragma secure_delete = on; \
+     pragma wal_autocheckpoint = 0; pragma cache_size = -8192; pragma cache_spill = off; pragma temp_store = memory;";
+
 pub(super) fn open(db: &SqliteDb) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open_with_flags_and_vfs(&db.path, OpenFlags::default(), vfs::registered()?)?;
+    open_at(&db.path)
+}
+
+fn open_at(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs::registered()?)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // The log is synced beside the writer, and carried into the database by the checkpointer, never by a commit; nothing is written
-    // to it before a commit (`frames.rs`). The cache, 8 MB between batches, holds what is written again soon; the kernel has the
-    // rest. After most commits SQLite looks at each page in it, so a larger one costs more than it saves.
-    connection.execute_batch(
-        "pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on; pragma secure_delete = on; \
-         pragma wal_autocheckpoint = 0; pragma cache_size = -8192; pragma cache_spill = off; pragma temp_store = memory;",
-    )?;
+    connection.execute_batch(PRAGMAS)?;
+    // SQLite says nothing of a setting that it does not know.
+    if connection.query_row("pragma cache_spill", [], |row| row.get::<_, i64>(0))? != 0 {
+        let misuse = ffi::Error::new(ffi::SQLITE_MISUSE);
+        return Err(rusqlite::Error::SqliteFailure(misuse, Some("cache_spill is not off".to_owned())));
+    }
     Ok(connection)
 }
 

@@ -1,9 +1,10 @@
 //! Which frames of the write-ahead log are held back and written together. SQLite writes each by two calls, its header and its
 //! page; a batch has hundreds, and most of what the kernel does for a small write it does once for many.
 //!
-//! All frames of a commit come one behind the other, and nothing else in between: SQLite writes none before (`cache_spill=off`).
-//! With the last one all are with the kernel, before SQLite makes them visible. So nothing is ever held that others could miss, or
-//! that could be written over what they wrote meanwhile; whatever comes in between is an error, and the commit has failed.
+//! All frames of a commit come one behind the other, and nothing else in between. With the last one all are with the kernel,
+//! before SQLite makes them visible; a write that fails takes with it what was held. So nothing is ever held that others could
+//! miss, or that could be written over what they wrote meanwhile. It stands on `cache_spill=off`: a frame written before its
+//! commit would be held through a rollback, of which the log's file hears nothing.
 
 use rusqlite::ffi;
 use std::ffi::c_int;
@@ -11,10 +12,8 @@ use std::ffi::c_int;
 /// SQLite's file format: "The Write-Ahead Log".
 const LOG_HEADER: i64 = 32;
 const HEADER: usize = 24;
-/// Of our databases; another page is written as it comes.
-const PAGE: usize = 4_096;
-/// SQLite's files take less than 128 KB at once.
-const HELD_MAX: usize = 131_072 / (HEADER + PAGE) * (HEADER + PAGE);
+/// SQLite's files take less than 128 KB at once: 31 frames with pages of 4 KB.
+const HELD_MAX: usize = 131_071;
 
 /// Frames that are held back, one behind the other.
 pub(super) struct Frames {
@@ -53,9 +52,9 @@ impl Frames {
             self.hold(at, bytes);
             return Ok(());
         }
-        if follows && page_next && bytes.len() == PAGE {
+        if follows && page_next {
             self.hold(at, bytes);
-            if self.commits || self.held.len() >= HELD_MAX {
+            if self.commits || self.held.len() + HEADER + bytes.len() > HELD_MAX {
                 let written = through(self.at, &self.held);
                 self.held.clear();
                 return written;
@@ -115,6 +114,7 @@ mod tests {
         }
     }
 
+    const PAGE: usize = 4_096;
     const FRAME: usize = HEADER + PAGE;
 
     fn at(frame: usize) -> i64 {
@@ -150,14 +150,14 @@ mod tests {
     fn the_frames_of_a_commit_are_written_together_and_are_all_there_at_its_end() {
         let (mut frames, mut log, mut expected) = begun();
         let mut number = 0;
-        for length in [1, 2, 30, 31, 32, 200] {
+        for length in [1_usize, 2, 30, 31, 32, 200] {
             log.writes.clear();
             for n in 1..=length {
                 frame(&mut frames, &mut log, &mut expected, number, n == length);
                 number += 1;
             }
             assert_eq!(log.bytes, expected.bytes);
-            assert_eq!(log.writes.len(), (length * FRAME).div_ceil(HELD_MAX), "{length} frames");
+            assert_eq!(log.writes.len(), length.div_ceil(31), "{length} frames");
             assert!(log.writes.iter().all(|(_, written)| *written < 131_072));
         }
     }
@@ -170,9 +170,8 @@ mod tests {
             frames.write(at, bytes, |at, bytes| log.write(at, bytes)).expect("written");
             assert_eq!(log.bytes, expected.bytes);
         };
-        // The first frame of a log that was there already, another page, a header that is written again, a log that begins anew.
+        // The first frame of a log that was there already, a header that is written again, a log that begins anew.
         both(at(5), &header(false, 1));
-        both(at(5) + 24, &[2; 1_024]);
         both(at(5) + 24, &[3; PAGE]);
         both(at(2), &header(true, 4));
         both(0, &[5; 32]);
@@ -213,5 +212,55 @@ mod tests {
         frame(&mut frames, &mut log, &mut expected, 0, false);
         frame(&mut frames, &mut log, &mut expected, 1, true);
         assert_eq!(log.bytes, expected.bytes);
+    }
+
+    #[test]
+    fn pages_of_any_size_are_written_whole() {
+        for page in [512, 1_024, 8_192, 65_536] {
+            let (mut frames, mut log, mut expected) = begun();
+            let mut at = LOG_HEADER;
+            for n in 0..5 {
+                for bytes in [header(n == 4, n).to_vec(), vec![n; page]] {
+                    expected.write(at, &bytes).expect("written");
+                    frames.write(at, &bytes, |at, bytes| log.write(at, bytes)).expect("written");
+                    at = end(at, &bytes);
+                }
+            }
+            assert_eq!(log.bytes, expected.bytes);
+            assert!(log.writes.iter().all(|(_, written)| *written < 131_072), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_long_commit_that_fails_in_the_middle_is_written_over_by_the_next() {
+        for then in [40, 62, 70] {
+            let (mut frames, mut log, _) = begun();
+            let mut failed = false;
+            for number in 0..70 {
+                let page = [9; PAGE];
+                for (at, bytes) in [(at(number), &header(number == 69, 9)[..]), (at(number) + 24, &page[..])] {
+                    // SQLite gives up at the first error.
+                    if failed {
+                        continue;
+                    }
+                    failed = frames
+                        .write(at, bytes, |at, bytes| match log.writes.len() {
+                            0 => log.write(at, bytes),
+                            _ => Err(ffi::SQLITE_FULL),
+                        })
+                        .is_err();
+                }
+            }
+            assert!(failed);
+            // The first 31 are there and belong to nothing; the next commit begins in their place.
+            let mut expected = Log { bytes: log.bytes.clone(), writes: Vec::new() };
+            for number in 0..then {
+                frame(&mut frames, &mut log, &mut expected, number, number == then - 1);
+            }
+            assert_eq!(log.bytes, expected.bytes);
+            // One that begins just where the failed one was given up.
+            frame(&mut frames, &mut log, &mut expected, 62, true);
+            assert_eq!(log.bytes, expected.bytes);
+        }
     }
 }
