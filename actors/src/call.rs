@@ -331,11 +331,14 @@ impl CallActor {
                 match ctx.ask(account, ASK_LIMIT, ask).await {
                     Err(AskError::SetAside) => {
                         let (ctx, progress) = (ctx.clone(), self.progress.clone());
+                        let (kept, is_kept) = oneshot::channel::<()>();
                         tokio::spawn(async move {
-                            ctx.settle_until_done(account, call, end, ()).await;
+                            ctx.settle_until_done(account, call, end, kept).await;
                             // Until here it counts among the live calls.
                             drop(progress);
                         });
+                        // The first try keeps its end: only then is its BYE answered.
+                        let _ = is_kept.await;
                         Reply::Settled(Settled::NotLive)
                     }
                     answer => answer.map_or(Reply::Unknown, Reply::Settled),

@@ -98,6 +98,8 @@ const HAPPENED: &[(&str, u64)] = &[
     ("panics behind a decision", 5),
     ("panics behind all", 5),
     ("panics of supervisors and trunks", 5),
+    ("messages set aside", 15),
+    ("settlements set aside", 3),
     ("batches failed", 10),
     ("reads failed", 10),
     ("journal stalled", 10),

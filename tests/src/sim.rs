@@ -201,7 +201,9 @@ impl Simulation {
             None => Whom::Carrier(number),
         };
         match *act {
-            Act::PanicAccount { account, .. } => needless.arm(Whom::Account(self.accounts[account])),
+            Act::PanicAccount { account, .. } | Act::Poison { account, .. } => {
+                needless.arm(Whom::Account(self.accounts[account]))
+            }
             Act::PanicTrunk(_) | Act::PanicSupervisor { .. } => needless.arm(Whom::All),
             Act::CutOff { phone, carrier, lasts, .. } => needless.unreachable(far_end(phone, carrier), now, lasts),
             Act::Reset { phone, carrier } => needless.unreachable(far_end(phone, carrier), now, Duration::ZERO),

@@ -6,6 +6,7 @@ use crate::faults::{Fault, FaultPoint};
 use crate::poison::{About, SET_ASIDE_FOR, Subject};
 use crate::{AskError, CreditError};
 use schema::call::{CallState, HangupSide};
+use schema::leg::LegCommand;
 use schema::money::Micros;
 use std::time::Duration;
 use storage::memory::MemFaults;
@@ -116,6 +117,27 @@ async fn unsettled(point: FaultPoint) -> World {
     assert_eq!((view.live_calls[0].state, view.live_calls[0].billed_seconds), (CallState::Ending, 10));
     world.audit().await;
     world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a2_a_bye_whose_settlement_is_set_aside_is_answered_when_its_end_is_kept() {
+    let world = World::start(10_000_000, Carrier::Answers).await;
+    world.invite(1, MOBILE);
+    world.pass(10_000).await;
+    world.poison("settle", FaultPoint::Received, 1_000);
+    world.disk.set_faults(MemFaults { sync: Duration::from_millis(300), ..MemFaults::default() });
+    world.commands();
+    world.bye_from_caller(1);
+    let mut is_answered = false;
+    for _ in 0..80 {
+        world.pass(50).await;
+        is_answered = world.commands().iter().any(|command| matches!(command, LegCommand::Settled { .. }));
+        if is_answered {
+            break;
+        }
+    }
+    let (_, live) = world.store.live_call(call_id(1)).await.expect("read").expect("it keeps its hold");
+    assert_eq!((is_answered, live.call.state), (true, CallState::Ending));
 }
 
 /// Billed once, to the caller's BYE.

@@ -2,14 +2,16 @@
 //! in `history.rs`.
 
 use super::admission::Admission;
-use super::needless::Needless;
+use super::needless::{Needless, Whom};
 use super::ringing::Ringing;
 use super::sessions::Sessions;
+use super::tally::Tally;
 use super::tap::{Notable, Observed, Tap};
 use super::tariff::price;
 use super::trace::Trace;
 use super::wall::Wall;
 use actors::account::holds::CUTOFF_LEAD;
+use actors::poison::{About, SetAside, Subject, Work};
 use actors::{AskError, CreditError};
 use schema::account::AccountFigures;
 use schema::call::{Call, CallState, LegSide, LiveCall};
@@ -136,6 +138,10 @@ pub struct Checker {
     pub wall: Wall,
     /// Calls whose actor was made to panic.
     pub panicked: BTreeSet<CallId>,
+    /// Messages that were set aside (D20).
+    set_aside: BTreeSet<(Subject, Work)>,
+    /// Calls whose settlement is set aside, since when and until when.
+    unsettled: BTreeMap<CallId, (Mono, Mono)>,
     /// Reads have failed: a subscriber may be sent to a snapshot.
     pub reads_failed: bool,
     /// Accounts whose subscriber was sent to a snapshot.
@@ -240,7 +246,8 @@ impl Checker {
             }
             Notable::ByeAnswered { call_id, from_carrier, came, .. } => {
                 let is_its = !from_carrier || live.attempt.is_some_and(|attempt| attempt.ids.call_id == call_id);
-                if is_its && live.answered.is_some() && now < came.max(up_since) + BYE_ANSWERED {
+                let is_kept = live.call.state == CallState::Ending;
+                if is_its && live.answered.is_some() && !is_kept && now < came.max(up_since) + BYE_ANSWERED {
                     self.broken(format!("A2: a BYE of {call} is answered, and its end is not stored"));
                 }
             }
@@ -368,7 +375,7 @@ impl Checker {
             (Some(one), Some(other)) => {
                 if row.is_none() {
                     self.tap.close(call);
-                } else if now > one.max(other).max(up_since) + SETTLED {
+                } else if now > one.max(other).max(up_since).max(self.set_aside_until(call)) + SETTLED {
                     self.broken(format!("I5: both legs of {call} have ended, and it still holds money"));
                 }
             }
@@ -389,6 +396,32 @@ impl Checker {
                 self.look_at_grant(call, paid_s, answered, now, begun);
             }
         }
+    }
+
+    /// A message that killed its actor three times is refused for a while (D20): its account's calls may suffer. A call whose settlement
+    /// it is keeps its hold, and its end.
+    pub fn is_set_aside(&mut self, now: Mono, aside: &SetAside, tally: &mut Tally) {
+        if let Subject::Account(account) = aside.subject {
+            self.needless.fails(Whom::Account(account), now);
+        }
+        let SetAside { subject, work, .. } = *aside;
+        let (is_new, is_settlement) = (self.set_aside.insert((subject, work)), work.kind == "settle");
+        tally.add_if("messages set aside", is_new);
+        tally.add_if("settlements set aside", is_new && is_settlement);
+        let About::Call(call, _) = work.about else { return };
+        if !is_settlement {
+            return;
+        }
+        let (since, until) = self.unsettled.entry(call).or_insert((now, now));
+        *until = now;
+        let is_late = now > *since + SETTLED;
+        if is_late && self.rows.get(&call).is_some_and(|(_, live)| live.call.state != CallState::Ending) {
+            self.broken(format!("D20: the settlement of {call} is set aside, and its end is not kept"));
+        }
+    }
+
+    fn set_aside_until(&self, call: CallId) -> Mono {
+        self.unsettled.get(&call).map_or(Mono::default(), |(_, until)| *until)
     }
 
     /// `begun`: when the caller heard its answer, or this process began.

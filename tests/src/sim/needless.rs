@@ -116,6 +116,11 @@ impl Needless {
         }
     }
 
+    /// Something fails now.
+    pub fn fails(&mut self, whom: Whom, now: Mono) {
+        self.trouble(whom, now, AFTERMATH);
+    }
+
     /// The disk has a fault, which takes so long.
     pub fn disk(&mut self, now: Mono, stall: Duration) {
         self.trouble(Whom::All, now, stall + AFTERMATH);

@@ -4,6 +4,7 @@ mod early;
 mod manners;
 mod overload;
 mod pairs;
+mod poison;
 
 pub use overload::{Limits, Temper};
 
@@ -104,6 +105,10 @@ pub enum Act {
     TopUp { account: usize, amount: Micros, key: String },
     /// The account's actor panics.
     PanicAccount { account: usize, point: FaultPoint },
+    /// Three times the account's actor panics at a message of this kind.
+    Poison { account: usize, kind: &'static str, point: FaultPoint },
+    /// What waits for a message to panic at does so no more.
+    Disarm,
     /// The actor of its `pick`-th live call panics.
     PanicCall { account: usize, pick: u64, point: FaultPoint },
     /// The actor of a trunk panics.
@@ -319,6 +324,10 @@ impl Plan {
         draw.entropy = Entropy::from_number(seed ^ 0x4028_0422_0000_0000);
         if draw.one_in(12) && !wrong::chosen(Wrong::LostRenewal) {
             manners.extend(manners::raised(&mut draw, count, within_ms));
+        }
+        draw.entropy = Entropy::from_number(seed ^ 0xd20d_0003_0000_0000);
+        if draw.one_in(12) && !wrong::chosen(Wrong::LostRenewal) {
+            poison::draw(&mut draw, count, within_ms);
         }
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);

@@ -89,6 +89,8 @@ struct Life<'a> {
     /// All calls of the process before are taken up.
     recovered: Arc<AtomicBool>,
     recovered_at: Option<Mono>,
+    /// Messages may be set aside.
+    is_poisoned: bool,
     /// It was told to end; whether it has written what it had to.
     draining: Option<Arc<AtomicBool>>,
 }
@@ -204,6 +206,7 @@ impl<'a> Life<'a> {
             framers: BTreeMap::new(),
             recovered,
             recovered_at: None,
+            is_poisoned: false,
             draining: None,
         }
     }
@@ -403,6 +406,12 @@ impl<'a> Life<'a> {
             Act::PanicAccount { account, point } => {
                 self.actors.arm(Subject::Account(self.sim.accounts[account]), at_next(point));
             }
+            Act::Poison { account, kind, point } => {
+                self.is_poisoned = true;
+                let fault = Fault { point, kind: Some(kind), times: 3 };
+                self.actors.arm(Subject::Account(self.sim.accounts[account]), fault);
+            }
+            Act::Disarm => self.actors.disarm(),
             Act::PanicCall { account, pick, point } => self.panic_call(account, pick, point),
             Act::PanicTrunk(trunk) => self.actors.panic_trunk(self.sim.trunks[trunk]),
             Act::PanicSupervisor { account } => self.actors.panic_supervisor_of(self.sim.accounts[account]),
@@ -503,6 +512,9 @@ impl<'a> Life<'a> {
             checker.needless.disk(*now, faults.next_stall);
         }
         checker.needless.panicked(*now, super::panics());
+        if self.is_poisoned {
+            self.actors.set_aside().iter().for_each(|aside| checker.is_set_aside(*now, aside, &mut world.tally));
+        }
         let recovered = self.recovered.load(Ordering::Acquire);
         if recovered && self.recovered_at.is_none() {
             self.recovered_at = Some(*now);
