@@ -337,8 +337,8 @@ impl CallActor {
                             // Until here it counts among the live calls.
                             drop(progress);
                         });
-                        // The first try keeps its end: only then is its BYE answered.
-                        let _ = is_kept.await;
+                        // Its BYE is answered when its end is kept; should that take long, whoever asks waits no longer.
+                        let _ = tokio::time::timeout(ASK_LIMIT, is_kept).await;
                         Reply::Settled(Settled::NotLive)
                     }
                     answer => answer.map_or(Reply::Unknown, Reply::Settled),

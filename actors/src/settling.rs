@@ -57,7 +57,7 @@ impl Context {
     }
 
     /// Settles a call that no actor cares for, until the account has answered. `waits` is dropped after the first try, however
-    /// that ends.
+    /// that ends; of a settlement that is set aside, once the end is kept.
     pub(crate) async fn settle_until_done(
         self: &Arc<Self>,
         account: AccountKey,
@@ -74,6 +74,7 @@ impl Context {
             let place = self.settling.acquire().await;
             let settled = self.ask(account, ASK_LIMIT, ask).await;
             drop(place);
+            let is_set_aside = matches!(settled, Err(AskError::SetAside));
             match settled {
                 Ok(Settled::Done(call)) => {
                     log_end(&call);
@@ -83,7 +84,10 @@ impl Context {
                 Err(AskError::SetAside) => kept = kept || self.keep_end(account, call, &end).await,
                 Err(error) => tracing::warn!(%error, call_id = %call, "a call could not be settled yet"),
             }
-            waits = None;
+            // Whoever waits for the end of a call that is set aside waits until that is kept.
+            if !is_set_aside || kept {
+                waits = None;
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
