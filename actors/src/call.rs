@@ -24,6 +24,7 @@ use crate::faults::FaultPoint;
 use crate::keeping::Keeping;
 use crate::poison::{About, Subject, Work};
 use crate::progress::{ProgressCell, bit_of};
+use crate::settling::Until;
 use crate::trunk::Channel;
 use machine::{ASK_LIMIT, CallCore, RENEWAL_LIMIT};
 use protocol::{Action, Ask, CallersSide, Input, Reply, TakenUp, answered_dialogs};
@@ -333,7 +334,7 @@ impl CallActor {
                         let (ctx, progress) = (ctx.clone(), self.progress.clone());
                         let (kept, is_kept) = oneshot::channel::<()>();
                         tokio::spawn(async move {
-                            ctx.settle_until_done(account, call, end, kept).await;
+                            ctx.settle_until_done(account, call, end, Until::EndKept, kept).await;
                             // Until here it counts among the live calls.
                             drop(progress);
                         });
@@ -459,7 +460,7 @@ impl Context {
     async fn settle_again(self: Arc<Self>, call: CallId, at: Now) {
         if let Ok(Some((account, _))) = self.store.call(call).await {
             let end = crate::account::settle::CallEnd { at: Some(at), ..endings::end(service_failure()) };
-            self.settle_until_done(account, call, Arc::new(end), ()).await;
+            self.settle_until_done(account, call, Arc::new(end), Until::FirstTry, ()).await;
         }
     }
 

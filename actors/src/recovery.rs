@@ -9,6 +9,7 @@ use crate::call::protocol::{TakenUp, answered_dialogs};
 use crate::call::{Start, service_failure};
 use crate::context::Context;
 use crate::directory::AskError;
+use crate::settling::Until;
 use schema::call::{CallState, LiveCall};
 use schema::edge::EdgeCommand;
 use schema::id::{AccountKey, CallNo};
@@ -141,7 +142,7 @@ impl Recovery {
         let _ = self.told.subscribe().wait_for(|told| *told).await;
         let ctx = self.ctx.clone();
         drop(self);
-        ctx.settle_until_done(account, id, Arc::new(lost(&found.live, &ctx)), pending).await;
+        ctx.settle_until_done(account, id, Arc::new(lost(&found.live, &ctx)), Until::FirstTry, pending).await;
     }
 
     /// Asks a call's account until it answers, as long as the call is paid, once at least. `None`: it was settled meanwhile.

@@ -28,6 +28,15 @@ pub(crate) const SETTLED_AT_ONCE: usize = 32;
 /// Calls that are over and not settled yet, and that no actor cares for.
 pub(crate) type Unsettled = DashMap<CallId, AccountKey>;
 
+/// Until when whoever waits for a settlement does so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The first try, however that ends.
+    FirstTry,
+    /// It is settled, or its end is kept: it was set aside.
+    EndKept,
+}
+
 impl Context {
     /// A call whose actor died: both legs are hung up, and it is settled: at its end when it had one, else now, at most what
     /// was paid.
@@ -52,17 +61,18 @@ impl Context {
         let end = progress.known_end().cloned().unwrap_or_else(|| Arc::new(lost()));
         // C4: its legs' BYEs leave before; which attempt was up nobody knows any more.
         tokio::time::sleep(PART_LIMIT).await;
-        self.settle_until_done(account, call, end, ()).await;
+        self.settle_until_done(account, call, end, Until::FirstTry, ()).await;
         self.directory.remove_call(call);
     }
 
-    /// Settles a call that no actor cares for, until the account has answered. `waits` is dropped after the first try, however
-    /// that ends; of a settlement that is set aside, once the end is kept.
+    /// Settles a call that no actor cares for, until the account has answered. `waits` is dropped when it need not wait any more;
+    /// that of a settlement that is set aside meanwhile waits until the end is kept.
     pub(crate) async fn settle_until_done(
         self: &Arc<Self>,
         account: AccountKey,
         call: CallId,
         end: Arc<CallEnd>,
+        mut until: Until,
         waits: impl Send,
     ) {
         self.unsettled.insert(call, account);
@@ -74,18 +84,19 @@ impl Context {
             let place = self.settling.acquire().await;
             let settled = self.ask(account, ASK_LIMIT, ask).await;
             drop(place);
-            let is_set_aside = matches!(settled, Err(AskError::SetAside));
             match settled {
                 Ok(Settled::Done(call)) => {
                     log_end(&call);
                     break;
                 }
                 Ok(Settled::NotLive) | Err(AskError::NotFound) => break,
-                Err(AskError::SetAside) => kept = kept || self.keep_end(account, call, &end).await,
+                Err(AskError::SetAside) => {
+                    until = Until::EndKept;
+                    kept = kept || self.keep_end(account, call, &end).await;
+                }
                 Err(error) => tracing::warn!(%error, call_id = %call, "a call could not be settled yet"),
             }
-            // Whoever waits for the end of a call that is set aside waits until that is kept.
-            if !is_set_aside || kept {
+            if until == Until::FirstTry || kept {
                 waits = None;
             }
             tokio::time::sleep(pause).await;

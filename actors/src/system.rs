@@ -176,7 +176,7 @@ impl Actors {
     }
 
     /// Waits until the calls found at the start are taken up or settled; what cannot be settled at the first try goes on being
-    /// tried, and is not waited for.
+    /// tried, and is not waited for: of what is set aside once its end is kept.
     pub async fn recovered(&self) {
         let _ = self.recovered.clone().wait_for(|done| *done).await;
     }

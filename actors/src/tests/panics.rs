@@ -125,8 +125,9 @@ async fn a2_a_bye_whose_settlement_is_set_aside_is_answered_when_its_end_is_kept
     world.invite(1, MOBILE);
     world.pass(10_000).await;
     world.poison("settle", FaultPoint::Received, 1_000);
-    // Keeping it fails once, too.
-    let faults = MemFaults { sync: Duration::from_millis(300), failing_batches: 1, ..MemFaults::default() };
+    // Keeping it fails once, too, and then its account cannot be loaded.
+    let faults =
+        MemFaults { sync: Duration::from_millis(300), failing_batches: 1, failing_loads: 1, ..MemFaults::default() };
     world.disk.set_faults(faults);
     world.commands();
     world.bye_from_caller(1);

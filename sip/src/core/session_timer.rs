@@ -90,8 +90,11 @@ impl SessionTimer {
 
     /// The next request asks for as long as the far end's 422 wants it (§7.3), however long: whatever is shorter would be refused
     /// again, and a session whose timer never runs out still has its probes. Until that is taken, what was agreed stands.
-    fn lengthen(&mut self, refusal: &Message) {
+    /// False when it wants no longer than was asked.
+    fn lengthen(&mut self, refusal: &Message) -> bool {
+        let asked_s = self.terms.interval_s.max(self.min_se_s);
         self.min_se_s = self.min_se_s.max(min_se(refusal));
+        self.min_se_s > asked_s
     }
 
     /// When the session is over; a little sooner than the interval, so that the BYE leaves within it (§10).
@@ -232,10 +235,9 @@ impl Core {
             }
             481 => return self.lost(id, false, now),
             408 => return self.lost(id, true, now),
-            422 => {
-                timer.lengthen(response);
-                timer.next = now.mono + pause;
-            }
+            // One that wants nothing else is asked as seldom as one that says nothing.
+            422 if !timer.lengthen(response) => {}
+            422 => timer.next = now.mono + pause,
             491 => timer.next = now.mono + pause,
             // Whatever it has against an UPDATE, a re-INVITE may be taken; not so with credentials that it does not take. One that
             // names a time is asked again.

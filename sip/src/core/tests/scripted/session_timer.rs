@@ -244,6 +244,22 @@ fn a_refresh_that_asks_for_too_little_asks_for_what_the_422_says_and_names_it_fr
 }
 
 #[test]
+fn a_422_that_wants_nothing_else_is_not_followed_at_once() {
+    let mut desk = Desk::with(quiet(), 3);
+    refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    desk.wait(Duration::from_secs(300));
+    let update = desk.last_sent();
+    let response = ResponseBuilder::to_request(&update, 422, None).header(HeaderName::MinSe, &300_u32);
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take(udp(), &text);
+    desk.take_sent();
+    desk.wait(Duration::from_secs(4));
+    assert!(desk.sent.is_empty());
+    desk.wait(Duration::from_secs(1));
+    assert_eq!((desk.last_sent().method(), desk.last_sent().cseq().0), (&Method::Update, update.cseq().0 + 1));
+}
+
+#[test]
 fn what_was_agreed_stands_until_a_longer_interval_is_taken() {
     let mut desk = Desk::with(quiet(), 3);
     let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
