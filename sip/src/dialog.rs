@@ -221,6 +221,14 @@ pub(crate) struct StoredTimer {
     pub(crate) ours: bool,
     /// The other side takes UPDATE.
     pub(crate) updates: bool,
+    /// The shortest that the far end takes, seconds: the largest Min-SE that it sent in this dialog; 0 when it sent none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) min_se_s: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+const fn is_none(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 /// What a response to the A-leg's INVITE needs beside the dialog.

@@ -30,8 +30,6 @@ pub(super) const TIMER: &str = "timer";
 #[derive(Debug, Clone)]
 pub(super) struct SessionTimer {
     terms: StoredTimer,
-    /// The shortest that the far end takes, seconds: the largest Min-SE that it sent in this dialog; 0 when it sent none.
-    min_se_s: u32,
     refreshed: Mono,
     /// The next refresh, when it is ours.
     next: Mono,
@@ -41,7 +39,7 @@ pub(super) struct SessionTimer {
 impl SessionTimer {
     fn new(terms: StoredTimer, now: Mono) -> Self {
         let next = now + Duration::from_secs(u64::from(terms.interval_s / 2));
-        Self { terms, min_se_s: 0, refreshed: now, next, asking: false }
+        Self { terms, refreshed: now, next, asking: false }
     }
 
     /// Of a leg after a restart; it runs from when the leg is taken up.
@@ -72,7 +70,7 @@ impl SessionTimer {
         };
         let updates = request.takes_updates() || before.is_some_and(|timer| timer.terms.updates);
         let min_se_s = min_se(request).max(min_se_before(before));
-        Some(Self { min_se_s, ..Self::new(StoredTimer { interval_s, ours, updates }, now) })
+        Some(Self::new(StoredTimer { interval_s, ours, updates, min_se_s }, now))
     }
 
     /// What a 2xx to a request of ours says.
@@ -80,21 +78,23 @@ impl SessionTimer {
         let (interval_s, refresher) = session_expires(response)?;
         let updates = response.takes_updates() || before.is_some_and(|timer| timer.terms.updates);
         let ours = refresher != Some(Refresher::Server);
-        let terms = StoredTimer { interval_s: interval_s.max(MIN_SE_S), ours, updates };
-        Some(Self { min_se_s: min_se_before(before), ..Self::new(terms, now) })
+        let terms =
+            StoredTimer { interval_s: interval_s.max(MIN_SE_S), ours, updates, min_se_s: min_se_before(before) };
+        Some(Self::new(terms, now))
     }
 
     pub(super) fn restart(&mut self, now: Mono) {
-        *self = Self { min_se_s: self.min_se_s, ..Self::new(self.terms, now) };
+        *self = Self::new(self.terms, now);
     }
 
     /// The next request asks for as long as the far end's 422 wants it (§7.3), however long: whatever is shorter would be refused
     /// again, and a session whose timer never runs out still has its probes. Until that is taken, what was agreed stands.
     /// False when it wants no longer than was asked.
     fn lengthen(&mut self, refusal: &Message) -> bool {
-        let asked_s = self.terms.interval_s.max(self.min_se_s);
-        self.min_se_s = self.min_se_s.max(min_se(refusal));
-        self.min_se_s > asked_s
+        let terms = &mut self.terms;
+        let asked_s = terms.interval_s.max(terms.min_se_s);
+        terms.min_se_s = terms.min_se_s.max(min_se(refusal));
+        terms.min_se_s > asked_s
     }
 
     /// When the session is over; a little sooner than the interval, so that the BYE leaves within it (§10).
@@ -120,8 +120,8 @@ impl SessionTimer {
     /// For a re-INVITE or UPDATE of ours: without it the session would have no timer any more (§7.4).
     pub(super) fn in_request(timer: Option<&Self>, request: RequestBuilder) -> RequestBuilder {
         let request = request.header(HeaderName::Supported, &TIMER);
-        let Some(StoredTimer { interval_s, ours, .. }) = timer.map(Self::terms) else { return request };
-        let (refresher, min_se_s) = (if ours { "uac" } else { "uas" }, min_se_before(timer));
+        let Some(StoredTimer { interval_s, ours, min_se_s, .. }) = timer.map(Self::terms) else { return request };
+        let refresher = if ours { "uac" } else { "uas" };
         let asked_s = interval_s.max(min_se_s);
         let request = request.header(HeaderName::SessionExpires, &format_args!("{asked_s};refresher={refresher}"));
         // Required once the far end has sent one (§7.4).
@@ -162,7 +162,7 @@ fn min_se(message: &Message) -> u32 {
 }
 
 fn min_se_before(timer: Option<&SessionTimer>) -> u32 {
-    timer.map_or(0, |timer| timer.min_se_s)
+    timer.map_or(0, |timer| timer.terms.min_se_s)
 }
 
 impl Core {
