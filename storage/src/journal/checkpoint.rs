@@ -19,8 +19,10 @@ const REST: i64 = 512;
 /// Most turns beside the writer before it is held anyway.
 const TURNS: usize = 4;
 
-/// How long the writer is held for a reader to end: an audit's snapshots are shorter.
-const HELD: Duration = Duration::from_millis(100);
+/// How long the writer is held for a reader to end, an audit's snapshots are shorter; and how often in a row. SQLite waits for the
+/// place of a reader: whoever reads next may take the same one, though it would not be in the way.
+const HELD: Duration = Duration::from_millis(30);
+const TRIES: usize = 4;
 
 /// How long a reader that did not end then is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -91,7 +93,12 @@ fn carry(
         }
     }
     let _gate = db.gate.blocking_lock();
-    Ok(!turn(connection, "pragma wal_checkpoint(restart)")?.busy)
+    for _ in 0..TRIES {
+        if !turn(connection, "pragma wal_checkpoint(restart)")?.busy {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn sync(db: &SqliteDb, file: &mut Option<File>) {
