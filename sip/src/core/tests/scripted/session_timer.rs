@@ -24,11 +24,19 @@ fn refreshed(desk: &mut Desk, more: &str) -> (Talk, Option<String>) {
     (talk, said)
 }
 
-/// The phone's 200 to an UPDATE of ours.
-fn accept(desk: &mut Desk, request: &Message, expires: &str) {
-    let response = ResponseBuilder::to_request(request, 200, None).header(HeaderName::SessionExpires, &expires);
+fn respond(desk: &mut Desk, response: ResponseBuilder) {
     let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
     desk.take(udp(), &text);
+}
+
+/// The phone's 200 to an UPDATE of ours.
+fn accept(desk: &mut Desk, request: &Message, expires: &str) {
+    respond(desk, ResponseBuilder::to_request(request, 200, None).header(HeaderName::SessionExpires, &expires));
+}
+
+/// The far end refuses a refresh: it takes so many seconds at least.
+fn too_short(desk: &mut Desk, request: &Message, min_se: u32) {
+    respond(desk, ResponseBuilder::to_request(request, 422, None).header(HeaderName::MinSe, &min_se));
 }
 
 #[test]
@@ -156,9 +164,7 @@ fn a_refresh_that_is_too_short_is_made_as_long_as_the_422_says() {
         desk.wait(Duration::from_secs(300));
         let update = desk.last_sent();
         desk.take_sent();
-        let refusal = ResponseBuilder::to_request(&update, 422, None).header(HeaderName::MinSe, &min_se);
-        let text = String::from_utf8(refusal.build().expect("complete").to_vec()).expect("text");
-        desk.take(udp(), &text);
+        too_short(&mut desk, &update, min_se);
         desk.wait(Duration::from_secs(5));
         let again = desk.last_sent();
         assert_eq!(again.cseq().0, update.cseq().0 + 1);
@@ -209,9 +215,7 @@ fn an_update_that_a_far_end_does_not_take_is_followed_by_a_reinvite() {
         let invite = desk.last_sent();
         assert_eq!(*invite.method(), Method::Invite, "{status}");
         // Which is taken with a longer interval only.
-        let response = ResponseBuilder::to_request(&invite, 422, None).header(HeaderName::MinSe, &900_u32);
-        let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
-        desk.take(udp(), &text);
+        too_short(&mut desk, &invite, 900);
         desk.wait(Duration::from_secs(5));
         let again = desk.last_sent();
         assert_eq!((again.method(), again.cseq().0), (&Method::Invite, invite.cseq().0 + 1));
@@ -227,9 +231,7 @@ fn a_refresh_that_asks_for_too_little_asks_for_what_the_422_says_and_names_it_fr
     desk.wait(Duration::from_secs(300));
     let update = desk.last_sent();
     assert_eq!((update.method(), update.text(HeaderName::MinSe)), (&Method::Update, None));
-    let response = ResponseBuilder::to_request(&update, 422, None).header(HeaderName::MinSe, &10_000_u32);
-    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
-    desk.take(udp(), &text);
+    too_short(&mut desk, &update, 10_000);
     desk.wait(Duration::from_secs(5));
     let again = desk.last_sent();
     assert_eq!((again.method(), again.cseq().0), (&Method::Update, update.cseq().0 + 1));
@@ -249,9 +251,7 @@ fn a_422_that_wants_nothing_else_is_not_followed_at_once() {
     refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
     desk.wait(Duration::from_secs(300));
     let update = desk.last_sent();
-    let response = ResponseBuilder::to_request(&update, 422, None).header(HeaderName::MinSe, &300_u32);
-    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
-    desk.take(udp(), &text);
+    too_short(&mut desk, &update, 300);
     desk.take_sent();
     desk.wait(Duration::from_secs(4));
     assert!(desk.sent.is_empty());
@@ -264,9 +264,8 @@ fn what_was_agreed_stands_until_a_longer_interval_is_taken() {
     let mut desk = Desk::with(quiet(), 3);
     let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
     desk.wait(Duration::from_secs(300));
-    let response = ResponseBuilder::to_request(&desk.last_sent(), 422, None).header(HeaderName::MinSe, &3_600_u32);
-    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
-    desk.take(udp(), &text);
+    let update = desk.last_sent();
+    too_short(&mut desk, &update, 3_600);
     // Nobody answers the next one.
     desk.wait(Duration::from_secs(300));
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { leg, cause: EndCause::Lost }] if leg == talk.leg));
