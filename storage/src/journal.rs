@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 pub(crate) use vital::end_process;
 use vital::{start_task, start_thread};
 
@@ -86,8 +86,15 @@ struct Counts {
 /// What waits in the queue.
 enum Item {
     Entry(u64, Box<Entry>, Done),
-    Flush(oneshot::Sender<()>),
+    Flush(Flush),
 }
+
+/// Dropped when what was submitted before is acknowledged; one in each hopper.
+type Flush = mpsc::Sender<()>;
+
+/// Batches on PostgreSQL that are written at once, each over a connection of its own with the entries of its own accounts: while one
+/// waits for the disk or for its callers, the server works on the other. More would share two processors with it.
+const POSTGRES_LINES: usize = 2;
 
 /// Accounts of which an entry was rejected in the batch at hand.
 #[derive(Default)]
@@ -137,16 +144,20 @@ impl Journal {
                 None
             }
             Backend::Sql(sql) => {
-                let hopper = Arc::new(Hopper::new(limit));
-                let desk = Desk::new(hopper.clone(), sql.keys.clone());
+                let lines = if matches!(sql.db, Db::Postgres(_)) { POSTGRES_LINES } else { 1 };
+                let hoppers: Arc<[_]> = (0..lines).map(|_| Arc::new(Hopper::new(limit))).collect();
+                let desk = Desk::new(hoppers.clone(), sql.keys.clone());
                 let collect = collect(waiting, desk.clone());
                 match &sql.db {
                     Db::Postgres(pool) => {
                         drop(start_task("journal", collect));
-                        drop(start_task("journal-write", postgres::write(hopper, fences, pool.clone())));
+                        for hopper in hoppers.iter().cloned() {
+                            let fences = Fences::new(counts.clone());
+                            drop(start_task("journal-write", postgres::write(hopper, fences, pool.clone())));
+                        }
                     }
                     Db::Sqlite(db) => {
-                        let (db, runtime) = (db.clone(), Handle::current());
+                        let (db, runtime, hopper) = (db.clone(), Handle::current(), hoppers[0].clone());
                         let collecting = runtime.clone();
                         let handle = runtime.clone();
                         start_thread("journal", &handle, move || collecting.block_on(collect));
@@ -177,9 +188,9 @@ impl Journal {
 
     /// Returns when all that was submitted before is acknowledged.
     pub async fn flush(&self) {
-        let (reached, wait) = oneshot::channel();
+        let (reached, mut wait) = mpsc::channel(1);
         if self.queue.send(Item::Flush(reached)).await.is_ok() {
-            let _ = wait.await;
+            wait.recv().await;
         }
     }
 

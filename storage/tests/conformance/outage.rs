@@ -4,7 +4,7 @@ use crate::postgres::Cluster;
 use crate::samples::*;
 use schema::journal::Rejection;
 use schema::money::Micros;
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -230,6 +230,47 @@ async fn a_server_that_falls_silent_after_a_commit_is_asked_over_a_new_connectio
     let mut actor = before;
     let again = actor.credit(&mut world, 1, "b", [0; 32]).1;
     assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "over a new connection");
+    store.close().await;
+}
+
+/// An account's rows wait for another session; those of the other half of the accounts do not.
+#[tokio::test]
+async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
+    let cluster = Cluster::start().await;
+    let store = crate::postgres(&cluster, "flight").await;
+    let mut world = World::new(store.clone(), 1).await;
+    let (waiting, free) = (world.account("ann", 100).await, world.account("ben", 100).await);
+    let journal = Journal::start(&store, JournalOptions::default());
+    let (mut ann, mut ben) = (world.actor(waiting).await, world.actor(free).await);
+
+    let mut other = PgConnection::connect(&cluster.url("flight")).await.expect("connects");
+    let same_key = format!(
+        "begin; insert into entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count) \
+         select account_key, seq + 1, position, at, status, total, held, receivable, last_call, 0 from entries \
+         where account_key = {} order by seq desc limit 1",
+        waiting.0
+    );
+    sqlx::raw_sql(AssertSqlSafe(same_key)).execute(&mut other).await.expect("written, not committed");
+    let held_up = hand_over(&journal, vec![ann.credit(&mut world, 1, "a", [0; 32]).1]);
+    let mut watching = PgConnection::connect(&cluster.url("flight")).await.expect("connects");
+    let waits = "select count(*) from pg_stat_activity where datname = 'flight' and wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.expect("counted") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let told = hand_over(&journal, vec![ben.credit(&mut world, 1, "b", [0; 32]).1]);
+    while told.lock().expect("not poisoned").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(held_up.lock().expect("not poisoned").is_empty());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), journal.flush()).await.is_err(),
+        "one is not acknowledged"
+    );
+
+    sqlx::raw_sql("rollback").execute(&mut other).await.expect("rolled back");
+    assert_eq!(outcomes(&journal, &held_up, 1).await, [Ok(())]);
+    assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
+    crate::audited(&store).await;
     store.close().await;
 }
 

@@ -371,8 +371,8 @@ impl Actor {
     }
 }
 
-/// Outcomes as they are told, each with the place of its entry.
-pub type Told = std::sync::Arc<std::sync::Mutex<Vec<(usize, schema::journal::Outcome)>>>;
+/// Outcomes as they are told, each with the account and the place of its entry.
+pub type Told = std::sync::Arc<std::sync::Mutex<Vec<(AccountKey, usize, schema::journal::Outcome)>>>;
 
 /// Submits entries at once and gives their outcomes in order, with the order in which they were told.
 pub async fn submit(journal: &Journal, entries: Vec<Entry>) -> Vec<schema::journal::Outcome> {
@@ -385,8 +385,8 @@ pub fn hand_over(journal: &Journal, entries: Vec<Entry>) -> Told {
     let all_told = Told::default();
     let _not_yet = all_told.lock().expect("not poisoned");
     for (index, entry) in entries.into_iter().enumerate() {
-        let told = all_told.clone();
-        let done = Box::new(move |outcome| told.lock().expect("not poisoned").push((index, outcome)));
+        let (told, account) = (all_told.clone(), entry.account);
+        let done = Box::new(move |outcome| told.lock().expect("not poisoned").push((account, index, outcome)));
         journal.submit(entry, done).expect("the queue has room");
     }
     all_told.clone()
@@ -394,11 +394,12 @@ pub fn hand_over(journal: &Journal, entries: Vec<Entry>) -> Told {
 
 pub async fn outcomes(journal: &Journal, told: &Told, count: usize) -> Vec<schema::journal::Outcome> {
     journal.flush().await;
-    let told = std::mem::take(&mut *told.lock().expect("not poisoned"));
-    assert_eq!(
-        told.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
-        (0..count).collect::<Vec<_>>(),
-        "in order, once each"
-    );
-    told.into_iter().map(|(_, outcome)| outcome).collect()
+    let mut told = std::mem::take(&mut *told.lock().expect("not poisoned"));
+    told.sort_by_key(|(account, ..)| *account);
+    let in_order = |pair: &[(AccountKey, usize, _)]| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1;
+    assert!(told.windows(2).all(in_order), "those of one account in order");
+    told.sort_by_key(|(_, index, _)| *index);
+    let places: Vec<_> = told.iter().map(|(_, index, _)| *index).collect();
+    assert_eq!(places, (0..count).collect::<Vec<_>>(), "once each");
+    told.into_iter().map(|(.., outcome)| outcome).collect()
 }
