@@ -1,7 +1,8 @@
 //! The journal: the one writer of everything that account actors decide. Whatever waits, up to a limit, is written in one
 //! transaction (group commit), while the next batch gathers, sealed and encoded by those who submit; behind it entries wait in a
-//! bounded queue. Two batches are in flight: on SQLite one is written while the one before is made durable, on PostgreSQL one
-//! gathers while the one before is written. After the commit each entry's `done` is called, in the order of submission.
+//! bounded queue. Two batches are in flight: on SQLite one is written while the one before is made durable, on PostgreSQL each half
+//! of the accounts has a lane of its own, and in each the next batch gathers meanwhile. After the commit each entry's `done` is
+//! called, of one account in the order of submission.
 //!
 //! Every store writes an entry only when the account's newest one is the one before it: it is remembered or looked for in the
 //! same transaction, and a key refuses a second entry with its number. What is true on every store:
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 pub(crate) use vital::end_process;
 use vital::{start_task, start_thread};
 
@@ -51,7 +52,7 @@ pub struct JournalFull;
 /// Limits of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalOptions {
-    /// Most entries waiting.
+    /// Most entries waiting in each lane.
     pub queue: usize,
     /// Most entries in one transaction.
     pub batch: usize,
@@ -66,14 +67,24 @@ impl Default for JournalOptions {
     }
 }
 
-/// A cheap handle of the writer, which ends when the last handle is dropped and the queue is empty.
+/// A cheap handle of the writer, which ends when the last handle is dropped and the queues are empty.
 #[derive(Clone)]
 pub struct Journal {
+    /// At least one.
+    lanes: Arc<[Lane]>,
+    counts: Arc<Counts>,
+}
+
+/// The way of an account's entries to the store, with all that may stand still on it.
+struct Lane {
     queue: mpsc::Sender<Item>,
     /// Of a database: the next batch, to which whoever submits adds by itself.
     desk: Option<Desk>,
-    counts: Arc<Counts>,
 }
+
+/// On PostgreSQL, each with a connection: while one waits for the disk or for its callers, the server works for the other. More
+/// would share two processors with it.
+const POSTGRES_LANES: usize = 2;
 
 #[derive(Default)]
 struct Counts {
@@ -86,15 +97,8 @@ struct Counts {
 /// What waits in the queue.
 enum Item {
     Entry(u64, Box<Entry>, Done),
-    Flush(Flush),
+    Flush(oneshot::Sender<()>),
 }
-
-/// Dropped when what was submitted before is acknowledged; one in each hopper.
-type Flush = mpsc::Sender<()>;
-
-/// Batches on PostgreSQL that are written at once, each over a connection of its own with the entries of its own accounts: while one
-/// waits for the disk or for its callers, the server works on the other. More would share two processors with it.
-const POSTGRES_LINES: usize = 2;
 
 /// Accounts of which an entry was rejected in the batch at hand.
 #[derive(Default)]
@@ -134,42 +138,51 @@ impl Journal {
     /// When the system has no thread for it.
     #[must_use]
     pub fn start(store: &Store, options: JournalOptions) -> Self {
-        let (queue, waiting) = mpsc::channel(options.queue.max(1));
         let counts = Arc::new(Counts::default());
-        let fences = Fences::new(counts.clone());
         let limit = options.batch.max(1);
-        let desk = match &store.backend {
-            Backend::Memory(disk) => {
-                drop(tokio::spawn(memory::write(waiting, limit, fences, disk.clone())));
-                None
-            }
-            Backend::Sql(sql) => {
-                let lines = if matches!(sql.db, Db::Postgres(_)) { POSTGRES_LINES } else { 1 };
-                let hoppers: Arc<[_]> = (0..lines).map(|_| Arc::new(Hopper::new(limit))).collect();
-                let desk = Desk::new(hoppers.clone(), sql.keys.clone());
-                let collect = collect(waiting, desk.clone());
-                match &sql.db {
-                    Db::Postgres(pool) => {
-                        drop(start_task("journal", collect));
-                        for hopper in hoppers.iter().cloned() {
-                            let fences = Fences::new(counts.clone());
-                            drop(start_task("journal-write", postgres::write(hopper, fences, pool.clone())));
+        let lanes = match &store.backend {
+            Backend::Sql(sql) if matches!(sql.db, Db::Postgres(_)) => POSTGRES_LANES,
+            _ => 1,
+        };
+        let lane = |number| {
+            let (queue, waiting) = mpsc::channel(options.queue.max(1));
+            let fences = Fences::new(counts.clone());
+            let desk = match &store.backend {
+                Backend::Memory(disk) => {
+                    drop(tokio::spawn(memory::write(waiting, limit, fences, disk.clone())));
+                    None
+                }
+                Backend::Sql(sql) => {
+                    let hopper = Arc::new(Hopper::new(limit));
+                    let desk = Desk::new(hopper.clone(), sql.keys.clone());
+                    let collect = collect(waiting, desk.clone());
+                    match &sql.db {
+                        Db::Postgres(pool) => {
+                            drop(start_task("journal", collect));
+                            let write = postgres::write(hopper, fences, pool.clone(), number);
+                            drop(start_task("journal-write", write));
+                        }
+                        Db::Sqlite(db) => {
+                            let (db, runtime) = (db.clone(), Handle::current());
+                            let collecting = runtime.clone();
+                            let handle = runtime.clone();
+                            start_thread("journal", &handle, move || collecting.block_on(collect));
+                            start_thread("journal-write", &handle, move || {
+                                sqlite::write(&hopper, fences, &db, options.log, &runtime);
+                            });
                         }
                     }
-                    Db::Sqlite(db) => {
-                        let (db, runtime, hopper) = (db.clone(), Handle::current(), hoppers[0].clone());
-                        let collecting = runtime.clone();
-                        let handle = runtime.clone();
-                        start_thread("journal", &handle, move || collecting.block_on(collect));
-                        start_thread("journal-write", &handle, move || {
-                            sqlite::write(&hopper, fences, &db, options.log, &runtime);
-                        });
-                    }
+                    Some(desk)
                 }
-                Some(desk)
-            }
+            };
+            Lane { queue, desk }
         };
-        Self { queue, desk, counts }
+        Self { lanes: (0..lanes).map(lane).collect(), counts }
+    }
+
+    fn lane(&self, account: AccountKey) -> &Lane {
+        let number = account.0.unsigned_abs() % self.lanes.len() as u64;
+        &self.lanes[number as usize]
     }
 
     /// Hands an entry over, sealed and encoded here when its keys are at hand. Never blocks. `done` is called exactly once, after
@@ -179,25 +192,31 @@ impl Journal {
     /// [`JournalFull`]: nothing happens then, and `done` is dropped.
     pub fn submit(&self, entry: Entry, done: Done) -> Result<(), JournalFull> {
         let ticket = self.counts.tickets.fetch_add(1, Ordering::AcqRel);
-        let Some(desk) = &self.desk else {
-            return self.queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull);
+        let Lane { queue, desk } = self.lane(entry.account);
+        let Some(desk) = desk else {
+            return queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull);
         };
         let Some((entry, done)) = desk.put(ticket, entry, done) else { return Ok(()) };
-        desk.in_line(|| self.queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull))
+        desk.in_line(|| queue.try_send(Item::Entry(ticket, Box::new(entry), done)).map_err(|_| JournalFull))
     }
 
     /// Returns when all that was submitted before is acknowledged.
     pub async fn flush(&self) {
-        let (reached, mut wait) = mpsc::channel(1);
-        if self.queue.send(Item::Flush(reached)).await.is_ok() {
-            wait.recv().await;
+        let mut reached = Vec::with_capacity(self.lanes.len());
+        for Lane { queue, .. } in self.lanes.iter() {
+            let (told, wait) = oneshot::channel();
+            let _ = queue.send(Item::Flush(told)).await;
+            reached.push(wait);
+        }
+        for wait in reached {
+            let _ = wait.await;
         }
     }
 
     /// Entries waiting now.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
+        self.lanes.iter().map(|lane| lane.queue.max_capacity() - lane.queue.capacity()).sum()
     }
 
     /// Transactions tried and entries in them, since the start.

@@ -3,7 +3,7 @@
 use super::encode::{Encoded, encode};
 use super::pace::Patience;
 use super::vital::or_end;
-use super::{Counts, Done, Flush, Item};
+use super::{Counts, Done, Item};
 use crate::keyring::{Keyring, Subject};
 use schema::id::AccountKey;
 use schema::journal::{Entry, Outcome, Rejection};
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// What is written in one transaction, in the order of submission, and who is told afterwards.
 pub(super) struct Batch<E> {
     entries: Vec<E>,
     slots: Vec<Slot>,
-    flushes: Vec<Flush>,
+    flushes: Vec<oneshot::Sender<()>>,
 }
 
 struct Slot {
@@ -70,13 +70,13 @@ impl Batch<Entry> {
 /// A batch whose entries are being written: each slot with whether its entry may not be.
 pub(super) struct Writing {
     slots: Vec<(Slot, bool)>,
-    flushes: Vec<Flush>,
+    flushes: Vec<oneshot::Sender<()>>,
 }
 
 /// A batch whose outcome is known.
 pub(super) struct Written {
     outcomes: Vec<(AccountKey, Done, Outcome)>,
-    flushes: Vec<Flush>,
+    flushes: Vec<oneshot::Sender<()>>,
     fences: Arc<Mutex<BTreeMap<AccountKey, Fence>>>,
     counts: Arc<Counts>,
 }
@@ -159,7 +159,9 @@ impl Written {
                 tracing::error!("an acknowledgement panicked");
             }
         }
-        drop(self.flushes);
+        for reached in self.flushes {
+            let _ = reached.send(());
+        }
     }
 }
 
@@ -283,30 +285,23 @@ impl Hopper {
 }
 
 /// Where entries are sealed, encoded and put into the next batch: by whoever submits them, as long as their keys are at hand and
-/// nobody waits in line, else by [`collect`]. So an account's entries keep their order: its own are in line, or none is, and all
-/// of them go into one hopper.
+/// nobody waits in line, else by [`collect`]. So an account's entries keep their order: its own are in line, or none is.
 #[derive(Clone)]
 pub(super) struct Desk {
-    hoppers: Arc<[Arc<Hopper>]>,
+    hopper: Arc<Hopper>,
     keys: Keyring,
     line: Arc<AtomicUsize>,
 }
 
 impl Desk {
-    /// With at least one hopper.
-    pub(super) fn new(hoppers: Arc<[Arc<Hopper>]>, keys: Keyring) -> Self {
-        Self { hoppers, keys, line: Arc::default() }
-    }
-
-    fn hopper(&self, account: AccountKey) -> &Hopper {
-        &self.hoppers[account.0.unsigned_abs() as usize % self.hoppers.len()]
+    pub(super) fn new(hopper: Arc<Hopper>, keys: Keyring) -> Self {
+        Self { hopper, keys, line: Arc::default() }
     }
 
     /// Gives the entry back when it has to stand in line.
     pub(super) fn put(&self, ticket: u64, entry: Entry, done: Done) -> Option<(Entry, Done)> {
         let is_loaded = self.keys.is_loaded(Subject::Account(entry.account));
-        let hopper = self.hopper(entry.account);
-        if self.line.load(Ordering::Acquire) > 0 || !is_loaded || hopper.is_full() {
+        if self.line.load(Ordering::Acquire) > 0 || !is_loaded || self.hopper.is_full() {
             return Some((entry, done));
         }
         let encoded = or_end("journal", || encode(&entry, &self.keys));
@@ -317,7 +312,7 @@ impl Desk {
             }
         };
         // Others may have filled it meanwhile: then it is encoded once more, later.
-        hopper.try_put(add);
+        self.hopper.try_put(add);
         done.map(|done| (entry, done))
     }
 
@@ -334,8 +329,8 @@ impl Desk {
 
 /// Takes entries from the queue, encodes and seals them, and puts them into the next batch. Ends with the queue.
 pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, desk: Desk) {
-    let keys = &desk.keys;
-    let _closing = Closing(desk.hoppers.clone());
+    let Desk { hopper, keys, .. } = &desk;
+    let _closing = Closing(hopper.clone());
     let mut items = Vec::with_capacity(64);
     while waiting.recv_many(&mut items, 64).await > 0 {
         for item in items.drain(..) {
@@ -347,7 +342,6 @@ pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, desk: Desk) {
                     {
                         tracing::error!(%error, "keys cannot be read");
                     }
-                    let hopper = desk.hopper(entry.account);
                     let mut encoded = Some((encode(&entry, keys), done));
                     let add = |batch: &mut Batch<Encoded>| {
                         if let Some((encoded, done)) = encoded.take() {
@@ -358,10 +352,8 @@ pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, desk: Desk) {
                     desk.served();
                 }
                 Item::Flush(reached) => {
-                    for hopper in desk.hoppers.iter() {
-                        let mut reached = Some(reached.clone());
-                        hopper.put(|batch| batch.flushes.extend(reached.take())).await;
-                    }
+                    let mut reached = Some(reached);
+                    hopper.put(|batch| batch.flushes.extend(reached.take())).await;
                 }
             }
         }
@@ -369,11 +361,11 @@ pub(super) async fn collect(mut waiting: mpsc::Receiver<Item>, desk: Desk) {
 }
 
 /// Nothing comes any more, however the collecting ended.
-struct Closing(Arc<[Arc<Hopper>]>);
+struct Closing(Arc<Hopper>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.iter().for_each(|hopper| hopper.close());
+        self.0.close();
     }
 }
 

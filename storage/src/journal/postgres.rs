@@ -13,7 +13,7 @@ use columns::{Column, arguments, columns};
 use link::{Link, Session};
 use schema::id::{AccountKey, CallNo, Seq, TransferId};
 use schema::journal::{Outcome, Rejection};
-use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{AssertSqlSafe, Connection, PgExecutor, Postgres, Row, Transaction, query_with};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,9 +49,9 @@ impl From<sqlx::Error> for Trouble {
     }
 }
 
-/// Runs until the last handle of the journal is gone.
-pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool) {
-    let mut link = Link::new((*pool.connect_options()).clone());
+/// Runs until the last handle of the journal is gone. `lane`: its number, below 10.
+pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool, lane: usize) {
+    let mut link = Link::new((*pool.connect_options()).clone(), lane);
     let (mut pace, mut patience) = (Pace::default(), Patience::default());
     // Those of one batch are told while the next is written, and no further behind.
     let (tell, mut told) = mpsc::channel::<Written>(1);
@@ -125,9 +125,9 @@ async fn transaction(link: &mut Link, entries: &[Encoded]) -> Result<Vec<Outcome
 }
 
 async fn write_all(session: &mut Session, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
-    let Session { connection, known } = session;
-    let mut tx =
-        connection.begin_with(AssertSqlSafe(format!("begin; select pg_advisory_xact_lock_shared({WRITING})"))).await?;
+    let Session { connection, known, writing } = session;
+    let begin = format!("begin; select pg_advisory_xact_lock_shared({writing})");
+    let mut tx = connection.begin_with(AssertSqlSafe(begin)).await?;
     let mut newest = newest(&mut tx, entries, known).await?;
     let outcomes = decide(&mut tx, entries, &mut newest).await?;
     let accepted = entries.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
@@ -184,10 +184,6 @@ async fn decide(
     }
     Ok(outcomes)
 }
-
-/// Held by whoever writes a batch until its transaction is over, one way or the other; shared, so that nobody waits for it but
-/// [`resolve`].
-const WRITING: i64 = 7_242;
 
 /// The newest entry of each account: what is known of it, when the batch's first entry follows that, else what the database has.
 async fn newest(
@@ -381,14 +377,14 @@ fn text(write: Write, columns: &[Column]) -> String {
     }
 }
 
-/// Finds out whether a batch whose commit was cut off was written. Nothing else is written meanwhile and new entries wait, up
-/// to the queue's limit: the service refuses rather than guesses.
+/// Finds out whether a batch whose commit was cut off was written. Nothing else of its lane is written meanwhile and new entries
+/// wait, up to the queue's limit: the service refuses rather than guesses.
 async fn resolve(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
     let mut pause = Duration::from_millis(50);
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
-        match link.within_silence(async |session| Ok(written(&mut session.connection, entries).await?)).await {
+        match link.within_silence(async |session| Ok(written(session, entries).await?)).await {
             Ok(outcomes) => return outcomes,
             Err(Trouble::Contradiction) => {}
             Err(Trouble::NotDone(error) | Trouble::Unknown(error)) => {
@@ -400,11 +396,11 @@ async fn resolve(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
 
 /// The lock waits for the old connection's transaction to end, one way or the other. An entry was written when its row is there:
 /// this is the accounts' only writer, and `at` tells a successor's entry from ours.
-async fn written(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
-    let mut tx = connection.begin().await?;
+async fn written(session: &mut Session, entries: &[Encoded]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let mut tx = session.connection.begin().await?;
     // A session that waits for a lock does not notice that its client is gone: it must not outlive [`SILENCE_MAX`].
     sqlx::query("set local lock_timeout = '15s'").execute(&mut *tx).await?;
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(WRITING).execute(&mut *tx).await?;
+    sqlx::query("select pg_advisory_xact_lock($1)").bind(session.writing).execute(&mut *tx).await?;
     let text = "select e.account_key, e.seq from entries e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
                 as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at \
                 where e.position = 0";

@@ -101,16 +101,18 @@ async fn play(store: Store, steps: Vec<(usize, Step)>) {
         let believed = Believed { actor, live: BTreeMap::new(), keys: BTreeMap::new(), ended: Vec::new(), entries: 1 };
         sides.push(Side { stored: believed.clone(), believed, broken: false });
     }
-    // Told first of each group, and only when the group is handed over: no rejection in it is told before.
-    let dora = world.account("dora", 1_000).await;
-    let mut dora = world.actor(dora).await;
+    // Told first of each group, in either lane, and only when the group is handed over: no rejection in it is told before.
+    let (dora, erin) = (world.account("dora", 1_000).await, world.account("erin", 1_000).await);
+    assert_ne!(dora.0 % 2, erin.0 % 2);
+    let (mut dora, mut erin) = (world.actor(dora).await, world.actor(erin).await);
+    let mut guards = |world: &mut World| vec![dora.refuse(world), erin.refuse(world)];
     let journal = Journal::start(&store, JournalOptions { queue: 1_000, batch: 7, ..Default::default() });
-    let (mut entries, mut expected) = (vec![dora.refuse(&mut world)], vec![Ok(())]);
+    let (mut entries, mut expected) = (guards(&mut world), vec![Ok(()); 2]);
     for (who, step) in steps.into_iter().chain([(0, Step::Wait)]) {
         if matches!(step, Step::Wait) {
-            let group = std::mem::replace(&mut entries, vec![dora.refuse(&mut world)]);
+            let group = std::mem::replace(&mut entries, guards(&mut world));
             let outcomes = submit(&journal, group).await;
-            assert_eq!(outcomes, std::mem::replace(&mut expected, vec![Ok(())]));
+            assert_eq!(outcomes, std::mem::replace(&mut expected, vec![Ok(()); 2]));
             for side in &mut sides {
                 side.believed = side.stored.clone();
                 side.broken = false;

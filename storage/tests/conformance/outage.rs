@@ -128,7 +128,8 @@ pub async fn on_postgres(cluster: &Cluster) {
     assert_eq!(submit(&journal, vec![told]).await, [Ok(())], "it was committed, though the answer was lost");
     assert_eq!(world.actor(key).await.figures.total, Micros(111));
     let mut asked = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
-    let is_free = sqlx::query_scalar::<_, bool>("select pg_try_advisory_lock_shared(7242)").fetch_one(&mut asked).await;
+    let try_lock = "select pg_try_advisory_lock_shared(7242) and pg_try_advisory_lock_shared(7243)";
+    let is_free = sqlx::query_scalar::<_, bool>(try_lock).fetch_one(&mut asked).await;
     assert!(is_free.expect("asked"), "who asked what became of it keeps no lock");
     asked.close().await.expect("closed");
 
@@ -233,6 +234,16 @@ async fn a_server_that_falls_silent_after_a_commit_is_asked_over_a_new_connectio
     store.close().await;
 }
 
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..2_000 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not within 10 s: {what}");
+}
+
 /// An account's rows wait for another session; those of the other half of the accounts do not.
 #[tokio::test]
 async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
@@ -240,7 +251,8 @@ async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
     let store = crate::postgres(&cluster, "flight").await;
     let mut world = World::new(store.clone(), 1).await;
     let (waiting, free) = (world.account("ann", 100).await, world.account("ben", 100).await);
-    let journal = Journal::start(&store, JournalOptions::default());
+    assert_ne!(waiting.0 % 2, free.0 % 2);
+    let journal = Journal::start(&store, JournalOptions { batch: 1, ..Default::default() });
     let (mut ann, mut ben) = (world.actor(waiting).await, world.actor(free).await);
 
     let mut other = PgConnection::connect(&cluster.url("flight")).await.expect("connects");
@@ -251,16 +263,15 @@ async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
         waiting.0
     );
     sqlx::raw_sql(AssertSqlSafe(same_key)).execute(&mut other).await.expect("written, not committed");
-    let held_up = hand_over(&journal, vec![ann.credit(&mut world, 1, "a", [0; 32]).1]);
+    // With one entry a batch they fill the lane and stand in line.
+    let entries: Vec<_> = (0..4).map(|n| ann.credit(&mut world, 1, &format!("a{n}"), [0; 32]).1).collect();
+    let held_up = hand_over(&journal, entries);
     let mut watching = PgConnection::connect(&cluster.url("flight")).await.expect("connects");
     let waits = "select count(*) from pg_stat_activity where datname = 'flight' and wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.expect("counted") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let mut count = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.expect("counted");
+    until("the server waits for the other session", async || count().await > 0).await;
     let told = hand_over(&journal, vec![ben.credit(&mut world, 1, "b", [0; 32]).1]);
-    while told.lock().expect("not poisoned").is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("nothing of his is in the way", async || !told.lock().expect("not poisoned").is_empty()).await;
     assert!(held_up.lock().expect("not poisoned").is_empty());
     assert!(
         tokio::time::timeout(Duration::from_millis(100), journal.flush()).await.is_err(),
@@ -268,9 +279,39 @@ async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
     );
 
     sqlx::raw_sql("rollback").execute(&mut other).await.expect("rolled back");
-    assert_eq!(outcomes(&journal, &held_up, 1).await, [Ok(())]);
+    assert!(outcomes(&journal, &held_up, 4).await.iter().all(Result::is_ok));
     assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
     crate::audited(&store).await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn who_asks_what_became_of_a_batch_holds_up_no_other_lane() {
+    let cluster = Cluster::start().await;
+    cluster.create_database("asked").await;
+    let (store, switch) = behind_a_proxy(&cluster, "asked").await;
+    let mut world = World::new(store.clone(), 1).await;
+    let (cut, free) = (world.account("ann", 100).await, world.account("ben", 100).await);
+    assert_ne!(cut.0 % 2, free.0 % 2);
+    let journal = Journal::start(&store, JournalOptions::default());
+    let (mut ann, mut ben) = (world.actor(cut).await, world.actor(free).await);
+    // A session of ann's lane that the server has not given up yet.
+    let mut old = PgConnection::connect(&cluster.url("asked")).await.expect("connects");
+    let in_use = format!("begin; select pg_advisory_xact_lock_shared({})", 7_242 + cut.0 % 2);
+    sqlx::raw_sql(AssertSqlSafe(in_use)).execute(&mut old).await.expect("held");
+    switch.set(CUT_BEFORE);
+    let lost = hand_over(&journal, vec![ann.credit(&mut world, 1, "a", [0; 32]).1]);
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and not granted";
+    let mut watching = PgConnection::connect(&cluster.url("asked")).await.expect("connects");
+    let mut count = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.expect("counted");
+    until("it is asked what became of hers", async || count().await > 0).await;
+    let told = hand_over(&journal, vec![ben.credit(&mut world, 1, "b", [0; 32]).1]);
+    until("his is written", async || !told.lock().expect("not poisoned").is_empty()).await;
+    assert!(lost.lock().expect("not poisoned").is_empty());
+
+    sqlx::raw_sql("rollback").execute(&mut old).await.expect("rolled back");
+    assert_eq!(outcomes(&journal, &lost, 1).await, [Err(Rejection::Failed)]);
+    assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
     store.close().await;
 }
 

@@ -1,4 +1,4 @@
-//! The journal's connection to the server: one of its own, so that reads never make a commit wait.
+//! A lane's connection to the server: one of its own, so that neither reads nor the other lane make a commit wait.
 
 use super::super::known::Known;
 use super::Trouble;
@@ -16,18 +16,25 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Session {
     pub(super) connection: PgConnection,
     pub(super) known: Known,
+    /// The number of the advisory lock that a lane's batch holds until its transaction is over, one way or the other; shared, so
+    /// that nobody waits for it but who asks what became of a batch.
+    pub(super) writing: i64,
 }
+
+/// Of the first lane.
+const WRITING: i64 = 7_242;
 
 /// Made when it is needed, and anew after anything went wrong over it: a server that became a reader (SQLSTATE 25006) or shuts
 /// down answers each statement in good health, while its name already leads to another one.
 pub(super) struct Link {
     options: PgConnectOptions,
+    writing: i64,
     session: Option<Session>,
 }
 
 impl Link {
-    pub(super) const fn new(options: PgConnectOptions) -> Self {
-        Self { options, session: None }
+    pub(super) const fn new(options: PgConnectOptions, lane: usize) -> Self {
+        Self { options, writing: WRITING + lane as i64, session: None }
     }
 
     /// Does something over the connection. When nothing is heard it is closed, and what became of a commit is asked over the next.
@@ -37,7 +44,10 @@ impl Link {
     ) -> Result<T, Trouble> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => Session { connection: self.connect().await?, known: Known::default() },
+            None => {
+                let connection = self.connect().await?;
+                Session { connection, known: Known::default(), writing: self.writing }
+            }
         };
         let done = timeout(SILENCE_MAX, work(&mut session)).await.unwrap_or_else(|_| Err(Trouble::Unknown(silent())));
         let is_well = match &done {
