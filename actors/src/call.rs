@@ -44,7 +44,9 @@ use tokio::sync::oneshot;
 pub(crate) enum CallMsg {
     /// A leg tells something. Sent by the SIP edge; not answered.
     Leg(Box<LegEventAt>),
-    /// Time-outs, of the actor's own timer, and money that came free, of the account. Not answered.
+    /// Of the actor's own timer, with its number: of one that was set anew since nothing follows. Not answered.
+    TimeOut(u64),
+    /// Money that came free, of the account. Not answered.
     Input(Input),
     /// Hang up. Sent through [`crate::Actors::hang_up`]; answered with the call when it is settled.
     HangUp(HangupCause, oneshot::Sender<Option<Box<Call>>>),
@@ -76,6 +78,7 @@ pub(crate) struct CallActorState {
     /// The carrier's channel that the attempt uses.
     channel: Option<Channel>,
     timer: Option<Timer>,
+    timers_set: u64,
     waiting: Vec<oneshot::Sender<Option<Box<Call>>>>,
     keeping: Keeping,
 }
@@ -83,6 +86,7 @@ pub(crate) struct CallActorState {
 /// The one timer, of the earliest of the machine's.
 struct Timer {
     at: Mono,
+    number: u64,
     task: tokio::task::AbortHandle,
 }
 
@@ -115,6 +119,7 @@ impl Actor for CallActor {
             core: None,
             channel: None,
             timer: None,
+            timers_set: 0,
             waiting: Vec::new(),
             keeping: Keeping::default(),
         })
@@ -176,7 +181,7 @@ impl CallMsg {
     const fn work(&self, call: CallId) -> Option<Work> {
         let kind = match self {
             Self::Leg(_) => "leg event",
-            Self::Input(Input::TimeOut) => "time-out",
+            Self::TimeOut(_) => "time-out",
             Self::Input(_) => "input",
             Self::HangUp(..) => "hang up",
             #[cfg(any(test, feature = "faults"))]
@@ -228,6 +233,10 @@ impl CallActor {
         let now = self.ctx.now();
         let (input, at) = match message {
             CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
+            CallMsg::TimeOut(number) => match state.timer.take_if(|timer| timer.number == number) {
+                Some(_) => (Input::TimeOut, now),
+                None => return Vec::new(),
+            },
             CallMsg::Input(input) => (input, now),
             CallMsg::HangUp(cause, reply) => {
                 if state.waiting.len() < WAITING_MAX {
@@ -238,9 +247,6 @@ impl CallActor {
             #[cfg(any(test, feature = "faults"))]
             CallMsg::Panic => panic!("a fault was injected into a call"),
         };
-        if matches!(input, Input::TimeOut) {
-            state.timer = None;
-        }
         state.core.as_mut().map(|core| core.on(input, at)).unwrap_or_default()
     }
 
@@ -265,6 +271,8 @@ impl CallActor {
                         self.progress.set_end(end);
                         self.parted(hung_up).await;
                     }
+                    // What comes while the account is asked comes before a time-out that is due then.
+                    state.timer = None;
                     let reply = self.ask(state, ask).await;
                     let now = self.ctx.now();
                     queue.extend(state.core.as_mut().map(|core| core.on(Input::Reply(reply), now)).unwrap_or_default());
@@ -380,12 +388,13 @@ impl CallActor {
         }
         state.timer = None;
         let Some(at) = at else { return };
-        let (me, wait) = (me.clone(), at.since(self.ctx.now().mono));
+        state.timers_set += 1;
+        let (me, wait, number) = (me.clone(), at.since(self.ctx.now().mono), state.timers_set);
         let task = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let _ = me.send_message(CallMsg::Input(Input::TimeOut));
+            let _ = me.send_message(CallMsg::TimeOut(number));
         });
-        state.timer = Some(Timer { at, task: task.abort_handle() });
+        state.timer = Some(Timer { at, number, task: task.abort_handle() });
     }
 }
 

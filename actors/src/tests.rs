@@ -50,6 +50,27 @@ async fn a_call_goes_all_the_way_within_its_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn c3_a_bye_that_waits_behind_a_renewal_ends_the_call() {
+    // Before and after the cut-off is due, at 3.5 s; the renewal is awaited until 3.95 s.
+    for talked_ms in [3_200, 3_700] {
+        let world = World::start(40_000, Carrier::Answers).await; // 4 s
+        world.invite(1, MOBILE);
+        world.pass(2_500).await;
+        world.disk.set_faults(MemFaults { next_stall: Duration::from_secs(7), ..MemFaults::default() });
+        let ends = async {
+            world.pass(talked_ms - 2_500).await;
+            world.bye_from_caller(1);
+            world.pass(20_000).await;
+        };
+        let _ = tokio::join!(world.credit(100_000, "top-up"), ends);
+        let cdr = world.cdr(1).await;
+        assert_eq!(cdr.call.hangup.as_ref().map(|hangup| hangup.side), Some(HangupSide::Caller));
+        assert!(cdr.talk_ms.abs_diff(talked_ms) < 50, "{}", cdr.talk_ms);
+        world.audit().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn c4_a_call_is_settled_when_its_other_leg_was_told() {
     let world = World::start(10_000_000, Carrier::Silent).await;
     world.invite(1, MOBILE);

@@ -293,7 +293,7 @@ impl CallCore {
                 self.connect(trying, answer, funding, actions);
             }
             (State::Answering(trying, answer), _) => self.answer_not_stored(trying, answer.at, actions),
-            (State::Talking(talking), Reply::Renewed(renewed)) => self.renewed(talking, renewed, now),
+            (State::Talking(talking), Reply::Renewed(renewed)) => self.renewed(talking, renewed),
             (State::Talking(talking), _) => self.renewal_unknown(talking, now),
             (State::Settling(_), Reply::Settled(settled)) => {
                 let call = match settled {

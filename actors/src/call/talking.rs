@@ -2,7 +2,7 @@
 
 use super::endings::{end, ended_by, service_hangup};
 use super::machine::{CallCore, RENEWAL_LIMIT, State, hang_up, other_leg};
-use super::protocol::{Action, Ask, Input, Progress};
+use super::protocol::{Action, Ask, Progress};
 use super::timers::Timer;
 use crate::account::authorize::Funding;
 use crate::account::holds::{CUTOFF_LEAD, renewal_lead};
@@ -272,7 +272,8 @@ impl CallCore {
         self.state = State::Talking(talking);
     }
 
-    pub(super) fn renewed(&mut self, mut talking: Talking, renewed: Renewed, now: Now) {
+    /// When the cut-off came due meanwhile it comes by its timer, behind what waits: a BYE among it ends the call, and is billed.
+    pub(super) fn renewed(&mut self, mut talking: Talking, renewed: Renewed) {
         match renewed {
             Renewed::Paid(funding) => {
                 talking.funding = funding;
@@ -288,7 +289,6 @@ impl CallCore {
         }
         self.state = State::Talking(talking);
         self.arm_talking();
-        self.cut_if_due(now);
     }
 
     /// Whether the money was set aside is unknown. The same step is asked for once more while there is time.
@@ -296,14 +296,6 @@ impl CallCore {
         self.state = State::Talking(talking);
         self.arm_talking();
         self.timers.set(Timer::Renew, now.mono + Duration::from_secs(1));
-        self.cut_if_due(now);
-    }
-
-    /// The cut-off may have come due while the account was asked: it is the next input then.
-    pub(super) fn cut_if_due(&mut self, now: Now) {
-        if self.timers.next().is_some_and(|at| at <= now.mono) {
-            self.deferred.push_front((Input::TimeOut, now));
-        }
     }
 
     pub(super) fn on_funds_changed(&mut self, now: Now, actions: &mut Vec<Action>) {

@@ -290,7 +290,23 @@ fn c2_a_renewal_without_answer_lets_the_call_end_in_time() {
     phone.time_out();
     assert_eq!((phone.said(), phone.due_in_ms()), (vec!["renew 1?".to_owned()], None));
     phone.wait(450).reply(Reply::Unknown);
+    assert_eq!(phone.due_in_ms(), Some(0));
+    phone.time_out();
     assert_eq!(phone.said(), ["hang up a FundsExhausted", "hang up b1 FundsExhausted", "settle?"]);
+}
+
+#[test]
+fn c3_a_bye_that_waits_behind_a_renewal_comes_before_the_cut_off() {
+    let mut phone = Phone::talking(1);
+    phone.time_out();
+    let bye_at = phone.wait(100).now;
+    phone.wait(350).reply(Reply::Unknown);
+    let asked_at = std::mem::replace(&mut phone.now, bye_at);
+    phone.leg(LegEvent::Ended { leg: a(), cause: EndCause::Bye { q850: None } });
+    phone.now = asked_at;
+    assert_eq!(phone.said(), ["renew 1?", "hang up b1 OtherLeg", "settle?"]);
+    assert_eq!(phone.hangup(), (HangupSide::Caller, None, "hung up"));
+    assert_eq!(phone.end.as_ref().and_then(|end| end.at), Some(bye_at));
 }
 
 #[test]

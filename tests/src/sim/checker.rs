@@ -179,7 +179,7 @@ impl Checker {
     /// The process ends.
     pub fn ended(&mut self, now: Mono) {
         self.disturbed = true;
-        self.needless.ended();
+        self.needless.ended(now);
         self.legs_left_behind |= self.tap.ends_under_way(now);
     }
 

@@ -28,6 +28,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const UNREFRESHED: Duration = Duration::from_secs(10);
 /// What was decided is stored within this time.
 const DECIDED: Duration = Duration::from_secs(1);
+/// A call of which nothing is heard from the disk is given up within this time.
+const AWAITED: Duration = Duration::from_secs(6);
 /// A process takes up the calls of the one before within this time.
 const TAKEN_UP: Duration = Duration::from_secs(5);
 
@@ -94,8 +96,10 @@ pub struct Needless {
     /// Panics that wait for their moment, and how many struck.
     armed: Vec<Whom>,
     struck: usize,
-    /// Processes that end, from when until another one has taken up all calls.
+    /// Processes that are to end, from when until another one has taken up all calls.
     restarts: Vec<(Mono, Mono)>,
+    /// When they did, until the same: one that is to die at a step of the journal answers until then.
+    deaths: Vec<(Mono, Mono)>,
     /// Legs that a phone or a carrier gave up.
     pub gave_up: GaveUp,
     /// What each account had to spend since when, and how many calls were live.
@@ -143,9 +147,10 @@ impl Needless {
         }
     }
 
-    /// With the process go the faults that waited in it.
-    pub fn ended(&mut self) {
+    /// The process is gone, and with it the faults that waited in it.
+    pub fn ended(&mut self, now: Mono) {
         self.armed.clear();
+        self.deaths.push((now, Mono(u64::MAX)));
     }
 
     /// The process will end.
@@ -157,9 +162,14 @@ impl Needless {
 
     /// The next one has taken up all calls.
     pub fn recovered(&mut self, now: Mono) {
-        if let Some((_, until)) = self.restarts.last_mut() {
-            *until = (*until).min(now);
-        }
+        let ended = self.restarts.iter_mut().chain(&mut self.deaths);
+        ended.for_each(|(_, until)| *until = (*until).min(now));
+    }
+
+    /// Whether there was no process then, or one that had not taken up all calls.
+    #[must_use]
+    pub fn was_recovering(&self, at: Mono) -> bool {
+        self.deaths.iter().any(|(died, over)| (*died..=*over).contains(&at))
     }
 
     /// The actors are asked about a call.
@@ -301,12 +311,12 @@ fn is_lost_in_a_restart(
     let needless = &checker.needless;
     let number = cdr.call.dialled.as_ref().map_or("", |dialled| dialled.expose());
     let customer = needless.customers.get(&known.account);
-    needless.restarts.iter().filter(|(began, _)| (answered..=end).contains(began)).any(|(began, over)| {
-        let was_up = seen.confirmed.is_some_and(|confirmed| confirmed <= *began);
+    needless.deaths.iter().filter(|(died, _)| (answered..=end).contains(died)).any(|(died, over)| {
+        let was_up = seen.confirmed.is_some_and(|confirmed| confirmed <= *died);
         let paid = answered + Duration::from_secs(known.paid_s);
         !was_up
             || paid <= *over + TAKEN_UP
-            || (needless.timed.contains(number) && over.since(*began) > UNREFRESHED)
+            || (needless.timed.contains(number) && over.since(*died) > UNREFRESHED)
             || (seen.over_tcp && !customer.is_some_and(|customer| customer.comes_back))
             || known.rebooted && checker.wall.set_between(answered, Mono(u64::MAX)) != Default::default()
     })
@@ -323,9 +333,11 @@ fn comes_about(
     let (needless, call) = (&checker.needless, cdr.call.id);
     let legs = seen.map_or(&[][..], |seen| &seen.b_legs);
     let Some(began) = needless.began.get(&call).copied() else { return Err("it was never asked for".to_owned()) };
-    let over = needless.over.get(&call).copied().unwrap_or(began);
-    let means = needless.means_about(account, began);
     let refusal = cdr.call.explanation.refusal.as_ref().map(|refusal| refusal.code);
+    // One whose beginning and end reached the disk together was never seen live.
+    let unseen = if refusal.is_some() { began } else { began + AWAITED };
+    let over = needless.over.get(&call).copied().unwrap_or(unseen);
+    let means = needless.means_about(account, began);
     let has_no_answer = || cdr.call.hangup.as_ref().is_some_and(|end| end.reason == HangupCause::NoAnswer.as_str());
     let explained = match refusal {
         Some(RefusalCode::InsufficientBalance) => {

@@ -236,6 +236,8 @@ impl<'a> Life<'a> {
             Arrival::Bytes { connection, peer, bytes } => self.bytes(connection, peer, &bytes).await,
             Arrival::Closed { connection, peer } => {
                 self.framers.remove(&connection);
+                let now = self.now();
+                self.sim.checker.tap.closed(now, peer);
                 self.sim.checker.ringing.closed(peer);
                 self.sim.checker.admission.closed(peer);
                 self.sim.checker.sessions.closed(peer);
@@ -291,7 +293,7 @@ impl<'a> Life<'a> {
         let peer = peer(from, flow.connection.is_some());
         let from_carrier = peer.carrier.is_some();
         let Simulation { checker, world, .. } = &mut *self.sim;
-        checker.tap.received(now, from_carrier, message);
+        checker.tap.received(now, from, from_carrier, message);
         checker.ringing.received(now, from_carrier, message, &mut world.tally);
         checker.admission.received(now, from, from_carrier, message);
         checker.sessions.received(now, peer, message, &mut world.tally);

@@ -6,6 +6,7 @@ use schema::id::CallId;
 use schema::time::Mono;
 use sip::message::{Message, Method, Uri};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::ops::Bound;
 
 /// A leg towards a carrier.
@@ -75,6 +76,8 @@ pub struct Observed {
     pub over_tcp: bool,
     /// When the caller's CANCEL came, before the 200.
     pub cancelled: Option<Mono>,
+    /// When the connection ended over which the caller waited for its 200: it has given up.
+    pub deserted: Option<Mono>,
 }
 
 impl BLeg {
@@ -122,6 +125,8 @@ pub struct Tap {
     dialled: BTreeMap<Box<str>, Box<str>>,
     /// A-legs over a connection, by Call-ID.
     over_tcp: BTreeSet<Box<str>>,
+    /// Where the caller of each A-leg is, by Call-ID.
+    peers: BTreeMap<Box<str>, SocketAddr>,
     /// The newest call of each A-leg, by Call-ID.
     newest: BTreeMap<Box<str>, CallId>,
     /// The A-leg of each call.
@@ -200,8 +205,18 @@ impl Tap {
         self.b_legs.get(call_id).copied().or_else(caller)
     }
 
+    /// A connection is over, and with it what callers waited for over it.
+    pub fn closed(&mut self, now: Mono, peer: SocketAddr) {
+        for (call, call_id) in &self.callers {
+            let waited = self.over_tcp.contains(call_id) && self.peers.get(call_id) == Some(&peer);
+            if let Some(seen) = self.calls.get_mut(call).filter(|seen| waited && seen.accepted.is_none()) {
+                seen.deserted.get_or_insert(now);
+            }
+        }
+    }
+
     /// A message reaches the server.
-    pub fn received(&mut self, now: Mono, from_carrier: bool, message: &Message) {
+    pub fn received(&mut self, now: Mono, from: SocketAddr, from_carrier: bool, message: &Message) {
         if from_carrier {
             return self.received_from_carrier(now, message);
         }
@@ -209,6 +224,7 @@ impl Tap {
             Method::Invite if message.is_request() && message.to_tag().is_none() => {
                 let number = message.request_uri().and_then(Uri::user_decoded).unwrap_or_default();
                 self.dialled.insert(message.call_id().into(), number.into_boxed_str());
+                self.peers.insert(message.call_id().into(), from);
             }
             Method::Cancel if message.is_request() => {
                 let call = self.newest.get(message.call_id()).copied();

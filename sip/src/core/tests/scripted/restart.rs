@@ -205,6 +205,19 @@ fn p1_nothing_of_the_a_leg_but_its_media_reaches_the_carrier() {
     assert_eq!(quiet, loud);
 }
 
+/// The carrier's trunk is told.
+fn trust_carrier(desk: &mut Desk) {
+    let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
+    let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
+    desk.handle(Input::Edge(EdgeCommand::Trunks(vec![TrunkAddress {
+        trunk,
+        gateway,
+        large_over_tcp: false,
+        login: None,
+    }])));
+    desk.take_sent();
+}
+
 #[test]
 fn shortly_after_an_answer_both_sides_are_told_again() {
     let mut before = Desk::new();
@@ -224,11 +237,7 @@ fn shortly_after_an_answer_both_sides_are_told_again() {
     assert!(matches!(desk.take_legs()[..], [LegEvent::Alive { .. }]));
     desk.take_sent();
     // The carrier repeats its 200: it is acknowledged, not ended.
-    let trunk = TrunkId::generate(&mut Entropy::from_number(6), Timestamp(0));
-    let gateway = Gateway { transport: GatewayTransport::Udp, address: CARRIER.into() }.into();
-    let address = TrunkAddress { trunk, gateway, large_over_tcp: false, login: None };
-    desk.handle(Input::Edge(EdgeCommand::Trunks(vec![address])));
-    desk.take_sent();
+    trust_carrier(&mut desk);
     desk.carrier(&invite, 200, "x", ANSWER);
     assert_eq!(desk.kinds(), ["ACK"]);
     assert!(desk.take_legs().is_empty());
@@ -280,4 +289,21 @@ fn a_bye_that_comes_before_its_dialog_is_resumed_waits_for_it() {
     desk.leg(LegCommand::Settled { call: talk.leg.call });
     assert_eq!(desk.kinds(), ["200"]);
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+}
+
+#[test]
+fn a_fork_that_answers_before_its_dialog_is_resumed_is_ended_when_it_says_so_again() {
+    let mut before = Desk::new();
+    let (talk, invite, a, b) = connected(&mut before, udp());
+    let mut desk = Desk::with(config(), 77);
+    desk.core = desk.core.recovering();
+    trust_carrier(&mut desk);
+    desk.carrier(&invite, 200, "fork", ANSWER);
+    assert!(desk.take_sent().is_empty(), "whose it is is not known yet");
+    desk.leg(LegCommand::Resume { leg: talk.leg, checkpoint: a });
+    desk.leg(LegCommand::Resume { leg: LegId::b(talk.leg.call, 1), checkpoint: b });
+    desk.handle(Input::Edge(EdgeCommand::Recovered));
+    desk.carrier(&invite, 200, "fork", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK", "BYE"]);
+    assert!(desk.take_legs().is_empty());
 }
