@@ -17,6 +17,7 @@ use crate::account::failover::NextAttempt;
 use crate::account::settle::Settled;
 use crate::account::{AccountMsg, Routed};
 use crate::admission::Live;
+use crate::alarm::Alarm;
 use crate::context::Context;
 use crate::directory::{AskError, CallEntry};
 use crate::failures::{Handling, Whose};
@@ -32,7 +33,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::call::{Call, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::id::{AccountKey, CallId};
 use schema::leg::{Dialogs, EndCause, HangupCause, LegCommand, LegEvent, LegEventAt};
-use schema::time::{Mono, Now};
+use schema::time::Now;
 use schema::wrong::{self, Wrong};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -77,23 +78,9 @@ pub(crate) struct CallActorState {
     core: Option<CallCore>,
     /// The carrier's channel that the attempt uses.
     channel: Option<Channel>,
-    timer: Option<Timer>,
-    timers_set: u64,
+    alarm: Alarm,
     waiting: Vec<oneshot::Sender<Option<Box<Call>>>>,
     keeping: Keeping,
-}
-
-/// The one timer, of the earliest of the machine's.
-struct Timer {
-    at: Mono,
-    number: u64,
-    task: tokio::task::AbortHandle,
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// A new call waits no longer than this for the first look-up of a trunk's name, when no other trunk is up.
@@ -118,8 +105,7 @@ impl Actor for CallActor {
             start: Some((start, registered)),
             core: None,
             channel: None,
-            timer: None,
-            timers_set: 0,
+            alarm: Alarm::default(),
             waiting: Vec::new(),
             keeping: Keeping::default(),
         })
@@ -233,10 +219,8 @@ impl CallActor {
         let now = self.ctx.now();
         let (input, at) = match message {
             CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
-            CallMsg::TimeOut(number) => match state.timer.take_if(|timer| timer.number == number) {
-                Some(_) => (Input::TimeOut, now),
-                None => return Vec::new(),
-            },
+            CallMsg::TimeOut(number) if !state.alarm.rang(number) => return Vec::new(),
+            CallMsg::TimeOut(_) => (Input::TimeOut, now),
             CallMsg::Input(input) => (input, now),
             CallMsg::HangUp(cause, reply) => {
                 if state.waiting.len() < WAITING_MAX {
@@ -272,7 +256,7 @@ impl CallActor {
                         self.parted(hung_up).await;
                     }
                     // What comes while the account is asked comes before a time-out that is due then.
-                    state.timer = None;
+                    state.alarm.clear();
                     let reply = self.ask(state, ask).await;
                     let now = self.ctx.now();
                     queue.extend(state.core.as_mut().map(|core| core.on(Input::Reply(reply), now)).unwrap_or_default());
@@ -367,7 +351,7 @@ impl CallActor {
     }
 
     fn finish(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState, call: Option<Box<Call>>) {
-        state.timer = None;
+        state.alarm.clear();
         // Before whoever waits for the end hears of it: their phone's BYE is answered.
         self.ctx.tell_leg(LegCommand::Settled { call: self.call });
         if let Some(call) = &call {
@@ -380,21 +364,9 @@ impl CallActor {
         me.stop(None);
     }
 
-    /// Keeps one timer, of the earliest time-out.
     fn arm_timer(&self, me: &ActorRef<CallMsg>, state: &mut CallActorState) {
-        let at = state.core.as_ref().and_then(CallCore::next_timer);
-        if state.timer.as_ref().map(|timer| timer.at) == at {
-            return;
-        }
-        state.timer = None;
-        let Some(at) = at else { return };
-        state.timers_set += 1;
-        let (me, wait, number) = (me.clone(), at.since(self.ctx.now().mono), state.timers_set);
-        let task = tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            let _ = me.send_message(CallMsg::TimeOut(number));
-        });
-        state.timer = Some(Timer { at, number, task: task.abort_handle() });
+        let (at, me) = (state.core.as_ref().and_then(CallCore::next_timer), me.clone());
+        state.alarm.set(at, self.ctx.now().mono, move |number| drop(me.send_message(CallMsg::TimeOut(number))));
     }
 }
 

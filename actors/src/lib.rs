@@ -52,6 +52,7 @@
 
 pub mod account;
 mod admission;
+mod alarm;
 pub mod call;
 mod context;
 mod counts;
