@@ -234,7 +234,10 @@ impl Simulation {
             Act::CutOff { phone, carrier, cut, lasts } => {
                 self.world.tally.add("cut off");
                 self.checker.legs_left_behind |= lasts >= NO_ACK;
-                self.world.cut_off(phone, carrier, cut, now + lasts);
+                let is_silent = self.world.cut_off(phone, carrier, cut, now + lasts);
+                if phone.is_none() {
+                    self.checker.cuts_off(carrier, now, now + lasts, is_silent);
+                }
             }
             Act::Reset { phone, carrier } => {
                 let reset = self.world.reset(now, phone, carrier);

@@ -393,6 +393,11 @@ impl Core {
         exchange.is_heard = true;
         let reliable = exchange.way.protocol().is_reliable();
         let status = response.status().unwrap_or(0);
+        // A fork that answers behind a failure (RFC 3261 §16.7 step 5): its transaction tells nobody, as if it were gone.
+        let has_failed = matches!(exchange.machine, ClientMachine::Invite(InviteClient::Completed { .. }));
+        if has_failed && matches!(exchange.owner, Owner::Leg(_)) && (200..=299).contains(&status) {
+            return self.on_orphan(flow, response, now);
+        }
         let steps = match &mut exchange.machine {
             ClientMachine::Invite(machine) => machine.on_response(status, reliable, now.mono),
             ClientMachine::Other(machine) => machine.on_response(status, reliable, now.mono),

@@ -33,6 +33,8 @@ pub struct Admission {
     /// Calls that were let in.
     let_in: BTreeSet<CallId>,
     asked: BTreeMap<(Box<str>, Box<str>), Asked>,
+    /// Since when this process knows all dialogs of the one before: what is of none that it knows waits until then.
+    knows_since: Option<Mono>,
     /// Those that have their answer: what comes of them again is absorbed, of an INVITE without a word (RFC 6026).
     answered: BTreeSet<(Box<str>, Box<str>)>,
 }
@@ -123,7 +125,8 @@ impl Admission {
     /// Requests in dialogs that wait for too long.
     #[must_use]
     pub fn unanswered(&self, now: Mono) -> Option<String> {
-        let (_, late) = self.asked.iter().find(|(_, asked)| now.since(asked.at) > asked.within())?;
+        let known = self.knows_since?;
+        let (_, late) = self.asked.iter().find(|(_, asked)| now.since(asked.at.max(known)) > asked.within())?;
         Some(format!("D46: a {} in a dialog is not answered within {:?}", late.method.as_str(), late.within()))
     }
 
@@ -132,8 +135,14 @@ impl Admission {
         self.asked.retain(|_, asked| asked.from != peer);
     }
 
+    /// The process is told that all dialogs of the one before are resumed.
+    pub fn recovered(&mut self, now: Mono) {
+        self.knows_since.get_or_insert(now);
+    }
+
     /// Another process: nobody remembers what was asked before.
     pub fn restarted(&mut self) {
+        self.knows_since = None;
         self.asked.clear();
         self.answered.clear();
         self.refused.clear();

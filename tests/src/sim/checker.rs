@@ -29,6 +29,8 @@ use storage::{Store, StoreError};
 const GRACE: Duration = Duration::from_secs(2);
 /// The other leg is ended so much later at most: an answer of the account may have to be awaited first.
 const OTHER_LEG: Duration = Duration::from_secs(6);
+/// Whoever may have had a BYE of the process before is asked twice, 64·T1 each.
+const ASKED: Duration = Duration::from_secs(64);
 /// A caller that does not acknowledge its answer is ended no later than this after it: 64·T1.
 pub const NO_ACK: Duration = Duration::from_secs(32);
 /// After the end of both its legs a call is settled within this time (I5), once the process is up and the disk works.
@@ -130,6 +132,8 @@ pub struct Checker {
     pub legs_left_behind: bool,
     /// When connections were reset.
     pub resets: Vec<Mono>,
+    /// Carriers of which nothing arrives, from when until when.
+    silent: Vec<(usize, Mono, Mono)>,
     /// Something went wrong inside the server, or between it and others, that may end a call.
     pub disturbed: bool,
     /// The numbers in whose calls a phone or a carrier misbehaves.
@@ -385,7 +389,19 @@ impl Checker {
                 let unheard = seen.told.filter(|_| seen.acknowledged.is_none()).map(|told| told + NO_ACK);
                 let is_unheard = unheard.is_some() && seen.a_end().is_none();
                 let forgotten = self.known.get(&call).is_some_and(|known| known.is_forgotten(one, is_unheard));
-                if !forgotten && now > unheard.unwrap_or(one).max(one).max(up_since) + OTHER_LEG {
+                // A BYE of ours that went with its process may have reached nobody: whoever may have had it is asked, a caller when it
+                // has acknowledged its answer again, or did not.
+                let is_ours = match ends.0 {
+                    Some(_) => seen.a_own_bye.is_some(),
+                    None => b_leg.is_some_and(|leg| leg.own_bye.is_some() && !leg.bye_answered),
+                };
+                let in_doubt = is_ours && self.crashes.iter().any(|began| *began >= one);
+                let known_since = unheard.unwrap_or(one).max(one).max(up_since);
+                let latest = match in_doubt {
+                    true => known_since.max(seen.acknowledged.unwrap_or_default()) + ASKED,
+                    false => known_since,
+                };
+                if !forgotten && now > latest + OTHER_LEG {
                     self.broken(format!("C4: one leg of {call} ended at {one:?}, the other goes on"));
                 }
             }
@@ -447,6 +463,21 @@ impl Checker {
     #[must_use]
     pub fn has_lost_connection(&self, answered: Option<Mono>) -> bool {
         self.resets.iter().chain(&self.crashes).any(|at| answered.is_none_or(|answered| *at >= answered))
+    }
+
+    /// A carrier is cut off until then, in place of how it was; `is_silent`: nothing that it sends arrives.
+    pub fn cuts_off(&mut self, carrier: usize, now: Mono, until: Mono, is_silent: bool) {
+        let before = self.silent.iter_mut().filter(|(number, ..)| *number == carrier);
+        before.for_each(|(.., until)| *until = (*until).min(now));
+        if is_silent {
+            self.silent.push((carrier, now, until));
+        }
+    }
+
+    /// Whether nothing of a carrier arrived then.
+    #[must_use]
+    pub fn was_silent(&self, carrier: usize, at: Mono) -> bool {
+        self.silent.iter().any(|(number, from, until)| *number == carrier && (*from..*until).contains(&at))
     }
 
     /// A subscriber was told of an event, while the account's newest entry was `stored`.

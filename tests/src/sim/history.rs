@@ -21,6 +21,8 @@ use std::time::Duration;
 use storage::memory::MemDisk;
 use storage::{CallFilter, PostedTransfer};
 
+/// Who repeats a BYE does so this often (T2).
+const REPEATED_EVERY: Duration = Duration::from_secs(4);
 /// A process takes up the calls before it within this time, failing reads included.
 const RECOVERY: Duration = Duration::from_secs(4);
 /// What was sent over a connection may not have arrived so much later.
@@ -31,8 +33,8 @@ const NEARLY: Duration = Duration::from_millis(500);
 /// A call hears within this time of money that comes in.
 const HEARD: Duration = Duration::from_millis(500);
 
-/// Of what is repeated for 64·T1 the last ones, of which some may be lost.
-const LAST_REPETITIONS: Duration = Duration::from_secs(12);
+/// Of what is repeated for 64·T1 so few may all be lost.
+const LOST_MAX: usize = 3;
 
 /// An account's records, as stored at the end.
 struct Records {
@@ -147,9 +149,10 @@ fn end(cdr: &Cdr, seen: &Observed, leg: &BLeg, answered: Mono, known: &Known) ->
         if *crash <= first && first <= *crash + RECOVERY {
             last = last.max(first + RECOVERY);
         }
-        // An end that nobody had written down yet is told once more, over another connection.
-        if seen.over_tcp && first <= *crash && *crash <= first + RECOVERY {
-            last = last.max(*crash + RECOVERY);
+        // An end that nobody had written down yet is told again to the next process, over another connection, for 64·T1.
+        let is_told_again = seen.over_tcp || (leg.bye_over_tcp && leg.bye == Some(first));
+        if is_told_again && first <= *crash && *crash <= first + NO_ACK {
+            last = last.max(*crash + REPEATED_EVERY + RECOVERY);
         }
         // Ours went with the process: the call goes on until somebody ends it again.
         if seen.a_bye_over_tcp == Some(first) && first <= *crash && *crash <= first + LOST_WITH_CONNECTION {
@@ -269,6 +272,12 @@ fn goes_on(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
 fn late_answer(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let Some(seen) = checker.seen(cdr.call.id) else { return Ok(()) };
     let (Some(leg), Some(cancelled)) = (seen.b_legs.last(), seen.cancelled) else { return Ok(()) };
+    // Over a connection it had given up with the connection: a CANCEL behind that, over another one, finds no call.
+    let cancelled = seen.deserted.map_or(cancelled, |deserted| deserted.min(cancelled));
+    // Nor does one of a call that ended before, of which its phone has not heard.
+    if checker.needless.was_over(cdr.call.id, cancelled) {
+        return Ok(());
+    }
     let in_time = |answered: Mono| answered < cancelled + (WITHDRAW_TIMEOUT - NEARLY);
     // What was heard in a process that ended, or told to an actor that failed, may be lost.
     let undisturbed = checker.crashes.is_empty() && !checker.panicked.contains(&cdr.call.id);
@@ -290,11 +299,14 @@ fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
     let caller_left = (seen.over_tcp && checker.has_lost_connection(seen.accepted))
         || forgotten(b_end, is_unheard)
         || (is_unheard && forgotten(seen.accepted, true));
-    // A 200 that nobody acknowledged is repeated for 64·T1, whoever is there then.
-    let repeated_in_vain = |answered: Mono| {
-        checker.crashes.iter().any(|at| *at >= answered && *at + LAST_REPETITIONS >= answered + NO_ACK)
+    // A 200 that nobody acknowledged is repeated for 64·T1, whoever is there then, knows all calls, and can be reached.
+    let repeated_in_vain = |carrier: usize, answered: Mono| {
+        let heard_since =
+            |known: Mono| repetitions(answered).filter(|at| *at >= known && !checker.was_silent(carrier, *at)).count();
+        checker.needless.recoveries().any(|known| known >= answered && heard_since(known) <= LOST_MAX)
     };
-    let unheard = |leg: &BLeg| leg.acknowledged.is_none() && leg.answered.is_some_and(repeated_in_vain);
+    let unheard =
+        |leg: &BLeg| leg.acknowledged.is_none() && leg.answered.is_some_and(|at| repeated_in_vain(leg.carrier, at));
     let carrier_left = |leg: &BLeg| forgotten(seen.a_end(), false) || unheard(leg);
     let one_goes_on = seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none() && !carrier_left(leg));
     if seen.accepted.is_some() && seen.a_bye.is_none() && !caller_left {
@@ -310,6 +322,12 @@ fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
     if seen.b_legs.iter().flat_map(|leg| leg.forks.values()).any(is_left) {
         checker.broken(format!("C4: a fork of {call} answered, and was not ended"));
     }
+}
+
+/// When a 200 is said again (RFC 3261 §13.3.1.4).
+fn repetitions(answered: Mono) -> impl Iterator<Item = Mono> {
+    let ms = [500, 1_500, 3_500].into_iter().chain((7_500..32_000).step_by(4_000));
+    ms.map(move |ms| answered + Duration::from_millis(ms))
 }
 
 /// L4, and that charges and records say the same.

@@ -166,6 +166,11 @@ impl Needless {
         ended.for_each(|(_, until)| *until = (*until).min(now));
     }
 
+    /// When each process that followed another one had taken up all calls; later than anything where it never did.
+    pub fn recoveries(&self) -> impl Iterator<Item = Mono> {
+        self.deaths.iter().map(|(_, over)| *over)
+    }
+
     /// Whether there was no process then, or one that had not taken up all calls.
     #[must_use]
     pub fn was_recovering(&self, at: Mono) -> bool {
@@ -196,6 +201,12 @@ impl Needless {
     /// A call is settled.
     pub fn over(&mut self, now: Mono, call: CallId) {
         self.over.entry(call).or_insert(now);
+    }
+
+    /// Whether a call was settled by then.
+    #[must_use]
+    pub fn was_over(&self, call: CallId, by: Mono) -> bool {
+        self.over.get(&call).is_some_and(|over| *over <= by)
     }
 
     /// A call of this account is to be hung up.

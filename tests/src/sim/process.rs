@@ -293,7 +293,7 @@ impl<'a> Life<'a> {
         let peer = peer(from, flow.connection.is_some());
         let from_carrier = peer.carrier.is_some();
         let Simulation { checker, world, .. } = &mut *self.sim;
-        checker.tap.received(now, from, from_carrier, message);
+        checker.tap.received(now, peer, message);
         checker.ringing.received(now, from_carrier, message, &mut world.tally);
         checker.admission.received(now, from, from_carrier, message);
         checker.sessions.received(now, peer, message, &mut world.tally);
@@ -323,6 +323,10 @@ impl<'a> Life<'a> {
 
     /// `call`: on whose behalf.
     async fn input(&mut self, input: Input, call: Option<CallId>) {
+        if matches!(input, Input::Edge(EdgeCommand::Recovered)) {
+            let now = self.now();
+            self.sim.checker.admission.recovered(now);
+        }
         if let Some(dying) = &mut self.crash {
             dying.left = dying.left.saturating_sub(1);
         }

@@ -1,6 +1,7 @@
 //! What is seen of sessions on the wire: that one with a timer (RFC 4028) is over when nobody refreshes it, that an offer is
 //! answered wherever it stands, and that what is large for UDP goes over TCP where a trunk has that.
 
+use super::checker::NO_ACK;
 use super::tally::Tally;
 use schema::time::Mono;
 use sip::message::{HeaderName, Message, Method};
@@ -51,6 +52,8 @@ pub struct Sessions {
     ended: BTreeSet<Box<str>>,
     /// An ACK without the answer to an offer has left then.
     unanswered: BTreeMap<Box<str>, Mono>,
+    /// When this process's requests in a dialog left first, by Call-ID and CSeq number.
+    asked: BTreeMap<(Box<str>, u32), Mono>,
     /// The Min-SE of 422s to requests in a dialog, with the CSeq number of the newest, by Call-ID.
     min_se: BTreeMap<Box<str>, (u32, u64)>,
     /// Call-IDs of INVITEs that went over TCP because they are large.
@@ -86,6 +89,10 @@ impl Sessions {
             }
             Method::Invite | Method::Update if message.status() == Some(422) => {
                 let cseq = message.cseq().0;
+                // Nobody hears one whose transaction is over (RFC 3261 §17.1.3).
+                if self.asked.get(&(call_id.into(), cseq)).is_none_or(|left| now >= *left + NO_ACK) {
+                    return;
+                }
                 let least = self.min_se.entry(call_id.into()).or_default();
                 *least = (cseq.max(least.0), seconds(message, HeaderName::MinSe).unwrap_or(0).max(least.1));
             }
@@ -121,6 +128,7 @@ impl Sessions {
                 Ok(())
             }
             Method::Invite | Method::Update if is_request && message.to_tag().is_some() => {
+                self.asked.entry((call_id.into(), cseq)).or_insert(now);
                 let Some((refused, least)) = self.min_se.get(call_id).copied() else { return Ok(()) };
                 let asks = seconds(message, HeaderName::SessionExpires);
                 let names = seconds(message, HeaderName::MinSe);
@@ -227,6 +235,7 @@ impl Sessions {
     pub fn restarted(&mut self, is_live: impl Fn(&str) -> bool) {
         self.timed.retain(|call_id, timed| is_live(call_id) && (timed.is_carrier || !timed.over_tcp));
         self.carriers.clear();
+        self.asked.clear();
         self.min_se.clear();
         self.unanswered.clear();
     }

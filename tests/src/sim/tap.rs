@@ -2,6 +2,7 @@
 //! under test believes. It reads messages as they pass; from the program it takes only which call a message is about.
 
 use super::checker::NO_ACK;
+use super::sessions::Peer;
 use schema::id::CallId;
 use schema::time::Mono;
 use sip::message::{Message, Method, Uri};
@@ -32,6 +33,10 @@ pub struct BLeg {
     pub bye_sent: Option<Mono>,
     /// When its carrier's BYE came to this process first.
     pub bye_came: Option<Mono>,
+    /// Its carrier's BYE came over a connection.
+    pub bye_over_tcp: bool,
+    /// CSeq number of our newest BYE.
+    pub own_bye: Option<u32>,
 }
 
 /// A 200 of somebody else than who answered first: it is acknowledged and ended at once.
@@ -62,6 +67,8 @@ pub struct Observed {
     pub a_bye: Option<Mono>,
     /// When this process sent one first, or was to.
     pub a_bye_sent: Option<Mono>,
+    /// CSeq number of our newest BYE to the caller.
+    pub a_own_bye: Option<u32>,
     /// When a process sent it one first over a connection, with which it may be lost.
     pub a_bye_over_tcp: Option<Mono>,
     /// The caller or a carrier said to this process that there is no such call.
@@ -87,9 +94,23 @@ impl BLeg {
             None => drop(self.bye.get_or_insert(now)),
         }
     }
+
+    /// It answers in its dialog: a BYE of ours before that did not reach it. Only another process asks after one.
+    fn goes_on(&mut self, cseq: u32) {
+        if self.own_bye.is_some_and(|bye| bye < cseq) {
+            (self.bye, self.own_bye) = (None, None);
+        }
+    }
 }
 
 impl Observed {
+    /// See [`BLeg::goes_on`].
+    fn caller_goes_on(&mut self, cseq: u32) {
+        if self.a_own_bye.is_some_and(|bye| bye < cseq) {
+            (self.a_bye, self.a_own_bye, self.a_bye_over_tcp) = (None, None, None);
+        }
+    }
+
     /// The attempt with this Call-ID.
     #[must_use]
     pub fn b_leg(&self, call_id: &str) -> Option<&BLeg> {
@@ -216,15 +237,15 @@ impl Tap {
     }
 
     /// A message reaches the server.
-    pub fn received(&mut self, now: Mono, from: SocketAddr, from_carrier: bool, message: &Message) {
-        if from_carrier {
-            return self.received_from_carrier(now, message);
+    pub fn received(&mut self, now: Mono, from: Peer, message: &Message) {
+        if from.carrier.is_some() {
+            return self.received_from_carrier(now, from.over_tcp, message);
         }
         match message.method() {
             Method::Invite if message.is_request() && message.to_tag().is_none() => {
                 let number = message.request_uri().and_then(Uri::user_decoded).unwrap_or_default();
                 self.dialled.insert(message.call_id().into(), number.into_boxed_str());
-                self.peers.insert(message.call_id().into(), from);
+                self.peers.insert(message.call_id().into(), from.address);
             }
             Method::Cancel if message.is_request() => {
                 let call = self.newest.get(message.call_id()).copied();
@@ -251,6 +272,7 @@ impl Tap {
                     if std::mem::replace(&mut seen.a_alive_cseq, cseq) != cseq {
                         seen.a_alive = Some(now);
                     }
+                    seen.caller_goes_on(message.cseq().0);
                 }
             }
             _ if is_gone(message) => {
@@ -263,13 +285,19 @@ impl Tap {
         }
     }
 
-    fn received_from_carrier(&mut self, now: Mono, message: &Message) {
+    fn received_from_carrier(&mut self, now: Mono, over_tcp: bool, message: &Message) {
         let is_bye = message.is_request() && *message.method() == Method::Bye;
         if *message.method() == Method::Bye
             && !matches!(message.status(), Some(401 | 407))
             && let Some(leg) = self.b_leg(message.call_id())
         {
             leg.bye_answered = true;
+        }
+        if *message.method() == Method::Options
+            && message.status() == Some(200)
+            && let Some(leg) = self.b_leg(message.call_id())
+        {
+            leg.goes_on(message.cseq().0);
         }
         if !is_bye && !is_gone(message) && !is_success_of_invite(message) {
             return;
@@ -279,6 +307,7 @@ impl Tap {
             leg.note_bye(now, message.from_tag());
             if leg.tag.as_deref() == message.from_tag() {
                 leg.bye_came.get_or_insert(now);
+                leg.bye_over_tcp |= over_tcp;
             }
         } else if is_gone(message) {
             leg.note_bye(now, message.to_tag());
@@ -318,6 +347,8 @@ impl Tap {
                     bye_answered: false,
                     bye_sent: None,
                     bye_came: None,
+                    bye_over_tcp: false,
+                    own_bye: None,
                 };
                 let over_tcp = self.callers.get(&call).is_some_and(|call_id| self.over_tcp.contains(call_id));
                 let seen = self.calls.entry(call).or_default();
@@ -355,6 +386,7 @@ impl Tap {
                     leg.note_bye(now, message.to_tag());
                     if leg.tag.as_deref() == message.to_tag() {
                         leg.bye_sent.get_or_insert(now);
+                        leg.own_bye = leg.own_bye.max(Some(message.cseq().0));
                     }
                 }
                 None
@@ -363,6 +395,7 @@ impl Tap {
                 self.a_bye(now, call_id, message.from_tag());
                 if let Some(seen) = self.a_leg(call_id, message.from_tag()) {
                     seen.a_bye_sent.get_or_insert(now);
+                    seen.a_own_bye = seen.a_own_bye.max(Some(message.cseq().0));
                     seen.a_bye_over_tcp = seen.a_bye_over_tcp.or(over_tcp.then_some(now));
                 }
                 None
@@ -394,6 +427,8 @@ impl Tap {
         let seen = self.calls.get(&call)?;
         let sent = seen.b_legs.iter().map(|leg| leg.bye_sent).chain([seen.a_bye_sent]).flatten().min();
         let is_news = own.is_none() && !seen.is_gone && sent.is_none_or(|sent| sent >= came);
+        // All BYEs of a call are answered together: the first one tells of its end, and they wait no longer than that one.
+        let came = seen.b_legs.iter().filter_map(|leg| leg.bye_came).chain(seen.a_bye_came).fold(came, Mono::min);
         is_news.then(|| Notable::ByeAnswered { call, call_id: call_id.into(), from_carrier, came })
     }
 

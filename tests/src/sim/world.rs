@@ -358,14 +358,16 @@ impl World {
         }
     }
 
-    /// Nobody reaches a carrier, or a phone, until then.
-    pub fn cut_off(&mut self, number: Option<usize>, of_carrier: usize, cut: Cut, until: Mono) {
+    /// Nobody reaches a carrier, or a phone, until then. True when nothing that it sends arrives.
+    pub fn cut_off(&mut self, number: Option<usize>, of_carrier: usize, cut: Cut, until: Mono) -> bool {
         let address = number.map_or_else(|| carrier(of_carrier), phone);
         // Whoever speaks UDP may be spoken to over TCP.
         self.streams.cut_off(address, until);
-        if !self.over_tcp.contains(&address) {
+        let over_tcp = self.over_tcp.contains(&address);
+        if !over_tcp {
             self.network.cut_off(address, cut, until);
         }
+        over_tcp || cut != Cut::Deaf
     }
 
     /// The connection of a carrier, or a phone, is reset. False when it has none.

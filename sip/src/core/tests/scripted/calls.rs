@@ -228,6 +228,27 @@ fn forked_and_repeated_200s_are_acknowledged_and_the_forks_hung_up_once() {
     desk.assert_empty();
 }
 
+/// As a proxy forwards it (RFC 3261 §16.7 step 5), or the first answer to an INVITE that was repeated after a restart.
+#[test]
+fn a_200_behind_a_failure_is_acknowledged_and_ended() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![trunk()]);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    desk.carrier(&invite, 180, "one", "");
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Cancelled });
+    desk.carrier(&invite, 487, "one", "");
+    desk.take_sent();
+    desk.take_legs();
+    desk.carrier(&invite, 200, "two", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK", "BYE"]);
+    desk.carrier(&invite, 200, "two", ANSWER);
+    assert_eq!(desk.kinds(), ["ACK"], "its BYE is under way");
+    assert!(desk.take_legs().is_empty(), "it failed before");
+    desk.trunks(Vec::new());
+    desk.assert_empty();
+}
+
 #[test]
 fn a_200_repeated_behind_its_transaction_is_acknowledged_anew() {
     let mut desk = Desk::new();
