@@ -395,7 +395,7 @@ impl Checker {
                     Some(_) => seen.a_own_bye.is_some(),
                     None => b_leg.is_some_and(|leg| leg.own_bye.is_some() && !leg.bye_answered),
                 };
-                let in_doubt = is_ours && self.crashes.iter().any(|began| *began >= one);
+                let in_doubt = (is_ours || seen.goes_on) && self.crashes.iter().any(|began| *began >= one);
                 let known_since = unheard.unwrap_or(one).max(one).max(up_since);
                 let latest = match in_doubt {
                     true => known_since.max(seen.acknowledged.unwrap_or_default()) + ASKED,

@@ -69,6 +69,8 @@ pub struct Observed {
     pub a_bye_sent: Option<Mono>,
     /// CSeq number of our newest BYE to the caller.
     pub a_own_bye: Option<u32>,
+    /// A far end answered in its dialog to another process than the one that had sent it a BYE: that reached nobody.
+    pub goes_on: bool,
     /// When a process sent it one first over a connection, with which it may be lost.
     pub a_bye_over_tcp: Option<Mono>,
     /// The caller or a carrier said to this process that there is no such call.
@@ -95,11 +97,13 @@ impl BLeg {
         }
     }
 
-    /// It answers in its dialog: a BYE of ours before that did not reach it. Only another process asks after one.
-    fn goes_on(&mut self, cseq: u32) {
-        if self.own_bye.is_some_and(|bye| bye < cseq) {
+    /// It answers in its dialog: whether a BYE of ours before that did not reach it. Only another process asks after one.
+    fn goes_on(&mut self, cseq: u32) -> bool {
+        let goes_on = self.own_bye.is_some_and(|bye| bye < cseq);
+        if goes_on {
             (self.bye, self.own_bye) = (None, None);
         }
+        goes_on
     }
 }
 
@@ -108,6 +112,7 @@ impl Observed {
     fn caller_goes_on(&mut self, cseq: u32) {
         if self.a_own_bye.is_some_and(|bye| bye < cseq) {
             (self.a_bye, self.a_own_bye, self.a_bye_over_tcp) = (None, None, None);
+            self.goes_on = true;
         }
     }
 
@@ -295,9 +300,10 @@ impl Tap {
         }
         if *message.method() == Method::Options
             && message.status() == Some(200)
-            && let Some(leg) = self.b_leg(message.call_id())
+            && self.b_leg(message.call_id()).is_some_and(|leg| leg.goes_on(message.cseq().0))
         {
-            leg.goes_on(message.cseq().0);
+            let seen = self.b_legs.get(message.call_id()).and_then(|call| self.calls.get_mut(call));
+            seen.into_iter().for_each(|seen| seen.goes_on = true);
         }
         if !is_bye && !is_gone(message) && !is_success_of_invite(message) {
             return;
