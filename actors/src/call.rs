@@ -48,7 +48,7 @@ pub(crate) enum CallMsg {
     /// Of the actor's own timer, with its number: of one that was set anew since nothing follows. Not answered.
     TimeOut(u64),
     /// Money that came free, of the account. Not answered.
-    Input(Input),
+    FundsChanged,
     /// Hang up. Sent through [`crate::Actors::hang_up`]; answered with the call when it is settled.
     HangUp(HangupCause, oneshot::Sender<Option<Box<Call>>>),
     /// Panic. Sent by tests only.
@@ -168,7 +168,7 @@ impl CallMsg {
         let kind = match self {
             Self::Leg(_) => "leg event",
             Self::TimeOut(_) => "time-out",
-            Self::Input(_) => "input",
+            Self::FundsChanged => "input",
             Self::HangUp(..) => "hang up",
             #[cfg(any(test, feature = "faults"))]
             Self::Panic => return None,
@@ -178,7 +178,7 @@ impl CallMsg {
 
     /// Whether it was counted when it was sent ([`ProgressCell::queue`]).
     const fn is_queued(&self) -> bool {
-        matches!(self, Self::Leg(_) | Self::Input(Input::FundsChanged) | Self::HangUp(..))
+        matches!(self, Self::Leg(_) | Self::FundsChanged | Self::HangUp(..))
     }
 }
 
@@ -221,7 +221,7 @@ impl CallActor {
             CallMsg::Leg(told) => (Input::Leg(told.event), told.at),
             CallMsg::TimeOut(number) if !state.alarm.rang(number) => return Vec::new(),
             CallMsg::TimeOut(_) => (Input::TimeOut, now),
-            CallMsg::Input(input) => (input, now),
+            CallMsg::FundsChanged => (Input::FundsChanged, now),
             CallMsg::HangUp(cause, reply) => {
                 if state.waiting.len() < WAITING_MAX {
                     state.waiting.push(reply);

@@ -5,7 +5,6 @@
 use crate::account::core::AccountCore;
 use crate::account::{AccountActor, AccountMsg, Reply};
 use crate::call::CallMsg;
-use crate::call::protocol::Input;
 use crate::context::Context;
 use crate::failures::{Handling, REST_WAITED_FOR, Whose};
 use crate::gate::{CommitGate, NotDone};
@@ -265,7 +264,7 @@ impl Directory {
 
     pub(crate) fn tell_funds_changed(&self, call: CallId) {
         if let Some(entry) = self.call(call).filter(|entry| entry.progress.queue(true)) {
-            let _ = entry.actor.send_message(CallMsg::Input(Input::FundsChanged));
+            let _ = entry.actor.send_message(CallMsg::FundsChanged);
         }
     }
 
