@@ -21,7 +21,7 @@ pub(super) enum Change {
     Theirs(Box<Theirs>),
     /// Ours, in a re-INVITE or an early UPDATE.
     Ours(Box<Ours>),
-    /// Ours, after it crossed one of theirs.
+    /// Ours, after it crossed one of theirs or asked for too short a session.
     Waiting(Box<Waiting>),
     /// The far end's, which has taken it back or heard 504: what the other leg is about to say to it, until then at the latest.
     TakenBack(Mono),

@@ -1,5 +1,5 @@
 //! What we offer the far end of a leg: in a re-INVITE, before the call is answered in an UPDATE; what is said to it, and that it is
-//! made again after it crossed another, brought back after it was agreed too late, or given up.
+//! made again after it crossed another or a 422, brought back after it was agreed too late, or given up.
 
 use super::Core;
 use super::change::{Change, Ours, Purpose, Waiting, Word};
@@ -104,12 +104,7 @@ impl Core {
                 let is_its = |change: &mut Change| matches!(change, Change::Ours(ours) if ours.cseq == cseq);
                 match (leg.change.take_if(is_its), status) {
                     (Some(Change::Ours(ours)), 200..=299) => self.on_offer_accepted(id, *ours, response, now),
-                    (Some(Change::Ours(ours)), _) => {
-                        if status == 422 {
-                            self.interval_was_too_small(id, response);
-                        }
-                        self.on_offer_refused(id, *ours, status, now);
-                    }
+                    (Some(Change::Ours(ours)), _) => self.on_offer_refused(id, *ours, response, now),
                     // It is repeated: our ACK was lost.
                     (_, 200..=299) if is_invite => {
                         let _ = self.send_ack(id, cseq, None);
@@ -181,15 +176,18 @@ impl Core {
         }
     }
 
-    fn on_offer_refused(&mut self, id: LegId, ours: Ours, status: u16, now: Now) {
+    fn on_offer_refused(&mut self, id: LegId, ours: Ours, refusal: &Message, now: Now) {
         let Ours { offer, purpose, until, invite, .. } = ours;
+        let status = refusal.status().unwrap_or(0);
+        // It crossed one of theirs, or what is asked for from now on is as long as they want.
+        let is_worth_another = status == 491 || status == 422 && self.lengthens(id, refusal);
         match (status, until) {
             // A call that is not answered ends by its INVITE.
             (408 | 481, _) if invite.is_none() => self.tell_refusal(id, purpose, status, now),
             // The dialog is gone there (RFC 3261 §12.2.1.2).
             (481, _) => self.lost(id, false, now),
             (408, _) => self.lost(id, true, now),
-            (491, Some(until)) if purpose != Purpose::GivenUp => {
+            (_, Some(until)) if is_worth_another && purpose != Purpose::GivenUp => {
                 let at = now.mono + self.glare_pause(id);
                 let Some(leg) = self.legs.get_mut(&id).filter(|_| at < until) else {
                     return self.tell_refusal(id, purpose, status, now);
@@ -201,7 +199,7 @@ impl Core {
         }
     }
 
-    /// How long an offer of ours waits that crossed one of theirs: whoever made the Call-ID the longer (RFC 3261 §14.1).
+    /// How long a request of ours waits that is made again, as after a glare: whoever made the Call-ID the longer (RFC 3261 §14.1).
     pub(super) fn glare_pause(&mut self, id: LegId) -> Duration {
         let is_ours = self.legs.get(&id).is_some_and(|leg| leg.phone.is_none());
         let (least, steps) = if is_ours { (2_100, 191) } else { (0, 201) };

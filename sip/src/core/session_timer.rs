@@ -250,11 +250,10 @@ impl Core {
         self.arm_leg(id);
     }
 
-    /// A 422 to a re-INVITE of ours came.
-    pub(super) fn interval_was_too_small(&mut self, id: LegId, response: &Message) {
-        if let Some(timer) = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut()) {
-            timer.lengthen(response);
-        }
+    /// A 422 to a re-INVITE of ours came. Whether one that is made again asks for longer.
+    pub(super) fn lengthens(&mut self, id: LegId, refusal: &Message) -> bool {
+        let timer = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut());
+        timer.is_some_and(|timer| timer.lengthen(refusal))
     }
 
     /// A 2xx to a re-INVITE or UPDATE of ours came.

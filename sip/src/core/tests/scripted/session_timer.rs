@@ -259,6 +259,25 @@ fn a_422_that_wants_nothing_else_is_not_followed_at_once() {
     assert_eq!((desk.last_sent().method(), desk.last_sent().cseq().0), (&Method::Update, update.cseq().0 + 1));
 }
 
+/// Whoever waits for its answer does not hear of it.
+#[test]
+fn an_offer_that_meets_a_422_is_made_again_for_as_long_as_that_says() {
+    let mut desk = Desk::with(quiet(), 3);
+    let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.into()) });
+    let invite = desk.last_sent();
+    assert_eq!(invite.text(HeaderName::SessionExpires), Some("600;refresher=uac"));
+    too_short(&mut desk, &invite, 900);
+    desk.wait(Duration::from_secs(2));
+    let again = desk.last_sent();
+    assert_eq!((again.method(), again.cseq().0), (&Method::Invite, invite.cseq().0 + 1));
+    assert_eq!((again.text(HeaderName::SessionExpires), again.body()), (Some("900;refresher=uac"), invite.body()));
+    assert!(desk.take_legs().is_empty(), "not refused");
+    // One that wants nothing else is a refusal.
+    too_short(&mut desk, &again, 900);
+    assert!(matches!(desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(422), .. }]));
+}
+
 #[test]
 fn what_was_agreed_stands_until_a_longer_interval_is_taken() {
     let mut desk = Desk::with(quiet(), 3);
