@@ -148,6 +148,7 @@ impl CallCore {
             doubt: Doubt { a: true, b: true },
             seen: None,
             is_probed: false,
+            is_unheard: taken.live.answered.is_some() && taken.live.proof_of_life == taken.live.answered,
         };
         talking.overdue = talk > talking.boundary();
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);
@@ -462,7 +463,7 @@ impl CallCore {
                 let failed = AttemptFailed { number: trying.leg.attempt, sip_code: 487 };
                 self.settle(CallEnd { at: Some(wait.at), failed: Some(failed), ..end(wait.hangup) }, actions);
             }
-            (Timer::Withdraw, State::Ending(ending)) => self.end_unknown(&ending, actions),
+            (Timer::Withdraw, State::Ending(ending)) => self.end_unknown(&ending, now, actions),
             (Timer::Renew, State::Talking(talking)) => self.renew(talking, now, actions),
             (Timer::CutOff, State::Talking(talking)) => {
                 // C2: the grant ends, and the call with it.

@@ -90,6 +90,7 @@ impl CallCore {
             doubt: Doubt::default(),
             seen: Some(answer.at),
             is_probed: false,
+            is_unheard: false,
         };
         self.state = State::Talking(talking);
         self.arm_talking();

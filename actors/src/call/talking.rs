@@ -38,6 +38,8 @@ pub(super) struct Talking {
     pub(super) seen: Option<Now>,
     /// The caller's leg has told of one.
     pub(super) is_probed: bool,
+    /// Taken up again, and nothing shows that the caller heard the answer: the process before may have refused it.
+    pub(super) is_unheard: bool,
 }
 
 /// Legs that may have ended while no process was there to hear of it.
@@ -83,6 +85,14 @@ pub(super) struct Ending {
     pub(super) b_leg: LegId,
     /// When the call was taken up.
     pub(super) since: Mono,
+    /// As [`Talking::is_unheard`].
+    pub(super) is_unheard: bool,
+}
+
+/// The end of a call of which a leg had ended before, nobody knows when: it is billed to its last proof of life, and not at all when
+/// nothing shows that the caller heard its answer.
+fn unknown(ended: CallEnd, is_unheard: bool, now: Now) -> CallEnd {
+    if is_unheard { CallEnd { at: Some(now), late_answer: true, ..ended } } else { CallEnd { at: None, ..ended } }
 }
 
 impl Talking {
@@ -120,9 +130,15 @@ impl CallCore {
                 }
                 // When a leg was lost is unknown: the call is billed to the last moment at which it was there. Where nobody is
                 // asked, what the last renewal has stored is better.
+                // Who hangs up has heard.
+                talking.is_unheard &= leg.side == LegSide::B || !matches!(cause, EndCause::Bye { .. });
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
-                let at = if cause == EndCause::Lost { talking.proof().filter(|_| self.is_watched) } else { Some(now) };
-                let ended = CallEnd { at, ..end(ended_by(leg.side, cause)) };
+                let ended = end(ended_by(leg.side, cause));
+                let ended = match talking.proof().filter(|_| self.is_watched) {
+                    _ if cause != EndCause::Lost => CallEnd { at: Some(now), ..ended },
+                    Some(proof) => CallEnd { at: Some(proof), ..ended },
+                    None => unknown(ended, talking.is_unheard, now),
+                };
                 let mut waits_for = talking.doubt;
                 waits_for.clear(leg.side);
                 let waits_for = if cause == EndCause::Lost { Doubt::default() } else { waits_for };
@@ -131,7 +147,7 @@ impl CallCore {
             LegEvent::Alive { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
                 talking.doubt.clear(leg.side);
                 if leg.side == LegSide::A {
-                    talking.is_probed = true;
+                    (talking.is_probed, talking.is_unheard) = (true, false);
                     talking.seen = Some(now);
                 }
                 self.state = State::Talking(talking);
@@ -139,6 +155,7 @@ impl CallCore {
             LegEvent::Unwatched { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
                 talking.doubt.clear(leg.side);
                 self.is_watched &= leg.side == LegSide::B;
+                talking.is_unheard &= leg.side == LegSide::B;
                 self.state = State::Talking(talking);
             }
             LegEvent::Cancelled { leg } if leg.side == LegSide::A => {
@@ -207,24 +224,28 @@ impl CallCore {
         if !waits_for.any() {
             return self.settle(ended, actions);
         }
-        // Should nobody be left to hear of them, the call is billed to its last proof of life.
-        actions.push(Action::Note(Arc::new(CallEnd { at: None, ..ended.clone() })));
+        // Should nobody be left to hear of them.
+        actions.push(Action::Note(Arc::new(unknown(ended.clone(), talking.is_unheard, now))));
         actions.push(Action::Show(Progress::Ending));
         self.timers.clear_all();
         self.timers.set(Timer::Withdraw, now.mono + OUTCOME_MAX);
-        self.state =
-            State::Ending(Box::new(Ending { end: ended, waits_for, b_leg: talking.b_leg, since: talking.since }));
+        let Talking { b_leg, since, is_unheard, .. } = *talking;
+        self.state = State::Ending(Box::new(Ending { end: ended, waits_for, b_leg, since, is_unheard }));
     }
 
     pub(super) fn ending(&mut self, mut ending: Box<Ending>, event: &LegEvent, now: Now, actions: &mut Vec<Action>) {
         let is_its = |leg: LegId| leg.side == LegSide::A || leg == ending.b_leg;
         match event {
             LegEvent::Answered { leg, .. } => actions.push(hang_up(*leg, HangupCause::NotWanted)),
-            LegEvent::Alive { leg } | LegEvent::Unwatched { leg } if is_its(*leg) => ending.waits_for.clear(leg.side),
+            LegEvent::Alive { leg } | LegEvent::Unwatched { leg } if is_its(*leg) => {
+                ending.is_unheard &= leg.side == LegSide::B;
+                ending.waits_for.clear(leg.side);
+            }
             LegEvent::Ended { leg, cause } if is_its(*leg) => {
                 let since_restart = now.mono.since(ending.since);
+                ending.is_unheard &= leg.side == LegSide::B || *cause == EndCause::Lost;
                 if ending.waits_for.what_is_known(leg.side, *cause, since_restart) == EndCause::Lost {
-                    return self.end_unknown(&ending, actions);
+                    return self.end_unknown(&ending, now, actions);
                 }
                 ending.waits_for.clear(leg.side);
             }
@@ -237,10 +258,10 @@ impl CallCore {
         }
     }
 
-    /// A leg had ended before, nobody knows when: the call is billed to its last proof of life.
-    pub(super) fn end_unknown(&mut self, ending: &Ending, actions: &mut Vec<Action>) {
+    /// A leg had ended before, nobody knows when.
+    pub(super) fn end_unknown(&mut self, ending: &Ending, now: Now, actions: &mut Vec<Action>) {
         let side = if ending.waits_for.a { LegSide::A } else { LegSide::B };
-        self.settle(end(ended_by(side, EndCause::Lost)), actions);
+        self.settle(unknown(end(ended_by(side, EndCause::Lost)), ending.is_unheard, now), actions);
     }
 
     pub(super) fn arm_talking(&mut self) {

@@ -390,16 +390,22 @@ impl Checker {
                 let is_unheard = unheard.is_some() && seen.a_end().is_none();
                 let forgotten = self.known.get(&call).is_some_and(|known| known.is_forgotten(one, is_unheard));
                 // A BYE of ours that went with its process may have reached nobody: whoever may have had it is asked, a caller when it
-                // has acknowledged its answer again, or did not.
+                // has acknowledged its answer again, or did not. So is one whose CANCEL went with a process, and which the next one
+                // told its answer.
                 let is_ours = match ends.0 {
-                    Some(_) => seen.a_own_bye.is_some(),
+                    Some(_) => seen.a_own_bye.is_some() || seen.cancelled.is_some(),
                     None => b_leg.is_some_and(|leg| leg.own_bye.is_some() && !leg.bye_answered),
                 };
-                let in_doubt = (is_ours || seen.goes_on) && self.crashes.iter().any(|began| *began >= one);
+                let restarted = self.crashes.iter().any(|began| *began >= one);
+                let in_doubt = (is_ours || seen.goes_on) && restarted;
+                // What a caller said over a connection that went with its process is unknown: its phone is waited for, unless its BYE
+                // comes to this one, too.
+                let is_awaited = ends.0.is_some() && seen.over_tcp && restarted;
                 let known_since = unheard.unwrap_or(one).max(one).max(up_since);
-                let latest = match in_doubt {
-                    true => known_since.max(seen.acknowledged.unwrap_or_default()) + ASKED,
-                    false => known_since,
+                let latest = match (in_doubt, is_awaited) {
+                    (true, _) => known_since.max(seen.acknowledged.unwrap_or_default()) + ASKED,
+                    (false, true) => seen.a_bye_came.map_or(known_since + NO_ACK, |came| known_since.max(came)),
+                    (false, false) => known_since,
                 };
                 if !forgotten && now > latest + OTHER_LEG {
                     self.broken(format!("C4: one leg of {call} ended at {one:?}, the other goes on"));
@@ -415,8 +421,8 @@ impl Checker {
     }
 
     /// A message that killed its actor three times is refused for a while (D20): its account's calls may suffer. A call whose settlement
-    /// it is keeps its hold, and its end.
-    pub fn is_set_aside(&mut self, now: Mono, aside: &SetAside, tally: &mut Tally) {
+    /// it is keeps its hold, and its end, once that may be kept: no batch of the disk's fails.
+    pub fn is_set_aside(&mut self, now: Mono, aside: &SetAside, may_be_kept: bool, tally: &mut Tally) {
         if let Subject::Account(account) = aside.subject {
             self.needless.fails(Whom::Account(account), now);
         }
@@ -430,6 +436,7 @@ impl Checker {
         }
         let (since, until) = self.unsettled.entry(call).or_insert((now, now));
         *until = now;
+        *since = if may_be_kept { *since } else { now };
         let is_late = now > *since + SETTLED;
         if is_late && self.rows.get(&call).is_some_and(|(_, live)| live.call.state != CallState::Ending) {
             self.broken(format!("D20: the settlement of {call} is set aside, and its end is not kept"));

@@ -2,6 +2,7 @@
 //! the money adds up.
 
 use super::checker::{Checker, Known, NO_ACK, reliably, terms};
+use super::mischief::FORK;
 use super::needless;
 use super::tally::Tally;
 use super::tap::{BLeg, Fork, Observed};
@@ -195,6 +196,15 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if !accepted && !excused && price.is_positive() {
         return Err("the caller never heard the answer and is charged".to_owned());
     }
+    let gave_up = given_up || seen.deserted.is_some() || unheard;
+    if seen.turned_down && seen.confirmed.is_none() && !gave_up && price.is_positive() {
+        return Err("the caller was refused and is charged".to_owned());
+    }
+    // Lost before anything had shown a process after the first that its caller heard: one before may have refused it (D24).
+    let has_shown = seen.a_alive.is_some_and(|at| known.crashes.iter().any(|crash| at >= *crash));
+    if is_lost(cdr) && !known.crashes.is_empty() && cdr.talk_ms == 0 && price == Micros::ZERO && !has_shown {
+        return Ok(());
+    }
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {
         return Err(format!("recorded over {:?}, answered by carrier {}", cdr.call.route, leg.carrier));
     }
@@ -278,6 +288,10 @@ fn late_answer(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if checker.needless.was_over(cdr.call.id, cancelled) {
         return Ok(());
     }
+    // Nor is an attempt whose connection ended before anything was heard of it still under way (D39).
+    if leg.lost.is_some_and(|lost| lost <= cancelled) {
+        return Ok(());
+    }
     let in_time = |answered: Mono| answered < cancelled + (WITHDRAW_TIMEOUT - NEARLY);
     // What was heard in a process that ended, or told to an actor that failed, may be lost.
     let undisturbed = checker.crashes.is_empty() && !checker.panicked.contains(&cdr.call.id);
@@ -307,19 +321,24 @@ fn both_legs_ended(checker: &mut Checker, call: CallId, seen: &Observed) {
     };
     let unheard =
         |leg: &BLeg| leg.acknowledged.is_none() && leg.answered.is_some_and(|at| repeated_in_vain(leg.carrier, at));
-    let carrier_left = |leg: &BLeg| forgotten(seen.a_end(), false) || unheard(leg);
+    let died_within = |from: Mono| checker.crashes.iter().any(|at| (from..=from + NO_ACK).contains(at));
+    // What comes before all dialogs are known again is left to its repetition, and a test fork says it once.
+    let is_excused = |at: Mono| died_within(at) || checker.needless.was_recovering(at);
+    // It may be the first that was heard.
+    let is_lost_fork = |leg: &BLeg| {
+        leg.tag.as_deref() == Some(FORK) && leg.acknowledged.is_none() && leg.answered.is_some_and(is_excused)
+    };
+    let carrier_left = |leg: &BLeg| forgotten(seen.a_end(), false) || unheard(leg) || is_lost_fork(leg);
     let one_goes_on = seen.b_legs.iter().any(|leg| leg.answered.is_some() && leg.bye.is_none() && !carrier_left(leg));
+    let is_left = |fork: &Fork| !(fork.acknowledged && fork.ended || is_excused(fork.answered));
+    let fork_goes_on = seen.b_legs.iter().flat_map(|leg| leg.forks.values()).any(is_left);
     if seen.accepted.is_some() && seen.a_bye.is_none() && !caller_left {
         checker.broken(format!("C4: the caller's leg of {call} never ended"));
     }
     if one_goes_on {
         checker.broken(format!("C4: a carrier answered {call}, and its leg never ended"));
     }
-    let died_within = |from: Mono| checker.crashes.iter().any(|at| (from..=from + NO_ACK).contains(at));
-    // What comes before all dialogs are known again is left to its repetition, and a test fork says it once.
-    let is_excused = |at: Mono| died_within(at) || checker.needless.was_recovering(at);
-    let is_left = |fork: &Fork| !(fork.acknowledged && fork.ended || is_excused(fork.answered));
-    if seen.b_legs.iter().flat_map(|leg| leg.forks.values()).any(is_left) {
+    if fork_goes_on {
         checker.broken(format!("C4: a fork of {call} answered, and was not ended"));
     }
 }

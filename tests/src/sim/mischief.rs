@@ -148,7 +148,7 @@ pub struct Mischiefs {
 pub type Out = Vec<(Duration, Bytes)>;
 
 /// Tag of the other side of a fork.
-const FORK: &str = "forked";
+pub const FORK: &str = "forked";
 
 impl Mischiefs {
     /// `by_number`: what goes wrong in the call to a number.

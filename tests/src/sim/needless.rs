@@ -209,6 +209,13 @@ impl Needless {
         self.over.get(&call).is_some_and(|over| *over <= by)
     }
 
+    /// Whether a hang-up was asked for just before a leg ended, and the process died before that call was settled: the next one finds
+    /// a side gone.
+    fn is_request_forgotten(&self, account: AccountKey, call: CallId, end: Mono) -> bool {
+        let asked = self.requests.iter().any(|(whose, at)| *whose == account && *at <= end && end <= *at + AWAITED);
+        asked && self.deaths.iter().any(|(died, _)| end <= *died && !self.was_over(call, *died))
+    }
+
     /// A call of this account is to be hung up.
     pub fn requested(&mut self, now: Mono, account: AccountKey) {
         self.requests.push((account, now));
@@ -297,7 +304,8 @@ fn lasts(
     } else if is(HangupCause::Requested) {
         needless.requests.iter().any(|(whose, at)| *whose == account && *at <= end)
     } else {
-        by_caller || by_callee
+        let is_lost = hangup.reason == "the connection was lost";
+        by_caller || by_callee || (is_lost && needless.is_request_forgotten(account, call, end))
     };
     let is_cut_short = is_lost_in_a_restart(checker, cdr, seen, known, answered, end);
     let excused = is_cut_short || needless.concerns(account, call, &seen.b_legs, end, end);

@@ -329,6 +329,7 @@ impl Plan {
         if draw.one_in(12) && !wrong::chosen(Wrong::LostRenewal) {
             poison::draw(&mut draw, count, within_ms);
         }
+        await_poisoned(&mut draw, count);
         let end = recover(&mut draw, count);
         accounts.push(SENTINEL);
         let acts = draw.acts.into_iter().map(|((at, _), act)| (at, act)).collect();
@@ -507,6 +508,17 @@ fn panics(draw: &mut Draw, accounts: usize, within_ms: u64) {
             _ => Act::PanicSupervisor { account },
         };
         draw.act(at, act);
+    }
+}
+
+/// Three panics by chance may meet the same settlement: then it waits until that is tried again (D20).
+fn await_poisoned(draw: &mut Draw, accounts: usize) {
+    for of in 0..accounts {
+        let is_its = |act: &Act| matches!(act, Act::PanicAccount { account, .. } if *account == of);
+        let panics: Vec<_> = draw.acts.iter().filter(|(_, act)| is_its(act)).map(|((at, _), _)| *at).collect();
+        if let [_, _, .., last] = panics[..] {
+            draw.until = draw.until.max(last + poison::STRUCK + poison::TRIED_AGAIN);
+        }
     }
 }
 

@@ -237,7 +237,7 @@ impl<'a> Life<'a> {
             Arrival::Closed { connection, peer } => {
                 self.framers.remove(&connection);
                 let now = self.now();
-                self.sim.checker.tap.closed(now, peer);
+                self.sim.checker.tap.closed(now, peer, carrier_at(peer));
                 self.sim.checker.ringing.closed(peer);
                 self.sim.checker.admission.closed(peer);
                 self.sim.checker.sessions.closed(peer);
@@ -410,6 +410,7 @@ impl<'a> Life<'a> {
             Act::Request { account, pick } => self.request(account, Some(pick)),
             Act::TopUp { account, amount, key } => self.top_up(account, amount, key),
             Act::PanicAccount { account, point } => {
+                self.is_poisoned = true;
                 self.actors.arm(Subject::Account(self.sim.accounts[account]), at_next(point));
             }
             Act::Poison { account, kind, point } => {
@@ -519,7 +520,11 @@ impl<'a> Life<'a> {
         }
         checker.needless.panicked(*now, super::panics());
         if self.is_poisoned {
-            self.actors.set_aside().iter().for_each(|aside| checker.is_set_aside(*now, aside, &mut world.tally));
+            let may_be_kept = faults.failing_batches == 0;
+            self.actors
+                .set_aside()
+                .iter()
+                .for_each(|aside| checker.is_set_aside(*now, aside, may_be_kept, &mut world.tally));
         }
         let recovered = self.recovered.load(Ordering::Acquire);
         if recovered && self.recovered_at.is_none() {

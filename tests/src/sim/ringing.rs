@@ -48,6 +48,8 @@ struct Outstanding {
 struct Carrier {
     at: SocketAddr,
     invited: Mono,
+    /// Branches of its INVITE. What answers another is of the process before, and matches no transaction (RFC 3261 §17.1.3).
+    invites: BTreeSet<Box<str>>,
     /// It was answered, or is withdrawn.
     finished: bool,
     /// The last response in order of each fork.
@@ -102,11 +104,11 @@ impl Ringing {
 
     fn of_carrier(&mut self, message: &Message, tally: &mut Tally) {
         let Some(leg) = self.carriers.get_mut(message.call_id()) else { return };
-        // It comes once more, with credentials.
-        if *message.method() == Method::Prack && matches!(message.status(), Some(401 | 407)) {
-            leg.acknowledged.retain(|(tag, _)| Some(&**tag) != message.to_tag());
+        // A challenge or too short a session is not its end: it leaves once more.
+        leg.finished |= message.status().is_some_and(|status| status >= 200 && !matches!(status, 401 | 407 | 422));
+        if !leg.invites.contains(message.branch().unwrap_or_default()) {
+            return;
         }
-        leg.finished |= message.status().is_some_and(|status| status >= 200);
         let (Some(rseq), Some(tag)) = (is_reliable(message), message.to_tag()) else { return };
         let last = leg.forks.get(tag).copied();
         let is_next = last.is_none_or(|last| last + 1 == rseq);
@@ -129,15 +131,17 @@ impl Ringing {
     ) -> Result<(), String> {
         match (to_carrier, message.method(), message.is_request()) {
             (true, Method::Invite, true) if message.to_tag().is_none() => {
-                self.carriers.entry(message.call_id().into()).or_insert_with(|| Carrier {
+                let leg = self.carriers.entry(message.call_id().into()).or_insert_with(|| Carrier {
                     at: to,
                     invited: now,
+                    invites: BTreeSet::new(),
                     finished: false,
                     forks: BTreeMap::new(),
                     acknowledged: BTreeSet::new(),
                     pracks: BTreeSet::new(),
                     waiting: None,
                 });
+                leg.invites.insert(message.branch().unwrap_or_default().into());
                 Ok(())
             }
             (true, Method::Cancel, true) => {

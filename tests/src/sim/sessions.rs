@@ -23,6 +23,8 @@ struct Timed {
     over_tcp: bool,
     interval: Duration,
     refreshed: Mono,
+    /// CSeq number of our request whose 2xx agreed it.
+    asked: Option<u32>,
 }
 
 /// An INVITE of ours without an offer.
@@ -95,6 +97,14 @@ impl Sessions {
                 }
                 let least = self.min_se.entry(call_id.into()).or_default();
                 *least = (cseq.max(least.0), seconds(message, HeaderName::MinSe).unwrap_or(0).max(least.1));
+            }
+            // Repeated after a crash it was a new one for its carrier, which had given its 200 up (RFC 3261 §13.3.1.4).
+            Method::Invite
+                if from.carrier.is_some()
+                    && message.status().is_some_and(|status| status >= 300 && !matches!(status, 401 | 407))
+                    && self.timed.get(call_id).is_some_and(|timed| timed.asked == Some(message.cseq().0)) =>
+            {
+                self.timed.remove(call_id);
             }
             Method::Invite | Method::Update if is_success(message) => {
                 let taken = self.min_se.get(call_id).is_some_and(|(cseq, _)| message.cseq().0 > *cseq);
@@ -203,7 +213,8 @@ impl Sessions {
         };
         let interval = Duration::from_secs(interval_s);
         let Peer { address, carrier, over_tcp } = peer;
-        let timed = Timed { peer: address, is_carrier: carrier.is_some(), over_tcp, interval, refreshed: now };
+        let (is_carrier, asked) = (carrier.is_some(), is_theirs.then(|| message.cseq().0));
+        let timed = Timed { peer: address, is_carrier, over_tcp, interval, refreshed: now, asked };
         let is_refresh = self.timed.insert(call_id.into(), timed).is_some();
         tally.add(match (is_refresh, is_theirs, carrier.is_some()) {
             (false, _, false) => "session timers of phones",

@@ -37,6 +37,10 @@ pub struct BLeg {
     pub bye_over_tcp: bool,
     /// CSeq number of our newest BYE.
     pub own_bye: Option<u32>,
+    /// Its INVITE left over a connection, and nothing was heard of it yet.
+    waits_over_tcp: bool,
+    /// When that connection ended: the attempt failed then as by a 503 (RFC 3261 §8.1.3.1).
+    pub lost: Option<Mono>,
 }
 
 /// A 200 of somebody else than who answered first: it is acknowledged and ended at once.
@@ -63,6 +67,10 @@ pub struct Observed {
     pub acknowledged: Option<Mono>,
     /// When it did so first, in whichever process.
     pub confirmed: Option<Mono>,
+    /// CSeq numbers of its re-INVITEs that were refused: their ACKs acknowledge no answer.
+    refused: BTreeSet<u32>,
+    /// Its INVITE was refused, before it was told any answer.
+    pub turned_down: bool,
     /// When the first BYE of the caller's leg passed, either way, or the caller said that there is no such call.
     pub a_bye: Option<Mono>,
     /// When this process sent one first, or was to.
@@ -155,8 +163,12 @@ pub struct Tap {
     peers: BTreeMap<Box<str>, SocketAddr>,
     /// The newest call of each A-leg, by Call-ID.
     newest: BTreeMap<Box<str>, CallId>,
+    /// Calls whose CANCEL came before an INVITE left for them: it leaves when the hold is durable, and may be answered.
+    cancelled_early: BTreeSet<CallId>,
     /// The A-leg of each call.
     callers: BTreeMap<CallId, Box<str>>,
+    /// How the server writes it down; its tag is in there.
+    dialogs: BTreeMap<CallId, Box<str>>,
     /// A-legs by Call-ID and the server's tag.
     a_legs: BTreeMap<(Box<str>, Box<str>), CallId>,
     /// B-legs by Call-ID.
@@ -215,6 +227,7 @@ impl Tap {
         let (call_id, _) = of_number.find(|(call_id, _)| dialog.contains(&***call_id))?;
         self.newest.insert(call_id.clone(), call);
         self.callers.insert(call, call_id.clone());
+        self.dialogs.insert(call, dialog.into());
         Some(call_id)
     }
 
@@ -231,8 +244,12 @@ impl Tap {
         self.b_legs.get(call_id).copied().or_else(caller)
     }
 
-    /// A connection is over, and with it what callers waited for over it.
-    pub fn closed(&mut self, now: Mono, peer: SocketAddr) {
+    /// A connection is over, and with it what callers waited for over it, and what a carrier was asked over it.
+    pub fn closed(&mut self, now: Mono, peer: SocketAddr, carrier: Option<usize>) {
+        let legs = self.calls.values_mut().flat_map(|seen| &mut seen.b_legs);
+        for leg in legs.filter(|leg| leg.waits_over_tcp && Some(leg.carrier) == carrier) {
+            (leg.waits_over_tcp, leg.lost) = (false, Some(now));
+        }
         for (call, call_id) in &self.callers {
             let waited = self.over_tcp.contains(call_id) && self.peers.get(call_id) == Some(&peer);
             if let Some(seen) = self.calls.get_mut(call).filter(|seen| waited && seen.accepted.is_none()) {
@@ -253,13 +270,21 @@ impl Tap {
                 self.peers.insert(message.call_id().into(), from.address);
             }
             Method::Cancel if message.is_request() => {
-                let call = self.newest.get(message.call_id()).copied();
-                if let Some(seen) = call.and_then(|call| self.calls.get_mut(&call)).filter(|s| s.accepted.is_none()) {
-                    seen.cancelled.get_or_insert(now);
+                let Some(call) = self.newest.get(message.call_id()).copied() else { return };
+                match self.calls.get_mut(&call) {
+                    Some(seen) if seen.accepted.is_none() => {
+                        seen.cancelled.get_or_insert(now);
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.cancelled_early.insert(call);
+                    }
                 }
             }
             Method::Ack => {
-                if let Some(seen) = self.a_leg(message.call_id(), message.to_tag()) {
+                let cseq = message.cseq().0;
+                let seen = self.a_leg(message.call_id(), message.to_tag());
+                if let Some(seen) = seen.filter(|seen| !seen.refused.contains(&cseq)) {
                     seen.acknowledged.get_or_insert(now);
                     seen.confirmed.get_or_insert(now);
                 }
@@ -292,6 +317,12 @@ impl Tap {
 
     fn received_from_carrier(&mut self, now: Mono, over_tcp: bool, message: &Message) {
         let is_bye = message.is_request() && *message.method() == Method::Bye;
+        if !message.is_request()
+            && *message.method() == Method::Invite
+            && let Some(leg) = self.b_leg(message.call_id())
+        {
+            leg.waits_over_tcp = false;
+        }
         if *message.method() == Method::Bye
             && !matches!(message.status(), Some(401 | 407))
             && let Some(leg) = self.b_leg(message.call_id())
@@ -355,13 +386,24 @@ impl Tap {
                     bye_came: None,
                     bye_over_tcp: false,
                     own_bye: None,
+                    waits_over_tcp: over_tcp,
+                    lost: None,
                 };
                 let over_tcp = self.callers.get(&call).is_some_and(|call_id| self.over_tcp.contains(call_id));
                 let seen = self.calls.entry(call).or_default();
                 seen.b_legs.push(leg);
                 seen.over_tcp |= over_tcp;
+                if self.cancelled_early.remove(&call) {
+                    seen.cancelled = Some(now);
+                }
                 let shown = message.from().uri.user_decoded().unwrap_or_default().into();
                 Some(Notable::Invite { call, call_id: call_id.into(), shown })
+            }
+            Method::Invite if to_carrier && is_request && message.to_tag().is_none() => {
+                if let Some(leg) = self.b_leg(call_id) {
+                    leg.waits_over_tcp = over_tcp;
+                }
+                None
             }
             Method::Invite if !to_carrier && over_tcp && message.status() == Some(100) => {
                 self.over_tcp.extend(self.dialled.get_key_value(call_id).map(|(call_id, _)| call_id.clone()));
@@ -376,6 +418,14 @@ impl Tap {
                 seen.over_tcp = over_tcp;
                 (seen.told, seen.acknowledged) = (Some(now), None);
                 Some(Notable::Accept { call })
+            }
+            Method::Invite if !to_carrier && message.status().is_some_and(|status| status >= 300) => {
+                if let Some(seen) = self.a_leg(call_id, message.to_tag()) {
+                    seen.refused.insert(message.cseq().0);
+                } else if let Some(seen) = call.and_then(|call| self.calls.get_mut(&call)) {
+                    seen.turned_down |= seen.accepted.is_none();
+                }
+                None
             }
             Method::Ack if to_carrier => {
                 if let (Some(leg), Some(to)) = (self.b_leg(call_id), message.to_tag()) {
@@ -453,10 +503,15 @@ impl Tap {
         }
     }
 
-    /// The call of a 200 that nobody has sent yet: after a restart it waits for the phone to come back.
+    /// The call of a 200 that nobody has sent yet: after a restart it waits for the phone to come back, which may have sent the INVITE
+    /// anew meanwhile.
     fn told_for_the_first_time(&self, answer: &Message) -> Option<CallId> {
-        let known = self.a_legs.contains_key(&(answer.call_id().into(), tag(answer.to_tag())));
-        self.newest.get(answer.call_id()).copied().filter(|_| !known)
+        let (call_id, own) = (answer.call_id(), answer.to_tag()?);
+        if self.a_legs.contains_key(&(call_id.into(), tag(Some(own)))) {
+            return None;
+        }
+        let mut of_call_id = self.callers.iter().filter(|(_, caller)| ***caller == *call_id).map(|(call, _)| *call);
+        of_call_id.find(|call| self.dialogs.get(call).is_some_and(|dialog| dialog.contains(own)))
     }
 
     fn b_leg(&mut self, call_id: &str) -> Option<&mut BLeg> {

@@ -9,7 +9,7 @@ use schema::call::{HangupSide, LiveCall};
 use schema::id::CallNo;
 use schema::leg::{Dialogs, EndCause, HangupCause, LegEvent};
 use schema::money::Micros;
-use schema::time::{Mono, Now, Timestamp};
+use schema::time::{BootId, ClockReading, Mono, Now, Timestamp};
 use std::time::Duration;
 
 const NOW: Now = Now { mono: Mono(500_000_000), wall: Timestamp(1_700_000_000_000_000) };
@@ -84,6 +84,43 @@ fn a_call_that_had_ended_before_the_restart_is_billed_to_its_last_proof_of_life(
         assert_eq!(phone.said(), [other, "settle?"]);
         assert_eq!(end(&phone).at, None);
     }
+}
+
+/// Answered 10 s ago, and nothing was heard since: the process before may have refused the caller, and that was lost with it.
+fn resumed_unheard() -> Phone {
+    let mut taken = stored(60, Some(10));
+    let answered = ClockReading { wall: NOW.wall, mono: NOW.mono, boot: BootId(1) };
+    (taken.live.answered, taken.live.proof_of_life) = (Some(answered), Some(answered));
+    let dialogs = Dialogs { a_leg: Some(checkpoint()), b_leg: Some(checkpoint()), answer_sdp: None };
+    let (core, actions) = CallCore::resume(taken, dialogs, 7, NOW);
+    let mut phone = Phone { core, now: NOW, log: Vec::new(), end: None, proof: None };
+    phone.note(actions);
+    phone
+}
+
+#[test]
+fn c3_a_call_whose_caller_may_never_have_heard_its_answer_is_not_charged_when_it_is_lost() {
+    for lost in [a(), b(3)] {
+        let mut phone = resumed_unheard();
+        phone.leg(LegEvent::Ended { leg: lost, cause: EndCause::Lost });
+        assert!(end(&phone).late_answer && end(&phone).at.is_some(), "{lost:?}");
+        // Nor when it is found gone while the call ends.
+        let mut phone = resumed_unheard();
+        phone.on(Input::HangUp(HangupCause::Requested)).leg(LegEvent::Ended { leg: lost, cause: EndCause::Lost });
+        assert!(end(&phone).late_answer && end(&phone).at.is_some(), "{lost:?}");
+    }
+    // A caller that shows itself has heard, and one that hangs up.
+    let mut phone = resumed_unheard();
+    phone.leg(LegEvent::Alive { leg: a() }).leg(LegEvent::Ended { leg: b(3), cause: EndCause::Lost });
+    assert!(!end(&phone).late_answer);
+    let mut phone = resumed_unheard();
+    phone.leg(LegEvent::Ended { leg: a(), cause: BYE });
+    phone.leg(LegEvent::Ended { leg: b(3), cause: EndCause::Lost });
+    assert!(!end(&phone).late_answer);
+    let mut phone = resumed_unheard();
+    phone.on(Input::HangUp(HangupCause::Requested)).leg(LegEvent::Ended { leg: a(), cause: EndCause::HungUp });
+    phone.leg(LegEvent::Ended { leg: b(3), cause: EndCause::Lost });
+    assert!(!end(&phone).late_answer);
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Phone {
         let call = self.by_call_id.get(request.call_id()).copied();
         let status = match (request.method(), call) {
             (Method::Ack, _) => return,
-            (Method::Bye, Some(call)) => {
+            (Method::Bye, Some(call)) if self.was_answered(call) => {
                 self.on_bye(call, request, now, out);
                 200
             }
@@ -120,11 +120,16 @@ impl Phone {
             (Method::Invite | Method::Update, Some(call)) if request.has_sdp() && self.is_changing(call) => 491,
             (Method::Invite | Method::Update | Method::Info | Method::Notify, Some(_)) | (Method::Options, _) => 200,
             (Method::Invite, None) => 486,
-            (Method::Bye | Method::Cancel | Method::Update | Method::Info, None) => 481,
+            (Method::Bye, _) | (Method::Cancel | Method::Update | Method::Info, None) => 481,
             (Method::Cancel, Some(_)) => 200,
             _ => 405,
         };
         self.reply(request, status, call, out);
+    }
+
+    /// Whether there was a dialog, so that a BYE in it may be a repetition.
+    fn was_answered(&self, call: PhoneCall) -> bool {
+        self.calls.get(&call).is_some_and(|state| !state.acks.is_empty())
     }
 
     fn is_up(&self, call: PhoneCall) -> bool {

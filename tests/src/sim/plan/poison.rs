@@ -8,9 +8,9 @@ use std::time::Duration;
 /// The call of which a message kills.
 const POISONED_CALL: u64 = 860;
 /// What is set aside is tried again after 15 minutes; a settlement may wait for that.
-const TRIED_AGAIN: Duration = Duration::from_secs(16 * 60);
+pub(super) const TRIED_AGAIN: Duration = Duration::from_secs(16 * 60);
 /// What has not killed until so much later kills nobody.
-const STRUCK: Duration = Duration::from_secs(20);
+pub(super) const STRUCK: Duration = Duration::from_secs(20);
 /// Kinds of messages. Settlements, which keep a hold meanwhile, are there twice.
 const KINDS: [&str; 7] = ["settle", "settle", "renew", "credit", "authorize", "answer", "keep"];
 
