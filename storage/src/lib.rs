@@ -6,6 +6,10 @@
 //! * [`Keyring`] holds the keys under which personal columns are sealed.
 //! * [`audit::audit`] derives every stored figure again from the rows.
 
+/// Rows to store are shared with the conformance suite, which uses this crate by its name.
+#[cfg(test)]
+extern crate self as storage;
+
 pub mod account;
 pub mod audit;
 pub mod binding;
