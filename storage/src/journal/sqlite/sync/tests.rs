@@ -1,17 +1,13 @@
 //! Batches written to a real SQLite file whose disk is held: each sync waits until it is let go.
 
+use crate::samples::{World, hand_over};
+use crate::{DatabaseUrl, Journal, JournalOptions, Keyring, MasterKey, Store};
 use rusqlite::Connection;
-use samples::{World, hand_over};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use storage::{DatabaseUrl, Journal, JournalOptions, Keyring, MasterKey, Store};
 use tokio::time::{sleep, timeout};
-
-#[path = "../../../../tests/conformance/samples.rs"]
-#[expect(dead_code, unreachable_pub, reason = "shared with the conformance suite, which uses all of it")]
-mod samples;
 
 /// Databases whose disk is held, each with how many syncs it is to make yet.
 static HELD: Mutex<BTreeMap<PathBuf, u32>> = Mutex::new(BTreeMap::new());
