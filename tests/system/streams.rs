@@ -17,6 +17,8 @@ use tests::softphone::{Baresip, Line};
 use tokio::time::{Instant, sleep};
 
 const NUMBER: &str = "+15550000000";
+/// The carrier ends it 15 s after its answer.
+const CARRIER_ENDS: &str = "+15550000082";
 const PHONES: usize = 3;
 
 /// How the program ends.
@@ -110,7 +112,7 @@ async fn billed(place: &Place, calls: usize, talk: Range<Duration>) {
     assert_eq!(Micros(charged), Micros(10_000 * (talk_ms + 999).div_euclid(1_000)));
 }
 
-/// Calls of phones over connections to a carrier over UDP.
+/// Calls of phones over connections to a carrier over UDP, which ends the last one itself.
 async fn phones_go_on(transport: &'static str, ending: Ending) {
     let place = Place::default();
     let mut carrier = TestCarrier::start().await;
@@ -125,42 +127,49 @@ async fn phones_go_on(transport: &'static str, ending: Ending) {
         let mut phone = Baresip::start(&place.folder.path().join(&username), line).await;
         phone.registered().await;
         let dialled = Instant::now();
-        phone.tell("dial", NUMBER).await;
+        let by_carrier = n == PHONES - 1;
+        phone.tell("dial", if by_carrier { CARRIER_ENDS } else { NUMBER }).await;
         phone.event("CALL_ESTABLISHED").await;
         assert_eq!(carrier.event().await, CarrierEvent::Confirmed);
-        calls.push((phone, dialled, Instant::now()));
+        calls.push((phone, by_carrier, dialled, Instant::now()));
     }
     sleep(Duration::from_secs(2)).await;
 
     let server = followed(&place, server, &screen, ending, PHONES).await;
-    for (n, (mut phone, dialled, answered)) in calls.into_iter().enumerate() {
+    for (over, (mut phone, by_carrier, dialled, answered)) in (1..).zip(calls) {
         let least = answered.elapsed();
-        phone.tell("hangup", "").await;
+        if by_carrier {
+            // It comes back with a request in its dialog, and is told over that connection.
+            phone.tell("hold", "").await;
+            assert_eq!(carrier.event().await, CarrierEvent::Confirmed);
+        } else {
+            phone.tell("hangup", "").await;
+        }
         phone.event("CALL_CLOSED").await;
-        assert_eq!(carrier.event().await, CarrierEvent::Ended { by_carrier: false });
-        billed(&place, n + 1, least..dialled.elapsed()).await;
+        assert_eq!(carrier.event().await, CarrierEvent::Ended { by_carrier });
+        billed(&place, over, least..dialled.elapsed()).await;
     }
     assert!(place.succeed(&["audit"]).await.ends_with("clean\n"));
     drop(server);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_over_tcp_survive_a_kill_and_are_hung_up_by_their_phones() {
+async fn calls_over_tcp_survive_a_kill_and_either_side_hangs_up() {
     phones_go_on("tcp", Ending::Killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_over_tls_survive_a_kill_and_are_hung_up_by_their_phones() {
+async fn calls_over_tls_survive_a_kill_and_either_side_hangs_up() {
     phones_go_on("tls", Ending::Killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_over_tcp_outlive_a_drain_and_are_hung_up_by_their_phones() {
+async fn calls_over_tcp_outlive_a_drain_and_either_side_hangs_up() {
     phones_go_on("tcp", Ending::Drained).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_over_tls_outlive_a_drain_and_are_hung_up_by_their_phones() {
+async fn calls_over_tls_outlive_a_drain_and_either_side_hangs_up() {
     phones_go_on("tls", Ending::Drained).await;
 }
 
