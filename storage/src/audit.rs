@@ -1,5 +1,7 @@
 //! `ringfence audit`: derives every stored figure again from the rows and names each broken invariant. It only reads, by ranges
-//! of accounts in bounded memory, each range in one short snapshot, so it can run beside a server that writes.
+//! of accounts, each range in one short snapshot, so it can run beside a server that writes. Memory is bounded by the range and by
+//! calls that are live at once, not by an account's entries: what there is to sort lies in temporary files of the database. An account is
+//! one range at least, so the snapshot of one with millions of calls takes its time.
 
 use crate::error::StoreError;
 use crate::ledger::LedgerCursor;
@@ -17,6 +19,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 mod check;
+#[cfg(test)]
+mod tests;
 
 /// Most accounts in one snapshot.
 const RANGE_MAX: i64 = 2_000;

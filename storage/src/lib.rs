@@ -6,6 +6,14 @@
 //! * [`Keyring`] holds the keys under which personal columns are sealed.
 //! * [`audit::audit`] derives every stored figure again from the rows.
 
+// Shared with the conformance suite, which uses this crate by its name.
+#[cfg(test)]
+extern crate self as storage;
+#[cfg(test)]
+#[path = "../tests/conformance/samples.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the conformance suite uses all of it")]
+mod samples;
+
 pub mod account;
 pub mod audit;
 pub mod binding;

@@ -3,6 +3,7 @@
 use crate::port::{lasting_port, lasts};
 use crate::program::{Outcome, Program};
 use rusqlite::Connection;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -37,12 +38,15 @@ prefix,destination,rate_per_minute,connect_fee,minimum_s,increment_s,grace_s,eff
 pub struct Place {
     /// Goes when the test ends.
     pub folder: TempDir,
+    /// Further environment variables of [`Place::command`], by name.
+    pub environment: BTreeMap<&'static str, String>,
     runs: AtomicU32,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), runs: AtomicU32::new(0) }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, environment: BTreeMap::new(), runs: AtomicU32::new(0) }
     }
 }
 
@@ -58,6 +62,7 @@ impl Place {
         for (name, _) in LISTENERS {
             command.env(name, "127.0.0.1:0");
         }
+        command.envs(&self.environment);
         command
     }
 

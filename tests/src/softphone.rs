@@ -52,20 +52,25 @@ impl Baresip {
         Self::launch(folder, &listen, &account).await
     }
 
-    /// Starts it as the other end of a trunk over TLS, with its files in `folder`: it answers calls to this number at once. Gives the
-    /// address where it takes them.
+    /// Starts it as the other end of a trunk over `tcp` or `tls`, with its files in `folder`: it answers calls to this number at once.
+    /// Gives the address where it takes them.
     ///
     /// # Panics
     /// When it does not start, or the certificate or its key cannot be read.
-    pub async fn answering(folder: &Path, number: &str, certificate: &Path, key: &Path) -> (Self, SocketAddr) {
+    pub async fn answering(
+        folder: &Path,
+        number: &str,
+        transport: &str,
+        (certificate, key): (&Path, &Path),
+    ) -> (Self, SocketAddr) {
         std::fs::create_dir_all(folder).expect("a folder");
         let both = [certificate, key].map(|file| std::fs::read_to_string(file).expect("a file of PEM")).concat();
         std::fs::write(folder.join("both.pem"), both).expect("written");
         // It takes TLS one port above the one that it is given.
         let port = two_lasting_ports();
-        let address = SocketAddr::from(([127, 0, 0, 1], port + 1));
+        let address = SocketAddr::from(([127, 0, 0, 1], port + u16::from(transport == "tls")));
         let listen = format!("sip_listen 127.0.0.1:{port}\nsip_certificate {}\n", folder.join("both.pem").display());
-        let account = format!("<sip:{number}@{address};transport=tls>;regint=0;answermode=auto\n");
+        let account = format!("<sip:{number}@{address};transport={transport}>;regint=0;answermode=auto\n");
         (Self::launch(folder, &listen, &account).await, address)
     }
 
@@ -99,7 +104,15 @@ impl Baresip {
     /// # Panics
     /// When it does not.
     pub async fn registered(&mut self) {
-        self.program.until("registered", |said| said.contains("[1 binding]")).await;
+        self.shows("[1 binding]").await;
+    }
+
+    /// Waits until it has shown this.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn shows(&mut self, what: &str) {
+        self.program.until(what, |said| said.contains(what)).await;
     }
 
     /// All that it has shown: the messages that passed, too.

@@ -17,7 +17,7 @@ async fn server(folder: &TempDir, certified: &str) -> (TestServer, Baresip, Test
     dns.loopback("carrier.test");
     let (certificate, key) = self_signed(folder.path(), certified).expect("a certificate");
     let folder = folder.path().join("baresip");
-    let (carrier, address) = Baresip::answering(&folder, NUMBER, &certificate, &key).await;
+    let (carrier, address) = Baresip::answering(&folder, NUMBER, "tls", (&certificate, &key)).await;
     let asked = dns.address;
     let mut server = TestServer::start_with(|config| {
         config.test_carrier = None;

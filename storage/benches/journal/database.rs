@@ -36,12 +36,12 @@ pub fn fill(folder: &Path, calls: i64) {
     let texts = [
         format!(
             "{each} {into} select k, 2 * c + n, 0, at, 'ACTIVE', 1000000000000 - 60 * (c - 1 + n), 100 * (1 - n), 0, c, 0, c, \
-             100 - 40 * n, iif(n, null, 1), iif(n, null, 0), iif(n, cast(printf('%016x', k * 1000000 + c) as blob), null), \
+             100 - 40 * n, iif(n, null, 1), iif(n, null, 0), iif(n, cast(printf('%016x', k * 1000000000 + c) as blob), null), \
              iif(n, 'CALL_CHARGE', null), iif(n, 'customer', null), iif(n, 'revenue', null), iif(n, 0, null), iif(n, 'call', null) \
              from s, (select 0 n union all select 1) order by c, k, n"
         ),
         format!(
-            "{each} insert into cdrs select k, c, cast(printf('%016x', k * 1000000 + c) as blob), at, null, 'SOFTPHONE', 'ENDED', 0, at, \
+            "{each} insert into cdrs select k, c, cast(printf('%016x', k * 1000000000 + c) as blob), at, null, 'SOFTPHONE', 'ENDED', 0, at, \
              at, at, 'EUR', 6000, 6, 60, 0, null, null, null, 0, null, x'00' from s order by c, k"
         ),
         "delete from events where id in (select id from entries where account_key > ?1 and account_key <= ?2 and ?3 > 0)".to_owned(),

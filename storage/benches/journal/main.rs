@@ -24,7 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 arguments: [--seconds N] [--repeats N] [--accounts N] [--folder DIR] [--only TEXT] [--ledger PROGRAM] [--fdatasync PROGRAM]
            [--postgres URL] [--pgbench SCRIPT]
-       or: --audit N [--accounts N] [--folder DIR] [--seconds N]    audits a database of N transfers, alone and beside callers";
+       or: --audit N [--accounts N] [--folder DIR] [--seconds N]    audits a database of N transfers, alone and beside callers;
+                                                                  with --accounts 1 all of them are of one account";
 
 /// What was asked for.
 struct Arguments {
@@ -36,6 +37,8 @@ struct Arguments {
     only: String,
     postgres: Option<String>,
     audit: Option<u64>,
+    /// The database of an audit is to be filled, with so many calls of each account.
+    fill: Option<i64>,
     peers: Peers,
 }
 
@@ -48,6 +51,7 @@ fn arguments() -> Result<Arguments, String> {
         only: String::new(),
         postgres: None,
         audit: None,
+        fill: None,
         peers: Peers::default(),
     };
     let mut words = std::env::args().skip(1);
@@ -60,11 +64,12 @@ fn arguments() -> Result<Arguments, String> {
         match word.as_str() {
             "--seconds" => found.seconds = number()?.max(1),
             "--repeats" => found.repeats = usize::try_from(number()?).unwrap_or(1).max(1),
-            "--accounts" => found.accounts = usize::try_from(number()?).unwrap_or(1).max(1_024),
+            "--accounts" => found.accounts = usize::try_from(number()?).unwrap_or(1).max(1),
             "--folder" => found.folder = value.into(),
             "--only" => found.only = value,
             "--postgres" => found.postgres = Some(value),
             "--audit" => found.audit = Some(number()?),
+            "--fill" => found.fill = i64::try_from(number()?).ok(),
             "--ledger" => found.peers.ledger = Some(value.into()),
             "--fdatasync" => found.peers.fdatasync = Some(value.into()),
             "--pgbench" => found.peers.pgbench = Some(value.into()),
@@ -84,9 +89,12 @@ async fn main() -> std::process::ExitCode {
         }
     };
     std::fs::create_dir_all(&arguments.folder).expect("the folder can be made");
-    match arguments.audit {
-        Some(transfers) => audits::measure(&arguments.folder, arguments.accounts, transfers, arguments.seconds).await,
-        None => compare(&arguments).await,
+    match (arguments.fill, arguments.audit) {
+        (Some(calls), _) => database::fill(&arguments.folder, calls),
+        (None, Some(transfers)) => {
+            audits::measure(&arguments.folder, arguments.accounts, transfers, arguments.seconds).await
+        }
+        (None, None) => compare(&arguments).await,
     }
     0.into()
 }
@@ -100,11 +108,13 @@ enum Subject {
 }
 
 async fn compare(arguments: &Arguments) {
+    // Each of 1,024 callers has at least one of its own.
+    let accounts = arguments.accounts.max(1_024);
     let sqlite = database::sqlite(&arguments.folder.join("journal")).await;
-    let mut ledgers = vec![Ledger::new(sqlite, arguments.accounts).await];
+    let mut ledgers = vec![Ledger::new(sqlite, accounts).await];
     if let Some(url) = &arguments.postgres {
         let store = database::postgres(&arguments.folder.join("journal-postgres"), url).await;
-        ledgers.push(Ledger::new(store, arguments.accounts).await);
+        ledgers.push(Ledger::new(store, accounts).await);
     }
     let journal = |on, callers, hot, shape| Subject::Journal { on, callers, hot, shape };
     let subjects = [

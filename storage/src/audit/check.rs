@@ -135,6 +135,12 @@ impl<'a> RangeCheck<'a> {
         }
     }
 
+    /// What is kept of the rows so far: accounts, and steps of calls that have not ended.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.accounts.len() + self.chain.as_ref().map_or(0, Chain::held)
+    }
+
     fn end_chain(&mut self) {
         let Some(mut chain) = self.chain.take() else { return };
         chain.end_entry(self.report);

@@ -58,6 +58,12 @@ impl Chain {
         self.before
     }
 
+    /// Steps of calls that have not ended.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.open.values().map(|call| call.steps.len()).sum()
+    }
+
     /// Takes the next row. `events_from`: the first entry whose events are kept; `None` when there is no such account.
     pub(super) fn add(&mut self, row: EntryRow, events_from: Option<Seq>, report: &mut AuditReport) {
         let seq = row.figures.seq;

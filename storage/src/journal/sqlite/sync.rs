@@ -13,6 +13,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
+#[cfg(test)]
+mod tests;
+
 /// The write-ahead log, for syncing. SQLite has its locks on other files, so closing this one takes none of them away.
 pub(super) struct Log(File);
 
@@ -60,6 +63,8 @@ impl Syncer {
         let note = done.clone();
         start_thread("journal-sync", runtime, move || {
             for batch in unsynced {
+                #[cfg(test)]
+                tests::wait_for_disk(&db.path);
                 let took = make_durable(&batch);
                 db.durable.reached(batch.commit);
                 let mut done = note.0.lock().unwrap_or_else(PoisonError::into_inner);
