@@ -149,6 +149,8 @@ struct Call {
     early: early::Early,
     /// It is on hold, as the phone has offered last.
     held: bool,
+    /// Branch of the BYE that ended it.
+    ended_by: Option<Box<str>>,
 }
 
 /// What requests of one dialog, or of the registration, have in common.

@@ -200,9 +200,12 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if seen.turned_down && seen.confirmed.is_none() && !gave_up && price.is_positive() {
         return Err("the caller was refused and is charged".to_owned());
     }
-    // Lost before anything had shown a process after the first that its caller heard: one before may have refused it (D24).
-    let has_shown = seen.a_alive.is_some_and(|at| known.crashes.iter().any(|crash| at >= *crash));
-    if is_lost(cdr) && !known.crashes.is_empty() && cdr.talk_ms == 0 && price == Micros::ZERO && !has_shown {
+    // Lost before anything had shown the process that took it up that its caller heard: one before may have refused it (D24).
+    let first_end = [seen.a_end(), leg.bye].into_iter().flatten().min();
+    let in_time = |at: Mono| first_end.is_none_or(|end| at <= end) && known.crashes.iter().all(|crash| at >= *crash);
+    let has_shown = seen.a_alive.is_some_and(in_time);
+    let is_unknown = is_lost(cdr) || checker.panicked.contains(&cdr.call.id);
+    if is_unknown && !known.crashes.is_empty() && cdr.talk_ms == 0 && price == Micros::ZERO && !has_shown {
         return Ok(());
     }
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {

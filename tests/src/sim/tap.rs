@@ -77,6 +77,12 @@ pub struct Observed {
     pub a_bye_sent: Option<Mono>,
     /// CSeq number of our newest BYE to the caller.
     pub a_own_bye: Option<u32>,
+    /// The BYE that passed first was ours,
+    a_bye_is_ours: bool,
+    /// and this the CSeq number of the newest one that processes before this one sent.
+    a_bye_before: Option<u32>,
+    /// When the first BYE of this process left for the caller.
+    a_bye_again: Option<Mono>,
     /// A far end answered in its dialog to another process than the one that had sent it a BYE: that reached nobody.
     pub goes_on: bool,
     /// When a process sent it one first over a connection, with which it may be lost.
@@ -120,6 +126,17 @@ impl Observed {
     fn caller_goes_on(&mut self, cseq: u32) {
         if self.a_own_bye.is_some_and(|bye| bye < cseq) {
             (self.a_bye, self.a_own_bye, self.a_bye_over_tcp) = (None, None, None);
+            (self.a_bye_is_ours, self.a_bye_before) = (false, None);
+            self.goes_on = true;
+        }
+    }
+
+    /// It takes a BYE as one of a call that is up (else 481, RFC 3261 §15.1.2): those of processes before reached nobody.
+    fn caller_went_on(&mut self, cseq: u32) {
+        if self.a_bye_before.is_some_and(|bye| bye < cseq) && self.a_bye_again.is_some() {
+            self.a_bye = self.a_bye_again;
+            self.a_bye_over_tcp = self.a_bye_over_tcp.and(self.a_bye_again);
+            self.a_bye_before = None;
             self.goes_on = true;
         }
     }
@@ -295,6 +312,11 @@ impl Tap {
                     seen.a_bye_came.get_or_insert(now);
                 }
             }
+            Method::Bye if message.status() == Some(200) => {
+                if let Some(seen) = self.a_leg(message.call_id(), message.from_tag()) {
+                    seen.caller_went_on(message.cseq().0);
+                }
+            }
             Method::Options if message.status() == Some(200) => {
                 if let Some(seen) = self.a_leg(message.call_id(), message.from_tag()) {
                     // Of an answer that arrives twice the first one counts.
@@ -448,8 +470,10 @@ impl Tap {
                 None
             }
             Method::Bye if is_request => {
-                self.a_bye(now, call_id, message.from_tag());
                 if let Some(seen) = self.a_leg(call_id, message.from_tag()) {
+                    seen.a_bye_is_ours |= seen.a_bye.is_none();
+                    seen.a_bye.get_or_insert(now);
+                    seen.a_bye_again.get_or_insert(now);
                     seen.a_bye_sent.get_or_insert(now);
                     seen.a_own_bye = seen.a_own_bye.max(Some(message.cseq().0));
                     seen.a_bye_over_tcp = seen.a_bye_over_tcp.or(over_tcp.then_some(now));
@@ -499,6 +523,8 @@ impl Tap {
     pub fn restarted(&mut self) {
         for seen in self.calls.values_mut() {
             (seen.a_bye_sent, seen.a_bye_came, seen.is_gone) = (None, None, false);
+            seen.a_bye_before = seen.a_own_bye.filter(|_| seen.a_bye_is_ours);
+            seen.a_bye_again = None;
             seen.b_legs.iter_mut().for_each(|leg| (leg.bye_sent, leg.bye_came) = (None, None));
         }
     }

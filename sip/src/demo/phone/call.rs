@@ -26,7 +26,8 @@ impl Phone {
         self.by_call_id.insert(call_id, call);
         let stage = Stage::Calling;
         let (acks, early) = (BTreeMap::new(), Early::default());
-        let state = Call { dialog, stage, unwanted: false, invite: 0, acks, origin, early, held: false };
+        let state =
+            Call { dialog, stage, unwanted: false, invite: 0, acks, origin, early, held: false, ended_by: None };
         self.calls.insert(call, state);
         let body = Bytes::from(sdp::audio(origin, self.media_address(call)));
         let outgoing = Outgoing { body: Some(body), ..Outgoing::new(Method::Invite) };
@@ -110,7 +111,7 @@ impl Phone {
         let call = self.by_call_id.get(request.call_id()).copied();
         let status = match (request.method(), call) {
             (Method::Ack, _) => return,
-            (Method::Bye, Some(call)) if self.was_answered(call) => {
+            (Method::Bye, Some(call)) if self.takes_bye(call, request) => {
                 self.on_bye(call, request, now, out);
                 200
             }
@@ -127,9 +128,12 @@ impl Phone {
         self.reply(request, status, call, out);
     }
 
-    /// Whether there was a dialog, so that a BYE in it may be a repetition.
-    fn was_answered(&self, call: PhoneCall) -> bool {
-        self.calls.get(&call).is_some_and(|state| !state.acks.is_empty())
+    /// Whether there is a dialog, or this is the BYE that ended it, repeated (RFC 3261 §15.1.2).
+    fn takes_bye(&self, call: PhoneCall, bye: &Message) -> bool {
+        let is_its = |state: &Call| {
+            matches!(state.stage, Stage::Up | Stage::Ending) || state.ended_by.as_deref() == bye.branch()
+        };
+        self.calls.get(&call).is_some_and(is_its)
     }
 
     fn is_up(&self, call: PhoneCall) -> bool {
@@ -142,6 +146,9 @@ impl Phone {
             return;
         }
         let q850 = bye.reasons().find(|reason| &*reason.protocol == "Q.850").and_then(|reason| reason.cause);
+        if let Some(state) = self.calls.get_mut(&call) {
+            state.ended_by = Some(bye.branch().unwrap_or_default().into());
+        }
         self.over(call, now);
         self.pending.retain(|_, pending| pending.owner != Owner::Call(call));
         out.events.push(PhoneEvent::Ended { call, by_phone: false, q850 });
