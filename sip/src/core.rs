@@ -250,7 +250,7 @@ impl Core {
 
     /// The next thing to send or tell, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.output.pop_front()
+        timers::take(&mut self.output)
     }
 
     /// When [`Input::Timeout`] is due at the latest.

@@ -9,7 +9,7 @@ use super::names::next_way;
 use super::peers::Way;
 use crate::dialog::{Dialog, DialogKey};
 use crate::flow::Flow;
-use crate::message::{Message, Method, RequestBuilder};
+use crate::message::{AddressText, Message, Method, RequestBuilder};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use schema::leg::{HangupCause, LegId, Sdp};
@@ -135,8 +135,8 @@ impl Core {
         routes.reverse();
         let dialog = Dialog {
             call_id: response.call_id().into(),
-            local: response.from(),
-            remote: response.to(),
+            local: AddressText::from(&response.from()),
+            remote: AddressText::from(&response.to()),
             local_cseq: response.cseq().0,
             remote_cseq: None,
             target: contact.uri,

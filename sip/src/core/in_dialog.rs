@@ -128,8 +128,9 @@ impl Core {
         let Some(leg) = self.legs.get(&id) else { return };
         let event = match &leg.stage {
             // A BYE instead of a CANCEL (RFC 3261 §15.1.2).
-            Stage::Incoming { key, invite, .. } => {
-                let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, leg.dialog.local.tag()));
+            Stage::Incoming(incoming) => {
+                let key = incoming.key.clone();
+                let response = ResponseBuilder::to_request(&incoming.invite, 487, leg.dialog.local.tag());
                 self.respond(&key, response, now);
                 LegEvent::Cancelled { leg: id }
             }

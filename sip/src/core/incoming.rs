@@ -1,7 +1,7 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
 use super::change::Change;
-use super::leg::{Answer, Leg, Pending200, Phone, Stage};
+use super::leg::{Answer, Incoming, Leg, Pending200, Phone, Stage};
 use super::matching::{MergeKey, ServerKey};
 use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
@@ -12,7 +12,7 @@ use super::wish::{caller_id_wish, lacks_privacy, wants_privacy};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
-use crate::message::{self, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
+use crate::message::{self, AddressText, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
 use crate::overload::Reason;
 use crate::sdp::{self, Description, Keys, Origin};
 use bytes::Bytes;
@@ -90,13 +90,14 @@ impl Core {
         match self.incoming_leg(flow, &invite, key, credential.id, now) {
             Ok(leg) => {
                 let id = LegId::a(CallId::generate(&mut self.entropy, now.wall));
+                let from = invite.from();
                 let event = Invited {
                     leg: id,
                     account: credential.account,
                     credential: credential.id,
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
-                    wanted_caller_id: caller_id_wish(&invite, &leg.dialog.remote.uri, &credential.username),
-                    withhold: wants_privacy(&invite, &leg.dialog.remote),
+                    wanted_caller_id: caller_id_wish(&invite, &from.uri, &credential.username),
+                    withhold: wants_privacy(&invite, &from),
                     // Over anything else it would not be usable.
                     needs_tls: flow.protocol == Protocol::Tls
                         && invite.has_sdp()
@@ -154,9 +155,10 @@ impl Core {
         let contact = contact.ok_or(500_u16)?;
         let reply = self.phone_heard(credential, flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
-        let stage = Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono };
+        let incoming = Incoming { key: key.clone(), invite: invite.clone(), since: now.mono };
+        let stage = Stage::Incoming(Box::new(incoming));
         let origin = Origin::fresh(&mut self.entropy);
-        let mut leg = Leg::new(stage, dialog, contact, Way::Flow(reply), origin);
+        let mut leg = Leg::new(stage, dialog, AddressText::from(&contact), Way::Flow(reply), origin);
         leg.phone = Some(Box::new(Phone { credential, instance, ip: flow.ip() }));
         leg.offerless = offerless;
         leg.remote_sdp = (!offerless).then(|| invite.body_alone());
@@ -200,29 +202,30 @@ impl Core {
     /// Writes a leg's session description and notes it.
     pub(super) fn write_session(&mut self, leg: LegId, description: &Description) -> Option<Bytes> {
         let ours = self.written(leg, self.legs.get(&leg)?.origin, description)?;
-        self.legs.get_mut(&leg)?.local_sdp = Some(ours.clone());
+        self.legs.get_mut(&leg)?.local_sdp = Some(Box::from(&*ours));
         Some(ours)
     }
 
     /// A 18x.
     pub(super) fn progress(&mut self, id: LegId, status: u16, sdp: Option<&Sdp>, now: Now) {
         if !(180..=189).contains(&status)
-            || !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. }))
+            || !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming(_)))
         {
             return;
         }
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
         if leg.reliable.is_some() {
             return self.progress_reliably(id, status, sdp, now);
         }
-        if requires_reliable(invite) {
+        if requires_reliable(&incoming.invite) {
             // It would have to hold our offer, which is not known yet: the caller hears the answer only.
             return;
         }
         let body = self.describe_again(id, sdp);
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let response = with_sdp(provisional(invite, status, &leg.dialog, &leg.contact), body);
         let key = key.clone();
         self.respond(&key, response, now);
@@ -230,7 +233,7 @@ impl Core {
 
     /// The 200. It is repeated until its ACK, over every transport (RFC 3261 §13.3.1.4).
     pub(super) fn accept(&mut self, id: LegId, sdp: Option<&Sdp>, now: Now) {
-        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
+        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming(_))) {
             return self.accept_again(id, sdp, now);
         }
         if !self.may_accept(id, sdp) {
@@ -238,7 +241,8 @@ impl Core {
         }
         let body = self.describe_answer(id, sdp);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let response = ResponseBuilder::to_request(invite, 200, leg.dialog.local.tag())
             .record_route()
             .contact(&leg.contact)
@@ -266,7 +270,8 @@ impl Core {
         now: Now,
     ) {
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let status = if (400..=699).contains(&status) { status } else { 500 };
         let mut response = ResponseBuilder::to_request(invite, status, leg.dialog.local.tag());
         if let Some(text) = reason {
@@ -293,8 +298,9 @@ impl Core {
             self.withdraw_lookup(&invite_key, now);
             return self.withdraw_offer(cancel, &invite_key, now);
         };
-        let Some(Leg { stage: Stage::Incoming { key, invite, .. }, dialog, .. }) = self.legs.get(&id) else { return };
-        let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, dialog.local.tag()));
+        let Some(Leg { stage: Stage::Incoming(incoming), dialog, .. }) = self.legs.get(&id) else { return };
+        let response = ResponseBuilder::to_request(&incoming.invite, 487, dialog.local.tag());
+        let key = incoming.key.clone();
         self.respond(&key, response, now);
         self.forget_leg(id, now);
         self.tell(LegEvent::Cancelled { leg: id }, now);
@@ -394,7 +400,7 @@ impl Core {
 }
 
 /// A 18x with which the caller has an early dialog.
-pub(super) fn provisional(invite: &Message, status: u16, dialog: &Dialog, contact: &NameAddr) -> ResponseBuilder {
+pub(super) fn provisional(invite: &Message, status: u16, dialog: &Dialog, contact: &AddressText) -> ResponseBuilder {
     ResponseBuilder::to_request(invite, status, dialog.local.tag()).record_route().contact(contact)
 }
 
@@ -418,6 +424,6 @@ pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
     message.has_sdp().then(|| text_of(message.body())).flatten()
 }
 
-pub(super) fn text_of(body: &Bytes) -> Option<Sdp> {
+pub(super) fn text_of(body: &[u8]) -> Option<Sdp> {
     std::str::from_utf8(body).ok().map(|text| Pii::new(text.into()))
 }

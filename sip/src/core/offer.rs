@@ -51,9 +51,9 @@ impl Leg {
         let is_invite = *request.method() == Method::Invite;
         match &self.stage {
             _ if self.is_up() => Welcome::Now,
-            Stage::Incoming { .. } | Stage::Outgoing(_) if !is_invite && self.is_answered_early() => Welcome::Now,
+            Stage::Incoming(_) | Stage::Outgoing(_) if !is_invite && self.is_answered_early() => Welcome::Now,
             // Its own INVITE is not answered yet.
-            Stage::Incoming { .. } => Welcome::Later,
+            Stage::Incoming(_) => Welcome::Later,
             _ => Welcome::Glare,
         }
     }
@@ -184,7 +184,7 @@ impl Core {
     /// side of the call sent.
     pub(super) fn session(&mut self, id: LegId) -> Option<Bytes> {
         if let Some(known) = &self.legs.get(&id)?.local_sdp {
-            return Some(known.clone());
+            return Some(Bytes::copy_from_slice(known));
         }
         let theirs = self.other_session(id)?;
         let description = Description::parse(&theirs).ok()?;
@@ -242,7 +242,7 @@ impl Core {
     }
 
     /// What the far end of the other leg last sent.
-    pub(super) fn other_session(&self, id: LegId) -> Option<Bytes> {
+    pub(super) fn other_session(&self, id: LegId) -> Option<Box<[u8]>> {
         self.legs_of(id.call).filter(|(other, _)| *other != id).find_map(|(_, leg)| leg.remote_sdp.clone())
     }
 

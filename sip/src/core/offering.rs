@@ -130,7 +130,7 @@ impl Core {
         let Some(answer) = usable_sdp(response) else {
             return self.on_offer_misunderstood(id, &ours, now);
         };
-        (leg.origin, leg.local_sdp) = (ours.origin, Some(ours.sdp));
+        (leg.origin, leg.local_sdp) = (ours.origin, Some(Box::from(&*ours.sdp)));
         if ours.purpose == Purpose::GivenUp {
             // The other leg never hears of it: it has what was sent before.
             self.restore(id, now);

@@ -16,7 +16,9 @@ use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
-use crate::message::{AddressParts, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri};
+use crate::message::{
+    AddressParts, AddressText, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri,
+};
 use crate::sdp::{Description, Keys, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
@@ -42,7 +44,7 @@ pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRA
 struct Draft {
     request: RequestBuilder,
     dialog: Dialog,
-    contact: NameAddr,
+    contact: AddressText,
     origin: Origin,
     sdp: Option<Bytes>,
 }
@@ -72,7 +74,7 @@ impl Core {
         let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
         leg.carrier = Some(Box::new(Carrier::of(invite.trunk)));
         leg.offerless = invite.offer.is_none();
-        leg.local_sdp = draft.sdp;
+        leg.local_sdp = draft.sdp.as_deref().map(Box::from);
         leg.server = host.cloned();
         self.dialogs.insert(leg.dialog.key(), invite.leg);
         self.legs.insert(invite.leg, leg);
@@ -84,12 +86,12 @@ impl Core {
     /// The INVITE without its Via, and the dialog that it begins.
     fn draft(&self, invite: &Invite, way: Way, offer: Option<(Description<'_>, Keys)>) -> Result<Draft, Malformed> {
         let mut entropy = entropy_of(&invite.ids);
-        let contact = self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?;
+        let contact = AddressText::from(&self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?);
         let (local, remote, target) = self.addresses(invite)?;
         let dialog = Dialog {
             call_id: invite.ids.call_id.clone(),
-            local: local.with_tag(&invite.ids.from_tag)?,
-            remote,
+            local: AddressText::from(&local.with_tag(&invite.ids.from_tag)?),
+            remote: AddressText::from(&remote),
             local_cseq: invite.ids.cseq,
             remote_cseq: None,
             target: target.clone(),
@@ -243,7 +245,7 @@ impl Core {
             stage => match (leg.ack.clone(), leg.way()) {
                 (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),
                 (None, _) if matches!(stage, Stage::Up) => {
-                    let answer = leg.local_sdp.clone().filter(|_| leg.offerless);
+                    let answer = leg.local_sdp.as_deref().filter(|_| leg.offerless).map(Bytes::copy_from_slice);
                     self.acknowledge(id, response.cseq().0, answer);
                 }
                 (None, _) => {}
@@ -289,7 +291,7 @@ impl Core {
         leg.timer = SessionTimer::agreed(response, None, now.mono);
         self.find_way(id, now);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let sdp = leg.remote_sdp.as_ref().and_then(text_of);
+        let sdp = leg.remote_sdp.as_deref().and_then(text_of);
         let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
         leg.is_unsaved = false;
         self.arm_leg(id);

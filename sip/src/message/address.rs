@@ -121,6 +121,60 @@ impl NameAddr {
     }
 }
 
+/// What can stand in From, To and Contact.
+pub trait Address: Written {}
+
+impl Address for NameAddr {}
+
+impl Address for AddressText {}
+
+/// A name-addr that is kept for long: only its text, as it is written.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AddressText(Box<str>);
+
+impl From<&NameAddr> for AddressText {
+    fn from(address: &NameAddr) -> Self {
+        Self(address.written().into())
+    }
+}
+
+impl AddressText {
+    /// Reads one that was kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`NameAddr::parse`].
+    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
+        NameAddr::parse(text).map(|address| Self::from(&address))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The tag of a From or To.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        AddressParts::parse(&self.0).ok()?.params.value("tag")
+    }
+
+    /// Its URI.
+    pub(crate) fn uri(&self) -> Result<Uri, Malformed> {
+        Uri::parse(AddressParts::parse(&self.0)?.uri)
+    }
+}
+
+impl Written for AddressText {
+    fn write_to(&self, text: &mut String) {
+        text.push_str(&self.0);
+    }
+}
+
+/// Nothing of it: it is personal.
+impl fmt::Debug for AddressText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AddressText")
+    }
+}
+
 impl Written for NameAddr {
     fn write_to(&self, text: &mut String) {
         if let Some(display) = &self.display {
