@@ -71,6 +71,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use timers::{Timer, Timers};
 
+/// Room for outputs that stays.
+const OUTPUTS_KEPT: usize = 64;
+
 /// What comes in.
 #[derive(Debug)]
 pub enum Input {
@@ -228,6 +231,8 @@ impl Core {
 
     /// Takes one input. Then [`Self::poll_output`] until it is empty.
     pub fn handle(&mut self, input: Input, now: Now) {
+        // What a burst has needed is given back.
+        self.output.shrink_to(OUTPUTS_KEPT);
         match input {
             Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
             Input::Message(flow, message) if self.is_answer_to_us(&message) => self.on_response(flow, &message, now),
@@ -250,7 +255,7 @@ impl Core {
 
     /// The next thing to send or tell, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        timers::take(&mut self.output)
+        self.output.pop_front()
     }
 
     /// When [`Input::Timeout`] is due at the latest.

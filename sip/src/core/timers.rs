@@ -117,11 +117,11 @@ impl Timers {
     }
 }
 
-/// The first of a queue, which gives room back that a burst has needed.
-pub(super) fn take<T>(queue: &mut VecDeque<T>) -> Option<T> {
-    let first = queue.pop_front();
-    if queue.capacity() > 64 && queue.len() * 4 < queue.capacity() {
-        queue.shrink_to(queue.len() * 2);
+/// The first of a lane, which gives room back that a burst has needed.
+fn take(lane: &mut VecDeque<Entry>) -> Option<Entry> {
+    let first = lane.pop_front();
+    if lane.capacity() > 64 && lane.len() * 4 < lane.capacity() {
+        lane.shrink_to(lane.len() * 2);
     }
     first
 }

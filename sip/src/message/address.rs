@@ -134,7 +134,11 @@ pub(crate) struct AddressText(Box<str>);
 
 impl From<&NameAddr> for AddressText {
     fn from(address: &NameAddr) -> Self {
-        Self(address.written().into())
+        let display = address.display.as_ref().map_or(0, |display| display.len() + 3);
+        let room = display + "<>".len() + address.uri.as_str().len() + address.params.list().as_str().len();
+        let mut text = String::with_capacity(room);
+        address.write_to(&mut text);
+        Self(text.into())
     }
 }
 
@@ -151,14 +155,22 @@ impl AddressText {
         &self.0
     }
 
+    /// URI and parameters. A display name is written in quotes, and no URI holds a `>`.
+    fn parts(&self) -> (&str, ParamList<'_>) {
+        let mut cursor = Cursor::new(&self.0);
+        let _ = cursor.quoted();
+        let (uri, params) = scan::split_at(cursor.rest(), b'>').unwrap_or_default();
+        (uri.trim_start_matches([' ', '<']), ParamList::known(params))
+    }
+
     /// The tag of a From or To.
     pub(crate) fn tag(&self) -> Option<&str> {
-        AddressParts::parse(&self.0).ok()?.params.value("tag")
+        self.parts().1.value("tag")
     }
 
     /// Its URI.
     pub(crate) fn uri(&self) -> Result<Uri, Malformed> {
-        Uri::parse(AddressParts::parse(&self.0)?.uri)
+        Uri::parse(self.parts().0)
     }
 }
 
@@ -219,6 +231,8 @@ mod tests {
         for (text, display, uri, tag) in cases {
             let addr = NameAddr::parse(text).expect(text);
             assert_eq!((addr.display.as_deref(), addr.uri.as_str(), addr.tag()), (display, uri, tag), "{text}");
+            let kept = AddressText::from(&addr);
+            assert_eq!((kept.as_str(), kept.tag(), kept.uri()), (&*addr.written(), tag, Ok(addr.uri)), "{text}");
         }
     }
 
@@ -256,6 +270,9 @@ mod tests {
                 addr = addr.with_display(&display).unwrap();
             }
             let again = NameAddr::parse(&addr.to_string()).unwrap();
+            let kept = AddressText::from(&addr);
+            proptest::prop_assert_eq!((kept.tag(), kept.uri()), (Some(&*tag), Ok(addr.uri.clone())));
+            proptest::prop_assert_eq!(AddressText::parse(kept.as_str()), Ok(kept));
             proptest::prop_assert_eq!(again, addr);
         }
 
