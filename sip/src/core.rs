@@ -37,6 +37,7 @@ mod resume;
 mod session_timer;
 mod shedding;
 mod timers;
+mod told;
 mod wish;
 
 pub use config::{Advertised, AdvertisedV6, CoreConfig};

@@ -53,7 +53,8 @@ impl Core {
     pub(super) fn acknowledge_unwanted(&mut self, id: LegId, cseq: u32) {
         let Some(leg) = self.legs.get(&id) else { return };
         let offer = leg.remote_sdp.as_ref().filter(|_| leg.offerless);
-        let answer = offer.and_then(|offer| sdp::refuse(offer, leg.origin, self.config.sdp_address));
+        let answer =
+            offer.and_then(|offer| sdp::refuse(offer.expose().as_bytes(), leg.origin, self.config.sdp_address));
         self.acknowledge(id, cseq, answer.map(Bytes::from));
     }
 

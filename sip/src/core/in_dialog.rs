@@ -179,7 +179,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.is_unsaved = !matches!(leg.stage, Stage::Up);
         if !leg.is_unsaved {
-            let checkpoint = leg.checkpoint(now.wall);
+            let checkpoint = leg.checkpoint(self.config.sdp_address, now.wall);
             self.tell(LegEvent::Checkpointed { leg: id, checkpoint }, now);
         }
     }

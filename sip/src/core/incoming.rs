@@ -8,6 +8,7 @@ use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::{Timer, Timers};
+use super::told::Told;
 use super::wish::{caller_id_wish, lacks_privacy, wants_privacy};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
@@ -102,9 +103,9 @@ impl Core {
                     needs_tls: flow.protocol == Protocol::Tls
                         && invite.has_sdp()
                         && !is_usable(invite.body(), Keys::Withheld),
-                    offer: sdp_of(&invite),
+                    offer: leg.remote_sdp.clone(),
                     is_watched: !self.config.dialog_probe.is_zero(),
-                    checkpoint: leg.checkpoint(now.wall),
+                    checkpoint: leg.checkpoint(self.config.sdp_address, now.wall),
                 };
                 if let Some(exchange) = self.servers.get_mut(key) {
                     exchange.leg = Some(id);
@@ -161,7 +162,7 @@ impl Core {
         let mut leg = Leg::new(stage, dialog, AddressText::from(&contact), Way::Flow(reply), origin);
         leg.phone = Some(Box::new(Phone { credential, instance, ip: flow.ip() }));
         leg.offerless = offerless;
-        leg.remote_sdp = (!offerless).then(|| invite.body_alone());
+        leg.remote_sdp = sdp_of(invite);
         leg.reliable = Reliable::wanted_by(invite, self.first_rseq());
         leg.timer = SessionTimer::asked(invite, None, now.mono);
         Ok(leg)
@@ -192,17 +193,24 @@ impl Core {
 
     /// The session description for this leg out of what another leg sent: built anew by an allow-list.
     pub(super) fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
-        let description = Description::parse(theirs?.expose().as_bytes()).ok()?;
+        let theirs = theirs?;
+        let description = Description::parse(theirs.expose().as_bytes()).ok()?;
         if let Some(leg) = self.legs.get_mut(&leg).filter(|leg| leg.local_sdp.is_some()) {
             leg.origin = leg.origin.next();
         }
-        self.write_session(leg, &description)
+        self.write_session(leg, &description, Some(theirs))
     }
 
-    /// Writes a leg's session description and notes it.
-    pub(super) fn write_session(&mut self, leg: LegId, description: &Description) -> Option<Bytes> {
-        let ours = self.written(leg, self.legs.get(&leg)?.origin, description)?;
-        self.legs.get_mut(&leg)?.local_sdp = Some(Box::from(&*ours));
+    /// Writes a leg's session description and notes it; `theirs`: of which it is the description as it is.
+    pub(super) fn write_session(
+        &mut self,
+        id: LegId,
+        description: &Description,
+        theirs: Option<&Sdp>,
+    ) -> Option<Bytes> {
+        let (ours, keys) = self.written(description, id, self.legs.get(&id)?);
+        let told = theirs.map_or_else(|| Told::Text(Box::from(&*ours)), |theirs| Told::Of(theirs.clone(), keys));
+        self.legs.get_mut(&id)?.local_sdp = Some(told);
         Some(ours)
     }
 
@@ -323,7 +331,7 @@ impl Core {
                 if offers && answer.is_none() && hang_up.is_none() {
                     return self.without_session(id, now);
                 }
-                self.confirmed(id, ack, answer, now);
+                self.confirmed(id, answer, now);
             }
         }
         match hang_up {
@@ -333,10 +341,9 @@ impl Core {
     }
 
     /// The caller has our 200. With its answer to the offer in that the other leg's ACK may leave.
-    fn confirmed(&mut self, id: LegId, ack: &Message, answer: Option<Sdp>, now: Now) {
-        let is_answered = answer.is_some();
-        if let Some(leg) = self.legs.get_mut(&id).filter(|_| is_answered) {
-            leg.remote_sdp = Some(ack.body_alone());
+    fn confirmed(&mut self, id: LegId, answer: Option<Sdp>, now: Now) {
+        if let (Some(leg), Some(answer)) = (self.legs.get_mut(&id), &answer) {
+            leg.remote_sdp = Some(answer.clone());
             leg.is_unsaved = true;
         }
         self.tell(LegEvent::Confirmed { leg: id, answer }, now);

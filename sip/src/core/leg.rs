@@ -11,6 +11,7 @@ use super::offer::ANSWER_WITHIN;
 use super::peers::{Bound, ByPeer, Way};
 use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
+use super::told::Told;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
 use crate::message::{AddressText, Malformed, Message, Written};
@@ -19,7 +20,7 @@ use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
 use schema::carrier::Gateway;
 use schema::id::{CredentialId, TrunkId};
-use schema::leg::{Checkpoint, HangupCause, LegId};
+use schema::leg::{Checkpoint, HangupCause, LegId, Sdp};
 use schema::target::HostName;
 use schema::time::{Mono, Timestamp};
 use std::borrow::Cow;
@@ -135,8 +136,8 @@ pub(super) struct Leg {
     pub(super) offerless: bool,
     /// Origin of our session descriptions.
     pub(super) origin: Origin,
-    pub(super) local_sdp: Option<Box<[u8]>>,
-    pub(super) remote_sdp: Option<Box<[u8]>>,
+    pub(super) local_sdp: Option<Told>,
+    pub(super) remote_sdp: Option<Sdp>,
     /// What the other leg says to that.
     pub(super) word: Word,
     /// Of a caller that takes reliable provisional responses.
@@ -251,8 +252,14 @@ impl Leg {
         self.phone.as_ref().is_none_or(|phone| phone.ip == flow.ip() && self.way.protocol() == flow.protocol)
     }
 
+    /// What its far end was told last.
+    pub(super) fn told(&self, sdp_address: IpAddr) -> Option<Cow<'_, [u8]>> {
+        self.local_sdp.as_ref()?.text(self.origin, sdp_address)
+    }
+
     /// All that the leg needs after a restart, as it is `at`.
-    pub(super) fn checkpoint(&self, at: Timestamp) -> Checkpoint {
+    pub(super) fn checkpoint(&self, sdp_address: IpAddr, at: Timestamp) -> Checkpoint {
+        let told = self.told(sdp_address);
         let mut stored = Stored::of(&self.dialog, &self.contact, self.peer(), self.origin, at);
         stored.phone = self
             .phone
@@ -269,8 +276,8 @@ impl Leg {
         stored.trunk = self.carrier.as_ref().map(|carrier| carrier.trunk);
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.server = self.server.clone();
-        stored.local_sdp = as_text(self.local_sdp.as_deref());
-        stored.remote_sdp = as_text(self.remote_sdp.as_deref());
+        stored.local_sdp = told.as_deref().and_then(|told| std::str::from_utf8(told).ok()).map(Cow::Borrowed);
+        stored.remote_sdp = self.remote_sdp.as_ref().map(|sdp| Cow::Borrowed(&**sdp.expose()));
         stored.checkpoint()
     }
 
@@ -303,14 +310,13 @@ impl Leg {
             (_, Some(_)) => Way::Gone(protocol),
             (_, None) => Way::To(Destination::new(protocol, address)),
         };
-        let sdp = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| Box::from(text.as_bytes()));
         // Without an offer of ours the carrier waits for more than the ACK of its 200.
         let stage = stored.unanswered.map_or(Stage::Up, |cseq| Stage::Answered { cseq, since: Mono::default() });
         let (dialog, contact) = (stored.dialog(now)?, AddressText::parse(&stored.contact)?);
         Ok(Self {
             offerless: stored.offerless,
-            local_sdp: sdp(&stored.local_sdp),
-            remote_sdp: sdp(&stored.remote_sdp),
+            local_sdp: stored.local_sdp.as_ref().map(|text| Told::Text(text.as_bytes().into())),
+            remote_sdp: stored.remote_sdp.as_ref().map(|text| Sdp::new((&**text).into())),
             phone: stored
                 .phone
                 .map(|StoredPhone { credential, instance }| Box::new(Phone { credential, instance, ip: address.ip() })),
@@ -321,9 +327,4 @@ impl Leg {
             ..Self::new(stage, dialog, contact, way, stored.origin)
         })
     }
-}
-
-/// A session description as a checkpoint has it.
-fn as_text(sdp: Option<&[u8]>) -> Option<Cow<'_, str>> {
-    std::str::from_utf8(sdp?).ok().map(Cow::Borrowed)
 }

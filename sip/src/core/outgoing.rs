@@ -14,6 +14,7 @@ use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
+use super::told::Told;
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
 use crate::message::{
@@ -46,7 +47,7 @@ struct Draft {
     dialog: Dialog,
     contact: AddressText,
     origin: Origin,
-    sdp: Option<Bytes>,
+    told: Option<Told>,
 }
 
 impl Core {
@@ -74,7 +75,7 @@ impl Core {
         let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
         leg.carrier = Some(Box::new(Carrier::of(invite.trunk)));
         leg.offerless = invite.offer.is_none();
-        leg.local_sdp = draft.sdp.as_deref().map(Box::from);
+        leg.local_sdp = draft.told;
         leg.server = host.cloned();
         self.dialogs.insert(leg.dialog.key(), invite.leg);
         self.legs.insert(invite.leg, leg);
@@ -106,9 +107,11 @@ impl Core {
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
             .header(HeaderName::Supported, &supported(invite.offer.is_some()));
-        let sdp = offer.map(|(offer, keys)| self.rewritten(&offer, origin, keys));
-        let request = with_body(self.with_privacy(request, invite)?, sdp.clone());
-        Ok(Draft { request, dialog, contact, origin, sdp })
+        let (sdp, keys) = offer.map(|(offer, keys)| (self.rewritten(&offer, origin, keys), keys)).unzip();
+        let told = invite.offer.clone().zip(sdp.as_ref()).zip(keys);
+        let told = told.map(|((theirs, sdp), keys)| Told::fresh(sdp, theirs, keys));
+        let request = with_body(self.with_privacy(request, invite)?, sdp);
+        Ok(Draft { request, dialog, contact, origin, told })
     }
 
     /// What the caller offers, and whether its keys may leave this way.
@@ -219,7 +222,7 @@ impl Core {
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
         if sdp.is_some() {
-            *remote_sdp = Some(response.body_alone());
+            remote_sdp.clone_from(&sdp);
         }
         self.tell(LegEvent::Progress { leg: id, status, sdp, rings }, now);
     }
@@ -245,7 +248,8 @@ impl Core {
             stage => match (leg.ack.clone(), leg.way()) {
                 (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),
                 (None, _) if matches!(stage, Stage::Up) => {
-                    let answer = leg.local_sdp.as_deref().filter(|_| leg.offerless).map(Bytes::copy_from_slice);
+                    let told = leg.told(self.config.sdp_address).filter(|_| leg.offerless);
+                    let answer = told.map(|told| Bytes::copy_from_slice(&told));
                     self.acknowledge(id, response.cseq().0, answer);
                 }
                 (None, _) => {}
@@ -286,13 +290,14 @@ impl Core {
         leg.dialog = leg.dialog.confirmed_by(response);
         leg.stage = Stage::Answered { cseq: response.cseq().0, since: now.mono };
         if response.has_sdp() && !is_told {
-            leg.remote_sdp = Some(response.body_alone());
+            leg.remote_sdp = text_of(response.body());
         }
         leg.timer = SessionTimer::agreed(response, None, now.mono);
         self.find_way(id, now);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let sdp = leg.remote_sdp.as_deref().and_then(text_of);
-        let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
+        let (sdp, offers) = (leg.remote_sdp.clone(), leg.offerless);
+        let checkpoint = leg.checkpoint(self.config.sdp_address, now.wall);
+        leg.local_sdp.as_mut().map(Told::is_stored);
         leg.is_unsaved = false;
         self.arm_leg(id);
         // It was another fork's, which is over.

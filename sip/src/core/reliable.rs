@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::exchange::Owner;
+use super::incoming::text_of;
 use super::leg::{Incoming, Leg, Outgoing, Stage};
 use super::names::next_way;
 use super::offer::{same_media, usable_sdp};
@@ -86,7 +87,7 @@ impl Leg {
         let Some(answer) = outgoing.fork(response.to_tag()).and_then(|fork| fork.answer.clone()) else { return false };
         // Of the leg's own dialog an UPDATE may have changed it since.
         if self.dialog.remote.tag() != response.to_tag() {
-            self.remote_sdp = Some(Box::from(&*answer));
+            self.remote_sdp = text_of(&answer);
         }
         true
     }
@@ -183,13 +184,12 @@ impl Core {
 
     /// The session description of the 200; none when a reliable response had the answer (RFC 6337 §3.1.1).
     pub(super) fn describe_answer(&mut self, id: LegId, sdp: Option<&Sdp>) -> Option<Bytes> {
-        let answered = |leg: &&mut Leg| leg.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered());
-        let Some(leg) = self.legs.get_mut(&id).filter(answered) else { return self.describe_again(id, sdp) };
+        let answered = |leg: &&Leg| leg.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered());
+        let Some(leg) = self.legs.get(&id).filter(answered) else { return self.describe_again(id, sdp) };
         let description = Description::parse(sdp?.expose().as_bytes()).ok()?;
-        let origin = leg.origin;
-        let stands = self.written(id, origin, &description)?;
+        let stands = self.written(&description, id, leg).0;
         let leg = self.legs.get_mut(&id)?;
-        leg.is_stale = !leg.local_sdp.as_ref().is_some_and(|told| same_media(told, &stands));
+        leg.is_stale = !leg.told(self.config.sdp_address).is_some_and(|told| same_media(&told, &stands));
         None
     }
 
@@ -199,8 +199,11 @@ impl Core {
         let leg = self.legs.get(&id)?;
         let told = leg.local_sdp.clone().filter(|_| leg.reliable.is_none());
         let body = self.describe(id, sdp)?;
-        if let (Some(told), Some(leg)) = (told, self.legs.get_mut(&id)) {
-            leg.is_stale |= !same_media(&told, &body);
+        let leg = self.legs.get_mut(&id)?;
+        // Mostly of the same fork, which says the same.
+        if let Some(told) = told.filter(|told| leg.local_sdp.as_ref() != Some(told)) {
+            let told = told.text(leg.origin, self.config.sdp_address);
+            leg.is_stale |= !told.is_some_and(|told| same_media(&told, &body));
         }
         Some(body)
     }

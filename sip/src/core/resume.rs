@@ -1,6 +1,6 @@
 //! Legs of calls that were up when the process before this one ended.
 
-use super::incoming::{text_of, with_sdp};
+use super::incoming::with_sdp;
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::liveness::Pulse;
 use super::matching::ServerKey;
@@ -66,7 +66,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Some(invite) = leg.unconfirmed.take() else {
             // It was acknowledged: the other leg's ACK may have been lost with the process before.
-            let answer = leg.remote_sdp.as_deref().filter(|_| leg.offerless).and_then(text_of);
+            let answer = leg.remote_sdp.clone().filter(|_| leg.offerless);
             if answer.is_some() {
                 self.tell(LegEvent::Confirmed { leg: id, answer }, now);
             }
