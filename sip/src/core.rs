@@ -11,6 +11,7 @@ mod challenge;
 mod change;
 mod config;
 mod dialled;
+mod dialogs;
 mod dispatch;
 mod early;
 mod ending;
@@ -51,6 +52,7 @@ use crate::overload::{Overload, OverloadCounts};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
+use dialogs::Dialogs;
 use early::Early;
 use ending::Parked;
 use exchange::{ClientExchange, ServerExchange};
@@ -153,7 +155,7 @@ pub struct Core {
     servers: BTreeMap<ServerKey, Box<ServerExchange>>,
     clients: ByPeer<ClientKey, ClientExchange>,
     legs: Legs,
-    dialogs: BTreeMap<DialogKey, LegId>,
+    dialogs: Dialogs,
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
     ended: BTreeMap<DialogKey, CallId>,
     ended_order: VecDeque<(Mono, DialogKey)>,
@@ -203,7 +205,7 @@ impl Core {
             servers: BTreeMap::new(),
             clients: ByPeer::default(),
             legs: Legs::default(),
-            dialogs: BTreeMap::new(),
+            dialogs: Dialogs::default(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),
             ended_armed: None,

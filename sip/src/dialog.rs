@@ -43,7 +43,7 @@ pub(crate) struct Dialog {
     pub(crate) routes: Vec<NameAddr>,
 }
 
-/// What identifies a dialog among ours: Call-ID and our tag.
+/// What identifies a dialog that has ended among ours: Call-ID and our tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DialogKey(Key);
 
@@ -84,7 +84,11 @@ impl Dialog {
     }
 
     pub(crate) fn key(&self) -> DialogKey {
-        DialogKey::new(&self.call_id, self.local.tag().unwrap_or_default())
+        DialogKey::new(&self.call_id, self.our_tag())
+    }
+
+    pub(crate) fn our_tag(&self) -> &str {
+        self.local.tag().unwrap_or_default()
     }
 
     /// Whether a request with our tag is of this dialog: it has their tag, too.

@@ -7,7 +7,7 @@ use super::leg::{Leg, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
 use super::peers::Way;
-use crate::dialog::{Dialog, DialogKey};
+use crate::dialog::Dialog;
 use crate::flow::Flow;
 use crate::message::{AddressText, Message, Method, RequestBuilder};
 use crate::sdp::{self, Origin};
@@ -113,8 +113,7 @@ impl Core {
             return;
         }
         // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.
-        let key = DialogKey::new(response.call_id(), response.from_tag().unwrap_or_default());
-        match self.dialogs.get(&key).copied() {
+        match self.leg_with(response.call_id(), response.from_tag().unwrap_or_default()) {
             Some(id) => {
                 // Of a transaction that is under way it is not: that is not answered any more.
                 if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) {
@@ -156,7 +155,7 @@ impl Core {
 /// An ACK with the credentials of its INVITE.
 pub(super) fn with_credentials(ack: RequestBuilder, carrier: Option<&Carrier>) -> RequestBuilder {
     match carrier {
-        Some(carrier) => carrier.answers.in_ack(ack),
+        Some(carrier) => carrier.in_ack(ack),
         None => ack,
     }
 }

@@ -153,13 +153,12 @@ impl Core {
         if let Some(change) = leg.change.take() {
             self.drop_change(change, now);
         }
-        let key = leg.dialog.key();
-        self.dialogs.remove(&key);
+        self.dialogs.remove(leg.dialog.our_tag(), id);
         if let Some(phone) = &leg.phone {
             self.stop_waiting_for(phone.credential, id);
         }
         if matches!(leg.stage, Stage::Up | Stage::Answered { .. }) && self.ended.len() < ENDED_MAX {
-            let until = now.mono + GIVE_UP;
+            let (until, key) = (now.mono + GIVE_UP, leg.dialog.key());
             self.ended.insert(key.clone(), id.call);
             self.ended_order.push_back((until, key));
             self.arm_ended();

@@ -22,13 +22,12 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(4);
 impl Core {
     /// The leg whose dialog a request with a To-tag belongs to.
     pub(super) fn leg_of(&self, request: &Message) -> Option<LegId> {
-        self.dialogs.get(&key_of(request)).copied()
+        self.leg_with(request.call_id(), request.to_tag().unwrap_or_default())
     }
 
     /// Whether there is the dialog of a request with a To-tag.
     pub(super) fn is_of_a_dialog(&self, request: &Message) -> bool {
-        let key = key_of(request);
-        self.dialogs.contains_key(&key) || self.ended.contains_key(&key)
+        self.leg_of(request).is_some() || self.ended.contains_key(&key_of(request))
     }
 
     pub(super) fn on_in_dialog_request(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {

@@ -110,7 +110,7 @@ impl Core {
                 if let Some(exchange) = self.servers.get_mut(key) {
                     exchange.leg = Some(id);
                 }
-                self.dialogs.insert(leg.dialog.key(), id);
+                self.dialogs.insert(leg.dialog.our_tag(), id);
                 self.legs.insert(id, leg);
                 self.arm_sweep(now);
                 self.overload.asked(id.call, now.mono);

@@ -77,7 +77,7 @@ impl Core {
         leg.offerless = invite.offer.is_none();
         leg.local_sdp = draft.told;
         leg.server = host.cloned();
-        self.dialogs.insert(leg.dialog.key(), invite.leg);
+        self.dialogs.insert(leg.dialog.our_tag(), invite.leg);
         self.legs.insert(invite.leg, leg);
         self.arm_leg(invite.leg);
         self.arm_sweep(now);

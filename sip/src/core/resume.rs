@@ -52,7 +52,7 @@ impl Core {
                     leg.set_way(Way::To(self.named(destination, host)));
                 }
                 self.resume_timer(&mut leg, now);
-                self.dialogs.insert(leg.dialog.key(), id);
+                self.dialogs.insert(leg.dialog.our_tag(), id);
                 self.legs.insert(id, leg);
                 self.arm_leg(id);
             }
