@@ -40,7 +40,7 @@ pub(crate) struct Dialog {
     /// Their Contact.
     pub(crate) target: Uri,
     /// Proxies to pass, the nearest first.
-    pub(crate) routes: Vec<NameAddr>,
+    pub(crate) routes: Box<[NameAddr]>,
 }
 
 /// What identifies a dialog that has ended among ours: Call-ID and our tag.
@@ -64,7 +64,7 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(invite.cseq().0),
             target,
-            routes: invite.record_routes(),
+            routes: invite.record_routes().into(),
         })
     }
 
@@ -79,7 +79,7 @@ impl Dialog {
             local_cseq: self.local_cseq,
             remote_cseq: self.remote_cseq.filter(|_| self.remote.tag() == response.to_tag()),
             target: response.contact().map_or_else(|| self.target.clone(), |contact| contact.uri),
-            routes,
+            routes: routes.into(),
         }
     }
 
@@ -385,7 +385,7 @@ mod tests {
             local_cseq: 1,
             remote_cseq: None,
             target: Uri::parse("sip:+447700900123@gateway.example").expect("valid"),
-            routes: Vec::new(),
+            routes: Box::default(),
         };
         let ok = message(
             "SIP/2.0 200 OK\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKy\nRecord-Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\nRecord-Route: <sip:p3.example.com;lr>\nFrom: <sip:us@localhost>;tag=ours\nTo: <sip:+447700900123@localhost>;tag=theirs\nCall-ID: c\nCSeq: 1 INVITE\nContact: <sip:c@127.0.0.1:5090>\nContent-Length: 0\n\n",

@@ -45,7 +45,7 @@ impl Core {
         }
         let ack = self.send_ack(id, cseq, answer);
         if let Some(leg) = self.legs.get_mut(&id) {
-            leg.ack = ack;
+            leg.ack = ack.map(Box::new);
         }
     }
 
@@ -140,7 +140,7 @@ impl Core {
             local_cseq: response.cseq().0,
             remote_cseq: None,
             target: contact.uri,
-            routes,
+            routes: routes.into(),
         };
         let carrier = self.trunk_at(flow).map(Carrier::of).map(Box::new);
         // A phone is spoken to where its message came from, never where its Contact says.

@@ -154,7 +154,7 @@ pub(super) struct Leg {
     /// The name of its next hop is being looked up.
     pub(super) search: Option<Box<Search>>,
     /// The ACK of their 200, for its repetitions as long as its transaction takes them.
-    pub(super) ack: Option<Bytes>,
+    pub(super) ack: Option<Box<Bytes>>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
     pub(super) unconfirmed: Option<Box<StoredInvite>>,
     /// Whether the far end is known to be there.

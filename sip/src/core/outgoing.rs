@@ -96,7 +96,7 @@ impl Core {
             local_cseq: invite.ids.cseq,
             remote_cseq: None,
             target: target.clone(),
-            routes: Vec::new(),
+            routes: Box::default(),
         };
         let origin = Origin::fresh(&mut entropy);
         let request = RequestBuilder::new(Method::Invite, target)
@@ -245,7 +245,7 @@ impl Core {
             }
             Stage::Up if wrong::chosen(Wrong::EndedByRepetition) => self.lost(id, true, now),
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
-            stage => match (leg.ack.clone(), leg.way()) {
+            stage => match (leg.ack.as_deref().cloned(), leg.way()) {
                 (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),
                 (None, _) if matches!(stage, Stage::Up) => {
                     let told = leg.told(self.config.sdp_address).filter(|_| leg.offerless);

@@ -46,3 +46,29 @@ impl Told {
 pub(super) fn written(description: &Description<'_>, origin: Origin, sdp_address: IpAddr, keys: Keys) -> String {
     description.rewrite(origin, sdp_address, keys, |_, _| Placement::AsGiven)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEIRS: &str = "v=0\r\no=phone 4 4 IN IP4 192.0.2.7\r\ns=a call\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nm=audio 4000 RTP/SAVP 8 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:k\r\nm=audio 4002 RTP/AVP 8 0\r\na=rtpmap:8 PCMA/8000\r\na=sendonly\r\n";
+
+    #[test]
+    fn what_was_told_is_written_anew_as_it_left() {
+        let (ours, origin) = (IpAddr::from([198, 51, 100, 1]), Origin { id: 7, version: 3 });
+        let description = Description::parse(THEIRS.as_bytes()).expect("valid");
+        let [pass, withheld] = [Keys::Pass, Keys::Withheld].map(|keys| {
+            let left = written(&description, origin, ours, keys);
+            let mut told = Told::fresh(left.as_bytes(), Sdp::new(THEIRS.into()), keys);
+            let text = |told: &Told| told.text(origin, ours).expect("readable").into_owned();
+            assert_eq!(text(&told), left.as_bytes());
+            told.is_stored();
+            assert!(matches!(told, Told::Of(..)), "its text is gone");
+            assert_eq!(text(&told), left.as_bytes());
+            let later = told.text(origin.next(), ours).expect("readable").into_owned();
+            assert!(later != left.as_bytes() && super::super::offer::same_media(&later, left.as_bytes()));
+            left
+        });
+        assert_ne!(pass, withheld);
+    }
+}
