@@ -2,6 +2,8 @@
 //! without asking anybody.
 
 use crate::admission::{Admission, Places};
+use crate::alarm::AlarmClock;
+use crate::call::CallMsg;
 use crate::directory::Directory;
 use crate::failures::Failures;
 use crate::hub::Hubs;
@@ -12,6 +14,7 @@ use crate::system::ActorsConfig;
 use crate::trunk::Trunks;
 use crate::watches::Watches;
 use arc_swap::ArcSwap;
+use ractor::ActorRef;
 use schema::edge::EdgeCommand;
 use schema::entropy::Entropy;
 use schema::leg::LegCommand;
@@ -26,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) clock: Clock,
+    /// Of all calls.
+    pub(crate) alarms: AlarmClock<ActorRef<CallMsg>>,
     pub(crate) entropy: Mutex<Entropy>,
     pub(crate) legs: mpsc::Sender<LegCommand>,
     pub(crate) edge: mpsc::Sender<EdgeCommand>,

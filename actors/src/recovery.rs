@@ -224,7 +224,7 @@ impl Recovery {
 fn lost(live: &LiveCall, ctx: &Context) -> CallEnd {
     CallEnd {
         at: live.answered.is_none().then(|| ctx.now()),
-        hangup: live.call.hangup.clone().unwrap_or_else(service_failure),
+        hangup: live.call.hangup.as_deref().cloned().unwrap_or_else(service_failure),
         failed: None,
         late_answer: live.late_answer,
         cut: false,

@@ -7,6 +7,7 @@ use crate::account::core::Credited;
 use crate::account::ledger::{Credit, CreditRefused};
 use crate::account::view::{AccountView, LiveView};
 use crate::admission::{Admission, Places};
+use crate::alarm::AlarmClock;
 use crate::call::machine::ASK_LIMIT;
 use crate::call::protocol::CallersSide;
 use crate::call::{self, CallMsg, Start};
@@ -140,6 +141,7 @@ impl Actors {
             config,
             store,
             journal,
+            alarms: AlarmClock::start(clock.clone()),
             clock,
             entropy: Mutex::new(entropy),
             legs,

@@ -12,6 +12,7 @@ use crate::rate::{RateApplied, RateTerms};
 use crate::target::GatewayName;
 use crate::time::{ClockReading, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How a call begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,9 +208,9 @@ pub struct Explanation {
     pub candidates: Vec<RouteCandidate>,
     /// Set when the call was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Box<Refusal>>,
     /// Why the call is attested as it is.
-    pub attestation_basis: Option<String>,
+    pub attestation_basis: Option<Cow<'static, str>>,
 }
 
 /// How a call ended.
@@ -286,7 +287,7 @@ pub struct Call {
     pub post_dial_delay_ms: Option<u32>,
     /// Set when it is over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hangup: Option<Hangup>,
+    pub hangup: Option<Box<Hangup>>,
     /// Why this route, price and caller ID.
     pub explanation: Explanation,
 }

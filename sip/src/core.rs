@@ -11,6 +11,7 @@ mod challenge;
 mod change;
 mod config;
 mod dialled;
+mod dialogs;
 mod dispatch;
 mod early;
 mod ending;
@@ -37,6 +38,7 @@ mod resume;
 mod session_timer;
 mod shedding;
 mod timers;
+mod told;
 mod wish;
 
 pub use config::{Advertised, AdvertisedV6, CoreConfig};
@@ -50,6 +52,7 @@ use crate::overload::{Overload, OverloadCounts};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
+use dialogs::Dialogs;
 use early::Early;
 use ending::Parked;
 use exchange::{ClientExchange, ServerExchange};
@@ -70,6 +73,9 @@ use schema::time::{Mono, Now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use timers::{Timer, Timers};
+
+/// Room for outputs that stays.
+const OUTPUTS_KEPT: usize = 64;
 
 /// What comes in.
 #[derive(Debug)]
@@ -149,7 +155,7 @@ pub struct Core {
     servers: BTreeMap<ServerKey, Box<ServerExchange>>,
     clients: ByPeer<ClientKey, ClientExchange>,
     legs: Legs,
-    dialogs: BTreeMap<DialogKey, LegId>,
+    dialogs: Dialogs,
     /// Dialogs that ended a short time ago: a repeated BYE is still answered 200.
     ended: BTreeMap<DialogKey, CallId>,
     ended_order: VecDeque<(Mono, DialogKey)>,
@@ -199,7 +205,7 @@ impl Core {
             servers: BTreeMap::new(),
             clients: ByPeer::default(),
             legs: Legs::default(),
-            dialogs: BTreeMap::new(),
+            dialogs: Dialogs::default(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),
             ended_armed: None,
@@ -228,6 +234,8 @@ impl Core {
 
     /// Takes one input. Then [`Self::poll_output`] until it is empty.
     pub fn handle(&mut self, input: Input, now: Now) {
+        // What a burst has needed is given back.
+        self.output.shrink_to(OUTPUTS_KEPT);
         match input {
             Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
             Input::Message(flow, message) if self.is_answer_to_us(&message) => self.on_response(flow, &message, now),

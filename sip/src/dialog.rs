@@ -1,7 +1,7 @@
 //! Dialogs (RFC 3261 §12): what both ends have agreed on, and how it survives a restart.
 
 use crate::key::Key;
-use crate::message::{Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via, Written};
+use crate::message::{AddressText, Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via, Written};
 use crate::sdp::Origin;
 use schema::id::{CredentialId, TrunkId};
 use schema::leg::Checkpoint;
@@ -30,9 +30,9 @@ const CSEQ_MAX: u32 = (1 << 31) - 100;
 pub(crate) struct Dialog {
     pub(crate) call_id: Box<str>,
     /// Our From or To, with our tag.
-    pub(crate) local: NameAddr,
+    pub(crate) local: AddressText,
     /// Theirs; with a tag once the dialog stands.
-    pub(crate) remote: NameAddr,
+    pub(crate) remote: AddressText,
     /// CSeq of our last request.
     pub(crate) local_cseq: u32,
     /// CSeq of their last request; `None` before one came.
@@ -40,10 +40,10 @@ pub(crate) struct Dialog {
     /// Their Contact.
     pub(crate) target: Uri,
     /// Proxies to pass, the nearest first.
-    pub(crate) routes: Vec<NameAddr>,
+    pub(crate) routes: Box<[NameAddr]>,
 }
 
-/// What identifies a dialog among ours: Call-ID and our tag.
+/// What identifies a dialog that has ended among ours: Call-ID and our tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DialogKey(Key);
 
@@ -59,12 +59,12 @@ impl Dialog {
         let target = invite.contact().ok_or(Malformed)?.uri;
         Ok(Self {
             call_id: invite.call_id().into(),
-            local: invite.to().with_tag(local_tag)?,
-            remote: invite.from(),
+            local: AddressText::from(&invite.to().with_tag(local_tag)?),
+            remote: AddressText::from(&invite.from()),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq().0),
             target,
-            routes: invite.record_routes(),
+            routes: invite.record_routes().into(),
         })
     }
 
@@ -75,16 +75,20 @@ impl Dialog {
         Self {
             call_id: self.call_id.clone(),
             local: self.local.clone(),
-            remote: response.to(),
+            remote: AddressText::from(&response.to()),
             local_cseq: self.local_cseq,
             remote_cseq: self.remote_cseq.filter(|_| self.remote.tag() == response.to_tag()),
             target: response.contact().map_or_else(|| self.target.clone(), |contact| contact.uri),
-            routes,
+            routes: routes.into(),
         }
     }
 
     pub(crate) fn key(&self) -> DialogKey {
-        DialogKey::new(&self.call_id, self.local.tag().unwrap_or_default())
+        DialogKey::new(&self.call_id, self.our_tag())
+    }
+
+    pub(crate) fn our_tag(&self) -> &str {
+        self.local.tag().unwrap_or_default()
     }
 
     /// Whether a request with our tag is of this dialog: it has their tag, too.
@@ -160,8 +164,8 @@ pub(crate) struct Stored<'a> {
     /// Of this form.
     version: u16,
     call_id: Cow<'a, str>,
-    local: String,
-    remote: String,
+    local: Cow<'a, str>,
+    remote: Cow<'a, str>,
     local_cseq: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_cseq: Option<u32>,
@@ -171,7 +175,7 @@ pub(crate) struct Stored<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Timestamp>,
     /// Our Contact.
-    pub(crate) contact: String,
+    pub(crate) contact: Cow<'a, str>,
     /// `UDP 192.0.2.1:5060`, `TLS …`: where the peer was.
     pub(crate) peer: String,
     /// The name under which the peer was found.
@@ -239,18 +243,24 @@ pub(crate) struct StoredInvite {
 }
 
 impl<'a> Stored<'a> {
-    pub(crate) fn of(dialog: &'a Dialog, contact: &NameAddr, peer: String, origin: Origin, at: Timestamp) -> Self {
+    pub(crate) fn of(
+        dialog: &'a Dialog,
+        contact: &'a AddressText,
+        peer: String,
+        origin: Origin,
+        at: Timestamp,
+    ) -> Self {
         Self {
             version: VERSION,
             call_id: Cow::Borrowed(&dialog.call_id),
-            local: dialog.local.written(),
-            remote: dialog.remote.written(),
+            local: Cow::Borrowed(dialog.local.as_str()),
+            remote: Cow::Borrowed(dialog.remote.as_str()),
             local_cseq: dialog.local_cseq,
             remote_cseq: dialog.remote_cseq,
             target: Cow::Borrowed(dialog.target.as_str()),
             routes: dialog.routes.iter().map(Written::written).collect(),
             at: Some(at),
-            contact: contact.written(),
+            contact: Cow::Borrowed(contact.as_str()),
             peer,
             server: None,
             phone: None,
@@ -288,8 +298,8 @@ impl<'a> Stored<'a> {
         let gap = CSEQ_GAP.saturating_add(steps);
         Ok(Dialog {
             call_id: Box::from(&*self.call_id),
-            local: NameAddr::parse(&self.local)?,
-            remote: NameAddr::parse(&self.remote)?,
+            local: AddressText::parse(&self.local)?,
+            remote: AddressText::parse(&self.remote)?,
             local_cseq: self.local_cseq.saturating_add(gap).min(CSEQ_MAX),
             remote_cseq: self.remote_cseq,
             target: Uri::parse(&self.target)?,
@@ -321,7 +331,7 @@ mod tests {
     #[test]
     fn a_dialog_survives_its_checkpoint_with_a_gap_in_its_cseq() {
         let dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
-        let contact = NameAddr::parse("<sip:x@127.0.0.1:5060>").expect("valid");
+        let contact = AddressText::parse("<sip:x@127.0.0.1:5060>").expect("valid");
         let origin = Origin { id: 7, version: 1 };
         let stored =
             Stored::of(&dialog, &contact, String::from("UDP 127.0.0.1:5100"), origin, Timestamp(0)).checkpoint();
@@ -367,7 +377,7 @@ mod tests {
 
     #[test]
     fn requests_of_a_client_side_dialog_follow_the_record_route_backwards() {
-        let name = |text: &str| NameAddr::parse(text).expect("valid");
+        let name = |text: &str| AddressText::parse(text).expect("valid");
         let asked = Dialog {
             call_id: "c".into(),
             local: name("<sip:us@localhost>;tag=ours"),
@@ -375,7 +385,7 @@ mod tests {
             local_cseq: 1,
             remote_cseq: None,
             target: Uri::parse("sip:+447700900123@gateway.example").expect("valid"),
-            routes: Vec::new(),
+            routes: Box::default(),
         };
         let ok = message(
             "SIP/2.0 200 OK\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKy\nRecord-Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\nRecord-Route: <sip:p3.example.com;lr>\nFrom: <sip:us@localhost>;tag=ours\nTo: <sip:+447700900123@localhost>;tag=theirs\nCall-ID: c\nCSeq: 1 INVITE\nContact: <sip:c@127.0.0.1:5090>\nContent-Length: 0\n\n",

@@ -32,9 +32,14 @@ impl Key {
             text[at..at + part.len()].copy_from_slice(part);
             at += part.len() + 1;
         }
-        let lead = lead.as_bytes().rchunks(8).next().unwrap_or_default();
-        Self { lead: lead.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), text: Arc::from(&*text) }
+        Self { lead: last_eight(lead), text: Arc::from(&*text) }
     }
+}
+
+/// The last eight bytes, in their order.
+pub(crate) fn last_eight(text: &str) -> u64 {
+    let last = text.as_bytes().rchunks(8).next().unwrap_or_default();
+    last.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ mod writer;
 mod written;
 
 pub(crate) use address::AddressParts;
-pub use address::NameAddr;
+pub(crate) use address::AddressText;
+pub use address::{Address, NameAddr};
 pub use error::{Malformed, ParseError, Problem};
 pub use framer::{Frame, Framer};
 pub use glance::{Glance, acknowledged};
@@ -107,12 +108,12 @@ impl Message {
 
     /// The same, to be kept for a while.
     pub(crate) fn kept(self) -> Self {
-        Self { body: self.body_alone(), ..self }
+        Self { body: self.body_alone().into(), ..self }
     }
 
     /// The body, to be kept: it stands alone and does not keep all that was read together with it.
-    pub(crate) fn body_alone(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.body)
+    pub(crate) fn body_alone(&self) -> Box<[u8]> {
+        Box::from(&*self.body)
     }
 
     /// Bytes of memory that it takes when it is kept.

@@ -21,6 +21,7 @@ use schema::number::{E164, Presentation};
 use schema::pii::Pii;
 use schema::rate::RateApplied;
 use schema::time::Now;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A call that somebody wants to make.
@@ -428,8 +429,8 @@ impl Assessment {
     fn explanation(&self, refusal: Option<Refusal>) -> Explanation {
         Explanation {
             candidates: self.plan.candidates.clone(),
-            refusal,
-            attestation_basis: self.basis.map(str::to_owned),
+            refusal: refusal.map(Box::new),
+            attestation_basis: self.basis.map(Cow::Borrowed),
         }
     }
 }

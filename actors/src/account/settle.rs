@@ -238,7 +238,7 @@ impl AccountCore {
         let live = self.live.get(&call).filter(|live| live.call.state != CallState::Ending)?;
         let mut next = LiveCall::clone(live);
         next.call.state = CallState::Ending;
-        next.call.hangup = Some(end.hangup.clone());
+        next.call.hangup = Some(Box::new(end.hangup.clone()));
         match end.at {
             Some(at) if !end.late_answer => next.proof_of_life = Some(self.last_paid(live, end, at)),
             Some(_) => (next.answered, next.late_answer) = (None, true),
@@ -306,7 +306,7 @@ impl AccountCore {
         if let (Some(failed), Some(attempt)) = (&end.failed, &live.attempt) {
             note_outcome(&mut call.explanation.candidates, &attempt.carrier, failed.outcome());
         }
-        call.hangup = Some(end.hangup.clone());
+        call.hangup = Some(Box::new(end.hangup.clone()));
         call
     }
 }

@@ -65,12 +65,8 @@ pub struct CallCore {
     asking: bool,
     /// Inputs in line, with the moment they came.
     pub(super) deferred: VecDeque<(Input, Now)>,
-    /// Seconds for Retry-After, jittered by whoever made the machine.
-    pub(super) retry_after_s: u32,
-    /// Empty once both talk.
-    pub(super) setup: Setup,
-    /// When the first INVITE left.
-    pub(super) first_invite: Option<Mono>,
+    /// None once both talk.
+    setup: Option<Box<Setup>>,
     pub(super) post_dial_delay_ms: Option<u32>,
     settle_tries: u32,
     /// The caller's phone is asked whether it is there.
@@ -83,7 +79,7 @@ pub(super) enum State {
     /// `status` is what the attempt ended with; `None`: it is still up and will be overtaken.
     Rerouting(Trying, Option<FinalAnswer>),
     Answering(Trying, Answer),
-    Withdrawing(Trying, Withdrawal),
+    Withdrawing(Trying, Box<Withdrawal>),
     Talking(Talking),
     Ending(Box<Ending>),
     Settling(Arc<CallEnd>),
@@ -122,8 +118,8 @@ impl CallCore {
     /// A call that somebody wants to make. The actions ask the account.
     #[must_use]
     pub fn begin(request: CallRequest, caller: CallersSide, retry_after_s: u32) -> (Self, Vec<Action>) {
-        let mut core = Self::new(request.call, State::Authorizing, retry_after_s);
-        core.setup.offer = caller.offer;
+        let mut core = Self::new(request.call, State::Authorizing);
+        *core.setup() = Setup { offer: caller.offer, retry_after_s, ..Setup::default() };
         core.is_watched = caller.is_watched;
         core.asking = true;
         (core, vec![Action::Ask(Ask::Authorize(Arc::new(request)))])
@@ -152,7 +148,7 @@ impl CallCore {
         };
         talking.overdue = talk > talking.boundary();
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);
-        let mut core = Self::new(call, State::Talking(talking), 0);
+        let mut core = Self::new(call, State::Talking(talking));
         core.arm_talking();
         // Shortly after an answer nobody knows whether the caller has heard of it: it is told again, and asked when
         // it has acknowledged that.
@@ -168,7 +164,7 @@ impl CallCore {
     /// carrier says to that is awaited as after any cancel.
     fn take_back(taken: TakenUp, a_leg: Option<Checkpoint>, retry_after_s: u32, now: Now) -> (Self, Vec<Action>) {
         let (call, mut actions) = (taken.live.call.id, Vec::new());
-        let mut core = Self::new(call, State::Over, retry_after_s);
+        let mut core = Self::new(call, State::Over);
         let hangup = service_hangup(HangupCause::ServiceFailure, Some(RefusalCode::Unavailable.sip_status()));
         let invite = taken.grant.map(|grant| {
             let mut invite = Self::invite_of(LegId::b(call, grant.attempt.number), &grant);
@@ -183,7 +179,7 @@ impl CallCore {
         }));
         actions.push(Action::Show(Progress::Ending));
         core.timers.set(Timer::Withdraw, now.mono + WITHDRAW_TIMEOUT);
-        core.state = State::Withdrawing(trying, Withdrawal { hangup, at: now });
+        core.state = State::Withdrawing(trying, Box::new(Withdrawal { hangup, at: now }));
         (core, actions)
     }
 
@@ -203,20 +199,28 @@ impl CallCore {
         }
     }
 
-    fn new(call: CallId, state: State, retry_after_s: u32) -> Self {
+    fn new(call: CallId, state: State) -> Self {
         Self {
             call,
             state,
             timers: Timers::default(),
             asking: false,
             deferred: VecDeque::new(),
-            retry_after_s,
-            setup: Setup::default(),
-            first_invite: None,
+            setup: None,
             post_dial_delay_ms: None,
             settle_tries: 0,
             is_watched: true,
         }
+    }
+
+    /// What is remembered until the answer.
+    pub(super) fn setup(&mut self) -> &mut Setup {
+        self.setup.get_or_insert_default()
+    }
+
+    /// Both talk.
+    pub(super) fn end_setup(&mut self) {
+        self.setup = None;
     }
 
     /// Takes an input. Inputs that have to wait for the account are taken after its reply, in order.
@@ -311,7 +315,7 @@ impl CallCore {
     fn authorized(&mut self, authorized: Authorized, now: Now, actions: &mut Vec<Action>) {
         match authorized {
             Authorized::Granted(grant) => {
-                self.first_invite = Some(now.mono);
+                self.setup().first_invite = Some(now.mono);
                 self.timers.set(Timer::Ring, now.mono + RING_TIMEOUT);
                 self.invite(*grant, now, actions);
             }
@@ -329,7 +333,7 @@ impl CallCore {
             leg: LegId::a(self.call),
             status: code.sip_status(),
             reason: Some("the account could not be asked in time".into()),
-            retry_after_s: Some(self.retry_after_s),
+            retry_after_s: Some(self.setup().retry_after_s),
         }));
         let hangup = service_hangup(HangupCause::ServiceFailure, Some(code.sip_status()));
         self.settle(CallEnd { at: Some(now), ..end(hangup) }, actions);
@@ -337,11 +341,11 @@ impl CallCore {
 
     fn invite(&mut self, grant: Grant, now: Now, actions: &mut Vec<Action>) {
         let leg = LegId::b(self.call, grant.attempt.number);
-        let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
-        let left = RING_TIMEOUT.saturating_sub(rung).as_secs().max(1);
+        let setup = self.setup();
+        let left = RING_TIMEOUT.saturating_sub(setup.rung(now)).as_secs().max(1);
         let ring_timeout_s = u32::try_from(left).unwrap_or(u32::MAX);
-        let invite = Invite { offer: self.setup.offer.clone(), ring_timeout_s, ..Self::invite_of(leg, &grant) };
-        self.setup.granted.push(Arc::new(grant.attempt));
+        let invite = Invite { offer: setup.offer.clone(), ring_timeout_s, ..Self::invite_of(leg, &grant) };
+        setup.granted.push(Arc::new(grant.attempt));
         actions.push(Action::Leg(LegCommand::Invite(Box::new(invite))));
         self.timers.set(Timer::FirstRinging, now.mono + FIRST_RINGING_TIMEOUT);
         self.state = State::Trying(Trying { leg, since: now.mono, rang: false });

@@ -14,7 +14,7 @@ use crate::account::failover::AttemptFailed;
 use crate::account::settle::{AnswerRequest, CallEnd};
 use schema::call::{Attempt, Hangup, HangupSide, Refusal, RefusalCode};
 use schema::leg::{Checkpoint, HangupCause, LegCommand, LegEvent, LegId, Sdp};
-use schema::time::Now;
+use schema::time::{Mono, Now};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,17 @@ pub(super) struct Setup {
     pub(super) granted: Vec<Arc<Attempt>>,
     /// How many 18x the caller was passed.
     pub(super) forwarded: u8,
+    /// When the first INVITE left.
+    pub(super) first_invite: Option<Mono>,
+    /// Seconds for Retry-After, jittered by whoever made the machine.
+    pub(super) retry_after_s: u32,
+}
+
+impl Setup {
+    /// How long it has rung, over all attempts.
+    pub(super) fn rung(&self, now: Now) -> Duration {
+        self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first))
+    }
 }
 
 impl CallCore {
@@ -46,24 +57,24 @@ impl CallCore {
                 actions.push(Action::Show(Progress::Ringing { post_dial_delay_ms }));
             }
         }
-        if self.setup.forwarded < PROGRESS_MAX {
-            self.setup.forwarded += 1;
+        if self.setup().forwarded < PROGRESS_MAX {
+            self.setup().forwarded += 1;
             actions.push(Action::Leg(LegCommand::Progress { leg: LegId::a(self.call), status, sdp }));
         }
         self.state = State::Trying(Trying { rang: trying.rang || rings, ..trying });
     }
 
     pub(super) fn note_post_dial_delay(&mut self, now: Now) -> u32 {
-        let waited = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
+        let waited = self.setup().rung(now);
         *self.post_dial_delay_ms.get_or_insert(u32::try_from(waited.as_millis()).unwrap_or(u32::MAX))
     }
 
     pub(super) fn answered(&mut self, trying: Trying, answer: Answer, b_leg: Checkpoint, actions: &mut Vec<Action>) {
         self.timers.clear_all();
-        let attempt = self.setup.granted.iter().find(|attempt| attempt.number == trying.leg.attempt);
+        let attempt = self.setup().granted.iter().find(|attempt| attempt.number == trying.leg.attempt).cloned();
         let request = AnswerRequest {
             call: self.call,
-            attempt: attempt.cloned(),
+            attempt,
             at: answer.at,
             b_leg,
             answer_sdp: answer.sdp.clone(),
@@ -78,7 +89,7 @@ impl CallCore {
             actions.push(Action::Leg(LegCommand::Confirm { leg: trying.leg, answer: None }));
         }
         actions.push(Action::Leg(LegCommand::Accept { leg: LegId::a(self.call), sdp: answer.sdp }));
-        self.setup = Setup::default();
+        self.end_setup();
         let since = answer.at.mono;
         let talking = Talking {
             b_leg: trying.leg,
@@ -106,12 +117,11 @@ impl CallCore {
 
     pub(super) fn failed(&mut self, trying: Trying, ended: FinalAnswer, now: Now, actions: &mut Vec<Action>) {
         self.timers.clear(Timer::FirstRinging);
-        let rung = self.first_invite.map_or(Duration::ZERO, |first| now.mono.since(first));
         let again = reasons::may_reroute(ended.status)
             && !trying.rang
             && !ended.answered
             && trying.leg.attempt < ATTEMPTS_MAX
-            && rung < RING_TIMEOUT;
+            && self.setup().rung(now) < RING_TIMEOUT;
         if !again {
             self.note_post_dial_delay(now);
             return self.fail(trying, &ended, now, actions);
@@ -169,13 +179,13 @@ impl CallCore {
     }
 
     /// The caller is refused by us.
-    pub(super) fn reject(&self, code: RefusalCode, actions: &mut Vec<Action>) {
+    pub(super) fn reject(&mut self, code: RefusalCode, actions: &mut Vec<Action>) {
         let status = code.sip_status();
         actions.push(Action::Leg(LegCommand::Reject {
             leg: LegId::a(self.call),
             status,
             reason: Some(reasons::refusal(code).into()),
-            retry_after_s: (status == 503).then_some(self.retry_after_s),
+            retry_after_s: (status == 503).then_some(self.setup().retry_after_s),
         }));
     }
 
@@ -193,10 +203,16 @@ impl CallCore {
         self.timers.clear_all();
         // What ended it may have waited in line while the account was asked: the INVITE may have left since.
         self.timers.set(Timer::Withdraw, now.mono.max(trying.since) + WITHDRAW_TIMEOUT);
-        self.state = State::Withdrawing(trying, Withdrawal { hangup, at: now });
+        self.state = State::Withdrawing(trying, Box::new(Withdrawal { hangup, at: now }));
     }
 
-    pub(super) fn withdrawing(&mut self, trying: Trying, wait: Withdrawal, event: LegEvent, actions: &mut Vec<Action>) {
+    pub(super) fn withdrawing(
+        &mut self,
+        trying: Trying,
+        wait: Box<Withdrawal>,
+        event: LegEvent,
+        actions: &mut Vec<Action>,
+    ) {
         match event {
             // The 200 crossed the cancel, which was first: free for the customer, not for us.
             LegEvent::Failed { leg, answered: true, .. } if leg == trying.leg => {

@@ -21,9 +21,18 @@ pub enum Timer {
 
 const COUNT: usize = 6;
 
+/// Of a timer that is not set.
+const NEVER: Mono = Mono(u64::MAX);
+
 /// When each timer is due.
-#[derive(Debug, Default)]
-pub struct Timers([Option<Mono>; COUNT]);
+#[derive(Debug)]
+pub struct Timers([Mono; COUNT]);
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self([NEVER; COUNT])
+    }
+}
 
 const ALL: [Timer; COUNT] =
     [Timer::Ring, Timer::FirstRinging, Timer::Withdraw, Timer::Renew, Timer::CutOff, Timer::SettleAgain];
@@ -31,29 +40,30 @@ const ALL: [Timer; COUNT] =
 impl Timers {
     /// Sets a timer, or moves it.
     pub const fn set(&mut self, timer: Timer, at: Mono) {
-        self.0[timer as usize] = Some(at);
+        self.0[timer as usize] = at;
     }
 
     /// Stops a timer.
     pub const fn clear(&mut self, timer: Timer) {
-        self.0[timer as usize] = None;
+        self.0[timer as usize] = NEVER;
     }
 
     /// Stops all of them.
     pub const fn clear_all(&mut self) {
-        self.0 = [None; COUNT];
+        self.0 = [NEVER; COUNT];
     }
 
     /// When the first is due.
     #[must_use]
     pub fn next(&self) -> Option<Mono> {
-        self.0.iter().flatten().min().copied()
+        self.0.into_iter().min().filter(|at| *at < NEVER)
     }
 
     /// Takes the first that is due at `now`.
     pub fn pop_due(&mut self, now: Mono) -> Option<Timer> {
-        let due = |timer: &Timer| self.0[*timer as usize].filter(|at| *at <= now);
-        let first = ALL.into_iter().filter(|t| due(t).is_some()).min_by_key(|t| (due(t), *t))?;
+        let at = |timer: &Timer| self.0[*timer as usize];
+        let is_due = |timer: &Timer| at(timer) < NEVER && at(timer) <= now;
+        let first = ALL.into_iter().filter(is_due).min_by_key(|timer| (at(timer), *timer))?;
         self.clear(first);
         Some(first)
     }

@@ -169,7 +169,7 @@ impl Call {
         self.0.post_dial_delay_ms.map(|ms| int(ms.into()))
     }
     async fn hangup(&self) -> Option<Hangup> {
-        self.0.hangup.as_ref().map(Hangup::new)
+        self.0.hangup.as_deref().map(Hangup::new)
     }
     /// Why this route, this price, this caller ID; or why refused.
     async fn explanation(&self, ctx: &Context<'_>) -> Explanation {
@@ -246,8 +246,8 @@ impl Explanation {
         Self {
             rate: rate.map(|rate| RateApplied::new(rate, currency)),
             candidates: explanation.candidates.iter().map(|route| RouteCandidate::new(route, sees_costs)).collect(),
-            refusal: explanation.refusal.as_ref().map(Refusal::new),
-            attestation_basis: explanation.attestation_basis.clone(),
+            refusal: explanation.refusal.as_deref().map(Refusal::new),
+            attestation_basis: explanation.attestation_basis.as_deref().map(str::to_owned),
         }
     }
 }

@@ -173,6 +173,8 @@ impl World {
     #[allow(dead_code, reason = "for the test that counts memory")]
     pub(crate) fn forget_the_far_ends(&mut self) {
         (self.phone, self.carrier) = (phone(), carrier());
+        self.on_the_way.shrink_to_fit();
+        self.said.shrink_to_fit();
     }
 
     fn invite(&mut self, leg: LegId, call: CallId, dialled: &str, offer: Option<schema::leg::Sdp>) -> Invite {

@@ -7,9 +7,9 @@ use super::leg::{Leg, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
 use super::peers::Way;
-use crate::dialog::{Dialog, DialogKey};
+use crate::dialog::Dialog;
 use crate::flow::Flow;
-use crate::message::{Message, Method, RequestBuilder};
+use crate::message::{AddressText, Message, Method, RequestBuilder};
 use crate::sdp::{self, Origin};
 use bytes::Bytes;
 use schema::leg::{HangupCause, LegId, Sdp};
@@ -45,7 +45,7 @@ impl Core {
         }
         let ack = self.send_ack(id, cseq, answer);
         if let Some(leg) = self.legs.get_mut(&id) {
-            leg.ack = ack;
+            leg.ack = ack.map(Box::new);
         }
     }
 
@@ -53,7 +53,8 @@ impl Core {
     pub(super) fn acknowledge_unwanted(&mut self, id: LegId, cseq: u32) {
         let Some(leg) = self.legs.get(&id) else { return };
         let offer = leg.remote_sdp.as_ref().filter(|_| leg.offerless);
-        let answer = offer.and_then(|offer| sdp::refuse(offer, leg.origin, self.config.sdp_address));
+        let answer =
+            offer.and_then(|offer| sdp::refuse(offer.expose().as_bytes(), leg.origin, self.config.sdp_address));
         self.acknowledge(id, cseq, answer.map(Bytes::from));
     }
 
@@ -112,8 +113,7 @@ impl Core {
             return;
         }
         // The 200 of a call that was taken up after a restart is repeated, since its ACK was lost with the process before.
-        let key = DialogKey::new(response.call_id(), response.from_tag().unwrap_or_default());
-        match self.dialogs.get(&key).copied() {
+        match self.leg_with(response.call_id(), response.from_tag().unwrap_or_default()) {
             Some(id) => {
                 // Of a transaction that is under way it is not: that is not answered any more.
                 if let Some(Leg { stage: Stage::Outgoing(outgoing), .. }) = self.legs.get(&id) {
@@ -135,12 +135,12 @@ impl Core {
         routes.reverse();
         let dialog = Dialog {
             call_id: response.call_id().into(),
-            local: response.from(),
-            remote: response.to(),
+            local: AddressText::from(&response.from()),
+            remote: AddressText::from(&response.to()),
             local_cseq: response.cseq().0,
             remote_cseq: None,
             target: contact.uri,
-            routes,
+            routes: routes.into(),
         };
         let carrier = self.trunk_at(flow).map(Carrier::of).map(Box::new);
         // A phone is spoken to where its message came from, never where its Contact says.
@@ -155,7 +155,7 @@ impl Core {
 /// An ACK with the credentials of its INVITE.
 pub(super) fn with_credentials(ack: RequestBuilder, carrier: Option<&Carrier>) -> RequestBuilder {
     match carrier {
-        Some(carrier) => carrier.answers.in_ack(ack),
+        Some(carrier) => carrier.in_ack(ack),
         None => ack,
     }
 }

@@ -28,18 +28,37 @@ const ANSWERS_MAX: u8 = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
     pub(super) trunk: TrunkId,
-    pub(super) answers: Answers,
+    /// None before it has asked for anything.
+    answers: Option<Box<Answers>>,
 }
 
 impl Carrier {
     pub(super) const fn of(trunk: TrunkId) -> Self {
-        Self { trunk, answers: Answers::NONE }
+        Self { trunk, answers: None }
+    }
+
+    fn hear(&mut self, challenge: Challenge, cnonce: String) {
+        self.answers.get_or_insert_default().hear(challenge, cnonce);
+    }
+
+    /// Adds the credentials that were asked for so far.
+    fn sign(&mut self, login: &TrunkLogin, request: RequestBuilder) -> RequestBuilder {
+        match &mut self.answers {
+            Some(answers) => answers.sign(login, request),
+            None => request,
+        }
+    }
+
+    /// Adds the credentials of the INVITE to its ACK.
+    pub(super) fn in_ack(&self, ack: RequestBuilder) -> RequestBuilder {
+        let credentials = self.answers.iter().flat_map(|answers| &answers.invite);
+        credentials.fold(ack, |ack, (name, value)| ack.header(*name, value))
     }
 }
 
 /// What was asked for under one Call-ID: later requests answer it without being asked (RFC 3261 §22.3).
-#[derive(Debug, Clone)]
-pub(super) struct Answers {
+#[derive(Debug, Clone, Default)]
+struct Answers {
     /// The newest challenge of each header pair.
     heard: Vec<Heard>,
     /// The credentials of the last INVITE: its ACK has the same (§22.1).
@@ -79,15 +98,12 @@ impl Asked {
 }
 
 impl Answers {
-    pub(super) const NONE: Self = Self { heard: Vec::new(), invite: Vec::new() };
-
     fn hear(&mut self, challenge: Challenge, cnonce: String) {
         self.heard.retain(|known| known.challenge.scheme() != challenge.scheme());
         self.heard.push(Heard { challenge, cnonce: cnonce.into(), uses: 0 });
     }
 
-    /// Adds the credentials that were asked for so far.
-    pub(super) fn sign(&mut self, login: &TrunkLogin, mut request: RequestBuilder) -> RequestBuilder {
+    fn sign(&mut self, login: &TrunkLogin, mut request: RequestBuilder) -> RequestBuilder {
         let mut all = Vec::with_capacity(self.heard.len());
         for Heard { challenge, cnonce, uses } in &mut self.heard {
             *uses += 1;
@@ -100,11 +116,6 @@ impl Answers {
             self.invite = all;
         }
         request
-    }
-
-    /// Adds the credentials of the INVITE to its ACK.
-    pub(super) fn in_ack(&self, ack: RequestBuilder) -> RequestBuilder {
-        self.invite.iter().fold(ack, |ack, (name, value)| ack.header(*name, value))
     }
 }
 
@@ -158,7 +169,7 @@ impl Core {
         };
         match decided {
             Ok((login, (challenge, asked))) => {
-                carrier.answers.hear(challenge, self.entropy.hex::<16>());
+                carrier.hear(challenge, self.entropy.hex::<16>());
                 self.send_again(owner, way, asked, login, carrier, request, now)
             }
             Err(down) => {
@@ -181,7 +192,7 @@ impl Core {
     ) -> bool {
         let (branch, method) = (branch_after(request), request.method());
         let cseq = self.next_cseq(owner).unwrap_or(request.cseq().0 + 1);
-        let again = carrier.answers.sign(login, RequestBuilder::again(request, cseq));
+        let again = carrier.sign(login, RequestBuilder::again(request, cseq));
         let way = self.grown(owner, way, &branch, &again);
         let Some(via) = self.via(way, Some(&branch)) else { return false };
         let again = again.via(&via);
@@ -313,7 +324,7 @@ impl Core {
 
     /// With the credentials that were asked for in its dialog before.
     pub(super) fn signed(&mut self, owner: Owner, request: RequestBuilder) -> RequestBuilder {
-        let Some(carrier) = self.carrier_of(owner).filter(|carrier| !carrier.answers.heard.is_empty()) else {
+        let Some(carrier) = self.carrier_of(owner).filter(|carrier| carrier.answers.is_some()) else {
             return request;
         };
         let mut carrier = carrier.clone();
@@ -327,7 +338,7 @@ impl Core {
     /// As [`Core::signed`], for a request whose leg is gone.
     pub(super) fn signed_by(&self, carrier: &mut Carrier, owner: Owner, request: RequestBuilder) -> RequestBuilder {
         match self.login_for(owner, carrier.trunk) {
-            Some(login) => carrier.answers.sign(&login, request),
+            Some(login) => carrier.sign(&login, request),
             None => request,
         }
     }

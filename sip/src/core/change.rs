@@ -5,8 +5,7 @@ use super::large::Carriage;
 use super::matching::ServerKey;
 use crate::flow::Flow;
 use crate::message::Message;
-use crate::sdp::Origin;
-use bytes::Bytes;
+use crate::sdp::{Keys, Origin};
 use schema::leg::Sdp;
 use schema::time::Mono;
 use std::time::Duration;
@@ -39,6 +38,8 @@ pub(super) struct Waiting {
 pub(super) struct Theirs {
     pub(super) key: ServerKey,
     pub(super) request: Message,
+    /// What it offers.
+    pub(super) offer: Sdp,
     pub(super) flow: Flow,
     pub(super) until: Mono,
 }
@@ -50,8 +51,8 @@ pub(super) struct Ours {
     pub(super) invite: Option<SentInvite>,
     pub(super) carriage: Carriage,
     pub(super) offer: Sdp,
-    /// What was made of it for this leg, not agreed yet.
-    pub(super) sdp: Bytes,
+    /// Whether the media's keys were in what was made of it for this leg, and of which origin that is; not agreed yet.
+    pub(super) keys: Keys,
     pub(super) origin: Origin,
     pub(super) purpose: Purpose,
     /// A provisional response came: it may be cancelled.

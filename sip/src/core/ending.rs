@@ -43,7 +43,7 @@ impl Core {
     pub(super) fn hang_up(&mut self, id: LegId, cause: HangupCause, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match &leg.stage {
-            Stage::Incoming { .. } => {
+            Stage::Incoming(_) => {
                 let status = match cause {
                     HangupCause::ServiceFailure => 500,
                     HangupCause::NoAnswer => 480,
@@ -147,19 +147,18 @@ impl Core {
     /// The leg is over; its dialog answers repeated BYEs for a while.
     pub(super) fn forget_leg(&mut self, id: LegId, now: Now) -> Option<Leg> {
         let mut leg = self.legs.remove(&id)?;
-        if let Stage::Incoming { since, .. } = leg.stage {
-            self.overload.withdrawn(id.call, since);
+        if let Stage::Incoming(incoming) = &leg.stage {
+            self.overload.withdrawn(id.call, incoming.since);
         }
         if let Some(change) = leg.change.take() {
             self.drop_change(change, now);
         }
-        let key = leg.dialog.key();
-        self.dialogs.remove(&key);
+        self.dialogs.remove(leg.dialog.our_tag(), id);
         if let Some(phone) = &leg.phone {
             self.stop_waiting_for(phone.credential, id);
         }
         if matches!(leg.stage, Stage::Up | Stage::Answered { .. }) && self.ended.len() < ENDED_MAX {
-            let until = now.mono + GIVE_UP;
+            let (until, key) = (now.mono + GIVE_UP, leg.dialog.key());
             self.ended.insert(key.clone(), id.call);
             self.ended_order.push_back((until, key));
             self.arm_ended();
@@ -196,8 +195,8 @@ impl Core {
             if let Some(ok) = leg.ok.as_mut().filter(|ok| ok.way == Way::Flow(flow)) {
                 ok.way = Way::Gone(flow.protocol);
             }
-            if let Stage::Incoming { key, .. } = &leg.stage {
-                let key = key.clone();
+            if let Stage::Incoming(incoming) = &leg.stage {
+                let key = incoming.key.clone();
                 self.close_server(&key);
                 self.forget_leg(id, now);
                 self.tell(LegEvent::Cancelled { leg: id }, now);
@@ -214,14 +213,14 @@ impl Core {
     /// Ends the legs that wait for a command which will never come: whoever had to give it is gone.
     pub(super) fn sweep_time(&mut self, now: Now) {
         self.sweeping = false;
-        let forgotten = |leg: &Leg| match leg.stage {
-            Stage::Incoming { since, .. } => now.mono.since(since) >= UNDECIDED_MAX,
-            Stage::Answered { since, .. } => now.mono.since(since) >= GIVE_UP,
+        let forgotten = |leg: &Leg| match &leg.stage {
+            Stage::Incoming(incoming) => now.mono.since(incoming.since) >= UNDECIDED_MAX,
+            Stage::Answered { since, .. } => now.mono.since(*since) >= GIVE_UP,
             Stage::Outgoing(_) | Stage::Up => false,
         };
         let ids: Vec<LegId> = self.legs.iter().filter(|(_, leg)| forgotten(leg)).map(|(id, _)| *id).collect();
         for id in ids {
-            if self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
+            if self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming(_))) {
                 self.reject(id, 504, None, None, now);
                 self.tell(LegEvent::Cancelled { leg: id }, now);
             } else {

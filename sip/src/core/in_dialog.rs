@@ -22,13 +22,12 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(4);
 impl Core {
     /// The leg whose dialog a request with a To-tag belongs to.
     pub(super) fn leg_of(&self, request: &Message) -> Option<LegId> {
-        self.dialogs.get(&key_of(request)).copied()
+        self.leg_with(request.call_id(), request.to_tag().unwrap_or_default())
     }
 
     /// Whether there is the dialog of a request with a To-tag.
     pub(super) fn is_of_a_dialog(&self, request: &Message) -> bool {
-        let key = key_of(request);
-        self.dialogs.contains_key(&key) || self.ended.contains_key(&key)
+        self.leg_of(request).is_some() || self.ended.contains_key(&key_of(request))
     }
 
     pub(super) fn on_in_dialog_request(&mut self, flow: Flow, request: Message, key: ServerKey, now: Now) {
@@ -128,8 +127,9 @@ impl Core {
         let Some(leg) = self.legs.get(&id) else { return };
         let event = match &leg.stage {
             // A BYE instead of a CANCEL (RFC 3261 §15.1.2).
-            Stage::Incoming { key, invite, .. } => {
-                let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, leg.dialog.local.tag()));
+            Stage::Incoming(incoming) => {
+                let key = incoming.key.clone();
+                let response = ResponseBuilder::to_request(&incoming.invite, 487, leg.dialog.local.tag());
                 self.respond(&key, response, now);
                 LegEvent::Cancelled { leg: id }
             }
@@ -178,7 +178,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.is_unsaved = !matches!(leg.stage, Stage::Up);
         if !leg.is_unsaved {
-            let checkpoint = leg.checkpoint(now.wall);
+            let checkpoint = leg.checkpoint(self.config.sdp_address, now.wall);
             self.tell(LegEvent::Checkpointed { leg: id, checkpoint }, now);
         }
     }

@@ -1,18 +1,19 @@
 //! A-legs: an INVITE to us, from the first message to the ACK of its 200.
 
 use super::change::Change;
-use super::leg::{Answer, Leg, Pending200, Phone, Stage};
+use super::leg::{Answer, Incoming, Leg, Pending200, Phone, Stage};
 use super::matching::{MergeKey, ServerKey};
 use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::reliable::{Reliable, requires_reliable};
 use super::session_timer::SessionTimer;
 use super::timers::{Timer, Timers};
+use super::told::Told;
 use super::wish::{caller_id_wish, lacks_privacy, wants_privacy};
 use super::{Core, dialled::dialled, dispatch::ALLOW};
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
-use crate::message::{self, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
+use crate::message::{self, AddressText, HeaderName, Message, Method, NameAddr, ResponseBuilder, Scheme, Uri};
 use crate::overload::Reason;
 use crate::sdp::{self, Description, Keys, Origin};
 use bytes::Bytes;
@@ -90,25 +91,26 @@ impl Core {
         match self.incoming_leg(flow, &invite, key, credential.id, now) {
             Ok(leg) => {
                 let id = LegId::a(CallId::generate(&mut self.entropy, now.wall));
+                let from = invite.from();
                 let event = Invited {
                     leg: id,
                     account: credential.account,
                     credential: credential.id,
                     dialled: Pii::new(self.dialled(&invite).unwrap_or_default()),
-                    wanted_caller_id: caller_id_wish(&invite, &leg.dialog.remote.uri, &credential.username),
-                    withhold: wants_privacy(&invite, &leg.dialog.remote),
+                    wanted_caller_id: caller_id_wish(&invite, &from.uri, &credential.username),
+                    withhold: wants_privacy(&invite, &from),
                     // Over anything else it would not be usable.
                     needs_tls: flow.protocol == Protocol::Tls
                         && invite.has_sdp()
                         && !is_usable(invite.body(), Keys::Withheld),
-                    offer: sdp_of(&invite),
+                    offer: leg.remote_sdp.clone(),
                     is_watched: !self.config.dialog_probe.is_zero(),
-                    checkpoint: leg.checkpoint(now.wall),
+                    checkpoint: leg.checkpoint(self.config.sdp_address, now.wall),
                 };
                 if let Some(exchange) = self.servers.get_mut(key) {
                     exchange.leg = Some(id);
                 }
-                self.dialogs.insert(leg.dialog.key(), id);
+                self.dialogs.insert(leg.dialog.our_tag(), id);
                 self.legs.insert(id, leg);
                 self.arm_sweep(now);
                 self.overload.asked(id.call, now.mono);
@@ -154,12 +156,13 @@ impl Core {
         let contact = contact.ok_or(500_u16)?;
         let reply = self.phone_heard(credential, flow, invite);
         let instance = self.registrar.instance_at(credential, reply).map(Box::from);
-        let stage = Stage::Incoming { key: key.clone(), invite: Box::new(invite.clone()), since: now.mono };
+        let incoming = Incoming { key: key.clone(), invite: invite.clone(), since: now.mono };
+        let stage = Stage::Incoming(Box::new(incoming));
         let origin = Origin::fresh(&mut self.entropy);
-        let mut leg = Leg::new(stage, dialog, contact, Way::Flow(reply), origin);
+        let mut leg = Leg::new(stage, dialog, AddressText::from(&contact), Way::Flow(reply), origin);
         leg.phone = Some(Box::new(Phone { credential, instance, ip: flow.ip() }));
         leg.offerless = offerless;
-        leg.remote_sdp = (!offerless).then(|| invite.body_alone());
+        leg.remote_sdp = sdp_of(invite);
         leg.reliable = Reliable::wanted_by(invite, self.first_rseq());
         leg.timer = SessionTimer::asked(invite, None, now.mono);
         Ok(leg)
@@ -190,39 +193,47 @@ impl Core {
 
     /// The session description for this leg out of what another leg sent: built anew by an allow-list.
     pub(super) fn describe(&mut self, leg: LegId, theirs: Option<&Sdp>) -> Option<Bytes> {
-        let description = Description::parse(theirs?.expose().as_bytes()).ok()?;
+        let theirs = theirs?;
+        let description = Description::parse(theirs.expose().as_bytes()).ok()?;
         if let Some(leg) = self.legs.get_mut(&leg).filter(|leg| leg.local_sdp.is_some()) {
             leg.origin = leg.origin.next();
         }
-        self.write_session(leg, &description)
+        self.write_session(leg, &description, Some(theirs))
     }
 
-    /// Writes a leg's session description and notes it.
-    pub(super) fn write_session(&mut self, leg: LegId, description: &Description) -> Option<Bytes> {
-        let ours = self.written(leg, self.legs.get(&leg)?.origin, description)?;
-        self.legs.get_mut(&leg)?.local_sdp = Some(ours.clone());
+    /// Writes a leg's session description and notes it; `theirs`: of which it is the description as it is.
+    pub(super) fn write_session(
+        &mut self,
+        id: LegId,
+        description: &Description,
+        theirs: Option<&Sdp>,
+    ) -> Option<Bytes> {
+        let (ours, keys) = self.written(description, id, self.legs.get(&id)?);
+        let told = theirs.map_or_else(|| Told::Text(Box::from(&*ours)), |theirs| Told::Of(theirs.clone(), keys));
+        self.legs.get_mut(&id)?.local_sdp = Some(told);
         Some(ours)
     }
 
     /// A 18x.
     pub(super) fn progress(&mut self, id: LegId, status: u16, sdp: Option<&Sdp>, now: Now) {
         if !(180..=189).contains(&status)
-            || !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. }))
+            || !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming(_)))
         {
             return;
         }
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
         if leg.reliable.is_some() {
             return self.progress_reliably(id, status, sdp, now);
         }
-        if requires_reliable(invite) {
+        if requires_reliable(&incoming.invite) {
             // It would have to hold our offer, which is not known yet: the caller hears the answer only.
             return;
         }
         let body = self.describe_again(id, sdp);
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let response = with_sdp(provisional(invite, status, &leg.dialog, &leg.contact), body);
         let key = key.clone();
         self.respond(&key, response, now);
@@ -230,7 +241,7 @@ impl Core {
 
     /// The 200. It is repeated until its ACK, over every transport (RFC 3261 §13.3.1.4).
     pub(super) fn accept(&mut self, id: LegId, sdp: Option<&Sdp>, now: Now) {
-        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming { .. })) {
+        if !self.legs.get(&id).is_some_and(|leg| matches!(leg.stage, Stage::Incoming(_))) {
             return self.accept_again(id, sdp, now);
         }
         if !self.may_accept(id, sdp) {
@@ -238,7 +249,8 @@ impl Core {
         }
         let body = self.describe_answer(id, sdp);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let response = ResponseBuilder::to_request(invite, 200, leg.dialog.local.tag())
             .record_route()
             .contact(&leg.contact)
@@ -266,7 +278,8 @@ impl Core {
         now: Now,
     ) {
         let Some(leg) = self.legs.get(&id) else { return };
-        let Stage::Incoming { key, invite, .. } = &leg.stage else { return };
+        let Stage::Incoming(incoming) = &leg.stage else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let status = if (400..=699).contains(&status) { status } else { 500 };
         let mut response = ResponseBuilder::to_request(invite, status, leg.dialog.local.tag());
         if let Some(text) = reason {
@@ -293,8 +306,9 @@ impl Core {
             self.withdraw_lookup(&invite_key, now);
             return self.withdraw_offer(cancel, &invite_key, now);
         };
-        let Some(Leg { stage: Stage::Incoming { key, invite, .. }, dialog, .. }) = self.legs.get(&id) else { return };
-        let (key, response) = (key.clone(), ResponseBuilder::to_request(invite, 487, dialog.local.tag()));
+        let Some(Leg { stage: Stage::Incoming(incoming), dialog, .. }) = self.legs.get(&id) else { return };
+        let response = ResponseBuilder::to_request(&incoming.invite, 487, dialog.local.tag());
+        let key = incoming.key.clone();
         self.respond(&key, response, now);
         self.forget_leg(id, now);
         self.tell(LegEvent::Cancelled { leg: id }, now);
@@ -317,7 +331,7 @@ impl Core {
                 if offers && answer.is_none() && hang_up.is_none() {
                     return self.without_session(id, now);
                 }
-                self.confirmed(id, ack, answer, now);
+                self.confirmed(id, answer, now);
             }
         }
         match hang_up {
@@ -327,10 +341,9 @@ impl Core {
     }
 
     /// The caller has our 200. With its answer to the offer in that the other leg's ACK may leave.
-    fn confirmed(&mut self, id: LegId, ack: &Message, answer: Option<Sdp>, now: Now) {
-        let is_answered = answer.is_some();
-        if let Some(leg) = self.legs.get_mut(&id).filter(|_| is_answered) {
-            leg.remote_sdp = Some(ack.body_alone());
+    fn confirmed(&mut self, id: LegId, answer: Option<Sdp>, now: Now) {
+        if let (Some(leg), Some(answer)) = (self.legs.get_mut(&id), &answer) {
+            leg.remote_sdp = Some(answer.clone());
             leg.is_unsaved = true;
         }
         self.tell(LegEvent::Confirmed { leg: id, answer }, now);
@@ -394,7 +407,7 @@ impl Core {
 }
 
 /// A 18x with which the caller has an early dialog.
-pub(super) fn provisional(invite: &Message, status: u16, dialog: &Dialog, contact: &NameAddr) -> ResponseBuilder {
+pub(super) fn provisional(invite: &Message, status: u16, dialog: &Dialog, contact: &AddressText) -> ResponseBuilder {
     ResponseBuilder::to_request(invite, status, dialog.local.tag()).record_route().contact(contact)
 }
 
@@ -418,6 +431,6 @@ pub(super) fn sdp_of(message: &Message) -> Option<Sdp> {
     message.has_sdp().then(|| text_of(message.body())).flatten()
 }
 
-pub(super) fn text_of(body: &Bytes) -> Option<Sdp> {
+pub(super) fn text_of(body: &[u8]) -> Option<Sdp> {
     std::str::from_utf8(body).ok().map(|text| Pii::new(text.into()))
 }

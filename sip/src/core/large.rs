@@ -173,7 +173,7 @@ impl Core {
             let ack = with_credentials(RequestBuilder::again(&sent, sent.cseq().0), leg.carrier.as_deref());
             let again = self.send_ack_sized(id, ack, false);
             if let Some(leg) = self.legs.get_mut(&id) {
-                leg.ack = again;
+                leg.ack = again.map(Box::new);
             }
         }
     }

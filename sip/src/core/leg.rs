@@ -11,15 +11,16 @@ use super::offer::ANSWER_WITHIN;
 use super::peers::{Bound, ByPeer, Way};
 use super::reliable::{Fork, Reliable};
 use super::session_timer::SessionTimer;
+use super::told::Told;
 use crate::dialog::{Dialog, Stored, StoredInvite, StoredPhone};
 use crate::flow::{Destination, Flow, Protocol};
-use crate::message::{Malformed, Message, NameAddr, Written};
+use crate::message::{AddressText, Malformed, Message, Written};
 use crate::sdp::Origin;
 use crate::transaction::{GIVE_UP, Repetition, T2, earliest};
 use bytes::Bytes;
 use schema::carrier::Gateway;
 use schema::id::{CredentialId, TrunkId};
-use schema::leg::{Checkpoint, HangupCause, LegId};
+use schema::leg::{Checkpoint, HangupCause, LegId, Sdp};
 use schema::target::HostName;
 use schema::time::{Mono, Timestamp};
 use std::borrow::Cow;
@@ -35,13 +36,21 @@ use std::net::{IpAddr, SocketAddr};
 /// ```
 pub(super) enum Stage {
     /// An INVITE to us, not answered finally.
-    Incoming { key: ServerKey, invite: Box<Message>, since: Mono },
+    Incoming(Box<Incoming>),
     /// Our INVITE, not answered finally.
     Outgoing(Box<Outgoing>),
     /// Our INVITE was answered; the ACK waits for the commit, and for the caller's answer when the 200 holds an offer.
     Answered { cseq: u32, since: Mono },
     /// Both ends have the session.
     Up,
+}
+
+/// An INVITE to us under way.
+pub(super) struct Incoming {
+    pub(super) key: ServerKey,
+    pub(super) invite: Message,
+    /// When it came.
+    pub(super) since: Mono,
 }
 
 /// Our INVITE under way.
@@ -116,7 +125,7 @@ pub(super) struct Leg {
     pub(super) stage: Stage,
     pub(super) dialog: Dialog,
     /// Our Contact.
-    pub(super) contact: NameAddr,
+    pub(super) contact: AddressText,
     /// Where its requests go.
     way: Way,
     /// The phone of a customer's leg; none of a carrier's.
@@ -127,8 +136,8 @@ pub(super) struct Leg {
     pub(super) offerless: bool,
     /// Origin of our session descriptions.
     pub(super) origin: Origin,
-    pub(super) local_sdp: Option<Bytes>,
-    pub(super) remote_sdp: Option<Bytes>,
+    pub(super) local_sdp: Option<Told>,
+    pub(super) remote_sdp: Option<Sdp>,
     /// What the other leg says to that.
     pub(super) word: Word,
     /// Of a caller that takes reliable provisional responses.
@@ -145,7 +154,7 @@ pub(super) struct Leg {
     /// The name of its next hop is being looked up.
     pub(super) search: Option<Box<Search>>,
     /// The ACK of their 200, for its repetitions as long as its transaction takes them.
-    pub(super) ack: Option<Bytes>,
+    pub(super) ack: Option<Box<Bytes>>,
     /// After a restart, of an A-leg: its INVITE, when nothing shows that our 200 was acknowledged.
     pub(super) unconfirmed: Option<Box<StoredInvite>>,
     /// Whether the far end is known to be there.
@@ -182,7 +191,7 @@ impl Legs {
 
 impl Leg {
     /// A leg of which only this is known.
-    pub(super) fn new(stage: Stage, dialog: Dialog, contact: NameAddr, way: Way, origin: Origin) -> Self {
+    pub(super) fn new(stage: Stage, dialog: Dialog, contact: AddressText, way: Way, origin: Origin) -> Self {
         Self {
             stage,
             dialog,
@@ -218,7 +227,7 @@ impl Leg {
         let pulse = || ok.or_else(|| self.pulse.next_time());
         let other = match &self.stage {
             Stage::Outgoing(outgoing) => Some(outgoing.until),
-            Stage::Incoming { .. } => {
+            Stage::Incoming(_) => {
                 earliest(self.reliable.as_ref().and_then(|reliable| reliable.server.next_time()), pulse())
             }
             Stage::Answered { .. } => pulse(),
@@ -243,16 +252,22 @@ impl Leg {
         self.phone.as_ref().is_none_or(|phone| phone.ip == flow.ip() && self.way.protocol() == flow.protocol)
     }
 
+    /// What its far end was told last.
+    pub(super) fn told(&self, sdp_address: IpAddr) -> Option<Cow<'_, [u8]>> {
+        self.local_sdp.as_ref()?.text(self.origin, sdp_address)
+    }
+
     /// All that the leg needs after a restart, as it is `at`.
-    pub(super) fn checkpoint(&self, at: Timestamp) -> Checkpoint {
+    pub(super) fn checkpoint(&self, sdp_address: IpAddr, at: Timestamp) -> Checkpoint {
+        let told = self.told(sdp_address);
         let mut stored = Stored::of(&self.dialog, &self.contact, self.peer(), self.origin, at);
         stored.phone = self
             .phone
             .as_ref()
             .map(|phone| StoredPhone { credential: phone.credential, instance: phone.instance.clone() });
-        if let Stage::Incoming { invite, .. } = &self.stage {
-            let vias = invite.vias().iter().map(Written::written).collect();
-            stored.invite = Some(StoredInvite { vias, cseq: invite.cseq().0 });
+        if let Stage::Incoming(incoming) = &self.stage {
+            let vias = incoming.invite.vias().iter().map(Written::written).collect();
+            stored.invite = Some(StoredInvite { vias, cseq: incoming.invite.cseq().0 });
         }
         if let Stage::Answered { cseq, .. } = self.stage {
             stored.unanswered = self.offerless.then_some(cseq);
@@ -261,8 +276,8 @@ impl Leg {
         stored.trunk = self.carrier.as_ref().map(|carrier| carrier.trunk);
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.server = self.server.clone();
-        stored.local_sdp = as_text(self.local_sdp.as_ref());
-        stored.remote_sdp = as_text(self.remote_sdp.as_ref());
+        stored.local_sdp = told.as_deref().and_then(|told| std::str::from_utf8(told).ok()).map(Cow::Borrowed);
+        stored.remote_sdp = self.remote_sdp.as_ref().map(|sdp| Cow::Borrowed(&**sdp.expose()));
         stored.checkpoint()
     }
 
@@ -295,14 +310,13 @@ impl Leg {
             (_, Some(_)) => Way::Gone(protocol),
             (_, None) => Way::To(Destination::new(protocol, address)),
         };
-        let sdp = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| Bytes::copy_from_slice(text.as_bytes()));
         // Without an offer of ours the carrier waits for more than the ACK of its 200.
         let stage = stored.unanswered.map_or(Stage::Up, |cseq| Stage::Answered { cseq, since: Mono::default() });
-        let (dialog, contact) = (stored.dialog(now)?, NameAddr::parse(&stored.contact)?);
+        let (dialog, contact) = (stored.dialog(now)?, AddressText::parse(&stored.contact)?);
         Ok(Self {
             offerless: stored.offerless,
-            local_sdp: sdp(&stored.local_sdp),
-            remote_sdp: sdp(&stored.remote_sdp),
+            local_sdp: stored.local_sdp.as_ref().map(|text| Told::Text(text.as_bytes().into())),
+            remote_sdp: stored.remote_sdp.as_ref().map(|text| Sdp::new((&**text).into())),
             phone: stored
                 .phone
                 .map(|StoredPhone { credential, instance }| Box::new(Phone { credential, instance, ip: address.ip() })),
@@ -313,9 +327,4 @@ impl Leg {
             ..Self::new(stage, dialog, contact, way, stored.origin)
         })
     }
-}
-
-/// A session description as a checkpoint has it.
-fn as_text(sdp: Option<&Bytes>) -> Option<Cow<'_, str>> {
-    std::str::from_utf8(sdp?).ok().map(Cow::Borrowed)
 }

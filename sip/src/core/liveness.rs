@@ -39,10 +39,16 @@ pub(super) struct Pulse {
     /// How often it was asked and has not answered, whatever became of its connections.
     asked: u8,
     told: Option<Mono>,
-    /// Until when its phone is waited for, which is not connected.
-    waits_until: Option<Mono>,
+    /// Its phone is not connected, and waited for.
+    absence: Option<Box<Absence>>,
+}
+
+/// A phone is waited for.
+#[derive(Debug)]
+struct Absence {
+    until: Mono,
     /// A 200 that waits for it, with its CSeq.
-    unsent: Option<Box<(Bytes, u32)>>,
+    unsent: Option<(Bytes, u32)>,
 }
 
 impl Pulse {
@@ -51,8 +57,12 @@ impl Pulse {
         Self { in_doubt: true, ..Self::default() }
     }
 
+    fn absent_until(&self) -> Option<Mono> {
+        self.absence.as_ref().map(|absence| absence.until)
+    }
+
     pub(super) fn next_time(&self) -> Option<Mono> {
-        earliest(self.due, self.waits_until)
+        earliest(self.due, self.absent_until())
     }
 
     pub(super) fn is_due(&self, now: Mono) -> bool {
@@ -75,7 +85,7 @@ impl Core {
     /// A probe is due, or the phone did not come back.
     pub(super) fn pulse_time(&mut self, id: LegId, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        if leg.pulse.waits_until.is_some_and(|until| until <= now.mono) {
+        if leg.pulse.absent_until().is_some_and(|until| until <= now.mono) {
             return self.lost(id, true, now);
         }
         if leg.pulse.due.take().is_some() && leg.is_up() && !leg.pulse.asking {
@@ -183,9 +193,9 @@ impl Core {
 
     /// Sends the 200 of a leg when its phone comes back.
     pub(super) fn hold_answer(&mut self, id: LegId, bytes: Bytes, cseq: u32, now: Now) {
-        if let Some(leg) = self.legs.get_mut(&id) {
-            leg.pulse.unsent = Some(Box::new((bytes, cseq)));
-            self.wait_for_phone(id, now);
+        self.wait_for_phone(id, now);
+        if let Some(absence) = self.legs.get_mut(&id).and_then(|leg| leg.pulse.absence.as_mut()) {
+            absence.unsent = Some((bytes, cseq));
         }
     }
 
@@ -193,7 +203,8 @@ impl Core {
     pub(super) fn wait_for_phone(&mut self, id: LegId, now: Now) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Some(phone) = &leg.phone else { return };
-        leg.pulse.waits_until.get_or_insert(now.mono + GIVE_UP);
+        let until = now.mono + GIVE_UP;
+        leg.pulse.absence.get_or_insert_with(|| Box::new(Absence { until, unsent: None }));
         self.absent.entry(phone.credential).or_default().insert(id);
         self.arm_leg(id);
     }
@@ -225,8 +236,7 @@ impl Core {
         }
         self.legs.lead(&id, way);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        leg.pulse.waits_until = None;
-        let unsent = leg.pulse.unsent.take().map(|unsent| *unsent);
+        let unsent = leg.pulse.absence.take().and_then(|absence| absence.unsent);
         match unsent {
             Some((bytes, cseq)) => {
                 let first = Pending200::first(bytes.clone(), flow, cseq, leg.offerless, now.mono);

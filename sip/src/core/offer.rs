@@ -10,10 +10,10 @@ use super::leg::{Answer, Leg, Pending200, Stage};
 use super::matching::ServerKey;
 use super::peers::{Bound, Way, reply_flow};
 use super::session_timer::SessionTimer;
-use super::{Core, dispatch::ALLOW};
+use super::{Core, dispatch::ALLOW, told};
 use crate::flow::{Flow, Protocol};
 use crate::message::{HeaderName, Message, Method, ResponseBuilder};
-use crate::sdp::{Description, Keys, Origin, Placement};
+use crate::sdp::{Description, Keys, Origin};
 use crate::transaction::{GIVE_UP, Repetition, T2};
 use bytes::Bytes;
 use schema::id::CallId;
@@ -38,7 +38,7 @@ enum Welcome {
 impl Leg {
     /// Whether the far end has said this before.
     fn has_said(&self, sdp: &[u8]) -> bool {
-        self.remote_sdp.as_ref().is_some_and(|known| same_media(known, sdp))
+        self.remote_sdp.as_ref().is_some_and(|known| same_media(known.expose().as_bytes(), sdp))
     }
 
     /// Whether it has, and the other leg nothing against it.
@@ -51,9 +51,9 @@ impl Leg {
         let is_invite = *request.method() == Method::Invite;
         match &self.stage {
             _ if self.is_up() => Welcome::Now,
-            Stage::Incoming { .. } | Stage::Outgoing(_) if !is_invite && self.is_answered_early() => Welcome::Now,
+            Stage::Incoming(_) | Stage::Outgoing(_) if !is_invite && self.is_answered_early() => Welcome::Now,
             // Its own INVITE is not answered yet.
-            Stage::Incoming { .. } => Welcome::Later,
+            Stage::Incoming(_) => Welcome::Later,
             _ => Welcome::Glare,
         }
     }
@@ -113,7 +113,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let key = ServerKey::of(request, request.method());
         let (until, reply) = (now.mono + DECIDE_WITHIN, reply_flow(flow, request));
-        let theirs = Theirs { key: key.clone(), request: request.clone(), flow: reply, until };
+        let theirs = Theirs { key: key.clone(), request: request.clone(), offer: offer.clone(), flow: reply, until };
         leg.change = Some(Change::Theirs(Box::new(theirs)));
         self.open_server(&key, flow, request, now);
         if *request.method() == Method::Invite {
@@ -183,12 +183,12 @@ impl Core {
     /// Our session description on a leg as it stands. After a restart that of an A-leg is made again out of what the other
     /// side of the call sent.
     pub(super) fn session(&mut self, id: LegId) -> Option<Bytes> {
-        if let Some(known) = &self.legs.get(&id)?.local_sdp {
-            return Some(known.clone());
+        if let Some(known) = self.legs.get(&id)?.told(self.config.sdp_address) {
+            return Some(Bytes::copy_from_slice(&known));
         }
         let theirs = self.other_session(id)?;
-        let description = Description::parse(&theirs).ok()?;
-        self.write_session(id, &description)
+        let description = Description::parse(theirs.expose().as_bytes()).ok()?;
+        self.write_session(id, &description, Some(&theirs))
     }
 
     /// Our offer to a far end that makes none: all there is, as for a new call (RFC 3261 §14.2), whatever was held before.
@@ -215,7 +215,7 @@ impl Core {
         }
         let leg = self.legs.get_mut(&id)?;
         leg.origin = leg.origin.next();
-        self.write_session(id, &description)
+        self.write_session(id, &description, None)
     }
 
     /// The legs of a call, the caller's first.
@@ -230,19 +230,19 @@ impl Core {
         if over == Protocol::Tls && self.legs_of(call).all(is_tls) { Keys::Pass } else { Keys::Withheld }
     }
 
-    /// A session description as it leaves. Media is not anchored yet: the addresses pass as they are given.
+    /// A session description as it leaves.
     pub(super) fn rewritten(&self, description: &Description<'_>, origin: Origin, keys: Keys) -> Bytes {
-        description.rewrite(origin, self.config.sdp_address, keys, |_, _| Placement::AsGiven).into()
+        told::written(description, origin, self.config.sdp_address, keys).into()
     }
 
-    /// As it leaves on a leg.
-    pub(super) fn written(&self, id: LegId, origin: Origin, description: &Description<'_>) -> Option<Bytes> {
-        let keys = self.media_keys(id.call, self.legs.get(&id)?.way().protocol());
-        Some(self.rewritten(description, origin, keys))
+    /// As it leaves on a leg, and whether with the media's keys.
+    pub(super) fn written(&self, description: &Description<'_>, id: LegId, leg: &Leg) -> (Bytes, Keys) {
+        let keys = self.media_keys(id.call, leg.way().protocol());
+        (self.rewritten(description, leg.origin, keys), keys)
     }
 
     /// What the far end of the other leg last sent.
-    pub(super) fn other_session(&self, id: LegId) -> Option<Bytes> {
+    pub(super) fn other_session(&self, id: LegId) -> Option<Sdp> {
         self.legs_of(id.call).filter(|(other, _)| *other != id).find_map(|(_, leg)| leg.remote_sdp.clone())
     }
 
@@ -257,14 +257,15 @@ impl Core {
             None => return self.on_word(id, answer.is_ok(), now),
             _ => return,
         };
-        let Theirs { key, request, flow, .. } = *theirs;
+        let Theirs { key, request, offer, flow, .. } = *theirs;
         let answer = answer.as_ref().map_err(|status| *status);
-        let description = answer.and_then(|sdp| Description::parse(sdp.expose().as_bytes()).map_err(|_| 500));
-        match description {
-            Ok(description) => {
+        let described =
+            answer.and_then(|sdp| Ok((sdp, Description::parse(sdp.expose().as_bytes()).map_err(|_| 500_u16)?)));
+        match described {
+            Ok((answer, description)) => {
                 leg.origin = leg.origin.next();
-                (leg.remote_sdp, leg.word) = (Some(request.body_alone()), Word::Agreed);
-                let body = self.write_session(id, &description);
+                (leg.remote_sdp, leg.word) = (Some(offer), Word::Agreed);
+                let body = self.write_session(id, &description, Some(answer));
                 self.agree(id, &key, &request, flow, body, now);
                 self.tell_checkpoint(id, now);
             }
@@ -307,7 +308,7 @@ impl Core {
         }
         let admits = leg.pace.admits(now.mono);
         let Some(offer) = usable_sdp(ack).filter(|_| admits) else { return self.restore(id, now) };
-        (leg.remote_sdp, leg.word) = (Some(ack.body_alone()), Word::Agreed);
+        (leg.remote_sdp, leg.word) = (Some(offer.clone()), Word::Agreed);
         self.tell(LegEvent::Offered { leg: id, offer }, now);
         self.tell_checkpoint(id, now);
     }

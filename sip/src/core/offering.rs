@@ -9,6 +9,7 @@ use super::offer::{ANSWER_WITHIN, usable_sdp};
 use super::outgoing::ALLOW_IN_DIALOG;
 use super::peers::Way;
 use super::session_timer::SessionTimer;
+use super::told::Told;
 use crate::flow::Flow;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use crate::sdp::{self, Description};
@@ -57,13 +58,13 @@ impl Core {
         let request = leg.dialog.request_without_via(method).contact(&leg.contact);
         let request = SessionTimer::in_request(leg.timer.as_ref().filter(|_| is_up), request);
         let (cseq, trunk) = (leg.dialog.local_cseq, leg.carrier.as_ref().map(|carrier| carrier.trunk));
-        let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp.clone());
+        let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp);
         let branch = via.branch().unwrap_or_default();
         let owner = Owner::Offer(id);
         let (invite, carriage) = self.send_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?;
         let until = Some(until);
         let ours =
-            Ours { cseq, invite, carriage, offer: offer.clone(), sdp, origin, purpose, provisional: false, until };
+            Ours { cseq, invite, carriage, offer: offer.clone(), keys, origin, purpose, provisional: false, until };
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.change = Some(Change::Ours(Box::new(ours)));
         }
@@ -125,7 +126,7 @@ impl Core {
         let Some(answer) = usable_sdp(response) else {
             return self.on_offer_misunderstood(id, &ours, now);
         };
-        (leg.origin, leg.local_sdp) = (ours.origin, Some(ours.sdp));
+        (leg.origin, leg.local_sdp) = (ours.origin, Some(Told::Of(ours.offer, ours.keys)));
         if ours.purpose == Purpose::GivenUp {
             // The other leg never hears of it: it has what was sent before.
             self.restore(id, now);
@@ -135,7 +136,7 @@ impl Core {
         let is_asked = ours.purpose == Purpose::Asked;
         // An answer may be another one each time (RFC 3264 §8): then the other leg is offered it, now or at the next refresh.
         if is_asked || !is_news || leg.pace.admits(now.mono) {
-            leg.remote_sdp = Some(response.body_alone());
+            leg.remote_sdp = Some(answer.clone());
             if is_asked {
                 leg.word = Word::Agreed;
                 self.tell(LegEvent::OfferAnswered { leg: id, answer: Ok(answer) }, now);
@@ -162,8 +163,7 @@ impl Core {
 
     /// The far end agreed to what its asker was refused in the meantime: it is offered what stands on the other leg.
     pub(super) fn restore(&mut self, id: LegId, now: Now) {
-        let other = self.other_session(id).and_then(|sdp| Some(Sdp::new(std::str::from_utf8(&sdp).ok()?.into())));
-        if let Some(offer) = other {
+        if let Some(offer) = self.other_session(id) {
             self.offer_for(id, &offer, Purpose::Restoring, now.mono + ANSWER_WITHIN, now);
         }
     }

@@ -14,9 +14,12 @@ use super::offer::{is_usable, usable_sdp};
 use super::peers::{Bound, Way};
 use super::probe::target_uri;
 use super::session_timer::{SessionTimer, TIMER};
+use super::told::Told;
 use crate::dialog::Dialog;
 use crate::flow::{Flow, Protocol};
-use crate::message::{AddressParts, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri};
+use crate::message::{
+    AddressParts, AddressText, HeaderName, Malformed, Message, Method, NameAddr, RequestBuilder, Uri,
+};
 use crate::sdp::{Description, Keys, Origin};
 use crate::transaction::GIVE_UP;
 use bytes::Bytes;
@@ -42,9 +45,9 @@ pub(super) const ALLOW_IN_DIALOG: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, PRA
 struct Draft {
     request: RequestBuilder,
     dialog: Dialog,
-    contact: NameAddr,
+    contact: AddressText,
     origin: Origin,
-    sdp: Option<Bytes>,
+    told: Option<Told>,
 }
 
 impl Core {
@@ -72,9 +75,9 @@ impl Core {
         let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
         leg.carrier = Some(Box::new(Carrier::of(invite.trunk)));
         leg.offerless = invite.offer.is_none();
-        leg.local_sdp = draft.sdp;
+        leg.local_sdp = draft.told;
         leg.server = host.cloned();
-        self.dialogs.insert(leg.dialog.key(), invite.leg);
+        self.dialogs.insert(leg.dialog.our_tag(), invite.leg);
         self.legs.insert(invite.leg, leg);
         self.arm_leg(invite.leg);
         self.arm_sweep(now);
@@ -84,16 +87,16 @@ impl Core {
     /// The INVITE without its Via, and the dialog that it begins.
     fn draft(&self, invite: &Invite, way: Way, offer: Option<(Description<'_>, Keys)>) -> Result<Draft, Malformed> {
         let mut entropy = entropy_of(&invite.ids);
-        let contact = self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?;
+        let contact = AddressText::from(&self.contact(way, &entropy.hex::<8>()).ok_or(Malformed)?);
         let (local, remote, target) = self.addresses(invite)?;
         let dialog = Dialog {
             call_id: invite.ids.call_id.clone(),
-            local: local.with_tag(&invite.ids.from_tag)?,
-            remote,
+            local: AddressText::from(&local.with_tag(&invite.ids.from_tag)?),
+            remote: AddressText::from(&remote),
             local_cseq: invite.ids.cseq,
             remote_cseq: None,
             target: target.clone(),
-            routes: Vec::new(),
+            routes: Box::default(),
         };
         let origin = Origin::fresh(&mut entropy);
         let request = RequestBuilder::new(Method::Invite, target)
@@ -104,9 +107,11 @@ impl Core {
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
             .header(HeaderName::Supported, &supported(invite.offer.is_some()));
-        let sdp = offer.map(|(offer, keys)| self.rewritten(&offer, origin, keys));
-        let request = with_body(self.with_privacy(request, invite)?, sdp.clone());
-        Ok(Draft { request, dialog, contact, origin, sdp })
+        let (sdp, keys) = offer.map(|(offer, keys)| (self.rewritten(&offer, origin, keys), keys)).unzip();
+        let told = invite.offer.clone().zip(sdp.as_ref()).zip(keys);
+        let told = told.map(|((theirs, sdp), keys)| Told::fresh(sdp, theirs, keys));
+        let request = with_body(self.with_privacy(request, invite)?, sdp);
+        Ok(Draft { request, dialog, contact, origin, told })
     }
 
     /// What the caller offers, and whether its keys may leave this way.
@@ -217,7 +222,7 @@ impl Core {
         // an offer of ours it would be one if it were reliable, which is not asked for.
         let sdp = usable_sdp(response).filter(|_| !*offerless && !was_answered);
         if sdp.is_some() {
-            *remote_sdp = Some(response.body_alone());
+            remote_sdp.clone_from(&sdp);
         }
         self.tell(LegEvent::Progress { leg: id, status, sdp, rings }, now);
     }
@@ -240,10 +245,11 @@ impl Core {
             }
             Stage::Up if wrong::chosen(Wrong::EndedByRepetition) => self.lost(id, true, now),
             // Repeated: our ACK was lost, or went with the process before this one, or is still waiting for the commit.
-            stage => match (leg.ack.clone(), leg.way()) {
+            stage => match (leg.ack.as_deref().cloned(), leg.way()) {
                 (Some(ack), way) => self.send(way_of_ack(way, &ack), ack),
                 (None, _) if matches!(stage, Stage::Up) => {
-                    let answer = leg.local_sdp.clone().filter(|_| leg.offerless);
+                    let told = leg.told(self.config.sdp_address).filter(|_| leg.offerless);
+                    let answer = told.map(|told| Bytes::copy_from_slice(&told));
                     self.acknowledge(id, response.cseq().0, answer);
                 }
                 (None, _) => {}
@@ -284,13 +290,14 @@ impl Core {
         leg.dialog = leg.dialog.confirmed_by(response);
         leg.stage = Stage::Answered { cseq: response.cseq().0, since: now.mono };
         if response.has_sdp() && !is_told {
-            leg.remote_sdp = Some(response.body_alone());
+            leg.remote_sdp = text_of(response.body());
         }
         leg.timer = SessionTimer::agreed(response, None, now.mono);
         self.find_way(id, now);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let sdp = leg.remote_sdp.as_ref().and_then(text_of);
-        let (offers, checkpoint) = (leg.offerless, leg.checkpoint(now.wall));
+        let (sdp, offers) = (leg.remote_sdp.clone(), leg.offerless);
+        let checkpoint = leg.checkpoint(self.config.sdp_address, now.wall);
+        leg.local_sdp.as_mut().map(Told::is_stored);
         leg.is_unsaved = false;
         self.arm_leg(id);
         // It was another fork's, which is over.

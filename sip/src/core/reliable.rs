@@ -4,7 +4,8 @@
 
 use super::Core;
 use super::exchange::Owner;
-use super::leg::{Leg, Outgoing, Stage};
+use super::incoming::text_of;
+use super::leg::{Incoming, Leg, Outgoing, Stage};
 use super::names::next_way;
 use super::offer::{same_media, usable_sdp};
 use super::peers::{Bound, Way};
@@ -72,7 +73,7 @@ impl Leg {
     /// by UPDATE or PRACK (RFC 3311 §5.1).
     pub(super) fn is_answered_early(&self) -> bool {
         match &self.stage {
-            Stage::Incoming { .. } => self.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered()),
+            Stage::Incoming(_) => self.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered()),
             // The first one is the dialog of the leg.
             Stage::Outgoing(outgoing) => outgoing.forks.first().is_some_and(|fork| fork.answer.is_some()),
             Stage::Answered { .. } | Stage::Up => false,
@@ -86,7 +87,7 @@ impl Leg {
         let Some(answer) = outgoing.fork(response.to_tag()).and_then(|fork| fork.answer.clone()) else { return false };
         // Of the leg's own dialog an UPDATE may have changed it since.
         if self.dialog.remote.tag() != response.to_tag() {
-            self.remote_sdp = Some(answer);
+            self.remote_sdp = text_of(&answer);
         }
         true
     }
@@ -110,7 +111,8 @@ impl Core {
         let sdp = sdp.filter(|_| self.legs.get(&id).is_some_and(takes_answer));
         let body = self.describe(id, sdp);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let (Stage::Incoming { key, invite, .. }, Some(reliable)) = (&leg.stage, &mut leg.reliable) else { return };
+        let (Stage::Incoming(incoming), Some(reliable)) = (&leg.stage, &mut leg.reliable) else { return };
+        let Incoming { key, invite, .. } = &**incoming;
         let response = super::incoming::provisional(invite, status, &leg.dialog, &leg.contact)
             .header(HeaderName::Allow, &super::dispatch::ALLOW)
             .header(HeaderName::Require, &RELIABLE)
@@ -126,14 +128,14 @@ impl Core {
 
     /// A reliable response is due again, or the caller never acknowledged it: its INVITE is refused (§3).
     pub(super) fn reliable_time(&mut self, id: LegId, now: Now) {
-        let Some(Leg { stage: Stage::Incoming { key, .. }, reliable: Some(reliable), .. }) = self.legs.get_mut(&id)
+        let Some(Leg { stage: Stage::Incoming(incoming), reliable: Some(reliable), .. }) = self.legs.get_mut(&id)
         else {
             return;
         };
         match reliable.server.on_time(now.mono) {
             Due::Nothing => {}
             Due::Repeat(bytes) => {
-                let key = key.clone();
+                let key = incoming.key.clone();
                 self.respond_bytes(&key, bytes, now);
             }
             Due::GiveUp => {
@@ -157,8 +159,8 @@ impl Core {
         } else {
             self.on_offer(flow, id, request, now);
         }
-        if let (Some(bytes), Some(Stage::Incoming { key, .. })) = (next, self.legs.get(&id).map(|leg| &leg.stage)) {
-            let key = key.clone();
+        if let (Some(bytes), Some(Stage::Incoming(incoming))) = (next, self.legs.get(&id).map(|leg| &leg.stage)) {
+            let key = incoming.key.clone();
             self.respond_bytes(&key, bytes, now);
         }
         let reliable = self.legs.get_mut(&id).and_then(|leg| leg.reliable.as_mut());
@@ -182,13 +184,12 @@ impl Core {
 
     /// The session description of the 200; none when a reliable response had the answer (RFC 6337 §3.1.1).
     pub(super) fn describe_answer(&mut self, id: LegId, sdp: Option<&Sdp>) -> Option<Bytes> {
-        let answered = |leg: &&mut Leg| leg.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered());
-        let Some(leg) = self.legs.get_mut(&id).filter(answered) else { return self.describe_again(id, sdp) };
+        let answered = |leg: &&Leg| leg.reliable.as_ref().is_some_and(|reliable| reliable.server.is_answered());
+        let Some(leg) = self.legs.get(&id).filter(answered) else { return self.describe_again(id, sdp) };
         let description = Description::parse(sdp?.expose().as_bytes()).ok()?;
-        let origin = leg.origin;
-        let stands = self.written(id, origin, &description)?;
+        let stands = self.written(&description, id, leg).0;
         let leg = self.legs.get_mut(&id)?;
-        leg.is_stale = !leg.local_sdp.as_ref().is_some_and(|told| same_media(told, &stands));
+        leg.is_stale = !leg.told(self.config.sdp_address).is_some_and(|told| same_media(&told, &stands));
         None
     }
 
@@ -198,8 +199,11 @@ impl Core {
         let leg = self.legs.get(&id)?;
         let told = leg.local_sdp.clone().filter(|_| leg.reliable.is_none());
         let body = self.describe(id, sdp)?;
-        if let (Some(told), Some(leg)) = (told, self.legs.get_mut(&id)) {
-            leg.is_stale |= !same_media(&told, &body);
+        let leg = self.legs.get_mut(&id)?;
+        // Mostly of the same fork, which says the same.
+        if let Some(told) = told.filter(|told| leg.local_sdp.as_ref() != Some(told)) {
+            let told = told.text(leg.origin, self.config.sdp_address);
+            leg.is_stale |= !told.is_some_and(|told| same_media(&told, &body));
         }
         Some(body)
     }

@@ -1,6 +1,6 @@
 //! Legs of calls that were up when the process before this one ended.
 
-use super::incoming::{text_of, with_sdp};
+use super::incoming::with_sdp;
 use super::leg::{Answer, Leg, Pending200, Stage};
 use super::liveness::Pulse;
 use super::matching::ServerKey;
@@ -52,7 +52,7 @@ impl Core {
                     leg.set_way(Way::To(self.named(destination, host)));
                 }
                 self.resume_timer(&mut leg, now);
-                self.dialogs.insert(leg.dialog.key(), id);
+                self.dialogs.insert(leg.dialog.our_tag(), id);
                 self.legs.insert(id, leg);
                 self.arm_leg(id);
             }
@@ -66,7 +66,7 @@ impl Core {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Some(invite) = leg.unconfirmed.take() else {
             // It was acknowledged: the other leg's ACK may have been lost with the process before.
-            let answer = leg.remote_sdp.as_ref().filter(|_| leg.offerless).and_then(text_of);
+            let answer = leg.remote_sdp.clone().filter(|_| leg.offerless);
             if answer.is_some() {
                 self.tell(LegEvent::Confirmed { leg: id, answer }, now);
             }
@@ -139,7 +139,7 @@ impl Core {
 /// # Errors
 /// When what was stored cannot be written.
 fn invite_of(dialog: &Dialog, stored: &StoredInvite) -> Result<Message, Malformed> {
-    let mut invite = RequestBuilder::new(Method::Invite, dialog.local.uri.clone())
+    let mut invite = RequestBuilder::new(Method::Invite, dialog.local.uri()?)
         .from(&dialog.remote)
         .to(&dialog.local)
         .call_id(&dialog.call_id)

@@ -128,8 +128,8 @@ impl Core {
             LegCommand::Reject { leg, .. } | LegCommand::HangUp { leg, .. } => (leg.call, true),
             _ => return,
         };
-        if let Some(Stage::Incoming { since, .. }) = self.legs.get(&LegId::a(call)).map(|leg| &leg.stage) {
-            let since = *since;
+        if let Some(Stage::Incoming(incoming)) = self.legs.get(&LegId::a(call)).map(|leg| &leg.stage) {
+            let since = incoming.since;
             if is_decided {
                 self.overload.decided(call, since, now.mono);
             } else {

@@ -121,6 +121,72 @@ impl NameAddr {
     }
 }
 
+/// What can stand in From, To and Contact.
+pub trait Address: Written {}
+
+impl Address for NameAddr {}
+
+impl Address for AddressText {}
+
+/// A name-addr that is kept for long: only its text, as it is written.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AddressText(Box<str>);
+
+impl From<&NameAddr> for AddressText {
+    fn from(address: &NameAddr) -> Self {
+        let display = address.display.as_ref().map_or(0, |display| display.len() + 3);
+        let room = display + "<>".len() + address.uri.as_str().len() + address.params.list().as_str().len();
+        let mut text = String::with_capacity(room);
+        address.write_to(&mut text);
+        Self(text.into())
+    }
+}
+
+impl AddressText {
+    /// Reads one that was kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`NameAddr::parse`].
+    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
+        NameAddr::parse(text).map(|address| Self::from(&address))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// URI and parameters. A display name is written in quotes, and no URI holds a `>`.
+    fn parts(&self) -> (&str, ParamList<'_>) {
+        let mut cursor = Cursor::new(&self.0);
+        let _ = cursor.quoted();
+        let (uri, params) = scan::split_at(cursor.rest(), b'>').unwrap_or_default();
+        (uri.trim_start_matches([' ', '<']), ParamList::known(params))
+    }
+
+    /// The tag of a From or To.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.parts().1.value("tag")
+    }
+
+    /// Its URI.
+    pub(crate) fn uri(&self) -> Result<Uri, Malformed> {
+        Uri::parse(self.parts().0)
+    }
+}
+
+impl Written for AddressText {
+    fn write_to(&self, text: &mut String) {
+        text.push_str(&self.0);
+    }
+}
+
+/// Nothing of it: it is personal.
+impl fmt::Debug for AddressText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AddressText")
+    }
+}
+
 impl Written for NameAddr {
     fn write_to(&self, text: &mut String) {
         if let Some(display) = &self.display {
@@ -165,6 +231,8 @@ mod tests {
         for (text, display, uri, tag) in cases {
             let addr = NameAddr::parse(text).expect(text);
             assert_eq!((addr.display.as_deref(), addr.uri.as_str(), addr.tag()), (display, uri, tag), "{text}");
+            let kept = AddressText::from(&addr);
+            assert_eq!((kept.as_str(), kept.tag(), kept.uri()), (&*addr.written(), tag, Ok(addr.uri)), "{text}");
         }
     }
 
@@ -202,6 +270,9 @@ mod tests {
                 addr = addr.with_display(&display).unwrap();
             }
             let again = NameAddr::parse(&addr.to_string()).unwrap();
+            let kept = AddressText::from(&addr);
+            proptest::prop_assert_eq!((kept.tag(), kept.uri()), (Some(&*tag), Ok(addr.uri.clone())));
+            proptest::prop_assert_eq!(AddressText::parse(kept.as_str()), Ok(kept));
             proptest::prop_assert_eq!(again, addr);
         }
 

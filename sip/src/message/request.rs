@@ -2,7 +2,7 @@
 
 use super::scan::is_call_id;
 use super::writer::{BuildError, Writer, digits};
-use super::{HeaderName, Message, Method, NameAddr, Uri, Via, Written};
+use super::{Address, HeaderName, Message, Method, NameAddr, Uri, Via, Written};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -162,7 +162,7 @@ impl RequestBuilder {
 
     /// From, with its tag.
     #[must_use]
-    pub fn from(mut self, from: &NameAddr) -> Self {
+    pub fn from(mut self, from: &impl Address) -> Self {
         self.only(HeaderName::From, None);
         self.put(HeaderName::From, |text| from.write_to(text));
         self
@@ -170,7 +170,7 @@ impl RequestBuilder {
 
     /// To, with the tag within a dialog.
     #[must_use]
-    pub fn to(mut self, to: &NameAddr) -> Self {
+    pub fn to(mut self, to: &impl Address) -> Self {
         self.only(HeaderName::To, None);
         self.put(HeaderName::To, |text| to.write_to(text));
         self
@@ -195,7 +195,7 @@ impl RequestBuilder {
 
     /// Adds a Contact.
     #[must_use]
-    pub fn contact(self, contact: &NameAddr) -> Self {
+    pub fn contact(self, contact: &impl Address) -> Self {
         self.header(HeaderName::Contact, contact)
     }
 

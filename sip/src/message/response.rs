@@ -2,7 +2,7 @@
 
 use super::scan::is_token;
 use super::writer::{BuildError, Writer};
-use super::{HeaderName, Message, NameAddr, Written};
+use super::{Address, HeaderName, Message, Written};
 use bytes::Bytes;
 
 /// Room for the lines of a usual response.
@@ -140,7 +140,7 @@ impl ResponseBuilder {
 
     /// Adds a Contact.
     #[must_use]
-    pub fn contact(self, contact: &NameAddr) -> Self {
+    pub fn contact(self, contact: &impl Address) -> Self {
         self.header(HeaderName::Contact, contact)
     }
 

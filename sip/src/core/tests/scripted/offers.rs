@@ -767,7 +767,10 @@ fn an_offer_that_nobody_wants_any_more_is_not_made_again() {
 fn an_answer_that_says_something_new_to_a_refresh_passes_on() {
     let mut call = Call::new();
     let leg = call.desk.core.legs.get(&call.b).expect("the leg");
-    let (offer, until) = (sdp(std::str::from_utf8(leg.local_sdp.as_ref().expect("one")).expect("text")), call.desk.now);
+    let (offer, until) = (
+        sdp(std::str::from_utf8(&leg.told(call.desk.core.config.sdp_address).expect("one")).expect("text")),
+        call.desk.now,
+    );
     let purpose = crate::core::change::Purpose::Refreshing;
     for (answer, is_new) in [(ANSWER.to_owned(), false), (ANSWER.replace("9000", "9002"), true)] {
         call.desk.core.offer_for(call.b, &offer, purpose, until.mono + Duration::from_secs(20), until);
