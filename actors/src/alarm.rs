@@ -56,10 +56,8 @@ impl<S> Drop for AlarmClock<S> {
 
 async fn ring<S: Sleeper>(alarms: Arc<Alarms<S>>, clock: Clock) {
     loop {
-        let now = clock().mono;
-        let next = alarms.wake(now);
-        match next {
-            Some(at) => drop(tokio::time::timeout(at.since(now), alarms.changed.notified()).await),
+        match alarms.wake(clock().mono) {
+            Some(at) => drop(tokio::time::timeout(at.since(clock().mono), alarms.changed.notified()).await),
             None => alarms.changed.notified().await,
         }
     }

@@ -149,7 +149,12 @@ impl Core {
 
     /// The far end agreed, and how cannot be understood: it gets back what stands, in a newer version (RFC 3264 §8), once.
     fn on_offer_misunderstood(&mut self, id: LegId, ours: &Ours, now: Now) {
+        let address = self.config.sdp_address;
         let Some(leg) = self.legs.get_mut(&id) else { return };
+        if ours.purpose != Purpose::Refreshing {
+            // What stands keeps its version: the far end knows another session by the one of the offer.
+            leg.local_sdp = leg.told(address).map(|text| Told::Text(text.into()));
+        }
         leg.origin = ours.origin;
         self.tell_refusal(id, ours.purpose, 488, now);
         match ours.purpose {

@@ -209,11 +209,14 @@ impl Needless {
         self.over.get(&call).is_some_and(|over| *over <= by)
     }
 
-    /// Whether a hang-up was asked for just before a leg ended, and the process died before that call was settled: the next one finds
-    /// a side gone.
-    fn is_request_forgotten(&self, account: AccountKey, call: CallId, end: Mono) -> bool {
-        let asked = self.requests.iter().any(|(whose, at)| *whose == account && *at <= end && end <= *at + AWAITED);
-        asked && self.deaths.iter().any(|(died, _)| end <= *died && !self.was_over(call, *died))
+    /// Whether a hang-up was asked for just before a leg ended.
+    fn was_requested(&self, account: AccountKey, end: Mono) -> bool {
+        self.requests.iter().any(|(whose, at)| *whose == account && *at <= end && end <= *at + AWAITED)
+    }
+
+    /// Whether the process in which a leg ended died before that call was settled: the next one finds a side gone.
+    fn is_end_forgotten(&self, call: CallId, end: Mono) -> bool {
+        self.deaths.iter().any(|(died, _)| end <= *died && !self.was_over(call, *died))
     }
 
     /// A call of this account is to be hung up.
@@ -305,7 +308,10 @@ fn lasts(
         needless.requests.iter().any(|(whose, at)| *whose == account && *at <= end)
     } else {
         let is_lost = hangup.reason == "the connection was lost";
-        by_caller || by_callee || (is_lost && needless.is_request_forgotten(account, call, end))
+        let was_due = || {
+            needless.was_requested(account, end) || was_cut_unheard(seen, known, customer, hangup.side, (answered, end))
+        };
+        by_caller || by_callee || (is_lost && needless.is_end_forgotten(call, end) && was_due())
     };
     let is_cut_short = is_lost_in_a_restart(checker, cdr, seen, known, answered, end);
     let excused = is_cut_short || needless.concerns(account, call, &seen.b_legs, end, end);
@@ -316,6 +322,21 @@ fn lasts(
         return Ok(());
     }
     Err(format!("it was answered at {answered:?} and ended at {end:?} by {hangup:?}, and nobody wanted that"))
+}
+
+/// Whether a leg ended when what was paid, or the longest duration, was used up, and its caller cannot tell the next process that it
+/// has heard: its connection went with the one that cut it, and it does not come back.
+fn was_cut_unheard(
+    seen: &Observed,
+    known: &Known,
+    customer: Option<&Customer>,
+    side: HangupSide,
+    (answered, end): (Mono, Mono),
+) -> bool {
+    let limit = customer.map_or(Duration::MAX, |customer| customer.call_limit);
+    let boundary = Duration::from_secs(known.paid_s).min(limit);
+    let is_away = seen.over_tcp && !customer.is_some_and(|customer| customer.comes_back);
+    side == HangupSide::Caller && is_away && end.since(answered) + CUTOFF_LEAD >= boundary
 }
 
 /// Whether a call that was answered cannot go on in the next process.

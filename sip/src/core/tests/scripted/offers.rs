@@ -564,6 +564,26 @@ fn an_answer_that_cannot_be_understood_brings_back_what_stands() {
     }
 }
 
+/// It refuses what is brought back, too: what stands is not told it by the version of another session (RFC 3264 §8).
+#[test]
+fn a_version_names_one_session_whatever_the_far_end_makes_of_it() {
+    let mut call = Call::new();
+    call.phone("INVITE", &held(OFFER));
+    let offer = call.offer_b(&held(OFFER));
+    call.desk.carrier(&offer, 200, "x", "v=0\r\nnonsense\r\n");
+    let back = call.desk.last_sent();
+    call.answer_a(Err(488));
+    call.desk.carrier(&back, 488, "x", "");
+    call.desk.take_sent();
+    call.carrier("INVITE", ANSWER);
+    let told = call.desk.last_sent();
+    assert_eq!(told.status(), Some(200));
+    let origin = |message: &Message| body(message).lines().nth(1).map(str::to_owned);
+    assert_ne!(origin(&told), origin(&offer));
+    assert!(body(&offer).contains("sendonly") && !body(&told).contains("sendonly"));
+    call.end();
+}
+
 #[test]
 fn a_flood_of_changes_is_slowed_down() {
     let mut call = Call::new();
