@@ -92,10 +92,10 @@ impl Deck {
             found = self.effective(node, at).or(found);
         }
         found.map(|line| RateApplied {
-            deck: self.name.clone(),
+            deck: self.name.as_str().into(),
             deck_version: self.version,
-            prefix: line.prefix.to_string(),
-            destination: line.destination.to_string(),
+            prefix: line.prefix.clone(),
+            destination: line.destination.clone(),
             terms: line.terms,
             tax_included: self.tax_included,
         })
@@ -176,7 +176,7 @@ pub(crate) mod tests {
         for (digits, prefix) in
             [("441632960001", "44"), ("447911123456", "447"), ("447700900123", "4477009"), ("12125550123", "1")]
         {
-            assert_eq!(deck.rate(digits, AT).map(|r| r.prefix), Some(prefix.to_owned()), "{digits}");
+            assert_eq!(deck.rate(digits, AT).map(|r| r.prefix), Some(prefix.into()), "{digits}");
         }
         assert_eq!(deck.rate("33612345678", AT), None);
     }
@@ -190,7 +190,7 @@ pub(crate) mod tests {
         let deck = Deck::build(&deck(1, vec![early, late, line("4", 1)]));
         let price = |at| deck.rate("447700900123", Timestamp(at)).map(|r| r.terms.per_minute.0);
         assert_eq!((price(499), price(500)), (Some(10), Some(20)));
-        assert_eq!(deck.rate("4912345678", AT).map(|r| r.prefix), Some("4".to_owned()));
+        assert_eq!(deck.rate("4912345678", AT).map(|r| r.prefix), Some("4".into()));
     }
 
     proptest! {
@@ -200,7 +200,7 @@ pub(crate) mod tests {
         ) {
             let deck = Deck::build(&deck(1, prefixes.iter().map(|p| line(p, 1)).collect()));
             let longest = prefixes.iter().filter(|p| digits.starts_with(p.as_str())).max_by_key(|p| p.len()).cloned();
-            prop_assert_eq!(deck.rate(&digits, AT).map(|r| r.prefix), longest);
+            prop_assert_eq!(deck.rate(&digits, AT).map(|r| r.prefix.into_string()), longest);
         }
     }
 }

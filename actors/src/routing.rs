@@ -174,7 +174,7 @@ fn loses_money(cost: &RateTerms, price: &RateTerms) -> bool {
 fn candidate(trunk: &Trunk, cost: Option<&RateApplied>, outcome: String) -> RouteCandidate {
     RouteCandidate {
         carrier: trunk.name.clone(),
-        prefix: cost.map_or_else(String::new, |c| c.prefix.clone()),
+        prefix: cost.map(|cost| cost.prefix.clone()).unwrap_or_default(),
         cost_per_minute: cost.map(|c| c.terms.per_minute),
         currency: trunk.currency,
         outcome,

@@ -14,7 +14,7 @@ const CALLS: u32 = 400;
 
 /// A call that talks: its actor with its mailboxes and timer, and the account's row of it. Its dialogs are stored and not kept.
 #[tokio::test]
-async fn a_live_call_keeps_at_most_7776_bytes() {
+async fn a_live_call_keeps_at_most_7728_bytes() {
     let _profiler = dhat::Profiler::builder().testing().build();
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = World::start(folder.path(), ACCOUNTS).await;
@@ -26,5 +26,5 @@ async fn a_live_call_keeps_at_most_7776_bytes() {
     world.connect(CALLS..2 * CALLS).await;
     assert_eq!(world.actors.counts().live_calls, CALLS as usize);
     let kept = used().saturating_sub(before) / CALLS as usize;
-    assert!(kept <= 7_776, "{kept} bytes for each call");
+    assert!(kept <= 7_728, "{kept} bytes for each call");
 }

@@ -192,7 +192,7 @@ pub struct RouteCandidate {
     /// The carrier's name.
     pub carrier: String,
     /// The prefix of its deck that matched; empty when none did.
-    pub prefix: String,
+    pub prefix: Box<str>,
     /// What it charges us; operators only.
     pub cost_per_minute: Option<NanosPerMinute>,
     /// Of the cost.

@@ -26,13 +26,13 @@ pub struct RateTerms {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateApplied {
     /// The deck's name.
-    pub deck: String,
+    pub deck: Box<str>,
     /// The version of the deck.
     pub deck_version: DeckVersionId,
     /// The longest matching prefix, digits without plus.
-    pub prefix: String,
+    pub prefix: Box<str>,
     /// The destination's name in the deck.
-    pub destination: String,
+    pub destination: Box<str>,
     /// How it is charged.
     pub terms: RateTerms,
     /// Whether the prices include tax.

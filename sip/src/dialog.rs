@@ -54,13 +54,13 @@ impl DialogKey {
 }
 
 impl Dialog {
-    /// The dialog that a 2xx to this INVITE would make at its server (RFC 3261 §12.1.1).
-    pub(crate) fn of_invite(invite: &Message, local_tag: &str) -> Result<Self, Malformed> {
+    /// The dialog that a 2xx to this INVITE, whose From is read, would make at its server (RFC 3261 §12.1.1).
+    pub(crate) fn of_invite(invite: &Message, from: &NameAddr, local_tag: &str) -> Result<Self, Malformed> {
         let target = invite.contact().ok_or(Malformed)?.uri;
         Ok(Self {
             call_id: invite.call_id().into(),
             local: AddressText::from(&invite.to().with_tag(local_tag)?),
-            remote: AddressText::from(&invite.from()),
+            remote: AddressText::from(from),
             local_cseq: 0,
             remote_cseq: Some(invite.cseq().0),
             target,
@@ -324,13 +324,18 @@ mod tests {
         )
     }
 
+    fn dialog() -> Dialog {
+        let invite = invite();
+        Dialog::of_invite(&invite, &invite.from(), "b").expect("a contact")
+    }
+
     fn via() -> Via {
         Via::new(Transport::Udp, "127.0.0.1", Some(5060), "z9hG4bKy").expect("valid")
     }
 
     #[test]
     fn a_dialog_survives_its_checkpoint_with_a_gap_in_its_cseq() {
-        let dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let dialog = dialog();
         let contact = AddressText::parse("<sip:x@127.0.0.1:5060>").expect("valid");
         let origin = Origin { id: 7, version: 1 };
         let stored =
@@ -361,7 +366,7 @@ mod tests {
 
     #[test]
     fn requests_of_a_server_side_dialog_follow_the_record_route() {
-        let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let mut dialog = dialog();
         let bye = message(
             &String::from_utf8(dialog.request(Method::Bye, &via()).build().expect("complete").to_vec())
                 .expect("text")
@@ -401,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_lower_cseq_and_a_foreign_tag_are_refused() {
-        let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let mut dialog = dialog();
         let request = |tag: &str, cseq: u32| {
             message(&format!(
                 "BYE sip:x@127.0.0.1 SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.1:5100;branch=z9hG4bKz\nMax-Forwards: 70\nFrom: <sip:demo@localhost>;tag={tag}\nTo: <sip:y@localhost>;tag=b\nCall-ID: c\nCSeq: {cseq} BYE\nContent-Length: 0\n\n"
@@ -415,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_target_is_refreshed_by_another_contact_only() {
-        let mut dialog = Dialog::of_invite(&invite(), "b").expect("a contact");
+        let mut dialog = dialog();
         assert!(!dialog.refresh_target(&invite()));
         let moved = invite().request_uri().map(ToString::to_string).unwrap_or_default();
         let text = format!(

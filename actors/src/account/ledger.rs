@@ -149,7 +149,7 @@ pub(super) fn call_charge(
     balance_after: Micros,
 ) -> Transfer {
     let rate = live.call.legs.iter().find(|leg| leg.side == LegSide::B).and_then(|leg| leg.rate.as_ref());
-    let destination = rate.map_or("unknown", |rate| rate.destination.as_str());
+    let destination = rate.map_or("unknown", |rate| &*rate.destination);
     Transfer {
         id,
         kind: LedgerKind::CallCharge,

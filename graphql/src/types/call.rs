@@ -276,10 +276,10 @@ pub(crate) struct RateApplied {
 impl RateApplied {
     pub(crate) fn new(rate: &schema::rate::RateApplied, currency: Currency) -> Self {
         Self {
-            deck: rate.deck.clone(),
+            deck: rate.deck.to_string(),
             deck_version: rate.deck_version.to_string().into(),
-            prefix: rate.prefix.clone(),
-            destination: rate.destination.clone(),
+            prefix: rate.prefix.to_string(),
+            destination: rate.destination.to_string(),
             per_minute: Rate::new(rate.terms.per_minute, currency),
             connect_fee: Money::new(rate.terms.connect_fee, currency),
             minimum_seconds: int(rate.terms.minimum_s.into()),
@@ -305,7 +305,7 @@ impl RouteCandidate {
     fn new(route: &schema::call::RouteCandidate, sees_costs: bool) -> Self {
         Self {
             carrier: route.carrier.clone(),
-            prefix: route.prefix.clone(),
+            prefix: route.prefix.to_string(),
             cost_per_minute: route.cost_per_minute.filter(|_| sees_costs).map(|cost| Rate::new(cost, route.currency)),
             outcome: route.outcome.clone(),
         }

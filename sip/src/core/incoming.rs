@@ -88,10 +88,10 @@ impl Core {
         credential: &SipCredential,
         now: Now,
     ) {
-        match self.incoming_leg(flow, &invite, key, credential.id, now) {
+        let from = invite.from();
+        match self.incoming_leg(flow, &invite, &from, key, credential.id, now) {
             Ok(leg) => {
                 let id = LegId::a(CallId::generate(&mut self.entropy, now.wall));
-                let from = invite.from();
                 let event = Invited {
                     leg: id,
                     account: credential.account,
@@ -134,6 +134,7 @@ impl Core {
         &mut self,
         flow: Flow,
         invite: &Message,
+        from: &NameAddr,
         key: &ServerKey,
         credential: CredentialId,
         now: Now,
@@ -144,7 +145,7 @@ impl Core {
             return Err(if Description::parse(invite.body()).is_err() { 400 } else { 488 });
         }
         let tag = self.entropy.hex::<8>();
-        let dialog = Dialog::of_invite(invite, &tag).map_err(|_| 400_u16)?;
+        let dialog = Dialog::of_invite(invite, from, &tag).map_err(|_| 400_u16)?;
         // A random user, so that legs cannot be linked.
         let user = self.entropy.hex::<8>();
         let contact = match invite.request_uri().map(Uri::scheme) {

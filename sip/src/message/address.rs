@@ -128,17 +128,27 @@ impl Address for NameAddr {}
 
 impl Address for AddressText {}
 
-/// A name-addr that is kept for long: only its text, as it is written.
+/// A name-addr that is kept for long: only its text, as it is written, and where the tag stands in it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct AddressText(Box<str>);
+pub(crate) struct AddressText {
+    text: Box<str>,
+    /// Where it begins and ends; it ends at 0 when there is none.
+    tag: (u32, u32),
+}
 
 impl From<&NameAddr> for AddressText {
     fn from(address: &NameAddr) -> Self {
+        let params = address.params.list().as_str();
         let display = address.display.as_ref().map_or(0, |display| display.len() + 3);
-        let room = display + "<>".len() + address.uri.as_str().len() + address.params.list().as_str().len();
-        let mut text = String::with_capacity(room);
+        let mut text = String::with_capacity(display + "<>".len() + address.uri.as_str().len() + params.len());
         address.write_to(&mut text);
-        Self(text.into())
+        // Parameters are written last, and as they are.
+        let tag = address.tag().and_then(|tag| {
+            let behind_start = tag.as_ptr().addr().checked_sub(params.as_ptr().addr())?;
+            let start = text.len() - params.len() + behind_start;
+            Some((u32::try_from(start).ok()?, u32::try_from(start + tag.len()).ok()?))
+        });
+        Self { text: text.into(), tag: tag.unwrap_or_default() }
     }
 }
 
@@ -152,31 +162,24 @@ impl AddressText {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// URI and parameters. A display name is written in quotes, and no URI holds a `>`.
-    fn parts(&self) -> (&str, ParamList<'_>) {
-        let mut cursor = Cursor::new(&self.0);
-        let _ = cursor.quoted();
-        let (uri, params) = scan::split_at(cursor.rest(), b'>').unwrap_or_default();
-        (uri.trim_start_matches([' ', '<']), ParamList::known(params))
+        &self.text
     }
 
     /// The tag of a From or To.
     pub(crate) fn tag(&self) -> Option<&str> {
-        self.parts().1.value("tag")
+        let (start, end) = self.tag;
+        (end > 0).then(|| &self.text[start as usize..end as usize])
     }
 
     /// Its URI.
     pub(crate) fn uri(&self) -> Result<Uri, Malformed> {
-        Uri::parse(self.parts().0)
+        NameAddr::parse(&self.text).map(|address| address.uri)
     }
 }
 
 impl Written for AddressText {
     fn write_to(&self, text: &mut String) {
-        text.push_str(&self.0);
+        text.push_str(&self.text);
     }
 }
 
@@ -224,6 +227,9 @@ mod tests {
             ("caller<sip:a@h>", Some("caller"), "sip:a@h", None),
             ("Bell Alexander <sip:a@h> ; tag = 9", Some("Bell Alexander"), "sip:a@h", Some("9")),
             (r#""J \"Q\" \\"   <sip:a@h>"#, Some(r#"J "Q" \"#), "sip:a@h", None),
+            ("<sip:a@h;tag=no>", None, "sip:a@h;tag=no", None),
+            (r#"<sip:a@h>;tag=x;other=";tag=y""#, None, "sip:a@h", Some("x")),
+            (r#""a;tag=" <sip:a@h>"#, Some("a;tag="), "sip:a@h", None),
             (r#""a, <b>;" <sip:a@h?x=y>;q=0.1;Tag=T"#, Some("a, <b>;"), "sip:a@h?x=y", Some("T")),
             ("\"\" <sip:a@h>", None, "sip:a@h", None),
             ("tel:+12015550123;tag=1", None, "tel:+12015550123", Some("1")),

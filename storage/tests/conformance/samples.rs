@@ -152,10 +152,10 @@ impl World {
     pub fn call(&mut self, no: CallNo, held: i64) -> LiveCall {
         let at = self.now();
         let applied = RateApplied {
-            deck: "retail".to_owned(),
+            deck: "retail".into(),
             deck_version: self.deck.version,
-            prefix: "447".to_owned(),
-            destination: "UK mobile".to_owned(),
+            prefix: "447".into(),
+            destination: "UK mobile".into(),
             terms: RateTerms::FREE,
             tax_included: true,
         };
