@@ -220,13 +220,13 @@ impl Recovery {
     }
 }
 
-/// The end of a call that cannot be taken up is unknown: it is billed to its last proof of life.
+/// The end of a call that cannot be taken up is unknown: it is billed to its last proof of life, if there is one.
 fn lost(live: &LiveCall, ctx: &Context) -> CallEnd {
     CallEnd {
-        at: live.answered.is_none().then(|| ctx.now()),
+        at: (live.answered.is_none() || live.is_unheard()).then(|| ctx.now()),
         hangup: live.call.hangup.as_deref().cloned().unwrap_or_else(service_failure),
         failed: None,
-        late_answer: live.late_answer,
+        late_answer: live.late_answer || live.is_unheard(),
         cut: false,
         post_dial_delay_ms: None,
     }

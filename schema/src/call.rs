@@ -392,6 +392,12 @@ pub struct LiveCall {
 }
 
 impl LiveCall {
+    /// Answered, and nothing that is stored shows that the caller heard it: the process that died may have refused it since.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        self.answered.is_some() && self.proof_of_life == self.answered
+    }
+
     /// Takes over what a renewal changes.
     pub const fn renew(&mut self, renewed: &Self) {
         self.held = renewed.held;

@@ -144,7 +144,7 @@ impl CallCore {
             doubt: Doubt { a: true, b: true },
             seen: None,
             is_probed: false,
-            is_unheard: taken.live.answered.is_some() && taken.live.proof_of_life == taken.live.answered,
+            is_unheard: taken.live.is_unheard(),
         };
         talking.overdue = talk > talking.boundary();
         let (a_leg, b_leg) = (LegId::a(call), talking.b_leg);

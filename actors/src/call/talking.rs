@@ -133,15 +133,16 @@ impl CallCore {
                 // Who hangs up has heard.
                 talking.is_unheard &= leg.side == LegSide::B || !matches!(cause, EndCause::Bye { .. });
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
+                let (is_lost, asks_caller) = (cause == EndCause::Lost, talking.is_unheard && leg.side == LegSide::B);
                 let ended = end(ended_by(leg.side, cause));
                 let ended = match talking.proof().filter(|_| self.is_watched) {
-                    _ if cause != EndCause::Lost => CallEnd { at: Some(now), ..ended },
+                    _ if !is_lost => CallEnd { at: Some(now), ..ended },
                     Some(proof) => CallEnd { at: Some(proof), ..ended },
-                    None => unknown(ended, talking.is_unheard, now),
+                    None => unknown(ended, talking.is_unheard && !asks_caller, now),
                 };
-                let mut waits_for = talking.doubt;
+                // What the caller says to its BYE shows whether it had heard.
+                let mut waits_for = if is_lost && !asks_caller { Doubt::default() } else { talking.doubt };
                 waits_for.clear(leg.side);
-                let waits_for = if cause == EndCause::Lost { Doubt::default() } else { waits_for };
                 self.end_when_known(&talking, waits_for, ended, now, actions);
             }
             LegEvent::Alive { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
@@ -155,7 +156,6 @@ impl CallCore {
             LegEvent::Unwatched { leg } if leg.side == LegSide::A || leg == talking.b_leg => {
                 talking.doubt.clear(leg.side);
                 self.is_watched &= leg.side == LegSide::B;
-                talking.is_unheard &= leg.side == LegSide::B;
                 self.state = State::Talking(talking);
             }
             LegEvent::Cancelled { leg } if leg.side == LegSide::A => {
@@ -183,6 +183,7 @@ impl CallCore {
             }
             // The caller's answer to the carrier's offer.
             LegEvent::Confirmed { leg, answer: Some(answer) } if leg.side == LegSide::A => {
+                talking.is_unheard = false;
                 actions.push(Action::Leg(LegCommand::Confirm { leg: talking.b_leg, answer: Some(answer) }));
                 self.state = State::Talking(talking);
             }
@@ -237,10 +238,11 @@ impl CallCore {
         let is_its = |leg: LegId| leg.side == LegSide::A || leg == ending.b_leg;
         match event {
             LegEvent::Answered { leg, .. } => actions.push(hang_up(*leg, HangupCause::NotWanted)),
-            LegEvent::Alive { leg } | LegEvent::Unwatched { leg } if is_its(*leg) => {
+            LegEvent::Alive { leg } if is_its(*leg) => {
                 ending.is_unheard &= leg.side == LegSide::B;
                 ending.waits_for.clear(leg.side);
             }
+            LegEvent::Unwatched { leg } if is_its(*leg) => ending.waits_for.clear(leg.side),
             LegEvent::Ended { leg, cause } if is_its(*leg) => {
                 let since_restart = now.mono.since(ending.since);
                 ending.is_unheard &= leg.side == LegSide::B || *cause == EndCause::Lost;

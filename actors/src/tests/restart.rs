@@ -243,7 +243,10 @@ async fn c2_a_call_that_cannot_be_taken_up_ends_with_its_grant_and_is_settled_in
     assert!(!world.actors.is_live(call_id(1)) && world.actors.counts().unsettled_calls == 1);
     world.disk.set_faults(MemFaults::default());
     world.pass(11_000).await;
-    assert_eq!((world.cdr(1).await.charged, world.view().await.balance.reserved), (Micros::ZERO, Micros::ZERO));
+    let cdr = world.cdr(1).await;
+    assert_eq!((cdr.charged, world.view().await.balance.reserved), (Micros::ZERO, Micros::ZERO));
+    // Not billed for a talk of nothing, which may cost something: nothing shows that its caller heard the answer.
+    assert!(cdr.call.ended_at > cdr.call.answered_at && cdr.carrier_cost.is_some(), "{cdr:?}");
     world.audit().await;
 }
 

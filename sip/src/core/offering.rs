@@ -3,7 +3,7 @@
 
 use super::Core;
 use super::change::{Change, Ours, Purpose, Waiting, Word};
-use super::exchange::Owner;
+use super::exchange::{Owner, SentInvite};
 use super::leg::Leg;
 use super::offer::{ANSWER_WITHIN, usable_sdp};
 use super::outgoing::ALLOW_IN_DIALOG;
@@ -185,7 +185,12 @@ impl Core {
         let Ours { offer, purpose, until, invite, .. } = ours;
         let status = refusal.status().unwrap_or(0);
         // It crossed one of theirs, or what is asked for from now on is as long as they want.
-        let is_worth_another = status == 491 || status == 422 && self.lengthens(id, refusal);
+        let refused = || invite.as_ref().and_then(SentInvite::read);
+        let is_worth_another = match status {
+            491 => true,
+            422 => refused().is_some_and(|refused| self.lengthens(id, &refused, refusal)),
+            _ => false,
+        };
         match (status, until) {
             // A call that is not answered ends by its INVITE.
             (408 | 481, _) if invite.is_none() => self.tell_refusal(id, purpose, status, now),

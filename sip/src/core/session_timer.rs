@@ -250,10 +250,12 @@ impl Core {
         self.arm_leg(id);
     }
 
-    /// A 422 to a re-INVITE of ours came. Whether one that is made again asks for longer.
-    pub(super) fn lengthens(&mut self, id: LegId, refusal: &Message) -> bool {
-        let timer = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut());
-        timer.is_some_and(|timer| timer.lengthen(refusal))
+    /// A 422 to this re-INVITE of ours came. Whether one that is made again asks for longer.
+    pub(super) fn lengthens(&mut self, id: LegId, refused: &Message, refusal: &Message) -> bool {
+        let Some(timer) = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut()) else { return false };
+        // A refresh may have learnt it meanwhile.
+        timer.lengthen(refusal);
+        session_expires(refused).is_some_and(|(asked_s, _)| timer.terms.min_se_s > asked_s)
     }
 
     /// A 2xx to a re-INVITE or UPDATE of ours came.

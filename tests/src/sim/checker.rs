@@ -60,6 +60,8 @@ pub struct Known {
     pub account: AccountKey,
     /// Seconds paid, as of the last look.
     pub paid_s: u64,
+    /// Something was stored that shows that its caller heard the answer.
+    pub was_proved: bool,
     /// Since when, as far as is stored, its account could pay a further step of it.
     pub affords_since: Option<Mono>,
     /// When another process took it up.
@@ -84,6 +86,7 @@ impl Known {
         Self {
             account,
             paid_s: 0,
+            was_proved: false,
             affords_since: None,
             crashes: Vec::new(),
             forgotten: Vec::new(),
@@ -327,7 +330,9 @@ impl Checker {
     /// Which calls are live, and that a call that is no longer so has its CDR.
     async fn follow(&mut self, at: Mono, rows: BTreeMap<CallId, Row>, disk: &MemDisk) {
         for (call, (account, row)) in &rows {
-            self.known.entry(*call).or_insert_with(|| Known::of(*account)).paid_s = row.paid_s;
+            let known = self.known.entry(*call).or_insert_with(|| Known::of(*account));
+            known.paid_s = row.paid_s;
+            known.was_proved |= row.answered.is_some() && !row.is_unheard();
             self.has_row(*call);
         }
         let now: BTreeSet<_> = rows.keys().copied().collect();

@@ -196,7 +196,8 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     if !accepted && !excused && price.is_positive() {
         return Err("the caller never heard the answer and is charged".to_owned());
     }
-    let gave_up = given_up || seen.deserted.is_some() || unheard;
+    let panicked = checker.panicked.contains(&cdr.call.id);
+    let gave_up = seen.cancelled.is_some_and(is_first_end) || seen.deserted.is_some() || unheard || panicked;
     if seen.turned_down && seen.confirmed.is_none() && !gave_up && price.is_positive() {
         return Err("the caller was refused and is charged".to_owned());
     }
@@ -204,8 +205,9 @@ fn bill(checker: &Checker, cdr: &Cdr) -> Result<(), String> {
     let first_end = [seen.a_end(), leg.bye].into_iter().flatten().min();
     let in_time = |at: Mono| first_end.is_none_or(|end| at <= end) && known.crashes.iter().all(|crash| at >= *crash);
     let has_shown = seen.a_alive.is_some_and(in_time);
-    let is_unknown = is_lost(cdr) || checker.panicked.contains(&cdr.call.id);
-    if is_unknown && !known.crashes.is_empty() && cdr.talk_ms == 0 && price == Micros::ZERO && !has_shown {
+    let is_unproved = !known.crashes.is_empty() && !known.was_proved && !has_shown;
+    let is_free = cdr.talk_ms == 0 && price == Micros::ZERO && cdr.carrier_cost.is_some();
+    if (is_lost(cdr) || is_by(cdr, HangupCause::ServiceFailure) || panicked) && is_unproved && is_free {
         return Ok(());
     }
     if cdr.call.route != Some(format!("carrier {}", leg.carrier)) {

@@ -100,27 +100,39 @@ fn resumed_unheard() -> Phone {
 
 #[test]
 fn c3_a_call_whose_caller_may_never_have_heard_its_answer_is_not_charged_when_it_is_lost() {
-    for lost in [a(), b(3)] {
-        let mut phone = resumed_unheard();
-        phone.leg(LegEvent::Ended { leg: lost, cause: EndCause::Lost });
-        assert!(end(&phone).late_answer && end(&phone).at.is_some(), "{lost:?}");
-        // Nor when it is found gone while the call ends.
-        let mut phone = resumed_unheard();
-        phone.on(Input::HangUp(HangupCause::Requested)).leg(LegEvent::Ended { leg: lost, cause: EndCause::Lost });
-        assert!(end(&phone).late_answer && end(&phone).at.is_some(), "{lost:?}");
+    let lost = |leg| LegEvent::Ended { leg, cause: EndCause::Lost };
+    // Found gone at once, while nobody asks for it, or while the call ends.
+    let mut found_gone = resumed_unheard();
+    found_gone.leg(lost(a()));
+    let mut unwatched = resumed_unheard();
+    unwatched.leg(LegEvent::Unwatched { leg: a() }).leg(lost(a()));
+    let mut ending = resumed_unheard();
+    ending.on(Input::HangUp(HangupCause::Requested)).leg(lost(a()));
+    // The other side is gone, too: what the caller says to its BYE shows whether it had heard.
+    let mut both = resumed_unheard();
+    both.leg(lost(b(3)));
+    assert!(both.end.is_none(), "the caller is asked");
+    both.leg(lost(a()));
+    for phone in [found_gone, unwatched, ending, both] {
+        assert!(end(&phone).late_answer && end(&phone).at.is_some());
     }
-    // A caller that shows itself has heard, and one that hangs up.
-    let mut phone = resumed_unheard();
-    phone.leg(LegEvent::Alive { leg: a() }).leg(LegEvent::Ended { leg: b(3), cause: EndCause::Lost });
-    assert!(!end(&phone).late_answer);
-    let mut phone = resumed_unheard();
-    phone.leg(LegEvent::Ended { leg: a(), cause: BYE });
-    phone.leg(LegEvent::Ended { leg: b(3), cause: EndCause::Lost });
-    assert!(!end(&phone).late_answer);
-    let mut phone = resumed_unheard();
-    phone.on(Input::HangUp(HangupCause::Requested)).leg(LegEvent::Ended { leg: a(), cause: EndCause::HungUp });
-    phone.leg(LegEvent::Ended { leg: b(3), cause: EndCause::Lost });
-    assert!(!end(&phone).late_answer);
+}
+
+#[test]
+fn c3_a_caller_that_shows_that_it_has_heard_is_charged_when_a_side_is_lost() {
+    let lost = |leg| LegEvent::Ended { leg, cause: EndCause::Lost };
+    let mut alive = resumed_unheard();
+    alive.leg(LegEvent::Alive { leg: a() }).leg(lost(b(3)));
+    let mut hangs_up = resumed_unheard();
+    hangs_up.leg(LegEvent::Ended { leg: a(), cause: BYE }).leg(lost(b(3)));
+    let mut is_hung_up = resumed_unheard();
+    is_hung_up.leg(lost(b(3))).leg(LegEvent::Ended { leg: a(), cause: EndCause::HungUp });
+    let mut is_cut = resumed_unheard();
+    is_cut.on(Input::HangUp(HangupCause::Requested));
+    is_cut.leg(LegEvent::Ended { leg: a(), cause: EndCause::HungUp }).leg(lost(b(3)));
+    for phone in [alive, hangs_up, is_hung_up, is_cut] {
+        assert!(!end(&phone).late_answer && end(&phone).at.is_none());
+    }
 }
 
 #[test]

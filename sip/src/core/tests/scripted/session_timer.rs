@@ -278,6 +278,23 @@ fn an_offer_that_meets_a_422_is_made_again_for_as_long_as_that_says() {
     assert!(matches!(desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(422), .. }]));
 }
 
+/// The refresh learns first how long it has to be; the offer had asked for less all the same.
+#[test]
+fn an_offer_beside_a_refresh_is_made_again_when_both_meet_a_422() {
+    let mut desk = Desk::with(quiet(), 3);
+    let (talk, _) = refreshed(&mut desk, &format!("{TIMED}Session-Expires: 600\r\n"));
+    desk.wait(Duration::from_secs(300));
+    let update = desk.last_sent();
+    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.into()) });
+    let invite = desk.last_sent();
+    assert_eq!((update.method(), invite.method()), (&Method::Update, &Method::Invite));
+    too_short(&mut desk, &update, 900);
+    too_short(&mut desk, &invite, 900);
+    desk.wait(Duration::from_secs(2));
+    let sent = desk.take_sent().into_iter().filter(|sent| sent.starts_with("INVITE")).count();
+    assert_eq!((sent, desk.take_legs().len()), (2, 0), "asked again, and not refused");
+}
+
 #[test]
 fn what_was_agreed_stands_until_a_longer_interval_is_taken() {
     let mut desk = Desk::with(quiet(), 3);
