@@ -10,7 +10,8 @@ use world::World;
 static COUNTING: dhat::Alloc = dhat::Alloc;
 
 const ACCOUNTS: u32 = 20;
-const CALLS: u32 = 400;
+/// So many that what the test itself keeps is nothing beside them.
+const CALLS: u32 = 1_000;
 
 /// A call that talks: its actor with its mailboxes and timer, and the account's row of it. Its dialogs are stored and not kept.
 #[tokio::test]
