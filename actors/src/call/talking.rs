@@ -133,15 +133,14 @@ impl CallCore {
                 // Who hangs up has heard.
                 talking.is_unheard &= leg.side == LegSide::B || !matches!(cause, EndCause::Bye { .. });
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
-                let (is_lost, asks_caller) = (cause == EndCause::Lost, talking.is_unheard && leg.side == LegSide::B);
+                let is_lost = cause == EndCause::Lost;
                 let ended = end(ended_by(leg.side, cause));
                 let ended = match talking.proof().filter(|_| self.is_watched) {
                     _ if !is_lost => CallEnd { at: Some(now), ..ended },
                     Some(proof) => CallEnd { at: Some(proof), ..ended },
-                    None => unknown(ended, talking.is_unheard && !asks_caller, now),
+                    None => unknown(ended, talking.is_unheard, now),
                 };
-                // What the caller says to its BYE shows whether it had heard.
-                let mut waits_for = if is_lost && !asks_caller { Doubt::default() } else { talking.doubt };
+                let mut waits_for = if is_lost { Doubt::default() } else { talking.doubt };
                 waits_for.clear(leg.side);
                 self.end_when_known(&talking, waits_for, ended, now, actions);
             }
