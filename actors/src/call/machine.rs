@@ -234,7 +234,10 @@ impl CallCore {
             other => self.step(other, now, &mut actions),
         }
         while !self.asking {
-            let Some((next, at)) = self.deferred.pop_front() else { break };
+            let Some((next, at)) = self.deferred.pop_front() else {
+                self.deferred.shrink_to_fit();
+                break;
+            };
             self.step(next, at, &mut actions);
         }
         self.asking = self.asking || actions.iter().any(|a| matches!(a, Action::Ask(_)));
