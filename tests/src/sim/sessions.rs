@@ -203,6 +203,10 @@ impl Sessions {
     /// A 2xx says how long the session lasts without a refresh. `is_theirs`: the far end sent it.
     fn agreed(&mut self, now: Mono, peer: Peer, message: &Message, is_theirs: bool, tally: &mut Tally) {
         let call_id = message.call_id();
+        // What answers us behind our BYE agrees to nothing.
+        if is_theirs && self.ended.contains(call_id) {
+            return;
+        }
         // Of one that is repeated only the first counts.
         if !self.seen.insert((call_id.into(), message.cseq().0, is_theirs)) {
             return;
