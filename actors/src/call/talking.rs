@@ -128,13 +128,13 @@ impl CallCore {
                 if !(wrong::chosen(Wrong::LegForgotten) && leg.side == LegSide::A && talking.doubt.a) {
                     actions.push(hang_up(talking.other(leg), HangupCause::OtherLeg));
                 }
-                // When a leg was lost is unknown: the call is billed to the last moment at which it was there. Where nobody is
-                // asked, what the last renewal has stored is better.
                 // Who hangs up has heard.
                 talking.is_unheard &= leg.side == LegSide::B || !matches!(cause, EndCause::Bye { .. });
                 let cause = talking.doubt.what_is_known(leg.side, cause, now.mono.since(talking.since));
                 let is_lost = cause == EndCause::Lost;
                 let ended = end(ended_by(leg.side, cause));
+                // When a leg was lost is unknown: the call is billed to the last moment at which it was there. Where nobody is
+                // asked, what the last renewal has stored is better.
                 let ended = match talking.proof().filter(|_| self.is_watched) {
                     _ if !is_lost => CallEnd { at: Some(now), ..ended },
                     Some(proof) => CallEnd { at: Some(proof), ..ended },

@@ -89,12 +89,15 @@ impl SessionTimer {
 
     /// The next request asks for as long as the far end's 422 wants it (§7.3), however long: whatever is shorter would be refused
     /// again, and a session whose timer never runs out still has its probes. Until that is taken, what was agreed stands.
-    /// False when it wants no longer than was asked.
-    fn lengthen(&mut self, refusal: &Message) -> bool {
-        let terms = &mut self.terms;
-        let asked_s = terms.interval_s.max(terms.min_se_s);
-        terms.min_se_s = terms.min_se_s.max(min_se(refusal));
-        terms.min_se_s > asked_s
+    /// False when that is no longer than was asked.
+    fn lengthen(&mut self, asked_s: u32, refusal: &Message) -> bool {
+        self.terms.min_se_s = self.terms.min_se_s.max(min_se(refusal));
+        self.terms.min_se_s > asked_s
+    }
+
+    /// What a request asks for, seconds.
+    fn asks_s(&self) -> u32 {
+        self.terms.interval_s.max(self.terms.min_se_s)
     }
 
     /// When the session is over; a little sooner than the interval, so that the BYE leaves within it (§10).
@@ -120,10 +123,10 @@ impl SessionTimer {
     /// For a re-INVITE or UPDATE of ours: without it the session would have no timer any more (§7.4).
     pub(super) fn in_request(timer: Option<&Self>, request: RequestBuilder) -> RequestBuilder {
         let request = request.header(HeaderName::Supported, &TIMER);
-        let Some(StoredTimer { interval_s, ours, min_se_s, .. }) = timer.map(Self::terms) else { return request };
-        let refresher = if ours { "uac" } else { "uas" };
-        let asked_s = interval_s.max(min_se_s);
-        let request = request.header(HeaderName::SessionExpires, &format_args!("{asked_s};refresher={refresher}"));
+        let Some(timer) = timer else { return request };
+        let StoredTimer { ours, min_se_s, .. } = timer.terms;
+        let (asks_s, refresher) = (timer.asks_s(), if ours { "uac" } else { "uas" });
+        let request = request.header(HeaderName::SessionExpires, &format_args!("{asks_s};refresher={refresher}"));
         // Required once the far end has sent one (§7.4).
         if min_se_s > 0 { request.header(HeaderName::MinSe, &min_se_s) } else { request }
     }
@@ -236,7 +239,7 @@ impl Core {
             481 => return self.lost(id, false, now),
             408 => return self.lost(id, true, now),
             // One that wants nothing else is asked as seldom as one that says nothing.
-            422 if !timer.lengthen(response) => {}
+            422 if !timer.lengthen(timer.asks_s(), response) => {}
             422 => timer.next = now.mono + pause,
             491 => timer.next = now.mono + pause,
             // Whatever it has against an UPDATE, a re-INVITE may be taken; not so with credentials that it does not take. One that
@@ -252,10 +255,9 @@ impl Core {
 
     /// A 422 to this re-INVITE of ours came. Whether one that is made again asks for longer.
     pub(super) fn lengthens(&mut self, id: LegId, refused: &Message, refusal: &Message) -> bool {
-        let Some(timer) = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut()) else { return false };
-        // A refresh may have learnt it meanwhile.
-        timer.lengthen(refusal);
-        session_expires(refused).is_some_and(|(asked_s, _)| timer.terms.min_se_s > asked_s)
+        let timer = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut());
+        // A refresh may have learnt meanwhile that it has to be longer.
+        timer.zip(session_expires(refused)).is_some_and(|(timer, (asked_s, _))| timer.lengthen(asked_s, refusal))
     }
 
     /// A 2xx to a re-INVITE or UPDATE of ours came.

@@ -41,9 +41,12 @@ fn resumed(paid_s: u64, talk_s: Option<u64>) -> Phone {
 
 /// By an actor that began so many milliseconds after the talk was measured.
 fn resumed_after(ms: u64, paid_s: u64, talk_s: Option<u64>) -> Phone {
-    let now = NOW.after(Duration::from_millis(ms));
+    taken_up(stored(paid_s, talk_s), NOW.after(Duration::from_millis(ms)))
+}
+
+fn taken_up(taken: TakenUp, now: Now) -> Phone {
     let dialogs = Dialogs { a_leg: Some(checkpoint()), b_leg: Some(checkpoint()), answer_sdp: None };
-    let (core, actions) = CallCore::resume(stored(paid_s, talk_s), dialogs, 7, now);
+    let (core, actions) = CallCore::resume(taken, dialogs, 7, now);
     let mut phone = Phone { core, now, log: Vec::new(), end: None, proof: None };
     phone.note(actions);
     phone
@@ -91,11 +94,7 @@ fn resumed_unheard() -> Phone {
     let mut taken = stored(60, Some(10));
     let answered = ClockReading { wall: NOW.wall, mono: NOW.mono, boot: BootId(1) };
     (taken.live.answered, taken.live.proof_of_life) = (Some(answered), Some(answered));
-    let dialogs = Dialogs { a_leg: Some(checkpoint()), b_leg: Some(checkpoint()), answer_sdp: None };
-    let (core, actions) = CallCore::resume(taken, dialogs, 7, NOW);
-    let mut phone = Phone { core, now: NOW, log: Vec::new(), end: None, proof: None };
-    phone.note(actions);
-    phone
+    taken_up(taken, NOW)
 }
 
 #[test]
