@@ -76,6 +76,8 @@ struct Rates {
     /// `None` while they do not wait too long.
     by_delay: Option<MilliRate>,
     per_second: MilliRate,
+    /// Whether as many wait as may.
+    is_filled: bool,
 }
 
 /// Counts what passes.
@@ -88,6 +90,9 @@ struct Gate {
 impl Gate {
     fn pass(&mut self, rates: Rates, is_known: bool, now: Mono) -> Result<(), Reason> {
         let share = if is_known { 1 } else { 2 };
+        if rates.is_filled {
+            return Err(Reason::Delay);
+        }
         let by_delay = |rate: &MilliRate| self.delay.has_room(*rate, INTERVAL / share, now);
         if !rates.by_delay.as_ref().is_none_or(by_delay) {
             return Err(Reason::Delay);
@@ -112,12 +117,19 @@ pub(crate) struct Overload {
     gate: Gate,
     /// Calls whose actors have not decided yet, the oldest first.
     undecided: BTreeSet<(Mono, CallId)>,
+    /// When the newest one that was decided about came.
+    newest_decided: Mono,
+    /// Those that came an interval before it wait for something else than their turn.
+    overtaken: usize,
     /// When the interval began.
     since: Mono,
     waited: Shortest,
     decided: Shortest,
     others_waited: Shortest,
     refused: bool,
+    /// Whether as many waited as may, and the fewest that waited when another one came.
+    filled: bool,
+    fewest: usize,
     /// Whether requests other than INVITE wait too long.
     others_stand: bool,
     counts: OverloadCounts,
@@ -140,11 +152,15 @@ impl Overload {
             first_sight: Gate::default(),
             gate: Gate::default(),
             undecided: BTreeSet::new(),
+            newest_decided: Mono(0),
+            overtaken: 0,
             since: Mono(0),
             waited: Shortest::default(),
             decided: Shortest::default(),
             others_waited: Shortest::default(),
             refused: false,
+            filled: false,
+            fewest: usize::MAX,
             others_stand: false,
             counts: OverloadCounts::default(),
             said: Said::default(),
@@ -184,7 +200,12 @@ impl Overload {
 
     fn rates(&mut self, now: Mono) -> Rates {
         self.pass(now);
-        Rates { by_delay: self.controller.rate(self.undecided.is_empty()), per_second: self.per_second }
+        let waiting = self.waiting();
+        let is_filled = self.controller.room().is_some_and(|room| waiting >= room);
+        self.filled |= is_filled;
+        self.fewest = self.fewest.min(waiting);
+        let by_delay = self.controller.rate(waiting == 0);
+        Rates { by_delay, per_second: self.per_second, is_filled }
     }
 
     /// Whether a phone may begin to register.
@@ -239,6 +260,7 @@ impl Overload {
         self.pass(now);
         if self.undecided.remove(&(since, call)) {
             self.decided.note(now.since(since));
+            self.newest_decided = self.newest_decided.max(since);
         }
     }
 
@@ -253,28 +275,37 @@ impl Overload {
         if length < INTERVAL {
             return;
         }
+        let is_overtaken = |(since, _): &&(Mono, CallId)| *since + INTERVAL < self.newest_decided;
+        self.overtaken = self.undecided.iter().take_while(is_overtaken).count();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         let standing = self.controller.conclude(Interval {
             length,
             input: self.waited.delay.unwrap_or_default(),
             set_up: self.set_up_delay(now),
             completed: count(self.decided.seen),
-            waiting: count(self.undecided.len()),
+            waiting: count(self.waiting()),
             refused: self.refused,
+            filled: self.filled,
+            fewest: self.fewest,
         });
         self.others_stand = self.others_waited.delay.is_some_and(|delay| delay > TARGET);
         (self.counts.standing, self.counts.limit) = (standing, self.controller.limit());
         (self.waited, self.decided, self.others_waited) = <_>::default();
-        (self.refused, self.since) = (false, now);
+        (self.refused, self.filled, self.fewest, self.since) = (false, false, usize::MAX, now);
+    }
+
+    /// How many wait in line.
+    fn waiting(&self) -> usize {
+        self.undecided.len() - self.overtaken.min(self.undecided.len())
     }
 
     /// The shortest time in which a call was decided about; while none is, half of what the oldest has waited: when many are
     /// committed together, whoever just missed a commit waits for two. `None`: too few calls.
     fn set_up_delay(&self, now: Mono) -> Option<Duration> {
-        if self.decided.seen + self.undecided.len() < QUEUE_MIN {
+        if self.decided.seen + self.waiting() < QUEUE_MIN {
             return None;
         }
-        let oldest = || self.undecided.first().map(|(since, _)| now.since(*since) / 2);
+        let oldest = || self.undecided.iter().nth(self.overtaken).map(|(since, _)| now.since(*since) / 2);
         self.decided.delay.or_else(oldest)
     }
 }

@@ -1,6 +1,6 @@
 //! A program that a test starts. What it says goes to files; it ends with the value at the latest.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,22 @@ impl Program {
             assert!(!ended && !late, "not {what}; it said:\n{}\n{}", self.stdout(), self.stderr());
             sleep(PAUSE).await;
         }
+    }
+
+    /// How its threads are scheduled (field 41 of `/proc/PID/task/TID/stat`), by their names.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn policies(&self) -> Vec<(String, u32)> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let stat = |thread: std::io::Result<DirEntry>| {
+            let stat = text(&thread.expect("a thread").path().join("stat"));
+            let (name, fields) = stat.rsplit_once(')').expect("a name");
+            let policy = fields.split_whitespace().nth(38).expect("enough fields").parse().expect("a number");
+            (name.split_once('(').expect("a name").1.to_owned(), policy)
+        };
+        threads.map(stat).collect()
     }
 
     /// Types a line.

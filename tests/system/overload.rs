@@ -69,6 +69,18 @@ async fn right(site: &Site, server: Program) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_thread_that_is_woken_takes_the_place_of_another() {
+    const SCHED_BATCH: u32 = 3;
+    let site = Site::make(&ACCOUNTS, "").await;
+    let server = site.serve().await;
+    let policies = server.policies();
+    for name in ["sip", "tokio-rt-worker", "journal-write"] {
+        assert!(policies.iter().any(|(thread, _)| thread == name), "{name} is none of {policies:?}");
+    }
+    assert!(policies.iter().all(|(_, policy)| *policy == SCHED_BATCH), "{policies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_times_the_rate_is_refused_at_once_and_what_is_admitted_is_carried() {
     const PER_SECOND: usize = 20;
     let limits = format!("[limits]\ncalls_per_second = {PER_SECOND}\nexempt_ips = [\"127.0.0.0/8\"]\n");

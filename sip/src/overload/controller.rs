@@ -8,9 +8,13 @@
 //! interval, by a fifth where next to nobody waits, and faster still where it is far below what was completed before. When
 //! nobody is refused by it for a while, it is lifted.
 //!
+//! While there is a limit there is room as well: so many calls may wait for what is decided about them as are completed within
+//! the bearable delay. That holds the delay at once; the rate learns of it an interval later.
+//!
 //! A delay that does not fall although fewer are let in is not a queue: each commit of a slow disk takes that long. It is
 //! learnt, within limits, and only what comes on top of it counts.
 
+use super::QUEUE_MIN;
 use super::bucket::MilliRate;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,6 +52,9 @@ pub(super) struct Interval {
     pub(super) waiting: u32,
     /// Whether the limit refused somebody.
     pub(super) refused: bool,
+    /// Whether as many waited as may, and the fewest that waited when another one came.
+    pub(super) filled: bool,
+    pub(super) fewest: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +85,8 @@ pub(super) struct Controller {
     base: Duration,
     /// Since fewer are let in than are completed.
     thinned: Option<Thinned>,
+    /// Calls that may wait while there is a limit.
+    room: usize,
     /// The best rate of completions, which fades by a tenth a second. Not the last one: where the delay is no queue, fewer that
     /// are let in are fewer completed, and so on down.
     best: MilliRate,
@@ -93,6 +102,27 @@ impl Controller {
     /// Calls let in a second at most, in thousandths; `None` without a limit.
     pub(super) fn limit(&self) -> Option<MilliRate> {
         self.limit.map(|limit| limit.rate)
+    }
+
+    /// Calls that may wait for their set-up while there is a limit: what a rate alone lets in follows what happened an interval ago.
+    pub(super) fn room(&self) -> Option<usize> {
+        self.limit.map(|_| self.room.max(2 * QUEUE_MIN))
+    }
+
+    /// It begins with what waits, so that whether the delay falls with it can be learnt, and narrows to what is completed in
+    /// [`TARGET`] beyond the delay that is no queue, which varies. It was too narrow where nearly nobody waited at times.
+    fn next_room(&self, interval: Interval) -> usize {
+        let micros = (TARGET + self.base * 5 / 4).as_micros();
+        let enough = usize::try_from(u128::from(self.best) * micros / 1_000_000_000).unwrap_or(usize::MAX);
+        if self.limit.is_none() {
+            enough.max(interval.waiting as usize)
+        } else if interval.filled && interval.fewest < self.room / 4 {
+            self.room.max(enough).saturating_add(enough / 4).min(enough.saturating_mul(3))
+        } else if interval.refused {
+            enough.max(self.room - self.room / 20)
+        } else {
+            self.room
+        }
     }
 
     /// An interval is over. Gives the delay that stands.
@@ -113,6 +143,7 @@ impl Controller {
         let set_up = interval.set_up.map(|set_up| set_up.min(wait));
         // Of a slow disk's delay only what comes on top counts.
         let delay = interval.input.max(set_up.unwrap_or_default().saturating_sub(self.base));
+        self.room = self.next_room(interval);
         self.limit = self.next_limit(interval, delay, set_up);
         delay
     }
@@ -150,6 +181,10 @@ impl Controller {
             return limit((self.best * percent / 100).max(LEAST));
         }
         let now = self.limit?;
+        if interval.filled {
+            // Not the rate is what holds them back.
+            return limit((self.best * 105 / 100).max(LEAST));
+        }
         if interval.refused {
             let doubled = (now.rate * 2).min(self.best * 85 / 100);
             let more = if delay < SLIGHT { now.rate / 5 } else { now.rate / 20 };
