@@ -2,6 +2,7 @@
 //! under test believes. It reads messages as they pass; from the program it takes only which call a message is about.
 
 use super::checker::NO_ACK;
+use super::mischief::FORK;
 use super::sessions::Peer;
 use schema::id::CallId;
 use schema::time::Mono;
@@ -37,6 +38,10 @@ pub struct BLeg {
     pub bye_over_tcp: bool,
     /// CSeq number of our newest BYE.
     pub own_bye: Option<u32>,
+    /// The BYE that passed first was ours,
+    bye_is_ours: bool,
+    /// and this the CSeq number of the newest one that processes before this one sent, none of which was answered.
+    bye_before: Option<u32>,
     /// Its INVITE left over a connection, and nothing was heard of it yet.
     waits_over_tcp: bool,
     /// When that connection ended: the attempt failed then as by a 503 (RFC 3261 §8.1.3.1).
@@ -116,8 +121,20 @@ impl BLeg {
         let goes_on = self.own_bye.is_some_and(|bye| bye < cseq);
         if goes_on {
             (self.bye, self.own_bye) = (None, None);
+            (self.bye_is_ours, self.bye_before) = (false, None);
         }
         goes_on
+    }
+
+    /// See [`Observed::caller_went_on`]. A fork takes every BYE: that tells nothing.
+    fn went_on(&mut self, cseq: u32, tag: Option<&str>) -> bool {
+        let is_its = tag.is_some() && tag == self.tag.as_deref() && tag != Some(FORK);
+        let went_on = is_its && self.bye_sent.is_some() && self.bye_before.is_some_and(|bye| bye < cseq);
+        if went_on {
+            self.bye = [self.bye_sent, self.bye_came].into_iter().flatten().min();
+            self.bye_before = None;
+        }
+        went_on
     }
 }
 
@@ -351,10 +368,13 @@ impl Tap {
         {
             leg.bye_answered = true;
         }
-        if *message.method() == Method::Options
-            && message.status() == Some(200)
-            && self.b_leg(message.call_id()).is_some_and(|leg| leg.goes_on(message.cseq().0))
-        {
+        let (cseq, _) = message.cseq();
+        let goes_on = |leg: &mut BLeg| match message.method() {
+            Method::Options => leg.goes_on(cseq),
+            Method::Bye => leg.went_on(cseq, message.to_tag()),
+            _ => false,
+        };
+        if message.status() == Some(200) && self.b_leg(message.call_id()).is_some_and(goes_on) {
             let seen = self.b_legs.get(message.call_id()).and_then(|call| self.calls.get_mut(call));
             seen.into_iter().for_each(|seen| seen.goes_on = true);
         }
@@ -408,6 +428,8 @@ impl Tap {
                     bye_came: None,
                     bye_over_tcp: false,
                     own_bye: None,
+                    bye_is_ours: false,
+                    bye_before: None,
                     waits_over_tcp: over_tcp,
                     lost: None,
                 };
@@ -461,6 +483,7 @@ impl Tap {
             }
             Method::Bye if is_request && to_carrier => {
                 if let Some(leg) = self.b_leg(call_id) {
+                    leg.bye_is_ours |= leg.bye.is_none() && leg.tag.as_deref() == message.to_tag();
                     leg.note_bye(now, message.to_tag());
                     if leg.tag.as_deref() == message.to_tag() {
                         leg.bye_sent.get_or_insert(now);
@@ -525,7 +548,10 @@ impl Tap {
             (seen.a_bye_sent, seen.a_bye_came, seen.is_gone) = (None, None, false);
             seen.a_bye_before = seen.a_own_bye.filter(|_| seen.a_bye_is_ours);
             seen.a_bye_again = None;
-            seen.b_legs.iter_mut().for_each(|leg| (leg.bye_sent, leg.bye_came) = (None, None));
+            for leg in &mut seen.b_legs {
+                leg.bye_before = leg.own_bye.filter(|_| leg.bye_is_ours && !leg.bye_answered);
+                (leg.bye_sent, leg.bye_came) = (None, None);
+            }
         }
     }
 
