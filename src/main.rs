@@ -18,12 +18,13 @@ fn runtime() -> std::io::Result<Runtime> {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         builder.worker_threads(processors.saturating_sub(1).max(1));
     }
-    builder.enable_all().build()
+    builder.on_thread_start(work_in_batches).enable_all().build()
 }
 
-/// Threads hand each other work at any time. Whoever is woken so waits until the other has done its own or used up its time, unless
-/// a processor is free, and finds more at once: all threads inherit `SCHED_BATCH` from this one. Where ten times too many calls come
-/// a sixth more of them are carried (`tests/bench/overload`). A policy that was chosen from outside stays.
+/// A worker that is woken waits until the thread that woke it has done its own work or used up its time, unless a processor is free,
+/// and finds more to do at once (`SCHED_BATCH`). Where ten times too many calls come an eighth more of them are carried
+/// (`tests/bench/overload`). Threads of the SIP side and of the journal answer the world outside, so they are as ever. A policy that was
+/// chosen from outside stays.
 #[expect(unsafe_code, reason = "the system's own calls; no library here has them without changing the priority, too")]
 fn work_in_batches() {
     let parameters = libc::sched_param { sched_priority: 0 };
@@ -37,7 +38,6 @@ fn work_in_batches() {
 }
 
 fn main() -> ExitCode {
-    work_in_batches();
     match runtime() {
         Ok(runtime) => runtime.block_on(ringfence::commands::run(Cli::parse())),
         Err(error) => {

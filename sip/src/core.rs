@@ -196,7 +196,7 @@ impl Core {
         Ok(Self {
             challenger,
             guard: Guard::new(config.guard.clone()),
-            overload: Overload::new(config.calls_per_second),
+            overload: Overload::new(config.calls_per_second, config.bounds_waiting),
             config,
             tags: hmac::Key::new(hmac::HMAC_SHA256, &entropy.bytes::<32>()),
             entropy,

@@ -17,6 +17,10 @@ use std::time::Duration;
 
 /// Fewer that wait are no queue: one slow account is not the node's concern.
 pub(crate) const QUEUE_MIN: usize = 8;
+/// Whose successors of so much later went on is not in line. Some disorder is usual.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+/// So long after the last call was let in another one is, whatever the delay.
+const PROBED_AFTER: Duration = Duration::from_secs(2);
 /// What comes within this at once passes the limit of calls a second.
 const BURST: Duration = Duration::from_secs(1);
 /// Refusals are shown in the log no more often.
@@ -117,9 +121,9 @@ pub(crate) struct Overload {
     gate: Gate,
     /// Calls whose actors have not decided yet, the oldest first.
     undecided: BTreeSet<(Mono, CallId)>,
-    /// When the newest one that was decided about came.
+    /// When the newest one that went on came.
     newest_decided: Mono,
-    /// Those that came an interval before it wait for something else than their turn.
+    /// Those that came so long before it ([`OVERTAKEN`]) wait for something else than their turn.
     overtaken: usize,
     /// When the interval began.
     since: Mono,
@@ -127,9 +131,10 @@ pub(crate) struct Overload {
     decided: Shortest,
     others_waited: Shortest,
     refused: bool,
-    /// Whether as many waited as may, and the fewest that waited when another one came.
+    /// Whether as many waited as may.
     filled: bool,
-    fewest: usize,
+    /// How often a call wanted to be let in.
+    came: u32,
     /// Whether requests other than INVITE wait too long.
     others_stand: bool,
     counts: OverloadCounts,
@@ -144,11 +149,11 @@ struct Said {
 }
 
 impl Overload {
-    /// With at most so many calls a second.
-    pub(crate) fn new(per_second: u32) -> Self {
+    /// With at most so many calls a second; `bounds_waiting`: see [`crate::core::CoreConfig::bounds_waiting`].
+    pub(crate) fn new(per_second: u32, bounds_waiting: bool) -> Self {
         Self {
             per_second: u64::from(per_second) * 1_000,
-            controller: Controller::default(),
+            controller: Controller::new(bounds_waiting),
             first_sight: Gate::default(),
             gate: Gate::default(),
             undecided: BTreeSet::new(),
@@ -160,7 +165,7 @@ impl Overload {
             others_waited: Shortest::default(),
             refused: false,
             filled: false,
-            fewest: usize::MAX,
+            came: 0,
             others_stand: false,
             counts: OverloadCounts::default(),
             said: Said::default(),
@@ -201,10 +206,13 @@ impl Overload {
     fn rates(&mut self, now: Mono) -> Rates {
         self.pass(now);
         let waiting = self.waiting();
-        let is_filled = self.controller.room().is_some_and(|room| waiting >= room);
+        // Perhaps those that wait are not in line at all: the next one shows it.
+        let is_late = |(since, _): &(Mono, CallId)| now.since(*since) >= PROBED_AFTER;
+        let is_probe = waiting == 0 || self.undecided.last().is_some_and(is_late);
+        let is_filled = !is_probe && self.controller.room().is_some_and(|room| waiting >= room);
         self.filled |= is_filled;
-        self.fewest = self.fewest.min(waiting);
-        let by_delay = self.controller.rate(waiting == 0);
+        self.came = self.came.saturating_add(1);
+        let by_delay = self.controller.rate(is_probe);
         Rates { by_delay, per_second: self.per_second, is_filled }
     }
 
@@ -255,13 +263,19 @@ impl Overload {
         self.undecided.insert((now, call));
     }
 
-    /// It has decided about a call that it was asked about `since` then.
+    /// It goes on with a call that it was asked about `since` then.
     pub(crate) fn decided(&mut self, call: CallId, since: Mono, now: Mono) {
         self.pass(now);
         if self.undecided.remove(&(since, call)) {
             self.decided.note(now.since(since));
             self.newest_decided = self.newest_decided.max(since);
         }
+    }
+
+    /// It refuses one. That may be without a commit, so it does not tell how long they take.
+    pub(crate) fn turned_down(&mut self, call: CallId, since: Mono, now: Mono) {
+        self.pass(now);
+        self.decided.seen += usize::from(self.undecided.remove(&(since, call)));
     }
 
     /// The call is over before, or was refused unseen: that says nothing of how long it takes.
@@ -275,23 +289,24 @@ impl Overload {
         if length < INTERVAL {
             return;
         }
-        let is_overtaken = |(since, _): &&(Mono, CallId)| *since + INTERVAL < self.newest_decided;
+        let is_overtaken = |(since, _): &&(Mono, CallId)| *since + OVERTAKEN < self.newest_decided;
         self.overtaken = self.undecided.iter().take_while(is_overtaken).count();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         let standing = self.controller.conclude(Interval {
             length,
             input: self.waited.delay.unwrap_or_default(),
             set_up: self.set_up_delay(now),
+            decided: self.decided.delay,
             completed: count(self.decided.seen),
             waiting: count(self.waiting()),
             refused: self.refused,
             filled: self.filled,
-            fewest: self.fewest,
+            came: self.came,
         });
         self.others_stand = self.others_waited.delay.is_some_and(|delay| delay > TARGET);
         (self.counts.standing, self.counts.limit) = (standing, self.controller.limit());
         (self.waited, self.decided, self.others_waited) = <_>::default();
-        (self.refused, self.filled, self.fewest, self.since) = (false, false, usize::MAX, now);
+        (self.refused, self.filled, self.came, self.since) = (false, false, 0, now);
     }
 
     /// How many wait in line.

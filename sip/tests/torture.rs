@@ -129,6 +129,7 @@ fn config() -> CoreConfig {
         dialog_probe: std::time::Duration::from_secs(30),
         legs_max: 10,
         calls_per_second: 10_000,
+        bounds_waiting: true,
         transactions_max: 10,
         lookups_max: 10,
         guard: GuardLimits::default(),

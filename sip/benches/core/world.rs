@@ -81,6 +81,7 @@ impl World {
             dialog_probe: Duration::from_secs(30),
             legs_max: 100_000,
             calls_per_second,
+            bounds_waiting: true,
             transactions_max: 10_000_000,
             lookups_max: 10_000,
             guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },

@@ -232,6 +232,7 @@ fn config() -> CoreConfig {
         dialog_probe: std::time::Duration::from_secs(30),
         legs_max: 4,
         calls_per_second: 10_000,
+        bounds_waiting: true,
         transactions_max: 16,
         lookups_max: 2,
         guard: GuardLimits::default(),

@@ -7,9 +7,10 @@ use super::{Core, Output};
 use crate::flow::Flow;
 use crate::guard::Verdict;
 use crate::message::{Glance, HeaderName, Message, Method, ResponseBuilder, acknowledged};
-use crate::overload::Reason;
+use crate::overload::{Overload, Reason};
+use schema::id::CallId;
 use schema::leg::{LegCommand, LegId};
-use schema::time::Now;
+use schema::time::{Mono, Now};
 use std::net::SocketAddr;
 
 /// How the tag of a 503 begins of which nothing is kept, so that its ACK is known by it. Other tags of ours are hexadecimal.
@@ -121,20 +122,17 @@ impl Core {
 
     /// A call's actor has decided about it: how long that took shows how much the node has to do.
     pub(super) fn note_decision(&mut self, command: &LegCommand, now: Now) {
-        let (call, is_decided) = match command {
-            LegCommand::Invite(invite) => (invite.leg.call, true),
+        let (call, note): (_, fn(&mut Overload, CallId, Mono, Mono)) = match command {
+            LegCommand::Invite(invite) => (invite.leg.call, Overload::decided),
             // Refused by whoever has no time either.
-            LegCommand::Reject { leg, status: 503, .. } => (leg.call, false),
-            LegCommand::Reject { leg, .. } | LegCommand::HangUp { leg, .. } => (leg.call, true),
+            LegCommand::Reject { leg, status: 503, .. } => {
+                (leg.call, |overload, call, since, _| overload.withdrawn(call, since))
+            }
+            LegCommand::Reject { leg, .. } | LegCommand::HangUp { leg, .. } => (leg.call, Overload::turned_down),
             _ => return,
         };
         if let Some(Stage::Incoming(incoming)) = self.legs.get(&LegId::a(call)).map(|leg| &leg.stage) {
-            let since = incoming.since;
-            if is_decided {
-                self.overload.decided(call, since, now.mono);
-            } else {
-                self.overload.withdrawn(call, since);
-            }
+            note(&mut self.overload, call, incoming.since, now.mono);
         }
     }
 }

@@ -115,6 +115,7 @@ fn config() -> CoreConfig {
         dialog_probe: Duration::from_secs(30),
         legs_max: 1_000,
         calls_per_second: 10_000,
+        bounds_waiting: true,
         transactions_max: 10_000,
         lookups_max: 100,
         guard: GuardLimits { exempt: [Network::LOOPBACK_V4].into(), ..GuardLimits::default() },

@@ -8,8 +8,9 @@
 //! interval, by a fifth where next to nobody waits, and faster still where it is far below what was completed before. When
 //! nobody is refused by it for a while, it is lifted.
 //!
-//! While there is a limit there is room as well: so many calls may wait for what is decided about them as are completed within
-//! the bearable delay. That holds the delay at once; the rate learns of it an interval later.
+//! While many times too many come there is room as well: no more calls wait for what is decided about them than are completed
+//! within the bearable delay. That holds the delay at once, where the rate learns of it an interval later. It is for quick disks,
+//! where whoever waits does so for processor time.
 //!
 //! A delay that does not fall although fewer are let in is not a queue: each commit of a slow disk takes that long. It is
 //! learnt, within limits, and only what comes on top of it counts.
@@ -31,6 +32,10 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 const PROOF: Duration = Duration::from_millis(600);
 /// The longest delay that is taken for no queue.
 const BASE_MAX: Duration = Duration::from_millis(400);
+/// Where calls take longer than this while all are let in, the disk is slow.
+const QUICK: Duration = Duration::from_millis(20);
+/// Where so many times what is completed comes, it is a flood.
+const FLOOD: u64 = 3;
 /// Over so many intervals completions are counted: a slow disk completes many at once and then none for a while.
 const INTERVALS: usize = 10;
 /// However few were completed, so many are let in while the delay is bearable, else nobody would find out that it is over.
@@ -46,15 +51,18 @@ pub(super) struct Interval {
     pub(super) input: Duration,
     /// The shortest delay of their set-up; `None`: too few to tell.
     pub(super) set_up: Option<Duration>,
+    /// The shortest time in which a call's set-up went through.
+    pub(super) decided: Option<Duration>,
     /// Calls whose set-up went through.
     pub(super) completed: u32,
     /// Calls whose set-up waits.
     pub(super) waiting: u32,
     /// Whether the limit refused somebody.
     pub(super) refused: bool,
-    /// Whether as many waited as may, and the fewest that waited when another one came.
+    /// Whether as many waited as may.
     pub(super) filled: bool,
-    pub(super) fewest: usize,
+    /// Calls that wanted to be let in; those that were, twice.
+    pub(super) came: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,18 +91,25 @@ pub(super) struct Controller {
     window: VecDeque<u32>,
     /// The delay without any queue.
     base: Duration,
+    /// The shortest time that calls take while all are let in. It grows by what is seen in 30 s at most.
+    unhurried: Option<Duration>,
+    /// Whether the room is bounded in a flood, and whether there is one.
+    has_room: bool,
+    is_flooded: bool,
     /// Since fewer are let in than are completed.
     thinned: Option<Thinned>,
-    /// Calls that may wait while there is a limit.
-    room: usize,
     /// The best rate of completions, which fades by a tenth a second. Not the last one: where the delay is no queue, fewer that
     /// are let in are fewer completed, and so on down.
     best: MilliRate,
 }
 
 impl Controller {
-    /// Calls let in a second now, in thousandths; `None`: all. `is_probe`: nobody waits, so that one call would tell whether it
-    /// goes again.
+    /// `has_room`: the room is bounded in a flood.
+    pub(super) fn new(has_room: bool) -> Self {
+        Self { has_room, ..Self::default() }
+    }
+
+    /// Calls let in a second now, in thousandths; `None`: all. `is_probe`: one call would tell whether it goes again.
     pub(super) fn rate(&self, is_probe: bool) -> Option<MilliRate> {
         self.limit.map(|limit| if is_probe { limit.rate.max(LEAST) } else { limit.rate })
     }
@@ -104,25 +119,13 @@ impl Controller {
         self.limit.map(|limit| limit.rate)
     }
 
-    /// Calls that may wait for their set-up while there is a limit: what a rate alone lets in follows what happened an interval ago.
+    /// Calls that may wait for their set-up: what is completed in [`TARGET`] on top of two commits, since whoever just missed one waits
+    /// for the next. `None`: any number.
     pub(super) fn room(&self) -> Option<usize> {
-        self.limit.map(|_| self.room.max(2 * QUEUE_MIN))
-    }
-
-    /// It begins with what waits, so that whether the delay falls with it can be learnt, and narrows to what is completed in
-    /// [`TARGET`] beyond the delay that is no queue, which varies. It was too narrow where nearly nobody waited at times.
-    fn next_room(&self, interval: Interval) -> usize {
-        let micros = (TARGET + self.base * 5 / 4).as_micros();
-        let enough = usize::try_from(u128::from(self.best) * micros / 1_000_000_000).unwrap_or(usize::MAX);
-        if self.limit.is_none() {
-            enough.max(interval.waiting as usize)
-        } else if interval.filled && interval.fewest < self.room / 4 {
-            self.room.max(enough).saturating_add(enough / 4).min(enough.saturating_mul(3))
-        } else if interval.refused {
-            enough.max(self.room - self.room / 20)
-        } else {
-            self.room
-        }
+        let took = self.unhurried.filter(|took| *took <= QUICK && self.has_room && self.is_flooded)?;
+        let calls = self.best.saturating_mul(micros_of(TARGET + took * 9 / 4));
+        let calls = usize::try_from(calls / 1_000_000_000).unwrap_or(usize::MAX);
+        self.limit.map(|_| calls.max(2 * QUEUE_MIN))
     }
 
     /// An interval is over. Gives the delay that stands.
@@ -133,7 +136,7 @@ impl Controller {
             self.window.pop_front();
         }
         let completed: u64 = self.window.iter().map(|completed| u64::from(*completed)).sum();
-        let micros = u64::try_from(INTERVAL.as_micros()).unwrap_or(u64::MAX) * self.window.len() as u64;
+        let micros = micros_of(INTERVAL) * self.window.len() as u64;
         let rate = completed.saturating_mul(1_000_000_000) / micros;
         self.best = rate.max(self.best - self.best / 100);
         let wait = Duration::from_micros(u64::from(interval.waiting) * 1_000_000_000 / rate.max(LEAST));
@@ -143,9 +146,18 @@ impl Controller {
         let set_up = interval.set_up.map(|set_up| set_up.min(wait));
         // Of a slow disk's delay only what comes on top counts.
         let delay = interval.input.max(set_up.unwrap_or_default().saturating_sub(self.base));
-        self.room = self.next_room(interval);
+        interval.decided.into_iter().for_each(|took| self.note(took));
+        let most = (FLOOD * self.best.max(LEAST)).saturating_mul(micros_of(interval.length));
+        self.is_flooded = u64::from(interval.came) * 1_000_000_000 > most;
         self.limit = self.next_limit(interval, delay, set_up);
         delay
+    }
+
+    /// The shortest time that calls take while all are let in, as far as it is known.
+    fn note(&mut self, took: Duration) {
+        let before = self.unhurried.unwrap_or(took);
+        let higher = if self.limit.is_none() { took / 300 } else { Duration::ZERO };
+        self.unhurried = Some(took.min(before + higher));
     }
 
     fn learn(&mut self, delay: Duration, length: Duration) {
@@ -193,4 +205,8 @@ impl Controller {
         let idle = now.idle + interval.length;
         (idle < IDLE_MAX).then_some(Limit { idle, ..now })
     }
+}
+
+fn micros_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -8,11 +8,14 @@ use std::collections::VecDeque;
 
 const MS: u64 = 1_000;
 
-/// What lies behind the admission: a line, and a server that completes what it can, each `lump` at once as a disk does.
+/// What lies behind the admission: a line, and a server that completes what it can, each `lump` at once as a disk does: what is in
+/// line when a commit begins, at its end.
 struct Model {
     overload: Overload,
     entropy: Entropy,
     line: VecDeque<(CallId, Mono)>,
+    /// In the commit under way.
+    committing: Vec<(CallId, Mono)>,
     /// Calls completed a second.
     capacity: u64,
     /// Between two times at which calls complete.
@@ -38,9 +41,10 @@ struct Seen {
 impl Model {
     fn new(capacity: u64, lump_ms: u64) -> Self {
         Self {
-            overload: Overload::new(1_000_000),
+            overload: Overload::new(1_000_000, true),
             entropy: Entropy::from_number(capacity),
             line: VecDeque::new(),
+            committing: Vec::new(),
             capacity,
             lump: Duration::from_millis(lump_ms),
             latency: Duration::ZERO,
@@ -92,13 +96,16 @@ impl Model {
         let credit = self.credit % 1_000_000 + self.capacity * lump;
         self.credit = credit.saturating_sub(self.spent);
         self.spent = self.spent.saturating_sub(credit);
-        while self.credit >= 1_000_000
-            && let Some((call, since)) = self.line.pop_front_if(|(_, since)| self.now.since(*since) >= self.latency)
-        {
-            self.credit -= 1_000_000;
+        for (call, since) in std::mem::take(&mut self.committing) {
             self.overload.decided(call, since, self.now);
             seen.completed += 1;
             seen.longest = seen.longest.max(self.now.since(since));
+        }
+        while self.credit >= 1_000_000
+            && let Some(next) = self.line.pop_front_if(|(_, since)| self.now.since(*since) >= self.latency)
+        {
+            self.credit -= 1_000_000;
+            self.committing.push(next);
         }
     }
 }
@@ -110,7 +117,7 @@ proptest! {
     fn many_times_too_many_calls_keep_the_goodput_and_a_bounded_delay(
         capacity in 100_u64..5_000,
         times in 2_u64..20,
-        lump_ms in prop::sample::select(vec![1_u64, 5, 20, 100]),
+        lump_ms in prop::sample::select(vec![1_u64, 5, 20]),
     ) {
         let mut model = Model::new(capacity, lump_ms);
         let quiet = model.run(capacity * 6 / 10, 3_000, false);
@@ -125,19 +132,27 @@ proptest! {
         prop_assert!(first.longest <= Duration::from_millis(carried), "{:?}", first);
         // From then on.
         let then = model.run(capacity * times, 10_000, false);
-        prop_assert!(then.completed >= most(&then, 10_000) * 9 / 10, "{:?}", then);
-        prop_assert!(then.longest <= Duration::from_millis(150 + 2 * lump_ms), "{:?}", then);
+        let (percent, bearable) = if lump_ms < 20 { (90, 170) } else { (80, 400) };
+        prop_assert!(then.completed >= most(&then, 10_000) * percent / 100, "{:?}", then);
+        prop_assert!(then.longest <= Duration::from_millis(bearable + 4 * lump_ms), "{:?}", then);
         prop_assert!(then.refused > 0);
         // When it is over nobody is refused any more.
         model.run(capacity * 6 / 10, 3_000, false);
         let after = model.run(capacity * 6 / 10, 3_000, false);
         prop_assert_eq!(after.refused, 0);
-        prop_assert!(after.longest <= Duration::from_millis(50 + 2 * lump_ms), "{:?}", after);
+        prop_assert!(after.longest <= Duration::from_millis(50 + 4 * lump_ms), "{:?}", after);
     }
 }
 
 #[test]
 fn a_slow_disk_is_not_taken_for_a_queue() {
+    // Each call waits for one commit and a part of another.
+    for (lump_ms, completed) in [(60, 5_700), (100, 5_400), (200, 4_200)] {
+        let mut model = Model::new(2_000, lump_ms);
+        model.run(300, 10_000, false);
+        let then = model.run(300, 20_000, false);
+        assert!(then.completed >= completed, "{lump_ms} ms: {then:?}");
+    }
     for latency_ms in [60, 200, 350] {
         let mut model = Model { latency: Duration::from_millis(latency_ms), ..Model::new(2_000, 1) };
         model.run(300, 10_000, false);
@@ -147,7 +162,7 @@ fn a_slow_disk_is_not_taken_for_a_queue() {
         model.run(20_000, 10_000, false);
         let over = model.run(20_000, 10_000, false);
         assert!(over.completed >= (20_000 - over.refused / 50) * 8 / 10, "{latency_ms} ms: {over:?}");
-        assert!(over.longest <= Duration::from_millis(latency_ms + 300), "{latency_ms} ms: {over:?}");
+        assert!(over.longest <= Duration::from_millis(latency_ms + 800), "{latency_ms} ms: {over:?}");
     }
 }
 
@@ -164,7 +179,7 @@ fn after_a_stall_calls_are_let_in_again_within_two_seconds() {
 
 #[test]
 fn one_slow_account_is_not_the_nodes_concern() {
-    let mut overload = Overload::new(1_000);
+    let mut overload = Overload::new(1_000, true);
     let mut entropy = Entropy::from_number(1);
     let at = |ms: u64| Mono(1_000_000_000 + ms * MS);
     for n in 0..30 {
@@ -192,21 +207,64 @@ fn one_slow_account_is_not_the_nodes_concern() {
 
 #[test]
 fn calls_that_wait_for_something_else_take_no_room() {
+    let stuck = |model: &mut Model, calls: usize| {
+        for _ in 0..calls {
+            let call = CallId::generate(&mut model.entropy, Timestamp(0));
+            model.overload.asked(call, model.now);
+        }
+    };
+    // While more come than can be carried,
     let mut model = Model::new(400, 1);
     model.run(4_000, 5_000, false);
-    for _ in 0..60 {
-        let call = CallId::generate(&mut model.entropy, Timestamp(0));
-        model.overload.asked(call, model.now);
-    }
+    stuck(&mut model, 60);
     model.run(4_000, 2_000, false);
     let then = model.run(4_000, 5_000, false);
     assert!(then.completed >= (2_000 - then.refused / 50) * 9 / 10, "{then:?}");
     assert!(then.longest <= Duration::from_millis(150), "{then:?}");
+    // and where few do.
+    for calls in [16, 256] {
+        let mut model = Model::new(400, 1);
+        model.run(5, 2_000, false);
+        stuck(&mut model, calls);
+        model.run(5, 3_000, false);
+        let then = model.run(5, 5_000, false);
+        assert!(then.completed >= 20 && then.refused == 0, "{calls}: {then:?}");
+    }
+}
+
+#[test]
+fn who_is_refused_at_once_does_not_hide_a_queue() {
+    let mut model = Model::new(1_000, 1);
+    let quick = |model: &mut Model, ms: u64| {
+        let mut all = Seen::default();
+        for _ in 0..ms / 10 {
+            let call = CallId::generate(&mut model.entropy, Timestamp(0));
+            model.overload.asked(call, model.now);
+            model.overload.turned_down(call, model.now, model.now);
+            let seen = model.run(8_000, 10, false);
+            (all.completed, all.longest) = (all.completed + seen.completed, all.longest.max(seen.longest));
+        }
+        all
+    };
+    quick(&mut model, 5_000);
+    let then = quick(&mut model, 5_000);
+    assert!(then.completed >= 3_500 && then.longest <= Duration::from_millis(150), "{then:?}");
+}
+
+#[test]
+fn a_disk_that_hangs_for_a_moment_costs_few_calls() {
+    for (rate, most) in [(300, 40), (600, 160)] {
+        let mut model = Model::new(1_000, 1);
+        model.run(rate, 5_000, false);
+        let stalled = model.run(rate, 400, true);
+        let then = model.run(rate, 3_000, false);
+        assert!(stalled.refused + then.refused <= most, "{rate}/s: {stalled:?}, {then:?}");
+    }
 }
 
 #[test]
 fn a_queue_before_the_edge_counts_as_one_behind_it() {
-    let mut overload = Overload::new(1_000);
+    let mut overload = Overload::new(1_000, true);
     let at = |ms: u64| Mono(1_000_000_000 + ms * MS);
     let (long, none) = (Duration::from_millis(80), Duration::ZERO);
     let mut interval = |from: u64, delays: [(Duration, Duration); 2]| {
@@ -223,7 +281,7 @@ fn a_queue_before_the_edge_counts_as_one_behind_it() {
 
 #[test]
 fn strangers_take_no_place_away_from_known_sources() {
-    let mut overload = Overload::new(10);
+    let mut overload = Overload::new(10, true);
     let (mut known, mut strangers) = (0, 0);
     for ms in 0..10_000 {
         let now = Mono(1_000_000_000 + ms * MS);
@@ -239,7 +297,7 @@ fn strangers_take_no_place_away_from_known_sources() {
 
 #[test]
 fn refusals_are_counted_by_reason_and_shown_once_a_second() {
-    let mut overload = Overload::new(2);
+    let mut overload = Overload::new(2, true);
     let at = |ms: u64| Mono(1_000_000_000 + ms * MS);
     let verdicts: Vec<_> = (0..4).map(|_| overload.admit(true, at(0))).collect();
     assert_eq!(verdicts, [Ok(()), Ok(()), Err(Reason::Rate), Err(Reason::Rate)]);

@@ -154,6 +154,7 @@ fn core_config(limits: Limits) -> CoreConfig {
         dialog_probe: Duration::from_secs(30),
         legs_max: limits.legs,
         calls_per_second: limits.calls_per_second,
+        bounds_waiting: true,
         transactions_max: 10_000,
         lookups_max: 100,
         guard: GuardLimits::default(),

@@ -115,6 +115,7 @@ fn start_core(bound: Bound, guard: GuardLimits, clock: &Clock, seam: Seam) -> (S
         dialog_probe: Duration::from_secs(30),
         legs_max: 100,
         calls_per_second: 10_000,
+        bounds_waiting: true,
         transactions_max: 1_000,
         lookups_max: 100,
         guard,
