@@ -421,7 +421,6 @@ fn core_config(config: &Config, addresses: &Addresses) -> CoreConfig {
         dialog_probe: Duration::from_secs(u64::from(config.sip.dialog_probe_s)),
         legs_max: 2 * config.limits.live_calls as usize,
         calls_per_second: config.limits.calls_per_second,
-        // A commit of PostgreSQL costs the less the more share it: what waits is what is committed together.
         bounds_waiting: matches!(DatabaseUrl::parse(&config.database_url()), Ok(DatabaseUrl::Sqlite(_))),
         transactions_max: 1_000_000,
         lookups_max: 10_000,
