@@ -23,8 +23,8 @@ fn runtime() -> std::io::Result<Runtime> {
 
 /// A worker that is woken waits until the thread that woke it has done its own work or used up its time, unless a processor is free,
 /// and finds more to do at once (`SCHED_BATCH`). Where ten times too many calls come an eighth more of them are carried
-/// (`tests/bench/overload`). Threads of the SIP side and of the journal answer the world outside, so they are as ever. A policy that was
-/// chosen from outside stays.
+/// (`tests/bench/overload`). The threads of the SIP side and of SQLite's journal are as ever: they are started from the main thread,
+/// whose policy they inherit. One that was chosen from outside stays.
 #[expect(unsafe_code, reason = "the system's own calls; no library here has them without changing the priority, too")]
 fn work_in_batches() {
     let parameters = libc::sched_param { sched_priority: 0 };

@@ -184,6 +184,7 @@ impl Overload {
         let rates = self.rates(now);
         let passed = self.gate.pass(rates, is_known, now);
         self.refused |= passed == Err(Reason::Delay);
+        self.came = self.came.saturating_add(1);
         passed
     }
 
@@ -200,6 +201,8 @@ impl Overload {
         let rates = self.rates(now);
         let passed = self.first_sight.pass(rates, is_known, now);
         self.refused |= passed == Err(Reason::Delay);
+        // Who passes asks to be admitted.
+        self.came = self.came.saturating_add(u32::from(passed.is_err()));
         passed
     }
 
@@ -211,7 +214,6 @@ impl Overload {
         let is_probe = waiting == 0 || self.undecided.last().is_some_and(is_late);
         let is_filled = !is_probe && self.controller.room().is_some_and(|room| waiting >= room);
         self.filled |= is_filled;
-        self.came = self.came.saturating_add(1);
         let by_delay = self.controller.rate(is_probe);
         Rates { by_delay, per_second: self.per_second, is_filled }
     }

@@ -54,8 +54,8 @@ pub struct CoreConfig {
     pub legs_max: usize,
     /// Most new calls a second, a second's worth at once; more INVITEs are answered 503.
     pub calls_per_second: u32,
-    /// Whether so few calls wait for their actors as are completed within a bearable delay, while more come than are carried: where a
-    /// commit is quick however few share it. One of PostgreSQL costs the less the more do.
+    /// Whether no more calls wait for their actors than are completed within a bearable delay, while many times more come than are
+    /// carried: where a commit is quick however few share it. One of PostgreSQL costs the less the more do.
     pub bounds_waiting: bool,
     /// Most transactions at a time; more requests are dropped or answered 503. The last eighth is for requests in dialogs.
     pub transactions_max: usize,

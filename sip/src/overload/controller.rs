@@ -32,7 +32,7 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 const PROOF: Duration = Duration::from_millis(600);
 /// The longest delay that is taken for no queue.
 const BASE_MAX: Duration = Duration::from_millis(400);
-/// Where calls take longer than this while all are let in, the disk is slow.
+/// Where calls take longer than this of themselves, the disk is slow.
 const QUICK: Duration = Duration::from_millis(20);
 /// Where so many times what is completed comes, it is a flood.
 const FLOOD: u64 = 3;
@@ -61,7 +61,7 @@ pub(super) struct Interval {
     pub(super) refused: bool,
     /// Whether as many waited as may.
     pub(super) filled: bool,
-    /// Calls that wanted to be let in; those that were, twice.
+    /// Calls that wanted to be let in.
     pub(super) came: u32,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Controller {
     window: VecDeque<u32>,
     /// The delay without any queue.
     base: Duration,
-    /// The shortest time that calls take while all are let in. It grows by what is seen in 30 s at most.
+    /// The shortest time that calls take of themselves; see [`Self::note`].
     unhurried: Option<Duration>,
     /// Whether the room is bounded in a flood, and whether there is one.
     has_room: bool,
@@ -119,11 +119,10 @@ impl Controller {
         self.limit.map(|limit| limit.rate)
     }
 
-    /// Calls that may wait for their set-up: what is completed in [`TARGET`] on top of two commits, since whoever just missed one waits
-    /// for the next. `None`: any number.
+    /// Calls that may wait for their set-up: what is completed in [`room_time`], at least sixteen. `None`: any number.
     pub(super) fn room(&self) -> Option<usize> {
         let took = self.unhurried.filter(|took| *took <= QUICK && self.has_room && self.is_flooded)?;
-        let calls = self.best.saturating_mul(micros_of(TARGET + took * 9 / 4));
+        let calls = self.best.saturating_mul(micros_of(room_time(took)));
         let calls = usize::try_from(calls / 1_000_000_000).unwrap_or(usize::MAX);
         self.limit.map(|_| calls.max(2 * QUEUE_MIN))
     }
@@ -146,18 +145,20 @@ impl Controller {
         let set_up = interval.set_up.map(|set_up| set_up.min(wait));
         // Of a slow disk's delay only what comes on top counts.
         let delay = interval.input.max(set_up.unwrap_or_default().saturating_sub(self.base));
-        interval.decided.into_iter().for_each(|took| self.note(took));
+        interval.decided.into_iter().for_each(|took| self.note(took, interval.waiting));
         let most = (FLOOD * self.best.max(LEAST)).saturating_mul(micros_of(interval.length));
         self.is_flooded = u64::from(interval.came) * 1_000_000_000 > most;
         self.limit = self.next_limit(interval, delay, set_up);
         delay
     }
 
-    /// The shortest time that calls take while all are let in, as far as it is known.
-    fn note(&mut self, took: Duration) {
+    /// The shortest time that calls take of themselves. It falls at once; it grows while nobody is refused, and where calls take long
+    /// although no more wait than there is room for: then the disk has become slower.
+    fn note(&mut self, took: Duration, waiting: u32) {
         let before = self.unhurried.unwrap_or(took);
-        let higher = if self.limit.is_none() { took / 300 } else { Duration::ZERO };
-        self.unhurried = Some(took.min(before + higher));
+        let is_held = self.room().is_some_and(|room| waiting as usize <= room + room / 4);
+        let grows = self.limit.is_none() || (is_held && took > room_time(before) * 3 / 2);
+        self.unhurried = Some(took.min(before + if grows { took / 300 } else { Duration::ZERO }));
     }
 
     fn learn(&mut self, delay: Duration, length: Duration) {
@@ -205,6 +206,11 @@ impl Controller {
         let idle = now.idle + interval.length;
         (idle < IDLE_MAX).then_some(Limit { idle, ..now })
     }
+}
+
+/// How long those may wait for whom there is room: [`TARGET`] on top of two commits, since whoever just missed one waits for the next.
+fn room_time(unhurried: Duration) -> Duration {
+    TARGET + unhurried * 9 / 4
 }
 
 fn micros_of(duration: Duration) -> u64 {

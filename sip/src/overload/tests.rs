@@ -167,6 +167,18 @@ fn a_slow_disk_is_not_taken_for_a_queue() {
 }
 
 #[test]
+fn a_disk_that_becomes_slow_in_a_flood_carries_what_it_can_again() {
+    let mut model = Model::new(2_000, 1);
+    model.run(600, 5_000, false);
+    model.run(20_000, 5_000, false);
+    model.lump = Duration::from_millis(100);
+    model.run(20_000, 15_000, false);
+    model.run(600, 10_000, false);
+    let then = model.run(600, 20_000, false);
+    assert!(then.completed >= 10_000, "{then:?}");
+}
+
+#[test]
 fn after_a_stall_calls_are_let_in_again_within_two_seconds() {
     let mut model = Model::new(1_000, 1);
     assert_eq!(model.run(600, 3_000, false).refused, 0);
