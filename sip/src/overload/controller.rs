@@ -53,7 +53,7 @@ pub(super) struct Interval {
     pub(super) set_up: Option<Duration>,
     /// The shortest time in which a call's set-up went through.
     pub(super) decided: Option<Duration>,
-    /// Calls whose set-up went through.
+    /// Calls that were decided about, those turned down included: they took their share of what was let in.
     pub(super) completed: u32,
     /// Calls whose set-up waits.
     pub(super) waiting: u32,
