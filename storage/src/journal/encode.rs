@@ -95,15 +95,22 @@ pub(crate) enum Form {
 pub(crate) const CALL_UPDATED: [&str; 10] =
     ["held", "hold_step", "paid_s", "proof_at", "proof_mono", "proof_boot", "state", "a_leg", "b_leg", "answer_sdp"];
 
-/// The columns of each row of an entry.
-macro_rules! into_entries {
-    ($($more:literal)?) => {
-        concat!(
-            "entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count, call_no",
-            $(", ", $more,)? ")"
-        )
+/// What every row of an entry says.
+macro_rules! common {
+    () => {
+        "account_key, seq, position, at, status, total, held, receivable, last_call, event_count, call_no"
     };
 }
+/// What one that moves money says beyond that.
+macro_rules! transfer {
+    () => {
+        "amount, transfer, kind, debit, credit, cost_trunk, cost_micros, cost_currency, loss, key, request, balance_after, \
+         description"
+    };
+}
+
+/// All that a row of `entries` may say.
+pub(crate) const ENTRY_COLUMNS: &str = concat!(common!(), ", ", transfer!(), ", leg, step");
 
 impl Write {
     pub(crate) const ALL: [Self; 11] = [
@@ -122,15 +129,9 @@ impl Write {
 
     pub(crate) const fn form(self) -> Form {
         match self {
-            Self::Entry => Form::Insert(into_entries!(), ""),
-            Self::Hold => Form::Insert(into_entries!("amount, leg, step"), ""),
-            Self::Transfer => Form::Insert(
-                into_entries!(
-                    "amount, transfer, kind, debit, credit, cost_trunk, cost_micros, cost_currency, loss, key, request, \
-                     balance_after, description"
-                ),
-                "",
-            ),
+            Self::Entry => Form::Insert(concat!("entries (", common!(), ")"), ""),
+            Self::Hold => Form::Insert(concat!("entries (", common!(), ", amount, leg, step)"), ""),
+            Self::Transfer => Form::Insert(concat!("entries (", common!(), ", ", transfer!(), ")"), ""),
             Self::Event => Form::InsertEvent,
             Self::CallInsert => Form::Insert(
                 "calls (account_key, no, id, held, hold_step, paid_s, proof_at, proof_mono, proof_boot, state, a_leg, b_leg, \

@@ -20,6 +20,7 @@ pub(crate) const DATA: Migrations = Migrations {
     postgres: &[
         include_str!("../../../schema/migrations/postgres/0001_initial.sql"),
         include_str!("../../../schema/migrations/postgres/0002_key_store.sql"),
+        include_str!("../../../schema/migrations/postgres/0003_sealed_as_is.sql"),
     ],
 };
 

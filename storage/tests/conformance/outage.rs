@@ -13,16 +13,19 @@ use storage::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-/// What the proxy does with the next COMMIT.
+/// What the proxy does with the next batch.
 const PASS: u8 = 0;
 const CUT_BEFORE: u8 = 1;
+/// It reaches the server, and nobody hears the answer.
 const CUT_AFTER: u8 = 2;
 /// Of each connection that is asked for more than a sign of life nothing is heard any more, and nobody is told.
 const SILENT: u8 = 3;
-/// The next COMMIT passes and is answered; what its connection is asked later is not.
+/// The next batch passes and is answered; what its connection is asked later is not.
 const SILENT_AFTER: u8 = 4;
 /// Each BEGIN arrives a moment late.
 const LATE_BEGIN: u8 = 5;
+/// It reaches the server's socket, and the connection ends.
+const CUT_ON_ITS_WAY: u8 = 6;
 /// A bare Sync, which is what sqlx asks a connection of its pool before it uses it.
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 /// Only what begins a connection has no letter before its length.
@@ -57,8 +60,29 @@ async fn proxy(socket: PathBuf) -> (u16, Arc<Switch>) {
     (port, switch)
 }
 
+/// The names of the statements that write a batch, over one connection.
+#[derive(Default)]
+struct Batches(Vec<Vec<u8>>);
+
+impl Batches {
+    /// Whether a batch is being written. `Parse` gives a statement its name, `Bind` asks for it by that.
+    fn is_written_by(&mut self, asked: &[u8]) -> bool {
+        if let [b'P', _, _, _, _, parse @ ..] = asked
+            && contains(parse, b"entries_written")
+        {
+            let mut name = parse.split_inclusive(|byte| *byte == 0);
+            self.0.extend(name.next().map(<[u8]>::to_vec));
+        }
+        asked.first() == Some(&b'B') && self.0.iter().any(|name| contains(asked, name))
+    }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+}
+
 async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<Switch>) {
-    let mut is_silent = false;
+    let (mut is_silent, mut batches) = (false, Batches::default());
     let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
         tokio::select! {
@@ -75,22 +99,22 @@ async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<Swit
                     switch.unanswered.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
-                let says = |word: &[u8]| {
-                    !begins && asked[..length].windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
-                };
-                if switch.next.load(Ordering::SeqCst) == LATE_BEGIN && says(b"begin") {
+                let is_late = switch.next.load(Ordering::SeqCst) == LATE_BEGIN;
+                if is_late && !begins && contains(&asked[..length], b"begin") {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                let commit = says(b"commit");
-                let action = if commit { switch.next.swap(PASS, Ordering::SeqCst) } else { PASS };
+                let writes = batches.is_written_by(&asked[..length]);
+                let action = if writes { switch.next.swap(PASS, Ordering::SeqCst) } else { PASS };
                 if action == CUT_BEFORE {
                     return;
                 }
                 server.write_all(&asked[..length]).await.expect("the server reads");
                 is_silent |= action == SILENT_AFTER;
                 if action == CUT_AFTER {
-                    // The answer comes, and nobody hears it.
                     let _ = server.read(&mut answered).await;
+                    return;
+                }
+                if action == CUT_ON_ITS_WAY {
                     return;
                 }
             }
@@ -127,26 +151,19 @@ pub async fn on_postgres(cluster: &Cluster) {
     let told = actor.credit(&mut world, 10, "b", [0; 32]).1;
     assert_eq!(submit(&journal, vec![told]).await, [Ok(())], "it was committed, though the answer was lost");
     assert_eq!(world.actor(key).await.figures.total, Micros(111));
-    let mut asked = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
-    let try_lock = "select pg_try_advisory_lock_shared(7242) and pg_try_advisory_lock_shared(7243)";
-    let is_free = sqlx::query_scalar::<_, bool>(try_lock).fetch_one(&mut asked).await;
-    assert!(is_free.expect("asked"), "who asked what became of it keeps no lock");
-    asked.close().await.expect("closed");
 
     switch.set(CUT_BEFORE);
-    let before = actor.clone();
-    let lost = actor.credit(&mut world, 100, "c", [0; 32]).1;
-    assert_eq!(submit(&journal, vec![lost]).await, [Err(Rejection::Failed)], "the commit never arrived");
-    assert_eq!(world.actor(key).await.figures, before.figures);
+    let again = actor.credit(&mut world, 100, "c", [0; 32]).1;
+    assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "it never arrived, and is written again");
+    assert_eq!(world.actor(key).await.figures.total, Micros(211));
 
     let mut raw = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
     let end =
         "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'outage' and pid <> pg_backend_pid()";
     sqlx::raw_sql(end).execute(&mut raw).await.expect("ended");
-    let mut actor = before;
-    let again = actor.credit(&mut world, 100, "c", [0; 32]).1;
+    let again = actor.credit(&mut world, 1, "d", [0; 32]).1;
     assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "a broken connection is made anew");
-    assert_eq!(world.actor(key).await.figures.total, Micros(211));
+    assert_eq!(world.actor(key).await.figures.total, Micros(212));
 
     // A standby takes over that has not got the newest entry: what was committed over the old connection counts for nothing.
     let behind = actor.clone();
@@ -171,9 +188,9 @@ pub async fn on_postgres(cluster: &Cluster) {
     while read_only(&mut raw).await == "off" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let written = actor.credit(&mut world, 1, "d", [0; 32]).1;
+    let written = actor.credit(&mut world, 1, "e", [0; 32]).1;
     assert_eq!(submit(&journal, vec![written]).await, [Ok(())], "no connection to a reader is kept");
-    assert_eq!(world.actor(key).await.figures.total, Micros(212));
+    assert_eq!(world.actor(key).await.figures.total, Micros(213));
     sqlx::raw_sql("alter system reset default_transaction_read_only").execute(&mut raw).await.expect("reset");
     sqlx::raw_sql("select pg_reload_conf()").execute(&mut raw).await.expect("reloaded");
 
@@ -218,19 +235,16 @@ async fn a_server_that_falls_silent_after_a_commit_is_asked_over_a_new_connectio
     let heard = actor.credit(&mut world, 1, "a", [0; 32]).1;
     assert_eq!(submit(&journal, vec![heard]).await, [Ok(())]);
 
-    let before = actor.clone();
-    let lost = actor.credit(&mut world, 1, "b", [0; 32]).1;
-    let told = hand_over(&journal, vec![lost]);
+    let again = actor.credit(&mut world, 1, "b", [0; 32]).1;
+    let told = hand_over(&journal, vec![again]);
     while switch.unanswered.load(Ordering::SeqCst) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(21)).await;
     tokio::time::resume();
-    assert_eq!(outcomes(&journal, &told, 1).await, [Err(Rejection::Failed)], "it never arrived");
-    let mut actor = before;
-    let again = actor.credit(&mut world, 1, "b", [0; 32]).1;
-    assert_eq!(submit(&journal, vec![again]).await, [Ok(())], "over a new connection");
+    assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())], "it never arrived, and is written over a new connection");
+    assert_eq!(world.actor(key).await.figures.total, Micros(102));
     store.close().await;
 }
 
@@ -285,8 +299,15 @@ async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
     store.close().await;
 }
 
+/// Sends a signal to a process of the server.
+fn signal(name: &str, pid: i32) {
+    let sent = std::process::Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+}
+
+/// The connection ends while the batch lies in the socket of a server's process that does not come to read it.
 #[tokio::test]
-async fn who_asks_what_became_of_a_batch_holds_up_no_other_lane() {
+async fn a_batch_on_its_way_is_told_when_its_session_is_over_and_holds_up_no_other_lane() {
     let cluster = Cluster::start().await;
     cluster.create_database("asked").await;
     let (store, switch) = behind_a_proxy(&cluster, "asked").await;
@@ -295,23 +316,31 @@ async fn who_asks_what_became_of_a_batch_holds_up_no_other_lane() {
     assert_ne!(cut.0 % 2, free.0 % 2);
     let journal = Journal::start(&store, JournalOptions::default());
     let (mut ann, mut ben) = (world.actor(cut).await, world.actor(free).await);
-    // A session of ann's lane that the server has not given up yet.
-    let mut old = PgConnection::connect(&cluster.url("asked")).await.expect("connects");
-    let in_use = format!("begin; select pg_advisory_xact_lock_shared({})", 7_242 + cut.0 % 2);
-    sqlx::raw_sql(AssertSqlSafe(in_use)).execute(&mut old).await.expect("held");
-    switch.set(CUT_BEFORE);
-    let lost = hand_over(&journal, vec![ann.credit(&mut world, 1, "a", [0; 32]).1]);
-    let waits = "select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and not granted";
+    let (mut call, started) = ann.start(&mut world, 10);
+    assert_eq!(submit(&journal, vec![started]).await, [Ok(())]);
+    // From here on a batch like this one is sent at once: the server knows the statement, and nothing is read before.
+    assert_eq!(submit(&journal, vec![ann.renew(&mut world, &mut call, 10)]).await, [Ok(())]);
     let mut watching = PgConnection::connect(&cluster.url("asked")).await.expect("connects");
-    let mut count = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.expect("counted");
+    let hers = "select pid from pg_stat_activity where application_name like 'ringfence journal%'";
+    let pid = sqlx::query_scalar::<_, i32>(hers).fetch_all(&mut watching).await.expect("asked");
+    let [pid] = pid[..] else { panic!("one lane has written: {pid:?}") };
+
+    signal("STOP", pid);
+    switch.set(CUT_ON_ITS_WAY);
+    let doubtful = hand_over(&journal, vec![ann.renew(&mut world, &mut call, 10)]);
+    let ends = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_terminate_backend(pid%' \
+                and pid <> pg_backend_pid()";
+    let mut count = async || sqlx::query_scalar::<_, i64>(ends).fetch_one(&mut watching).await.expect("counted");
     until("it is asked what became of hers", async || count().await > 0).await;
     let told = hand_over(&journal, vec![ben.credit(&mut world, 1, "b", [0; 32]).1]);
     until("his is written", async || !told.lock().expect("not poisoned").is_empty()).await;
-    assert!(lost.lock().expect("not poisoned").is_empty());
+    assert!(doubtful.lock().expect("not poisoned").is_empty());
 
-    sqlx::raw_sql("rollback").execute(&mut old).await.expect("rolled back");
-    assert_eq!(outcomes(&journal, &lost, 1).await, [Err(Rejection::Failed)]);
+    signal("CONT", pid);
+    assert_eq!(outcomes(&journal, &doubtful, 1).await, [Ok(())]);
     assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
+    assert_eq!(world.actor(cut).await.figures.held, Micros(30));
+    crate::audited(&store).await;
     store.close().await;
 }
 

@@ -1,10 +1,10 @@
 //! A lane's connection to the server: one of its own, so that neither reads nor the other lane make a commit wait.
 
 use super::super::known::Known;
-use super::Trouble;
-use crate::sql::{SILENCE_MAX, silent};
+use super::{Failure, Trouble};
+use crate::sql::{SILENCE_MAX, failed, silent};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _, Error};
+use sqlx::{ConnectOptions as _, Connection as _, Error, query_as, query_scalar};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -16,60 +16,78 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Session {
     pub(super) connection: PgConnection,
     pub(super) known: Known,
-    /// The number of the advisory lock that a lane's batch holds until its transaction is over, one way or the other; shared, so
-    /// that nobody waits for it but who asks what became of a batch.
-    pub(super) writing: i64,
+    pub(super) backend: Backend,
 }
 
-/// Of the first lane.
-const WRITING: i64 = 7_242;
+/// The server's process of a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backend {
+    pub(super) pid: i32,
+    /// When it began (µs since 1970): a number may be given again.
+    began: i64,
+}
+
+impl Backend {
+    const OURS: &str = "select pid, (extract(epoch from backend_start) * 1000000)::bigint from pg_stat_activity \
+                        where pid = pg_backend_pid()";
+    /// Waits for its end, less than [`SILENCE_MAX`]. No row: there is no such process, perhaps because this is another server.
+    const END: &str = "select pg_terminate_backend(pid, 15000) from pg_stat_activity \
+                       where pid = $1 and (extract(epoch from backend_start) * 1000000)::bigint = $2";
+}
+
+impl Session {
+    /// Has the server end an earlier session of this lane: what it was sent may still be on its way to it, or being done. Then
+    /// what it has written is to be seen, and nothing more will come. Whether it is over.
+    pub(super) async fn outlives(&mut self, earlier: Backend) -> Result<bool, Error> {
+        let asked = query_scalar::<_, bool>(Backend::END).bind(earlier.pid).bind(earlier.began);
+        Ok(asked.fetch_optional(&mut self.connection).await?.unwrap_or(true))
+    }
+}
+
+/// What a lane's statements need: their plans are made once, and find rows by their keys, however small the tables look then.
+const PLANNED: [(&str, &str); 3] =
+    [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
 
 /// Made when it is needed, and anew after anything went wrong over it: a server that became a reader (SQLSTATE 25006) or shuts
 /// down answers each statement in good health, while its name already leads to another one.
 pub(super) struct Link {
     options: PgConnectOptions,
-    writing: i64,
     session: Option<Session>,
 }
 
 impl Link {
-    pub(super) const fn new(options: PgConnectOptions, lane: usize) -> Self {
-        Self { options, writing: WRITING + lane as i64, session: None }
+    /// The server shows it under its lane's name.
+    pub(super) fn new(options: PgConnectOptions, lane: usize) -> Self {
+        let options = options.options(PLANNED).application_name(&format!("ringfence journal {lane}"));
+        Self { options, session: None }
     }
 
     /// Does something over the connection. When nothing is heard it is closed, and what became of a commit is asked over the next.
     pub(super) async fn within_silence<T>(
         &mut self,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => {
-                let connection = self.connect().await?;
-                Session { connection, known: Known::default(), writing: self.writing }
-            }
+            None => self.connect().await?,
         };
-        let done = timeout(SILENCE_MAX, work(&mut session)).await.unwrap_or_else(|_| Err(Trouble::Unknown(silent())));
-        let is_well = match &done {
-            Ok(_) => true,
-            Err(Trouble::Contradiction) => {
-                session.known = Known::default();
-                // What was begun is rolled back with the next thing that is said.
-                matches!(timeout(SILENCE_MAX, session.connection.ping()).await, Ok(Ok(())))
-            }
-            Err(Trouble::NotDone(_) | Trouble::Unknown(_)) => false,
+        let done = timeout(SILENCE_MAX, work(&mut session)).await;
+        let done = done.unwrap_or_else(|_| Err(Failure::Unknown(session.backend, failed(silent()))));
+        self.session = match &done {
+            Ok(_) => Some(session),
+            Err(Failure::Known(Trouble::Contradiction)) => Some(Session { known: Known::default(), ..session }),
+            Err(Failure::Known(Trouble::NotDone(_)) | Failure::Unknown(..)) => None,
         };
-        self.session = is_well.then_some(session);
         done
     }
 
     /// Tries again for a while: a server that restarts refuses connections meanwhile.
-    async fn connect(&self) -> Result<PgConnection, Error> {
+    async fn connect(&self) -> Result<Session, Error> {
         let mut refused = silent();
         let connecting = async {
             loop {
-                match self.options.connect().await {
-                    Ok(connection) => return connection,
+                match self.begin().await {
+                    Ok(session) => return session,
                     Err(error) => refused = error,
                 }
                 sleep(CONNECT_AGAIN).await;
@@ -77,6 +95,12 @@ impl Link {
         };
         let connected = timeout(CONNECT_MAX, Box::pin(connecting)).await;
         connected.map_err(|_| refused)
+    }
+
+    async fn begin(&self) -> Result<Session, Error> {
+        let mut connection = self.options.connect().await?;
+        let (pid, began) = query_as(Backend::OURS).fetch_one(&mut connection).await?;
+        Ok(Session { connection, known: Known::default(), backend: Backend { pid, began } })
     }
 
     /// Says farewell.
