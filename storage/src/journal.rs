@@ -4,8 +4,8 @@
 //! of the accounts has a lane of its own, and in each the next batch gathers meanwhile. After the commit each entry's `done` is
 //! called, of one account in the order of submission.
 //!
-//! Every store writes an entry only when the account's newest one is the one before it: it is remembered or looked for in the
-//! same transaction, and a key refuses a second entry with its number. What is true on every store:
+//! Every store writes an entry only when the account's newest one is the one before it: it is remembered or looked for before, and
+//! a key refuses a second entry with its number. What is true on every store:
 //!
 //! 1. after a rejected entry every later one of its account, in the batch or handed over before the rejection was told, is
 //!    [`Rejection::Fenced`]: it was decided on a state that never was;

@@ -103,21 +103,8 @@ async fn write_batch(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
     }
     match written {
         Ok(outcomes) => outcomes,
-        // Some entry of the batch is at fault: each is written on its own, so that only that one fails.
-        Err(Trouble::Contradiction) if entries.len() > 1 => {
-            let mut outcomes = Vec::with_capacity(entries.len());
-            let mut rejected = Rejected::default();
-            for entry in entries {
-                if rejected.contains(entry.account) {
-                    outcomes.push(Err(Rejection::Fenced));
-                    continue;
-                }
-                let outcome = Box::pin(write_batch(link, std::slice::from_ref(entry))).await;
-                outcome.iter().for_each(|outcome| rejected.note(entry.account, outcome));
-                outcomes.extend(outcome);
-            }
-            outcomes
-        }
+        // Some entry of the batch is at fault: only that one fails.
+        Err(Trouble::Contradiction) if entries.len() > 1 => singly(link, entries, &BTreeSet::new()).await,
         Err(Trouble::Contradiction) if is_behind(link, &entries[0]).await => vec![Err(Rejection::Fenced)],
         Err(Trouble::Contradiction) => {
             tracing::error!(account = entries[0].account.0, seq = entries[0].seq.0, "an entry contradicts the rows");
@@ -130,13 +117,33 @@ async fn write_batch(link: &mut Link, entries: &[Encoded]) -> Vec<Outcome> {
     }
 }
 
+/// Each on its own, but for those that are there already.
+async fn singly(link: &mut Link, entries: &[Encoded], there: &There) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(entries.len());
+    let mut rejected = Rejected::default();
+    for entry in entries {
+        if there.contains(&(entry.account, entry.seq)) {
+            outcomes.push(Ok(()));
+        } else if rejected.contains(entry.account) {
+            outcomes.push(Err(Rejection::Fenced));
+        } else {
+            let outcome = Box::pin(write_batch(link, std::slice::from_ref(entry))).await;
+            outcome.iter().for_each(|outcome| rejected.note(entry.account, outcome));
+            outcomes.extend(outcome);
+        }
+    }
+    outcomes
+}
+
 async fn transaction(link: &mut Link, entries: &[Encoded]) -> Result<Vec<Outcome>, Trouble> {
     match link.within_silence(async |session| write_all(session, entries).await).await {
         Ok(outcomes) => Ok(outcomes),
         Err(Failure::Known(trouble)) => Err(trouble),
         Err(Failure::Unknown(backend, error)) => {
             tracing::error!(%error, entries = entries.len(), "the outcome of a journal batch is unknown");
-            resolve(link, backend, entries).await.ok_or(Trouble::NotDone(error))
+            let there = resolve(link, backend, entries).await;
+            // What is not there was rejected: it is decided anew why.
+            if there.is_empty() { Err(Trouble::NotDone(error)) } else { Ok(singly(link, entries, &there).await) }
         }
     }
 }
@@ -266,23 +273,26 @@ async fn taken_keys(connection: &mut PgConnection, entries: &[Encoded]) -> Resul
         .collect()
 }
 
-/// Finds out whether a batch was written of which nothing was heard; `None`: nothing of it was. Nothing else of its lane is written
-/// meanwhile and new entries wait, up to the queue's limit: the service refuses rather than guesses.
-async fn resolve(link: &mut Link, backend: Backend, entries: &[Encoded]) -> Option<Vec<Outcome>> {
+/// The entries of a batch that were written.
+type There = BTreeSet<(AccountKey, Seq)>;
+
+/// Finds out what was written of a batch of which nothing was heard: all that it could, or nothing. Nothing else of its lane is
+/// written meanwhile and new entries wait, up to the queue's limit: the service refuses rather than guesses.
+async fn resolve(link: &mut Link, backend: Backend, entries: &[Encoded]) -> There {
     let mut pause = Duration::from_millis(50);
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
         let asked = link.within_silence(async |session| {
             let is_over = session.outlives(backend).await?;
-            Ok(if is_over { Some(written(&mut session.connection, entries).await?) } else { None })
+            Ok(if is_over { Some(written(session, entries).await?) } else { None })
         });
         match asked.await {
-            Ok(Some(outcomes)) => return outcomes,
-            Ok(None) => {
-                tracing::warn!(pid = backend.pid, "the server has not ended the session of a journal batch yet")
+            Ok(Some(there)) => return there,
+            Ok(None) => tracing::warn!(pid = backend.pid, "the server still has the session of a journal batch"),
+            Err(Failure::Known(Trouble::Contradiction)) => {
+                tracing::error!("the database refuses to say what it wrote");
             }
-            Err(Failure::Known(Trouble::Contradiction)) => {}
             Err(Failure::Known(Trouble::NotDone(error)) | Failure::Unknown(_, error)) => {
                 tracing::error!(%error, "the database cannot be asked what it wrote");
             }
@@ -290,16 +300,18 @@ async fn resolve(link: &mut Link, backend: Backend, entries: &[Encoded]) -> Opti
     }
 }
 
-/// Which of the entries are there: this is the accounts' only writer, and `at` tells a successor's entry from ours.
-async fn written(connection: &mut PgConnection, entries: &[Encoded]) -> Result<Option<Vec<Outcome>>, sqlx::Error> {
+/// This is the accounts' only writer, and `at` tells a successor's entry from ours.
+async fn written(session: &mut Session, entries: &[Encoded]) -> Result<There, sqlx::Error> {
     let text = "select e.account_key, e.seq from entries e join unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
                 as u(account_key, seq, at) on e.account_key = u.account_key and e.seq = u.seq and e.at = u.at \
                 where e.position = 0";
     let wanted = columns(entries.iter().map(|e| vec![e.account.0.into(), e.seq.0.into(), e.at.0.into()]).collect());
-    let mut found = BTreeSet::new();
-    for row in query_with(text, arguments(wanted)?).fetch_all(connection).await? {
-        found.insert((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?));
+    let mut there = There::new();
+    for row in query_with(text, arguments(wanted)?).fetch_all(&mut session.connection).await? {
+        there.insert((AccountKey(row.try_get(0)?), Seq(row.try_get(1)?)));
     }
-    let outcome = |e: &Encoded| if found.contains(&(e.account.0, e.seq.0)) { Ok(()) } else { Err(Rejection::Failed) };
-    Ok((!found.is_empty()).then(|| entries.iter().map(outcome).collect()))
+    if !there.is_empty() {
+        session.reach_standbys().await?;
+    }
+    Ok(there)
 }

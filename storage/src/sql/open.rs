@@ -80,6 +80,14 @@ const SESSION: [(&str, &str); 6] = [
     ("idle_in_transaction_session_timeout", "30s"),
 ];
 
+/// `version`: PostgreSQL's number of it, 140000 for 14.
+const fn is_new_enough(version: i64) -> Result<(), StoreError> {
+    if version < 140_000 {
+        return Err(StoreError::Refused("the server is older than PostgreSQL 14"));
+    }
+    Ok(())
+}
+
 impl Db {
     /// Opens; a SQLite file is made when it is missing.
     pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
@@ -89,7 +97,10 @@ impl Db {
                 let options = PgConnectOptions::from_str(text).map_err(failed)?;
                 let options = options.options(SESSION).application_name("ringfence").disable_statement_logging();
                 let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
-                Ok(Self::Postgres(closing_useless(pool).connect_with(options).await.map_err(failed)?))
+                let pool = closing_useless(pool).connect_with(options).await.map_err(failed)?;
+                let version = "select current_setting('server_version_num')::bigint";
+                is_new_enough(sqlx::query_scalar(version).fetch_one(&pool).await.map_err(failed)?)?;
+                Ok(Self::Postgres(pool))
             }
         }
     }
@@ -119,5 +130,17 @@ impl Db {
         let read = pool(4).connect_with(options).await.map_err(failed)?;
         let (gate, durable) = (Arc::default(), Durable::default());
         Ok(Self::Sqlite(Arc::new(SqliteDb { path, gate, durable, read, write })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_postgresql_that_cannot_end_a_session_and_wait_for_that_is_refused() {
+        for (version, is_refused) in [(130_018, true), (140_000, false), (150_013, false), (180_001, false)] {
+            assert_eq!(is_new_enough(version).is_err(), is_refused, "{version}");
+        }
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::postgres::Cluster;
 use crate::samples::*;
+use schema::id::AccountKey;
 use schema::journal::Rejection;
 use schema::money::Micros;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,10 +32,10 @@ const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 /// Only what begins a connection has no letter before its length.
 const STARTUP: u8 = 0;
 
-/// What the proxy does, how many connections fell silent, and how much they were asked since.
-#[derive(Default)]
+/// What the proxy does, where it leads, how many connections fell silent, and how much they were asked since.
 struct Switch {
     next: AtomicU8,
+    server: Mutex<PathBuf>,
     silent: AtomicUsize,
     unanswered: AtomicUsize,
 }
@@ -43,17 +44,28 @@ impl Switch {
     fn set(&self, next: u8) {
         self.next.store(next, Ordering::SeqCst);
     }
+
+    /// Whoever connects from now on comes there.
+    fn lead_to(&self, cluster: &Cluster) {
+        *self.server.lock().expect("not poisoned") = socket(cluster);
+    }
+}
+
+fn socket(cluster: &Cluster) -> PathBuf {
+    cluster.folder().join(".s.PGSQL.5432")
 }
 
 /// Forwards connections to the server's socket. Returns its port and its switch.
-async fn proxy(socket: PathBuf) -> (u16, Arc<Switch>) {
+async fn proxy(cluster: &Cluster) -> (u16, Arc<Switch>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("bound").port();
-    let switch = Arc::new(Switch::default());
+    let (next, server) = (AtomicU8::new(PASS), Mutex::new(socket(cluster)));
+    let switch = Arc::new(Switch { next, server, silent: AtomicUsize::new(0), unanswered: AtomicUsize::new(0) });
     let watched = switch.clone();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let server = UnixStream::connect(&socket).await.expect("the server is up");
+            let server = watched.server.lock().expect("not poisoned").clone();
+            let server = UnixStream::connect(server).await.expect("the server is up");
             tokio::spawn(forward(client, server, watched.clone()));
         }
     });
@@ -129,7 +141,7 @@ async fn forward(mut client: TcpStream, mut server: UnixStream, switch: Arc<Swit
 }
 
 async fn behind_a_proxy(cluster: &Cluster, name: &str) -> (Store, Arc<Switch>) {
-    let (port, switch) = proxy(cluster.folder().join(".s.PGSQL.5432")).await;
+    let (port, switch) = proxy(cluster).await;
     let url = DatabaseUrl::parse(&format!("postgres://ringfence@127.0.0.1:{port}/{name}")).expect("a url");
     let keys_url = DatabaseUrl::sqlite(cluster.folder().join(format!("{name}.keys.db")));
     let keys = Keyring::open(&keys_url, &MasterKey::from_bytes(crate::MASTER)).await.expect("keys");
@@ -183,16 +195,14 @@ pub async fn on_postgres(cluster: &Cluster) {
     let mut raw = PgConnection::connect(&cluster.url("outage")).await.expect("connects");
     let reader = "alter database outage set default_transaction_read_only = off";
     sqlx::raw_sql(reader).execute(&mut raw).await.expect("set");
-    sqlx::raw_sql("alter system set default_transaction_read_only = on").execute(&mut raw).await.expect("set");
-    sqlx::raw_sql("select pg_reload_conf()").execute(&mut raw).await.expect("reloaded");
+    set(&mut raw, "alter system set default_transaction_read_only = on").await;
     while read_only(&mut raw).await == "off" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let written = actor.credit(&mut world, 1, "e", [0; 32]).1;
     assert_eq!(submit(&journal, vec![written]).await, [Ok(())], "no connection to a reader is kept");
     assert_eq!(world.actor(key).await.figures.total, Micros(213));
-    sqlx::raw_sql("alter system reset default_transaction_read_only").execute(&mut raw).await.expect("reset");
-    sqlx::raw_sql("select pg_reload_conf()").execute(&mut raw).await.expect("reloaded");
+    set(&mut raw, "alter system reset default_transaction_read_only").await;
 
     // Whoever is given up while a transaction begins leaves no connection behind that is in one.
     switch.set(LATE_BEGIN);
@@ -258,6 +268,19 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     panic!("not within 10 s: {what}");
 }
 
+/// A session that has written an account's next entry and not committed it: until it rolls back, a batch with that waits.
+async fn in_the_way(cluster: &Cluster, database: &str, account: AccountKey) -> PgConnection {
+    let mut other = PgConnection::connect(&cluster.url(database)).await.expect("connects");
+    let same_key = format!(
+        "begin; insert into entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count) \
+         select account_key, seq + 1, position, at, status, total, held, receivable, last_call, 0 from entries \
+         where account_key = {} order by seq desc limit 1",
+        account.0
+    );
+    sqlx::raw_sql(AssertSqlSafe(same_key)).execute(&mut other).await.expect("written, not committed");
+    other
+}
+
 /// An account's rows wait for another session; those of the other half of the accounts do not.
 #[tokio::test]
 async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
@@ -269,21 +292,13 @@ async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
     let journal = Journal::start(&store, JournalOptions { batch: 1, ..Default::default() });
     let (mut ann, mut ben) = (world.actor(waiting).await, world.actor(free).await);
 
-    let mut other = PgConnection::connect(&cluster.url("flight")).await.expect("connects");
-    let same_key = format!(
-        "begin; insert into entries (account_key, seq, position, at, status, total, held, receivable, last_call, event_count) \
-         select account_key, seq + 1, position, at, status, total, held, receivable, last_call, 0 from entries \
-         where account_key = {} order by seq desc limit 1",
-        waiting.0
-    );
-    sqlx::raw_sql(AssertSqlSafe(same_key)).execute(&mut other).await.expect("written, not committed");
+    let mut other = in_the_way(&cluster, "flight", waiting).await;
     // With one entry a batch they fill the lane and stand in line.
     let entries: Vec<_> = (0..4).map(|n| ann.credit(&mut world, 1, &format!("a{n}"), [0; 32]).1).collect();
     let held_up = hand_over(&journal, entries);
     let mut watching = PgConnection::connect(&cluster.url("flight")).await.expect("connects");
-    let waits = "select count(*) from pg_stat_activity where datname = 'flight' and wait_event_type = 'Lock'";
-    let mut count = async || sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watching).await.expect("counted");
-    until("the server waits for the other session", async || count().await > 0).await;
+    let waits = async || waits_for(&mut watching).await.as_deref() == Some("transactionid");
+    until("the server waits for the other session", waits).await;
     let told = hand_over(&journal, vec![ben.credit(&mut world, 1, "b", [0; 32]).1]);
     until("nothing of his is in the way", async || !told.lock().expect("not poisoned").is_empty()).await;
     assert!(held_up.lock().expect("not poisoned").is_empty());
@@ -295,6 +310,39 @@ async fn two_batches_are_in_flight_and_flushing_waits_for_both() {
     sqlx::raw_sql("rollback").execute(&mut other).await.expect("rolled back");
     assert!(outcomes(&journal, &held_up, 4).await.iter().all(Result::is_ok));
     assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
+    crate::audited(&store).await;
+    store.close().await;
+}
+
+/// The answer to a batch is lost in which one entry was written and one refused.
+#[tokio::test]
+async fn an_entry_that_was_refused_in_a_batch_of_which_nothing_was_heard_is_told_why() {
+    let cluster = Cluster::start().await;
+    cluster.create_database("refused").await;
+    let (store, switch) = behind_a_proxy(&cluster, "refused").await;
+    let mut world = World::new(store.clone(), 1).await;
+    let keys = (world.account("ann", 100).await, world.account("ben", 100).await, world.account("cid", 100).await);
+    assert_eq!(keys.0.0 % 2, keys.2.0 % 2);
+    let journal = Journal::start(&store, JournalOptions::default());
+    let (mut ann, mut cid) = (world.actor(keys.0).await, world.actor(keys.2).await);
+    let (first, credit) = ann.credit(&mut world, 1, "a", [0; 32]);
+    assert_eq!(submit(&journal, vec![credit]).await, [Ok(())]);
+
+    let mut other = in_the_way(&cluster, "refused", keys.2).await;
+    let before = hand_over(&journal, vec![cid.credit(&mut world, 1, "c", [0; 32]).1]);
+    let mut watching = PgConnection::connect(&cluster.url("refused")).await.expect("connects");
+    let waits = async || waits_for(&mut watching).await.as_deref() == Some("transactionid");
+    until("the server waits for the other session", waits).await;
+    // These two gather meanwhile.
+    let again = ann.credit(&mut world, 1, "a", [0; 32]).1;
+    let both = hand_over(&journal, vec![again, cid.credit(&mut world, 1, "d", [0; 32]).1]);
+    switch.set(CUT_AFTER);
+    sqlx::raw_sql("rollback").execute(&mut other).await.expect("rolled back");
+    assert_eq!(outcomes(&journal, &before, 1).await, [Ok(())]);
+    let duplicate = Rejection::DuplicateKey { transfer: first, same_request: true };
+    assert_eq!(outcomes(&journal, &both, 2).await, [Err(duplicate), Ok(())]);
+    assert_eq!(switch.next.load(Ordering::SeqCst), PASS, "it was cut");
+    assert_eq!(world.actor(keys.2).await.figures.total, Micros(102));
     crate::audited(&store).await;
     store.close().await;
 }
@@ -341,6 +389,90 @@ async fn a_batch_on_its_way_is_told_when_its_session_is_over_and_holds_up_no_oth
     assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
     assert_eq!(world.actor(cut).await.figures.held, Micros(30));
     crate::audited(&store).await;
+    store.close().await;
+}
+
+/// What a batch waits for at the server.
+async fn waits_for(watching: &mut PgConnection) -> Option<String> {
+    let text = "select max(wait_event) from pg_stat_activity where application_name like 'ringfence journal%'";
+    sqlx::query_scalar(text).fetch_one(watching).await.expect("asked")
+}
+
+async fn set(raw: &mut PgConnection, change: &str) {
+    for text in [change, "select pg_reload_conf()"] {
+        sqlx::raw_sql(AssertSqlSafe(text.to_owned())).execute(&mut *raw).await.expect("set");
+    }
+}
+
+/// It is on one server only, and would be lost with it.
+#[tokio::test]
+async fn a_batch_that_waits_for_its_standby_is_not_told_before_it_is_there() {
+    let cluster = Cluster::start().await;
+    let store = crate::postgres(&cluster, "standby").await;
+    let mut world = World::new(store.clone(), 1).await;
+    let key = world.account("ann", 100).await;
+    let journal = Journal::start(&store, JournalOptions::default());
+    let mut actor = world.actor(key).await;
+    assert_eq!(submit(&journal, vec![actor.credit(&mut world, 1, "a", [0; 32]).1]).await, [Ok(())]);
+
+    let mut raw = PgConnection::connect(&cluster.url("standby")).await.expect("connects");
+    set(&mut raw, "alter system set synchronous_standby_names = 'nobody'").await;
+    let mut probe = PgConnection::connect(&cluster.url("standby")).await.expect("connects");
+    until("commits wait for standbys", async || {
+        let writes = sqlx::raw_sql("create table probe (); drop table probe").execute(&mut probe);
+        tokio::time::timeout(Duration::from_millis(200), writes).await.is_err()
+    })
+    .await;
+    let credit = actor.credit(&mut world, 1, "b", [0; 32]).1;
+    let told = hand_over(&journal, vec![credit]);
+    until("it waits for its standby", async || waits_for(&mut raw).await.as_deref() == Some("SyncRep")).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(21)).await;
+    tokio::time::resume();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(told.lock().expect("not poisoned").is_empty());
+    assert_eq!(waits_for(&mut raw).await.as_deref(), Some("SyncRep"), "nobody made it give up");
+
+    // Somebody else did. Then who asked waits for the standby.
+    sqlx::raw_sql("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
+        .execute(&mut raw)
+        .await
+        .expect("asked");
+    let asks = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query like '%emit_message%'";
+    let mut count = async || sqlx::query_scalar::<_, i64>(asks).fetch_one(&mut raw).await.expect("counted");
+    until("who asks waits for the standby", async || count().await > 0).await;
+    assert!(told.lock().expect("not poisoned").is_empty());
+
+    set(&mut raw, "alter system reset synchronous_standby_names").await;
+    assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
+    assert_eq!(world.actor(key).await.figures.total, Micros(102));
+    crate::audited(&store).await;
+    store.close().await;
+}
+
+/// The server's name leads to one that only reads and has not got the batch.
+#[tokio::test]
+async fn a_reader_is_not_asked_what_became_of_a_batch() {
+    let (cluster, second) = (Cluster::start().await, Cluster::start().await);
+    cluster.create_database("led").await;
+    let (store, switch) = behind_a_proxy(&cluster, "led").await;
+    let mut world = World::new(store.clone(), 1).await;
+    let key = world.account("ann", 100).await;
+    let journal = Journal::start(&store, JournalOptions::default());
+    let mut actor = world.actor(key).await;
+    crate::postgres(&second, "led").await.close().await;
+    let mut reader = PgConnection::connect(&second.url("led")).await.expect("connects");
+    set(&mut reader, "alter system set default_transaction_read_only = on").await;
+
+    assert_eq!(submit(&journal, vec![actor.credit(&mut world, 1, "a", [0; 32]).1]).await, [Ok(())]);
+    switch.set(CUT_AFTER);
+    switch.lead_to(&second);
+    let told = hand_over(&journal, vec![actor.credit(&mut world, 1, "b", [0; 32]).1]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(told.lock().expect("not poisoned").is_empty(), "nothing it says counts");
+    switch.lead_to(&cluster);
+    assert_eq!(outcomes(&journal, &told, 1).await, [Ok(())]);
+    assert_eq!(world.actor(key).await.figures.total, Micros(102));
     store.close().await;
 }
 

@@ -4,7 +4,8 @@ use super::super::known::Known;
 use super::{Failure, Trouble};
 use crate::sql::{SILENCE_MAX, failed, silent};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _, Error, query_as, query_scalar};
+use sqlx::{ConnectOptions as _, Connection as _, Error, query, query_as, query_scalar};
+use std::io;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -28,11 +29,15 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    const OURS: &str = "select pid, (extract(epoch from backend_start) * 1000000)::bigint from pg_stat_activity \
-                        where pid = pg_backend_pid()";
-    /// Waits for its end, less than [`SILENCE_MAX`]. No row: there is no such process, perhaps because this is another server.
-    const END: &str = "select pg_terminate_backend(pid, 15000) from pg_stat_activity \
-                       where pid = $1 and (extract(epoch from backend_start) * 1000000)::bigint = $2";
+    /// And whether it writes.
+    const OURS: &str = "select pid, (extract(epoch from backend_start) * 1000000)::bigint, \
+                        current_setting('transaction_read_only') = 'off' from pg_stat_activity where pid = pg_backend_pid()";
+    /// Waits for its end, less than [`SILENCE_MAX`]. Not while it waits for a standby, which it would give up. No row: there is no
+    /// such process, perhaps because this is another server.
+    const END: &str = "select case when wait_event = 'SyncRep' then false else pg_terminate_backend(pid, 15000) end \
+                       from pg_stat_activity where pid = $1 and (extract(epoch from backend_start) * 1000000)::bigint = $2";
+    /// A commit that reaches the standbys that must have it, and so all those before it.
+    const REACH: &str = "select pg_logical_emit_message(true, 'ringfence', '')";
 }
 
 impl Session {
@@ -41,6 +46,11 @@ impl Session {
     pub(super) async fn outlives(&mut self, earlier: Backend) -> Result<bool, Error> {
         let asked = query_scalar::<_, bool>(Backend::END).bind(earlier.pid).bind(earlier.began);
         Ok(asked.fetch_optional(&mut self.connection).await?.unwrap_or(true))
+    }
+
+    /// What is to be seen may be on this server only, when the session that wrote it ended before its standbys had it.
+    pub(super) async fn reach_standbys(&mut self) -> Result<(), Error> {
+        query(Backend::REACH).execute(&mut self.connection).await.map(drop)
     }
 }
 
@@ -97,9 +107,13 @@ impl Link {
         connected.map_err(|_| refused)
     }
 
+    /// Not with a server that only reads: it may lack what was written.
     async fn begin(&self) -> Result<Session, Error> {
         let mut connection = self.options.connect().await?;
-        let (pid, began) = query_as(Backend::OURS).fetch_one(&mut connection).await?;
+        let (pid, began, writes): (i32, i64, bool) = query_as(Backend::OURS).fetch_one(&mut connection).await?;
+        if !writes {
+            return Err(Error::Io(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)));
+        }
         Ok(Session { connection, known: Known::default(), backend: Backend { pid, began } })
     }
 
