@@ -9,6 +9,7 @@ mod model;
 mod outage;
 mod panics;
 mod postgres;
+mod proxy;
 mod rot;
 mod samples;
 mod suite;
