@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// What is written in one transaction, in the order of submission, and who is told afterwards.
@@ -265,17 +266,25 @@ impl Hopper {
 
     /// Waits for those who were just told: their next entries are worth a moment.
     async fn linger(&self, patience: &mut Patience) {
-        let Some((wanted, most)) = patience.linger() else { return };
+        if let Some((wanted, most)) = patience.linger() {
+            patience.lingered(self.gather(wanted, most).await);
+        }
+    }
+
+    /// Waits until so many are there or the time is over; not when somebody waits for the batch, or nothing can come any more.
+    /// Whether they came.
+    pub(super) async fn gather(&self, wanted: usize, most: Duration) -> bool {
         let wanted = wanted.min(self.limit);
         {
             let mut state = self.state();
             if state.next.len() >= wanted || !state.next.flushes.is_empty() || state.closed {
-                return;
+                return true;
             }
             state.wanted = wanted;
         }
         let came = tokio::time::timeout(most, self.filled.notified()).await.is_ok();
-        patience.lingered(came);
+        self.state().wanted = 0;
+        came
     }
 
     /// Entries in the next batch so far.
@@ -396,5 +405,34 @@ mod tests {
         assert!(admitted.is_empty());
         fences.conclude(writing, Vec::new()).tell();
         assert_eq!(fences.admit(handed_over(&counts)).0.len(), 1);
+    }
+
+    fn entry() -> Encoded {
+        let (account, seq, last_call) = (AccountKey(1), schema::id::Seq(1), schema::id::CallNo(0));
+        let (keys, at) = (Vec::new(), schema::time::Timestamp(0));
+        Encoded { account, seq, at, keys, begins: false, last_call, rows: Err("a test") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lets_entries_gather_goes_on_when_there_are_enough() {
+        let (hopper, begun) = (Hopper::new(512), tokio::time::Instant::now());
+        let put = |count: usize| {
+            for _ in 0..count {
+                assert!(hopper.try_put(|batch| batch.push(AccountKey(1), 0, entry(), Box::new(|_| {}))));
+            }
+        };
+        let most = Duration::from_millis(4);
+        put(2);
+        assert!(!hopper.gather(3, most).await);
+        assert_eq!(begun.elapsed(), most, "too few");
+        let (came, ()) = tokio::join!(hopper.gather(3, most), async { put(1) });
+        assert!(came && hopper.gather(3, most).await, "enough came, and are there");
+        assert_eq!(begun.elapsed(), most);
+        let flush = async { assert!(hopper.try_put(|batch| batch.flushes.push(oneshot::channel().0))) };
+        assert!(tokio::join!(hopper.gather(9, most), flush).0, "somebody waits for the batch");
+        assert_eq!(begun.elapsed(), most);
+        assert_eq!(hopper.take().await.map(|batch| batch.len()), Some(3));
+        hopper.close();
+        assert!(hopper.gather(3, most).await && hopper.take().await.is_none(), "nothing can come any more");
     }
 }

@@ -28,7 +28,7 @@ impl Pace {
     /// The same at most, on a server.
     const BETWEEN_MAX: Duration = Duration::from_millis(4);
     /// So many are a batch whose commit costs little beside them.
-    const PLENTY: usize = 64;
+    pub(super) const PLENTY: usize = 64;
 
     /// For a server, which needs as long for a statement as for fifty entries in it. With a fixed time it would spend most of a busy
     /// machine on statements; with one that grows by the root of a batch's size, so in step with the rate, calls take a third less
@@ -50,8 +50,8 @@ impl Pace {
         Duration::from_micros((entries as u64 * 500_000).isqrt()).clamp(Self::BETWEEN, Self::BETWEEN_MAX)
     }
 
-    /// How long to let entries gather before the next batch is looked at; nothing while they come one by one, or when there are
-    /// plenty already.
+    /// How long to let entries gather before the next batch is looked at, at most until there are plenty; nothing while they come one
+    /// by one.
     pub(super) fn pause(&self) -> Option<Duration> {
         let last = self.last.filter(|last| last.entries >= 2 && last.waiting < Self::PLENTY)?;
         Some(self.between(last.entries).saturating_sub(last.took)).filter(|pause| !pause.is_zero())

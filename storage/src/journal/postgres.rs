@@ -86,7 +86,7 @@ pub(super) async fn write(hopper: Arc<Hopper>, mut fences: Fences, pool: PgPool,
             break; // the runtime is ending
         }
         if let Some(pause) = pace.pause() {
-            tokio::time::sleep(pause).await;
+            hopper.gather(Pace::PLENTY, pause).await;
         }
     }
     drop(tell);
