@@ -4,7 +4,8 @@
 //! authentications answer a nonce that was given to that very source, and a scanner's name came over a connection. The rate of
 //! requests can be forged over UDP; so a source from which a right answer came not long ago is free of it, and nobody elsewhere
 //! can take its place away. Many may share such a source, so it is never banned: guesses there slow whoever gave no right answer
-//! from there.
+//! from there. What cannot be told apart is slowed together: whoever guesses at an owner's own address can slow the owner's phone
+//! there while it comes by a new port, and sees by that which names live there. From elsewhere nobody can.
 
 mod known;
 mod network;

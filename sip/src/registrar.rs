@@ -182,6 +182,13 @@ impl Registrar {
         ways.find(|(flow, _)| instance.is_some() && *flow != failed)
     }
 
+    /// The proxies on the way to a phone by this flow, as it has registered it.
+    pub(crate) fn path_of(&self, credential: CredentialId, instance: Option<&str>, flow: Flow) -> &[Pii<String>] {
+        let entries = self.entries.get(&credential).map(|entries| &entries[..]).unwrap_or_default();
+        let its = entries.iter().find(|entry| entry.flow == Some(flow) && instance_of(entry) == instance);
+        its.map(|entry| &entry.binding.path[..]).unwrap_or_default()
+    }
+
     /// A proxy on the way says that the phone is not behind it any more (430, RFC 5626 §11.5): what was registered over this
     /// flow ends.
     pub(crate) fn flow_failed(

@@ -83,7 +83,7 @@ const MESSAGES: &[(&str, &str, Answers, Option<Answers>, &str)] = &[
     ("3.3.8", "multi01", &[400], None, ""),
     ("3.3.9", "mcl01", &[400], None, "a stream is closed then"),
     ("3.3.10", "bcast", &[], None, "we are no proxy: nothing is sent to 255.255.255.255"),
-    ("3.3.11", "zeromf", &[483], None, ""),
+    ("3.3.11", "zeromf", &[200], None, "we are its destination"),
     ("3.3.12", "cparam01", &[401], None, "valid; see the test of the bindings"),
     ("3.3.13", "cparam02", &[401], None, "valid; see the test of the bindings"),
     ("3.3.14", "regescrt", &[401], None, "valid"),

@@ -33,10 +33,18 @@ struct Waiting {
     request: Message,
     claim: Claim,
     since: Mono,
-    /// It is known that the answer is a refusal, which is not due yet.
-    is_refused: bool,
+    stage: Stage,
     /// False when a credential was revoked since the question: the answer may be older than that.
     may_remember: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Asked,
+    /// It is known that the answer is a refusal, which is not due yet.
+    Refused,
+    /// Its caller has given up and knows that. It waits to be counted, should it be a wrong guess.
+    Withdrawn,
 }
 
 /// Credentials being looked up, and those found a short time ago.
@@ -78,10 +86,9 @@ impl Lookups {
         self.waiting.values_mut().for_each(|waiting| waiting.may_remember = false);
     }
 
-    /// Takes the request of this transaction back: its caller has given up.
-    fn withdraw(&mut self, key: &ServerKey) -> Option<Message> {
-        let ticket = self.waiting.iter().find(|(_, waiting)| waiting.key == *key).map(|(ticket, _)| *ticket)?;
-        self.waiting.remove(&ticket).map(|waiting| waiting.request)
+    /// Whose request of this transaction waits.
+    fn of(&self, key: &ServerKey) -> Option<Ticket> {
+        self.waiting.iter().find(|(_, waiting)| waiting.key == *key).map(|(ticket, _)| *ticket)
     }
 }
 
@@ -142,7 +149,7 @@ impl Core {
         let ticket = Ticket(self.lookups.last);
         self.output.push_back(Output::Edge(EdgeEvent::CredentialWanted { ticket, username: claim.username().into() }));
         self.timers.set(now.mono + LOOKUP_LIMIT, Timer::Lookup(ticket));
-        let waiting = Waiting { flow, key, request, claim, since: now.mono, is_refused: false, may_remember: true };
+        let waiting = Waiting { flow, key, request, claim, since: now.mono, stage: Stage::Asked, may_remember: true };
         self.lookups.waiting.insert(ticket, waiting);
     }
 
@@ -185,21 +192,24 @@ impl Core {
         let credential = match found {
             CredentialLookup::Found(credential) => Some(Arc::new(*credential)),
             CredentialLookup::Unknown => None,
-            CredentialLookup::Unavailable => return self.unavailable(&waiting.key, &waiting.request, now),
+            CredentialLookup::Unavailable => return self.unavailable(&waiting, now),
         };
         let secret = credential.as_ref().map(|credential| credential.secret.expose());
         match (self.challenger.verify(&waiting.claim, secret, now.mono), &credential) {
+            // A guess counts, whether or not its answer is still wanted.
+            (Err(Refusal::Wrong), _) => {
+                self.guard.failed(waiting.flow.ip(), waiting.claim.username(), now.mono);
+                self.timers.set(waiting.since + REFUSAL, Timer::Lookup(ticket));
+                let stage = if waiting.stage == Stage::Asked { Stage::Refused } else { waiting.stage };
+                self.lookups.waiting.insert(ticket, Waiting { stage, ..waiting });
+            }
+            _ if waiting.stage == Stage::Withdrawn => {}
             (Ok(()), Some(credential)) => {
                 let Waiting { flow, key, request, may_remember, .. } = waiting;
                 if may_remember {
                     self.lookups.remember(credential.clone(), now.mono);
                 }
                 self.authenticated(flow, request, &key, credential, now);
-            }
-            (Err(Refusal::Wrong), _) => {
-                self.guard.failed(waiting.flow.ip(), waiting.claim.username(), now.mono);
-                self.timers.set(waiting.since + REFUSAL, Timer::Lookup(ticket));
-                self.lookups.waiting.insert(ticket, Waiting { is_refused: true, ..waiting });
             }
             (refusal, _) => self.challenge_again(&waiting, refusal.is_err_and(Refusal::is_stale), now),
         }
@@ -210,25 +220,32 @@ impl Core {
         self.respond(&waiting.key, response, now);
     }
 
-    /// The caller takes an INVITE back whose credential is still being looked up; true when there was one.
-    pub(super) fn withdraw_lookup(&mut self, key: &ServerKey, now: Now) -> bool {
-        let Some(request) = self.lookups.withdraw(key) else { return false };
-        let response = self.response(&request, 487);
-        self.respond(key, response, now);
-        true
+    /// The caller takes an INVITE back whose credential is still being looked up. It waits on for that: to guess and to take it back
+    /// at once would else be a way to guess for nothing.
+    pub(super) fn withdraw_lookup(&mut self, key: &ServerKey, now: Now) {
+        let Some(ticket) = self.lookups.of(key) else { return };
+        let Some(waiting) = self.lookups.waiting.remove(&ticket) else { return };
+        if waiting.stage != Stage::Withdrawn {
+            let response = self.response(&waiting.request, 487);
+            self.respond(key, response, now);
+        }
+        self.lookups.waiting.insert(ticket, Waiting { stage: Stage::Withdrawn, ..waiting });
     }
 
     pub(super) fn lookup_time(&mut self, ticket: Ticket, now: Now) {
         match self.lookups.waiting.remove(&ticket) {
-            Some(waiting) if waiting.is_refused => self.challenge_again(&waiting, false, now),
-            Some(waiting) => self.unavailable(&waiting.key, &waiting.request, now),
+            Some(waiting) if waiting.stage == Stage::Refused => self.challenge_again(&waiting, false, now),
+            Some(waiting) => self.unavailable(&waiting, now),
             None => {}
         }
     }
 
-    fn unavailable(&mut self, key: &ServerKey, request: &Message, now: Now) {
-        let response = self.response(request, 503).header(HeaderName::RetryAfter, &5_u64);
-        self.respond(key, response, now);
+    fn unavailable(&mut self, waiting: &Waiting, now: Now) {
+        if waiting.stage == Stage::Withdrawn {
+            return;
+        }
+        let response = self.response(&waiting.request, 503).header(HeaderName::RetryAfter, &5_u64);
+        self.respond(&waiting.key, response, now);
     }
 
     /// It is known who sends the request.

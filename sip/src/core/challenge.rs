@@ -299,6 +299,7 @@ impl Core {
         now: Now,
     ) -> bool {
         let request = self.signed(owner, request);
+        let request = self.by_path(owner, way, request);
         self.begin(way, branch, method, request, owner, Asked::default(), now)
     }
 
@@ -312,6 +313,7 @@ impl Core {
         now: Now,
     ) -> Option<SentInvite> {
         let request = self.signed(owner, request);
+        let request = self.by_path(owner, way, request);
         self.begin_invite(way, branch, request, owner, Asked::default(), now)
     }
 

@@ -45,7 +45,9 @@ impl Core {
         if self.is_looped(&request) {
             return self.refuse(flow, &request, 482);
         }
-        if request.max_forwards() == Some(0) && *request.method() != Method::Register {
+        // A call alone goes on from here; of all else we are the destination (RFC 3261 §8.1.1.6).
+        let goes_on = *request.method() == Method::Invite && request.to_tag().is_none();
+        if goes_on && request.max_forwards() == Some(0) {
             return self.refuse(flow, &request, 483);
         }
         match (request.method(), request.to_tag().is_some()) {

@@ -11,6 +11,7 @@ use crate::flow::Flow;
 use crate::message::{Message, Method, NameAddr, RequestBuilder};
 use schema::id::CredentialId;
 use schema::leg::LegId;
+use schema::pii::Pii;
 use schema::time::Now;
 
 /// A phone: its credential and `+sip.instance`. Of one without an instance nobody knows which flows are its own.
@@ -29,6 +30,15 @@ impl Owner {
             Self::Probe(..) | Self::Register(_) | Self::Bye(_) | Self::Nobody => None,
         }
     }
+}
+
+fn hops(path: &[Pii<String>]) -> Vec<NameAddr> {
+    path.iter().filter_map(|hop| NameAddr::parse(hop.expose()).ok()).collect()
+}
+
+/// Without a Path the dialog's proxies stay: they may be on the way all the same.
+fn through(path: &[NameAddr], request: RequestBuilder) -> RequestBuilder {
+    if path.is_empty() { request } else { request.through(path) }
 }
 
 /// How often a request leaves by another flow: with 64·T1 for each it comes to an end whatever the phone registers meanwhile.
@@ -60,10 +70,10 @@ impl Core {
         let Way::Flow(failed) = exchange.way() else { return false };
         let Some(phone) = own.map(|own| *own).or_else(|| self.phone_of(owner)) else { return false };
         let Some((flow, path)) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), failed) else { return false };
-        let path: Vec<NameAddr> = path.iter().filter_map(|hop| NameAddr::parse(hop.expose()).ok()).collect();
+        let path = hops(path);
         let Some(via) = self.via(Way::Flow(flow), None) else { return false };
         let again = RequestBuilder::again(request, request.cseq().0).via(&via);
-        let again = if path.is_empty() { again } else { again.through(&path) };
+        let again = through(&path, again);
         let (branch, way) = (via.branch().unwrap_or_default(), Way::Flow(flow));
         let has_left = if *request.method() == Method::Invite {
             let invite = self.request_invite(way, branch, again, owner, now);
@@ -86,6 +96,25 @@ impl Core {
             None => self.follow(branch, request.method(), Some(phone)),
         }
         has_left
+    }
+
+    /// A request of this owner's leg, once that goes by another flow than its dialog began with: through the proxies of that one's
+    /// Path. The dialog's own may be gone, or know the phone no more.
+    pub(super) fn by_path(&self, owner: Owner, way: Way, request: RequestBuilder) -> RequestBuilder {
+        match owner.leg().and_then(|id| self.legs.get(&id)) {
+            Some(leg) => self.by_path_of(leg, way, request),
+            None => request,
+        }
+    }
+
+    /// As [`Core::by_path`], of a leg that is in no table.
+    pub(super) fn by_path_of(&self, leg: &Leg, way: Way, request: RequestBuilder) -> RequestBuilder {
+        match (way, &leg.phone) {
+            (Way::Flow(flow), Some(phone)) if leg.has_moved || way != leg.way() => {
+                through(&hops(self.registrar.path_of(phone.credential, phone.instance.as_deref(), flow)), request)
+            }
+            _ => request,
+        }
     }
 
     /// A proxy says that the phone is not behind it any more: that binding is over.

@@ -128,6 +128,8 @@ pub(super) struct Leg {
     pub(super) contact: AddressText,
     /// Where its requests go.
     way: Way,
+    /// That was another way before: what the dialog says of its proxies may be over.
+    pub(super) has_moved: bool,
     /// The phone of a customer's leg; none of a carrier's.
     pub(super) phone: Option<Box<Phone>>,
     /// The carrier of a carrier's leg; none of a customer's, whose challenges are not answered.
@@ -175,6 +177,7 @@ impl Bound for Leg {
     }
 
     fn set_way(&mut self, way: Way) {
+        self.has_moved |= way != self.way;
         self.way = way;
     }
 }
@@ -197,6 +200,7 @@ impl Leg {
             dialog,
             contact,
             way,
+            has_moved: false,
             phone: None,
             carrier: None,
             offerless: false,

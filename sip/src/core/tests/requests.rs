@@ -58,10 +58,16 @@ fn requests_that_are_not_for_us_are_refused_in_their_class() {
         (request("BYE", "sip:1@localhost", ""), "481"),
         (request("CANCEL", "sip:1@localhost", ""), "481"),
         (
-            request("OPTIONS", "sip:localhost", "")
+            request("INVITE", "sip:3@localhost", "")
                 .replace("Max-Forwards: 70", "Max-Forwards: 0")
                 .replace("z9hG4bK", "z9hG4bKx"),
             "483",
+        ),
+        (
+            request("OPTIONS", "sip:localhost", "")
+                .replace("Max-Forwards: 70", "Max-Forwards: 0")
+                .replace("z9hG4bK", "z9hG4bKx"),
+            "200",
         ),
         (request("INVITE", "sip:2@localhost", "").replace("z9hG4bK", ""), "407"),
     ];

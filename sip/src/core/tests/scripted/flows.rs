@@ -182,8 +182,6 @@ fn a_path_is_kept_returned_and_followed() {
     desk.leg(LegCommand::Probe { leg: talk.leg });
     desk.handle(Input::Timeout);
     desk.take_sent();
-    // By its own flow the request goes as the dialog says; by the other one through the proxies that this one passed.
-    desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) });
     let answer = registers(&mut desk, tls(2, 1), &flow_number(2), &format!("{BOTH}{path}"));
     let hops: Vec<_> = answer.values(HeaderName::Path).flatten().collect();
     assert_eq!(hops, ["<sip:near@10.0.0.1;lr>", "<sip:edge@10.0.0.2;lr;ob>"]);
@@ -197,6 +195,40 @@ fn a_path_is_kept_returned_and_followed() {
     let routes: Vec<_> = again.routes().iter().map(ToString::to_string).collect();
     assert_eq!(routes, ["<sip:near@10.0.0.1;lr>", "<sip:edge@10.0.0.2;lr;ob>"]);
     assert_eq!(again.request_uri(), first.request_uri());
+}
+
+#[test]
+fn what_follows_a_call_to_another_flow_takes_its_path() {
+    let hops = |request: &Message| request.routes().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let path = "Path: <sip:near@10.0.0.1;lr>, <sip:edge@10.0.0.2;lr;ob>\r\n";
+    let both = ["<sip:near@10.0.0.1;lr>", "<sip:edge@10.0.0.2;lr;ob>"];
+    // A request meets a proxy that does not know the phone any more, or the connection ends while nothing is under way.
+    for meets_430 in [true, false] {
+        let (mut desk, talk) = with_two_flows(path);
+        if meets_430 {
+            desk.leg(LegCommand::Probe { leg: talk.leg });
+            desk.handle(Input::Timeout);
+            let first = desk.last_sent();
+            desk.phone(tls(1, 1), &first, 430);
+            let again = desk.last_sent();
+            desk.phone(tls(2, 1), &again, 200);
+        } else {
+            desk.handle(Input::FlowClosed(tls(1, 1)));
+        }
+        desk.take_sent();
+        desk.leg(LegCommand::Probe { leg: talk.leg });
+        desk.handle(Input::Timeout);
+        let options = desk.last_sent();
+        assert_eq!(
+            (options.method(), hops(&options)),
+            (&Method::Options, both.map(str::to_owned).to_vec()),
+            "{meets_430}"
+        );
+        desk.phone(tls(2, 1), &options, 200);
+        desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });
+        let bye = desk.last_sent();
+        assert_eq!((bye.method(), hops(&bye)), (&Method::Bye, both.map(str::to_owned).to_vec()), "{meets_430}");
+    }
 }
 
 #[test]

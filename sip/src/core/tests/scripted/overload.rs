@@ -42,7 +42,7 @@ impl Desk {
 }
 
 /// The CANCEL of an INVITE.
-fn cancel_of(invite: &str) -> String {
+pub(super) fn cancel_of(invite: &str) -> String {
     let head = invite.split("\r\n\r\n").next().unwrap_or_default();
     let kept = head.lines().filter(|line| !line.starts_with("Content-") && !line.starts_with("Proxy-Auth"));
     let text: String = kept.map(|line| format!("{line}\r\n")).collect();

@@ -325,3 +325,23 @@ fn whoever_requires_privacy_gets_it_except_for_its_media() {
     let told = desk.take_legs();
     assert!(matches!(&told[..], [LegEvent::Invited(invited)] if invited.withhold), "{told:?}");
 }
+
+/// Only a call goes on from here (RFC 3261 §8.1.1.6).
+#[test]
+fn a_bye_that_may_go_no_further_has_arrived() {
+    let mut desk = Desk::new();
+    let talk = desk.talk(udp(), "c");
+    let bye = desk.text("BYE", talk.flow, &talk.call_id, &talk.to_tag, talk.cseq + 1, "", "");
+    desk.take(talk.flow, &bye.replace("Max-Forwards: 70", "Max-Forwards: 0"));
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { cause: EndCause::Bye { .. }, .. }]));
+}
+
+/// Else a carrier could not answer us behind a NAT (RFC 3581 §3).
+#[test]
+fn our_requests_ask_for_answers_to_where_they_come_from() {
+    let mut desk = Desk::new();
+    let invite = desk.dial(some_call());
+    let text = String::from_utf8(desk.sent.last().expect("sent").1.clone().into_bytes()).expect("text");
+    assert!(text.lines().any(|line| line.starts_with("Via: ") && line.contains(";rport")), "{text}");
+    assert_eq!(*invite.method(), Method::Invite);
+}

@@ -1,5 +1,6 @@
 //! Floods, guesses and scanners from elsewhere, while an owner's phone goes on.
 
+use super::overload::cancel_of;
 use super::*;
 use crate::core::authenticate::REFUSAL;
 use crate::flow::Standing;
@@ -10,19 +11,24 @@ fn at(last: u8) -> Flow {
 }
 
 impl Desk {
-    /// An INVITE with a wrong answer to the challenge given to `asked`, sent from `flow`; what it is answered.
-    fn guess(&mut self, asked: Flow, flow: Flow) -> Vec<String> {
+    /// An INVITE with a wrong answer to a challenge that was asked for from `asked`; `None` when there was none.
+    fn guessing(&mut self, asked: Flow, flow: Flow) -> Option<String> {
         self.take_sent();
         let first = self.text("INVITE", asked, "guess", "", 1, "", OFFER);
         self.take(asked, &first);
         if self.sent.is_empty() {
-            return Vec::new();
+            return None;
         }
         let challenge = Challenge::best_of(&self.last_sent()).expect("a challenge");
         let answer = challenge.answer("demo", "a guess", "INVITE", TARGET, "c", 1);
         let wrong = format!("Proxy-Authorization: {answer}\r\n");
         self.take_sent();
-        let text = self.text("INVITE", flow, "guess", "", 2, &wrong, OFFER);
+        Some(self.text("INVITE", flow, "guess", "", 2, &wrong, OFFER))
+    }
+
+    /// An INVITE with a wrong answer to the challenge given to `asked`, sent from `flow`; what it is answered.
+    fn guess(&mut self, asked: Flow, flow: Flow) -> Vec<String> {
+        let Some(text) = self.guessing(asked, flow) else { return Vec::new() };
         self.take(flow, &text);
         self.wait(REFUSAL);
         // Refusals of earlier guesses, which are not acknowledged, are repeated.
@@ -51,6 +57,26 @@ fn ten_wrong_answers_ban_a_source_and_no_other() {
     desk.wait(Duration::from_secs(600));
     desk.take_sent();
     assert_eq!(desk.guess(at(9), at(9)), ["100", "407"]);
+}
+
+#[test]
+fn a_guess_that_is_taken_back_at_once_counts() {
+    let mut desk = Desk::new();
+    desk.talk(at(1), "owner");
+    desk.answers = false;
+    for guess in 0..10 {
+        let invite = desk.guessing(at(9), at(9)).expect("a challenge");
+        desk.take(at(9), &invite);
+        desk.take(at(9), &cancel_of(&invite));
+        desk.sent.retain(|(to, _)| *to == at(9).peer);
+        assert_eq!(desk.kinds(), ["100", "200", "487"], "guess {guess}");
+        let ticket = desk.wanted.pop().expect("a question");
+        desk.answer(ticket);
+    }
+    assert_eq!((desk.core.figures().guard.bans, desk.core.figures().guard.failures), (1, 10));
+    assert_eq!(desk.guessing(at(9), at(9)), None, "banned");
+    desk.wait(Duration::from_secs(1));
+    assert_eq!(desk.core.figures().tables.lookups, 0, "nobody waits for an answer");
 }
 
 #[test]
