@@ -1,14 +1,20 @@
 //! Phones of other makers: they register, call, are charged, and either side hangs up.
 
 use ringfence::certificate::self_signed;
+use ringfence::config::Config;
 use schema::call::{Cdr, HangupSide};
 use schema::id::AccountKey;
 use schema::money::Micros;
 use sip::demo::carrier::CarrierEvent;
+use std::net::SocketAddr;
+use std::time::Duration;
 use tests::carrier::TestCarrier;
 use tests::phone::TestPhone;
 use tests::server::TestServer;
 use tests::softphone::{Baresip, Line, Linphone};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 /// The test carrier answers at once.
 const ANSWERS: &str = "+447700900001";
@@ -184,4 +190,54 @@ async fn outside_development_customers_call_over_tls_only() {
     phone.tell("hangup", "").await;
     assert_eq!(carrier.event().await, CarrierEvent::Ended { by_carrier: false });
     record(&server, account, 1).await;
+}
+
+/// Passes datagrams between a phone and the server, and tells of each OPTIONS to the phone.
+async fn between(server: SocketAddr) -> (SocketAddr, mpsc::Receiver<String>) {
+    let (to_phone, to_server) = (udp().await, udp().await);
+    let address = to_phone.local_addr().expect("an address");
+    let (tell, asked) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let (mut phone, mut out, mut back) = (None, [0; 4_096], [0; 4_096]);
+        loop {
+            tokio::select! {
+                Ok((length, from)) = to_phone.recv_from(&mut out) => {
+                    phone = Some(from);
+                    to_server.send_to(&out[..length], server).await.expect("sent");
+                }
+                Ok((length, _)) = to_server.recv_from(&mut back) => {
+                    let text = String::from_utf8_lossy(&back[..length]);
+                    if text.starts_with("OPTIONS ") {
+                        let _ = tell.send(text.into_owned()).await;
+                    }
+                    to_phone.send_to(&back[..length], phone.expect("it sent first")).await.expect("sent");
+                }
+            }
+        }
+    });
+    (address, asked)
+}
+
+async fn udp() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").await.expect("a socket")
+}
+
+/// The tests of `sip` say what becomes of the answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_of_which_nothing_is_heard_is_asked_as_often_as_configured() {
+    assert_eq!(Config::for_development().sip.dialog_probe_s, 30, "the default");
+    let server = TestServer::start_with(|config| config.sip.dialog_probe_s = 10).await;
+    server.accounts(1, "10.00", "live_calls = 2, calls_per_minute = 10").await;
+    let (address, mut asked) = between(server.addresses().sip_udp.expect("UDP")).await;
+    let mut phone = TestPhone::start(address, "u0", "pw0").await;
+    let call = phone.talk("15550000000").await;
+    let begun = Instant::now();
+    for n in 1..=2 {
+        let options = timeout(Duration::from_secs(15), asked.recv()).await.expect("within 15 s").expect("one");
+        assert!(options.contains(";tag="), "in the dialog: {options}");
+        assert!(begun.elapsed() >= Duration::from_secs(9) * n, "not sooner: {:?}", begun.elapsed());
+    }
+    assert!(phone.is_up(call), "it answers");
+    phone.hang_up(call).await;
+    server.left_clean().await;
 }
