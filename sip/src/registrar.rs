@@ -168,25 +168,19 @@ impl Registrar {
         its.min_by_key(|entry| entry.is_silent).and_then(|entry| entry.flow)
     }
 
-    /// Another way to the phone than this one, the newest first, and the proxies on it. None that was silent: a request that
+    /// Another way to the phone than this one, the newest first. None that was silent: a request that
     /// goes from one to the next must come to an end.
-    pub(crate) fn flow_besides(
-        &self,
-        credential: CredentialId,
-        instance: Option<&str>,
-        failed: Flow,
-    ) -> Option<(Flow, &[Pii<String>])> {
+    pub(crate) fn flow_besides(&self, credential: CredentialId, instance: Option<&str>, failed: Flow) -> Option<Flow> {
         let of_phone = self.entries.get(&credential)?.iter().rev().filter(|entry| instance_of(entry) == instance);
         let heard = of_phone.filter(|entry| !entry.is_silent);
-        let mut ways = heard.filter_map(|entry| Some((entry.flow?, &entry.binding.path[..])));
-        ways.find(|(flow, _)| instance.is_some() && *flow != failed)
+        heard.filter_map(|entry| entry.flow).find(|flow| instance.is_some() && *flow != failed)
     }
 
     /// The proxies on the way to a phone by this flow, as it has registered it.
     pub(crate) fn path_of(&self, credential: CredentialId, instance: Option<&str>, flow: Flow) -> &[Pii<String>] {
-        let entries = self.entries.get(&credential).map(|entries| &entries[..]).unwrap_or_default();
-        let its = entries.iter().find(|entry| entry.flow == Some(flow) && instance_of(entry) == instance);
-        its.map(|entry| &entry.binding.path[..]).unwrap_or_default()
+        let is_it = |entry: &&Entry| entry.flow == Some(flow) && instance_of(entry) == instance;
+        let its = self.entries.get(&credential).and_then(|entries| entries.iter().find(is_it));
+        its.map_or(&[], |entry| &entry.binding.path)
     }
 
     /// A proxy on the way says that the phone is not behind it any more (430, RFC 5626 §11.5): what was registered over this
@@ -691,7 +685,9 @@ mod tests {
         let it = Some("<urn:uuid:1>");
         assert_eq!(registrar.flow_of(credential, it), Some(over(3)));
         assert_eq!(
-            registrar.flow_besides(credential, it, over(3)).map(|(flow, path)| (flow, path.len())),
+            registrar
+                .flow_besides(credential, it, over(3))
+                .map(|flow| (flow, registrar.path_of(credential, it, flow).len())),
             Some((over(2), 1))
         );
         assert_eq!(registrar.flow_besides(credential, None, over(3)), None, "another phone is another phone");

@@ -199,9 +199,10 @@ impl Core {
             // A guess counts, whether or not its answer is still wanted.
             (Err(Refusal::Wrong), _) => {
                 self.guard.failed(waiting.flow.ip(), waiting.claim.username(), now.mono);
-                self.timers.set(waiting.since + REFUSAL, Timer::Lookup(ticket));
-                let stage = if waiting.stage == Stage::Asked { Stage::Refused } else { waiting.stage };
-                self.lookups.waiting.insert(ticket, Waiting { stage, ..waiting });
+                if waiting.stage != Stage::Withdrawn {
+                    self.timers.set(waiting.since + REFUSAL, Timer::Lookup(ticket));
+                    self.lookups.waiting.insert(ticket, Waiting { stage: Stage::Refused, ..waiting });
+                }
             }
             _ if waiting.stage == Stage::Withdrawn => {}
             (Ok(()), Some(credential)) => {

@@ -95,7 +95,7 @@ impl Core {
         if let Some(cause) = cause {
             bye = bye.header(HeaderName::Reason, &reason(cause, leg.phone.is_some()));
         }
-        bye = self.by_path_of(&leg, leg.way(), bye);
+        bye = self.by_path_of_leg(&leg, leg.way(), bye);
         if let Some(carrier) = &mut leg.carrier {
             bye = self.signed_by(carrier, Owner::Nobody, bye);
         }

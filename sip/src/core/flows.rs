@@ -11,7 +11,6 @@ use crate::flow::Flow;
 use crate::message::{Message, Method, NameAddr, RequestBuilder};
 use schema::id::CredentialId;
 use schema::leg::LegId;
-use schema::pii::Pii;
 use schema::time::Now;
 
 /// A phone: its credential and `+sip.instance`. Of one without an instance nobody knows which flows are its own.
@@ -30,15 +29,6 @@ impl Owner {
             Self::Probe(..) | Self::Register(_) | Self::Bye(_) | Self::Nobody => None,
         }
     }
-}
-
-fn hops(path: &[Pii<String>]) -> Vec<NameAddr> {
-    path.iter().filter_map(|hop| NameAddr::parse(hop.expose()).ok()).collect()
-}
-
-/// Without a Path the dialog's proxies stay: they may be on the way all the same.
-fn through(path: &[NameAddr], request: RequestBuilder) -> RequestBuilder {
-    if path.is_empty() { request } else { request.through(path) }
 }
 
 /// How often a request leaves by another flow: with 64·T1 for each it comes to an end whatever the phone registers meanwhile.
@@ -69,11 +59,11 @@ impl Core {
         let (owner, own, moves) = (exchange.owner, exchange.phone.take(), exchange.moves + 1);
         let Way::Flow(failed) = exchange.way() else { return false };
         let Some(phone) = own.map(|own| *own).or_else(|| self.phone_of(owner)) else { return false };
-        let Some((flow, path)) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), failed) else { return false };
-        let path = hops(path);
+        let Some(flow) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), failed) else { return false };
         let Some(via) = self.via(Way::Flow(flow), None) else { return false };
         let again = RequestBuilder::again(request, request.cseq().0).via(&via);
-        let again = through(&path, again);
+        // Here, for its leg may be gone.
+        let again = self.by_path_of(&phone, flow, again);
         let (branch, way) = (via.branch().unwrap_or_default(), Way::Flow(flow));
         let has_left = if *request.method() == Method::Invite {
             let invite = self.request_invite(way, branch, again, owner, now);
@@ -102,19 +92,26 @@ impl Core {
     /// Path. The dialog's own may be gone, or know the phone no more.
     pub(super) fn by_path(&self, owner: Owner, way: Way, request: RequestBuilder) -> RequestBuilder {
         match owner.leg().and_then(|id| self.legs.get(&id)) {
-            Some(leg) => self.by_path_of(leg, way, request),
+            Some(leg) => self.by_path_of_leg(leg, way, request),
             None => request,
         }
     }
 
     /// As [`Core::by_path`], of a leg that is in no table.
-    pub(super) fn by_path_of(&self, leg: &Leg, way: Way, request: RequestBuilder) -> RequestBuilder {
+    pub(super) fn by_path_of_leg(&self, leg: &Leg, way: Way, request: RequestBuilder) -> RequestBuilder {
         match (way, &leg.phone) {
             (Way::Flow(flow), Some(phone)) if leg.has_moved || way != leg.way() => {
-                through(&hops(self.registrar.path_of(phone.credential, phone.instance.as_deref(), flow)), request)
+                self.by_path_of(&(phone.credential, phone.instance.clone()), flow, request)
             }
             _ => request,
         }
+    }
+
+    /// Without a Path the dialog's proxies stay: they may be on the way all the same.
+    fn by_path_of(&self, phone: &WhichPhone, flow: Flow, request: RequestBuilder) -> RequestBuilder {
+        let path = self.registrar.path_of(phone.0, phone.1.as_deref(), flow);
+        let hops: Vec<_> = path.iter().filter_map(|hop| NameAddr::parse(hop.expose()).ok()).collect();
+        if hops.is_empty() { request } else { request.through(&hops) }
     }
 
     /// A proxy says that the phone is not behind it any more: that binding is over.
@@ -144,8 +141,7 @@ impl Core {
         let Some(exchange) = self.clients.get(key).filter(|exchange| !exchange.is_heard) else { return false };
         let Way::Flow(silent) = exchange.way() else { return false };
         let Some(phone) = self.phone_under_way(key) else { return false };
-        let other = self.registrar.flow_besides(phone.0, phone.1.as_deref(), silent).map(|(flow, _)| flow);
-        let Some(other) = other else { return false };
+        let Some(other) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), silent) else { return false };
         self.registrar.flow_silent(phone.0, phone.1.as_deref(), silent);
         self.legs_follow(&phone, silent, other, now);
         let has_left = self.is_worth_another_flow(owner) && self.leaves_elsewhere(key, now);

@@ -81,7 +81,7 @@ const SESSION: [(&str, &str); 6] = [
 ];
 
 /// `version`: PostgreSQL's number of it, 140000 for 14.
-const fn is_new_enough(version: i64) -> Result<(), StoreError> {
+const fn check_version(version: i64) -> Result<(), StoreError> {
     if version < 140_000 {
         return Err(StoreError::Refused("the server is older than PostgreSQL 14"));
     }
@@ -99,7 +99,7 @@ impl Db {
                 let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
                 let pool = closing_useless(pool).connect_with(options).await.map_err(failed)?;
                 let version = "select current_setting('server_version_num')::bigint";
-                is_new_enough(sqlx::query_scalar(version).fetch_one(&pool).await.map_err(failed)?)?;
+                check_version(sqlx::query_scalar(version).fetch_one(&pool).await.map_err(failed)?)?;
                 Ok(Self::Postgres(pool))
             }
         }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_postgresql_that_cannot_end_a_session_and_wait_for_that_is_refused() {
         for (version, is_refused) in [(130_018, true), (140_000, false), (150_013, false), (180_001, false)] {
-            assert_eq!(is_new_enough(version).is_err(), is_refused, "{version}");
+            assert_eq!(check_version(version).is_err(), is_refused, "{version}");
         }
     }
 }

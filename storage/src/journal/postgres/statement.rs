@@ -71,20 +71,20 @@ fn entry_row(write: Write, values: &[Value]) -> Result<Vec<Value>, Trouble> {
 
 /// From `transfer` to `description`.
 fn no_transfer() -> [Value; 12] {
-    let (id, word, number) = (Value::Id(None), Value::Text(None), Value::Int(None));
+    use Value::{Bytes, Id, Int, Text};
     [
-        id.clone(),
-        word.clone(),
-        word.clone(),
-        word.clone(),
-        id,
-        number.clone(),
-        word.clone(),
-        number.clone(),
-        word.clone(),
-        Value::Bytes(None),
-        number,
-        word,
+        Id(None),
+        Text(None),
+        Text(None),
+        Text(None),
+        Id(None),
+        Int(None),
+        Text(None),
+        Int(None),
+        Text(None),
+        Bytes(None),
+        Int(None),
+        Text(None),
     ]
 }
 

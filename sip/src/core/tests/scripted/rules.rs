@@ -341,7 +341,7 @@ fn a_bye_that_may_go_no_further_has_arrived() {
 fn our_requests_ask_for_answers_to_where_they_come_from() {
     let mut desk = Desk::new();
     let invite = desk.dial(some_call());
-    let text = String::from_utf8(desk.sent.last().expect("sent").1.clone().into_bytes()).expect("text");
+    let text = &desk.sent.last().expect("sent").1;
     assert!(text.lines().any(|line| line.starts_with("Via: ") && line.contains(";rport")), "{text}");
     assert_eq!(*invite.method(), Method::Invite);
 }
