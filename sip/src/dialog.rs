@@ -1,7 +1,7 @@
 //! Dialogs (RFC 3261 §12): what both ends have agreed on, and how it survives a restart.
 
 use crate::key::Key;
-use crate::message::{AddressText, Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Via, Written};
+use crate::message::{AddressText, Malformed, Message, Method, NameAddr, RequestBuilder, Uri, Written};
 use crate::sdp::Origin;
 use schema::id::{CredentialId, TrunkId};
 use schema::leg::Checkpoint;
@@ -118,13 +118,8 @@ impl Dialog {
         std::mem::replace(&mut self.target, contact.uri.clone()) != contact.uri
     }
 
-    /// Our next request in the dialog.
-    pub(crate) fn request(&mut self, method: Method, via: &Via) -> RequestBuilder {
-        self.request_without_via(method).via(via)
-    }
-
-    /// As [`Self::request`], of which is not known yet how it leaves.
-    pub(crate) fn request_without_via(&mut self, method: Method) -> RequestBuilder {
+    /// Our next request in the dialog, without Via: how it leaves is not known yet.
+    pub(crate) fn request(&mut self, method: Method) -> RequestBuilder {
         self.local_cseq += 1;
         self.numbered(method, self.local_cseq)
     }
@@ -312,6 +307,7 @@ impl<'a> Stored<'a> {
 mod tests {
     use super::*;
     use crate::message::Transport;
+    use crate::message::Via;
     use bytes::Bytes;
 
     fn message(text: &str) -> Message {
@@ -368,7 +364,7 @@ mod tests {
     fn requests_of_a_server_side_dialog_follow_the_record_route() {
         let mut dialog = dialog();
         let bye = message(
-            &String::from_utf8(dialog.request(Method::Bye, &via()).build().expect("complete").to_vec())
+            &String::from_utf8(dialog.request(Method::Bye).via(&via()).build().expect("complete").to_vec())
                 .expect("text")
                 .replace("\r\n", "\n"),
         );
@@ -396,7 +392,7 @@ mod tests {
             "SIP/2.0 200 OK\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bKy\nRecord-Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\nRecord-Route: <sip:p3.example.com;lr>\nFrom: <sip:us@localhost>;tag=ours\nTo: <sip:+447700900123@localhost>;tag=theirs\nCall-ID: c\nCSeq: 1 INVITE\nContact: <sip:c@127.0.0.1:5090>\nContent-Length: 0\n\n",
         );
         let mut dialog = asked.confirmed_by(&ok);
-        let bye = dialog.request(Method::Bye, &via()).build().expect("complete");
+        let bye = dialog.request(Method::Bye).via(&via()).build().expect("complete");
         let bye = Message::parse_datagram(&bye).expect("readable");
         let hosts: Vec<_> = bye.routes().iter().map(|route| route.uri.host().to_owned()).collect();
         assert_eq!(hosts, ["p3.example.com", "p2.example.com", "p1.example.com"]);

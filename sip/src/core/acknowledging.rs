@@ -6,7 +6,7 @@ use super::exchange::Owner;
 use super::leg::{Leg, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
-use super::peers::Way;
+use super::peers::{Bound, Way};
 use crate::dialog::Dialog;
 use crate::flow::Flow;
 use crate::message::{AddressText, Message, Method, RequestBuilder};
@@ -60,10 +60,11 @@ impl Core {
 
     /// Acknowledges the 200 to our INVITE of this CSeq; with the answer when the 200 holds an offer.
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
-        let (has_answer, leg) = (answer.is_some(), self.legs.get(&id)?);
+        let leg = self.legs.get(&id)?;
         let ack = with_body(leg.dialog.ack_without_via(cseq), answer);
         let ack = with_credentials(ack, leg.carrier.as_deref());
-        self.send_ack_sized(id, ack, has_answer)
+        let trunk = leg.carrier.as_ref().map(|carrier| carrier.trunk);
+        self.send_ack_sized(trunk, leg.way(), ack)
     }
 
     /// Whether a request of ours with this branch and method is under way.
@@ -76,32 +77,24 @@ impl Core {
         &mut self,
         mut dialog: Dialog,
         way: Way,
-        mut carrier: Option<Box<Carrier>>,
+        carrier: Option<Box<Carrier>>,
         offerless: bool,
         response: &Message,
         now: Now,
     ) {
         // When the 200 is repeated, its BYE has the branch it had before.
         let branch = format!("z9hG4bK{}", self.tag_of(response));
-        let (Some(ack_via), Some(bye_via)) = (self.via(way, None), self.via(way, Some(&branch))) else {
-            return;
-        };
         // An offer must be answered, also where nobody wants it (RFC 3261 §13.2.2.4).
         let offer = Some(response.body()).filter(|_| offerless && response.has_sdp());
         let answer = offer.and_then(|offer| {
             sdp::refuse(offer, Origin::fresh(&mut self.entropy), self.config.sdp_address).map(Bytes::from)
         });
-        let ack = with_body(dialog.ack_without_via(response.cseq().0).via(&ack_via), answer);
-        if let Ok(ack) = with_credentials(ack, carrier.as_deref()).build() {
-            self.send(way, ack);
-        }
+        let ack = with_body(dialog.ack_without_via(response.cseq().0), answer);
+        let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
+        let _ = self.send_ack_sized(trunk, way, with_credentials(ack, carrier.as_deref()));
         if !self.is_asking(&branch, &Method::Bye) {
-            let mut bye = dialog.request(Method::Bye, &bye_via);
-            if let Some(carrier) = &mut carrier {
-                bye = self.signed_by(carrier, Owner::Nobody, bye);
-            }
-            let _ = self.request(way, &branch, Method::Bye, bye, Owner::Nobody, now);
-            self.accompany(&branch, &Method::Bye, carrier);
+            let bye = dialog.request(Method::Bye);
+            let _ = self.request_alone(way, Some(&branch), bye, Owner::Nobody, (carrier, None), now);
         }
     }
 

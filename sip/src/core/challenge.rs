@@ -7,10 +7,11 @@
 
 use super::Core;
 use super::change::Change;
+use super::departure::{Carriage, Departure};
 use super::exchange::{Owner, SentInvite};
 use super::leg::Stage;
 use super::matching::ClientKey;
-use super::peers::{Bound, Way};
+use super::peers::Way;
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use ring::digest::{Context, SHA256};
@@ -159,7 +160,8 @@ impl Core {
         now: Now,
     ) -> bool {
         let Some(exchange) = self.clients.get_mut(key) else { return false };
-        let (owner, way, asked, own) = (exchange.owner, exchange.way(), exchange.asked, exchange.carrier.take());
+        let (owner, asked, own) = (exchange.owner, exchange.asked, exchange.carrier.take());
+        let (usual, carriage) = (exchange.usual_way(), exchange.carriage);
         let carrier = own.or_else(|| self.carrier_of(owner).cloned().map(Box::new));
         let Some(mut carrier) = carrier.filter(|_| self.is_wanted_still(owner)) else { return false };
         let login = self.login_for(owner, carrier.trunk);
@@ -170,7 +172,7 @@ impl Core {
         match decided {
             Ok((login, (challenge, asked))) => {
                 carrier.hear(challenge, self.entropy.hex::<16>());
-                self.send_again(owner, way, asked, login, carrier, request, now)
+                self.send_again(owner, (usual, carriage), asked, login, carrier, request, now)
             }
             Err(down) => {
                 self.not_answered(owner, carrier.trunk, down, now);
@@ -183,39 +185,40 @@ impl Core {
     fn send_again(
         &mut self,
         owner: Owner,
-        way: Way,
+        (usual, carriage): (Way, Carriage),
         asked: Asked,
         login: &TrunkLogin,
         mut carrier: Box<Carrier>,
         request: &Message,
         now: Now,
     ) -> bool {
-        let (branch, method) = (branch_after(request), request.method());
+        let branch = branch_after(request);
         let cseq = self.next_cseq(owner).unwrap_or(request.cseq().0 + 1);
         let again = carrier.sign(login, RequestBuilder::again(request, cseq));
-        let way = self.grown(owner, way, &branch, &again);
-        let Some(via) = self.via(way, Some(&branch)) else { return false };
-        let again = again.via(&via);
-        let has_left = if *method == Method::Invite {
-            let invite = self.begin_invite(way, &branch, again, owner, asked, now);
-            let has_left = invite.is_some();
-            if let Some(invite) = invite {
-                self.invite_left_again(owner, invite);
+        // Where TCP was refused it is not tried again.
+        let trunk = Some(carrier.trunk).filter(|_| carriage != Carriage::Refused);
+        let Some(departure) = self.departure(trunk, usual, Some(&branch), again, owner) else { return false };
+        let carriage = if carriage == Carriage::Refused { carriage } else { departure.carriage };
+        let carrier = match self.carrier_of(owner) {
+            Some(place) => {
+                *place = *carrier;
+                None
             }
-            has_left
-        } else {
-            self.update_left_again(owner, cseq);
-            self.begin(way, &branch, method.clone(), again, owner, asked, now)
+            None => Some(carrier),
         };
-        match self.carrier_of(owner) {
-            Some(place) => *place = *carrier,
-            None => self.accompany(&branch, method, Some(carrier)),
+        if *request.method() != Method::Invite {
+            self.update_left_again(owner, cseq);
+        }
+        let sent = self.begin_either(Departure { carriage, asked, carrier, ..departure }, now);
+        let has_left = sent.is_some();
+        if let Some(invite) = sent.flatten() {
+            self.invite_left_again(owner, invite);
         }
         has_left
     }
 
     /// The carrier on whose leg, or at which, something is asked.
-    fn carrier_of(&mut self, owner: Owner) -> Option<&mut Carrier> {
+    pub(super) fn carrier_of(&mut self, owner: Owner) -> Option<&mut Carrier> {
         match owner {
             Owner::Register(number) => self.registrations.carrier(number),
             // With a BYE, whose leg is gone, the carrier goes; of a probe any answer will do.
@@ -287,50 +290,16 @@ impl Core {
         }
     }
 
-    /// Sends a request other than INVITE and begins its client transaction. `branch` is the one in its Via. Where the table
-    /// is full it is sent once, and false is given: its outcome will not be told.
-    pub(super) fn request(
-        &mut self,
-        way: Way,
-        branch: &str,
-        method: Method,
-        request: RequestBuilder,
-        owner: Owner,
-        now: Now,
-    ) -> bool {
-        let request = self.signed(owner, request);
-        let request = self.by_path(owner, way, request);
-        self.begin(way, branch, method, request, owner, Asked::default(), now)
-    }
-
-    /// Sends an INVITE and begins its client transaction. `None`: nothing was sent, the table is full or it cannot be written.
-    pub(super) fn request_invite(
-        &mut self,
-        way: Way,
-        branch: &str,
-        request: RequestBuilder,
-        owner: Owner,
-        now: Now,
-    ) -> Option<SentInvite> {
-        let request = self.signed(owner, request);
-        let request = self.by_path(owner, way, request);
-        self.begin_invite(way, branch, request, owner, Asked::default(), now)
-    }
-
-    /// Notes for which carrier a request is whose leg is gone.
-    pub(super) fn accompany(&mut self, branch: &str, method: &Method, carrier: Option<Box<Carrier>>) {
-        if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, method)) {
-            exchange.carrier = carrier;
-        }
-    }
-
     /// With the credentials that were asked for in its dialog before.
     pub(super) fn signed(&mut self, owner: Owner, request: RequestBuilder) -> RequestBuilder {
         let Some(carrier) = self.carrier_of(owner).filter(|carrier| carrier.answers.is_some()) else {
             return request;
         };
         let mut carrier = carrier.clone();
-        let request = self.signed_by(&mut carrier, owner, request);
+        let request = match self.login_for(owner, carrier.trunk) {
+            Some(login) => carrier.sign(&login, request),
+            None => request,
+        };
         if let Some(place) = self.carrier_of(owner) {
             *place = carrier;
         }
@@ -338,8 +307,8 @@ impl Core {
     }
 
     /// As [`Core::signed`], for a request whose leg is gone.
-    pub(super) fn signed_by(&self, carrier: &mut Carrier, owner: Owner, request: RequestBuilder) -> RequestBuilder {
-        match self.login_for(owner, carrier.trunk) {
+    pub(super) fn signed_by(&self, carrier: &mut Carrier, request: RequestBuilder) -> RequestBuilder {
+        match self.probes.login(carrier.trunk) {
             Some(login) => carrier.sign(&login, request),
             None => request,
         }

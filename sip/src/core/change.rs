@@ -1,7 +1,6 @@
 //! An offer under way in the dialog of a leg (`offer.rs`), and how many of them there may be.
 
 use super::exchange::SentInvite;
-use super::large::Carriage;
 use super::matching::ServerKey;
 use crate::flow::Flow;
 use crate::message::Message;
@@ -49,7 +48,6 @@ pub(super) struct Ours {
     pub(super) cseq: u32,
     /// The re-INVITE.
     pub(super) invite: Option<SentInvite>,
-    pub(super) carriage: Carriage,
     pub(super) offer: Sdp,
     /// Whether the media's keys were in what was made of it for this leg, and of which origin that is; not agreed yet.
     pub(super) keys: Keys,

@@ -90,20 +90,15 @@ impl Core {
     }
 
     fn send_bye(&mut self, id: LegId, mut leg: Leg, cause: Option<HangupCause>, now: Now) {
-        let Some(via) = self.via(leg.way(), None) else { return };
-        let mut bye = leg.dialog.request(Method::Bye, &via);
+        let mut bye = leg.dialog.request(Method::Bye);
         if let Some(cause) = cause {
             bye = bye.header(HeaderName::Reason, &reason(cause, leg.phone.is_some()));
         }
         bye = self.by_path_of_leg(&leg, leg.way(), bye);
-        if let Some(carrier) = &mut leg.carrier {
-            bye = self.signed_by(carrier, Owner::Nobody, bye);
-        }
-        let branch = via.branch().unwrap_or_default();
         let owner = if leg.pulse.in_doubt { Owner::Bye(id) } else { Owner::Nobody };
-        let is_kept = self.request(leg.way(), branch, Method::Bye, bye, owner, now);
-        self.accompany(branch, &Method::Bye, leg.carrier);
-        self.follow(branch, &Method::Bye, leg.phone.map(|phone| (phone.credential, phone.instance)));
+        let way = leg.way();
+        let phone = leg.phone.map(|phone| Box::new((phone.credential, phone.instance)));
+        let is_kept = self.request_alone(way, None, bye, owner, (leg.carrier, phone), now);
         if leg.pulse.in_doubt && !is_kept {
             self.on_bye_outcome(id, None, now);
         }

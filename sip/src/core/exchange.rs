@@ -1,6 +1,7 @@
 //! Transactions in use: which machine belongs to which message, and the bytes it repeats.
 
 use super::challenge::{Asked, Carrier};
+use super::departure::{Carriage, Departure, over_udp};
 use super::flows::WhichPhone;
 use super::matching::{ClientKey, MergeKey, ServerKey};
 use super::peers::{Bound, Way, reply_flow};
@@ -69,12 +70,13 @@ pub(super) struct ClientExchange {
     way: Way,
     /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
+    pub(super) carriage: Carriage,
     pub(super) owner: Owner,
     /// How often it was answered for, until this transaction.
     pub(super) asked: Asked,
-    /// Of a BYE, whose leg is gone: the carrier that it is for.
+    /// Of a request whose leg is gone: the carrier that it is for.
     pub(super) carrier: Option<Box<Carrier>>,
-    /// Of a BYE, whose leg is gone: the phone that it is for.
+    /// Of a request whose leg is gone: the phone that it is for.
     pub(super) phone: Option<Box<WhichPhone>>,
     /// Something was heard of it, be it that it has arrived.
     pub(super) is_heard: bool,
@@ -97,10 +99,11 @@ impl Bound for ClientExchange {
 
 impl ClientExchange {
     /// A request that is about to be sent.
-    fn new(machine: ClientMachine, way: Way, bytes: Bytes, owner: Owner, asked: Asked) -> Self {
+    fn new(machine: ClientMachine, departure: Departure) -> Self {
+        let Departure { way, carriage, bytes, owner, asked, carrier, phone, moves, .. } = departure;
         let is_offerless = matches!(machine, ClientMachine::Invite(_)) && bytes.ends_with(b"\r\n\r\n");
-        let (carrier, phone, armed) = (None, None, None);
-        Self { machine, way, bytes, owner, asked, carrier, phone, is_heard: false, moves: 0, is_offerless, armed }
+        let (is_heard, armed) = (false, None);
+        Self { machine, way, bytes, carriage, owner, asked, carrier, phone, is_heard, moves, is_offerless, armed }
     }
 
     pub(super) const fn is_invite(&self) -> bool {
@@ -110,6 +113,14 @@ impl ClientExchange {
     /// What leaves by a new connection when the one it left by has ended; nothing when that has happened before.
     pub(super) fn once_more(&mut self) -> Option<Bytes> {
         (std::mem::replace(&mut self.moves, 1) == 0).then(|| self.bytes.clone())
+    }
+
+    /// The way it would have gone but for its size.
+    pub(super) const fn usual_way(&self) -> Way {
+        match self.carriage {
+            Carriage::Large => over_udp(self.way),
+            Carriage::Usual | Carriage::Refused => self.way,
+        }
     }
 
     /// The request as sent, while it is here.
@@ -147,6 +158,8 @@ const LARGE: usize = limits::MAX_START_LINE;
 /// An INVITE of ours as it left. It is read only when its CANCEL is made, or when it leaves once more.
 pub(super) struct SentInvite {
     pub(super) branch: Box<str>,
+    /// The way of its CANCEL, too.
+    pub(super) way: Way,
     bytes: Bytes,
 }
 
@@ -329,46 +342,28 @@ impl Core {
         }
     }
 
-    /// As [`Core::request`], for a request whose credentials are in it.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the transaction")]
-    pub(super) fn begin(
-        &mut self,
-        way: Way,
-        branch: &str,
-        method: Method,
-        request: RequestBuilder,
-        owner: Owner,
-        asked: Asked,
-        now: Now,
-    ) -> bool {
-        let Some(bytes) = written(request) else { return false };
+    /// Sends a request other than INVITE and begins its client transaction. Where the table is full it is sent once, and false is
+    /// given: its outcome will not be told.
+    pub(super) fn begin(&mut self, departure: Departure, now: Now) -> bool {
+        let (way, bytes) = (departure.way, departure.bytes.clone());
         let is_kept = self.clients.len() < self.config.transactions_max;
         if is_kept {
             let machine = ClientMachine::Other(OtherClient::new(now.mono, way.protocol().is_reliable()));
-            let key = ClientKey::of(branch, &method);
-            let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
-            self.clients.insert(key.clone(), exchange);
+            let key = departure.key();
+            self.clients.insert(key.clone(), ClientExchange::new(machine, departure));
             self.after_client(&key, &[], None, now);
         }
         self.send(way, bytes);
         is_kept
     }
 
-    /// As [`Core::request_invite`], for an INVITE whose credentials are in it.
-    pub(super) fn begin_invite(
-        &mut self,
-        way: Way,
-        branch: &str,
-        request: RequestBuilder,
-        owner: Owner,
-        asked: Asked,
-        now: Now,
-    ) -> Option<SentInvite> {
+    /// Sends an INVITE and begins its client transaction. `None`: nothing was sent, the table is full or it could not be read.
+    pub(super) fn begin_invite(&mut self, departure: Departure, now: Now) -> Option<SentInvite> {
         if self.clients.len() >= self.config.transactions_max {
             return None;
         }
-        let bytes = written(request)?;
-        let sent = SentInvite { branch: branch.into(), bytes: bytes.clone() };
+        let (way, bytes) = (departure.way, departure.bytes.clone());
+        let sent = SentInvite { branch: departure.branch.clone(), way, bytes: bytes.clone() };
         // Its ACK and CANCEL are made from what is read of it. Only a large one can be beyond the limits of reading: it repeats what
         // a far end sent.
         let is_readable = || sent.read().is_some();
@@ -378,9 +373,8 @@ impl Core {
             return None;
         }
         let machine = ClientMachine::Invite(InviteClient::new(now.mono, way.protocol().is_reliable()));
-        let exchange = ClientExchange::new(machine, way, bytes.clone(), owner, asked);
-        let key = ClientKey::of(branch, &Method::Invite);
-        self.clients.insert(key.clone(), exchange);
+        let key = departure.key();
+        self.clients.insert(key.clone(), ClientExchange::new(machine, departure));
         self.send(way, bytes);
         self.after_client(&key, &[], None, now);
         Some(sent)
@@ -487,10 +481,6 @@ impl Core {
             self.after_client(&key, &[], None, now);
         }
     }
-}
-
-fn written(request: RequestBuilder) -> Option<Bytes> {
-    request.build().inspect_err(|error| tracing::warn!(%error, "a request could not be written")).ok()
 }
 
 /// The status of a response we wrote.

@@ -3,6 +3,7 @@
 //! and by silence, over UDP by nothing else.
 
 use super::Core;
+use super::departure::Departure;
 use super::exchange::{ClientExchange, Owner};
 use super::leg::{Leg, Phone};
 use super::matching::ClientKey;
@@ -35,13 +36,6 @@ impl Owner {
 const MOVES_MAX: u8 = 2;
 
 impl Core {
-    /// Notes for which phone a request is whose leg is gone.
-    pub(super) fn follow(&mut self, branch: &str, method: &Method, phone: Option<WhichPhone>) {
-        if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, method)) {
-            exchange.phone = phone.map(Box::new);
-        }
-    }
-
     /// A 401, 407 or 430 to `request`. True when that has left again, and its answer is still to come.
     pub(super) fn leaves_again(&mut self, key: &ClientKey, request: &Message, refusal: &Message, now: Now) -> bool {
         if refusal.status() == Some(430) {
@@ -60,30 +54,21 @@ impl Core {
         let Way::Flow(failed) = exchange.way() else { return false };
         let Some(phone) = own.map(|own| *own).or_else(|| self.phone_of(owner)) else { return false };
         let Some(flow) = self.registrar.flow_besides(phone.0, phone.1.as_deref(), failed) else { return false };
-        let Some(via) = self.via(Way::Flow(flow), None) else { return false };
-        let again = RequestBuilder::again(request, request.cseq().0).via(&via);
-        // Here, for its leg may be gone.
-        let again = self.by_path_of(&phone, flow, again);
-        let (branch, way) = (via.branch().unwrap_or_default(), Way::Flow(flow));
-        let has_left = if *request.method() == Method::Invite {
-            let invite = self.request_invite(way, branch, again, owner, now);
-            let has_left = invite.is_some();
-            if let Some(invite) = invite {
-                self.invite_left_again(owner, invite);
-                self.goes_over(owner, way);
-            }
-            has_left
-        } else {
-            self.request(way, branch, request.method().clone(), again, owner, now)
-        };
-        if let Some(exchange) = self.clients.get_mut(&ClientKey::of(branch, request.method())) {
-            exchange.moves = moves;
+        let again = self.by_path_of(&phone, flow, RequestBuilder::again(request, request.cseq().0));
+        let way = Way::Flow(flow);
+        let Some(departure) = self.departure(None, way, None, again, owner) else { return false };
+        let at = owner.leg().and_then(|id| Some((id, self.legs.get(&id)?.way())));
+        let phone = at.is_none().then(|| Box::new(phone));
+        let sent = self.begin_either(Departure { moves, phone, ..departure }, now);
+        let has_left = sent.is_some();
+        if let Some(invite) = sent.flatten() {
+            self.invite_left_again(owner, invite);
         }
-        match owner.leg().and_then(|id| Some((id, self.legs.get(&id)?.way()))) {
+        match at {
             // It was heard elsewhere meanwhile.
             Some((_, Way::Flow(at))) if at != failed => {}
             Some((id, _)) => self.legs.lead(&id, way),
-            None => self.follow(branch, request.method(), Some(phone)),
+            None => {}
         }
         has_left
     }

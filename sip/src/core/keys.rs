@@ -49,10 +49,10 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return;
         }
-        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return };
-        let info = leg.dialog.request(Method::Info, &via).contact(&leg.contact);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let info = leg.dialog.request(Method::Info).contact(&leg.contact);
         let info = info.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(RELAY, Bytes::from(written(key)));
-        let _ = self.request(way, via.branch().unwrap_or_default(), Method::Info, info, Owner::Key(id), now);
+        let _ = self.request(way, info, Owner::Key(id), now);
     }
 }
 

@@ -3,7 +3,6 @@
 use super::challenge::Carrier;
 use super::change::{Change, Pace, Word};
 use super::exchange::SentInvite;
-use super::large::Carriage;
 use super::liveness::Pulse;
 use super::matching::ServerKey;
 use super::names::Search;
@@ -56,7 +55,6 @@ pub(super) struct Incoming {
 /// Our INVITE under way.
 pub(super) struct Outgoing {
     pub(super) invite: SentInvite,
-    pub(super) carriage: Carriage,
     /// A provisional response came: it may be cancelled.
     pub(super) provisional: bool,
     /// A 180 or early media came.

@@ -101,13 +101,11 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return self.wait_for_phone(id, now);
         }
-        let Some(via) = self.via(way, None) else { return };
         self.legs.lead(&id, way);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         leg.pulse.asking = true;
-        let options = leg.dialog.request(Method::Options, &via);
-        let branch = via.branch().unwrap_or_default();
-        let is_kept = self.request(way, branch, Method::Options, options, Owner::Pulse(id), now);
+        let options = leg.dialog.request(Method::Options);
+        let is_kept = self.request(way, options, Owner::Pulse(id), now);
         let Some(pulse) = self.legs.get_mut(&id).map(|leg| &mut leg.pulse) else { return };
         if is_kept {
             pulse.asked += 1;

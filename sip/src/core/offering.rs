@@ -49,22 +49,19 @@ impl Core {
             return Err(488);
         }
         let sdp = self.rewritten(&description, origin, keys);
-        let via = self.via(way, None).ok_or(500_u16)?;
         if is_up {
             self.legs.lead(&id, way);
         }
         let leg = self.legs.get_mut(&id).ok_or(481_u16)?;
         let method = if is_up { Method::Invite } else { Method::Update };
-        let request = leg.dialog.request_without_via(method).contact(&leg.contact);
+        let request = leg.dialog.request(method).contact(&leg.contact);
         let request = SessionTimer::in_request(leg.timer.as_ref().filter(|_| is_up), request);
-        let (cseq, trunk) = (leg.dialog.local_cseq, leg.carrier.as_ref().map(|carrier| carrier.trunk));
+        let cseq = leg.dialog.local_cseq;
         let request = request.header(HeaderName::Allow, &ALLOW_IN_DIALOG).body(sdp::CONTENT_TYPE, sdp);
-        let branch = via.branch().unwrap_or_default();
-        let owner = Owner::Offer(id);
-        let (invite, carriage) = self.send_sized(owner, trunk, way, branch, request, now).ok_or(503_u16)?;
+        let departure = self.owned_departure(way, request, Owner::Offer(id));
+        let invite = departure.and_then(|departure| self.begin_either(departure, now)).ok_or(503_u16)?;
         let until = Some(until);
-        let ours =
-            Ours { cseq, invite, carriage, offer: offer.clone(), keys, origin, purpose, provisional: false, until };
+        let ours = Ours { cseq, invite, offer: offer.clone(), keys, origin, purpose, provisional: false, until };
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.change = Some(Change::Ours(Box::new(ours)));
         }
@@ -245,9 +242,8 @@ impl Core {
         let Some(Leg { change: Some(Change::Ours(ours)), .. }) = self.legs.get(&id) else { return };
         let Some(invite) = &ours.invite else { return };
         let Some(sent) = invite.read() else { return };
-        let (branch, way) = (invite.branch.clone(), ours.carriage.over);
-        let cancel = RequestBuilder::cancel(&sent);
-        let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
+        let (branch, way) = (invite.branch.clone(), invite.way);
+        self.request_cancel(way, &branch, RequestBuilder::cancel(&sent), now);
         self.limit_client(&branch, now);
     }
 }

@@ -16,13 +16,14 @@ impl Core {
         self.acknowledge_over_udp(destination);
         for key in failed {
             let Some(gone) = self.take_failed(&key) else { continue };
-            if self.send_over_udp(gone.owner, gone.asked, now) {
+            let owner = gone.owner;
+            if self.send_over_udp(gone, now) {
                 continue;
             }
-            if let Owner::Probe(trunk, gateway) = gone.owner {
+            if let Owner::Probe(trunk, gateway) = owner {
                 self.on_probe_unreached(trunk, gateway, why);
             }
-            self.on_no_answer(gone.owner, 503, now);
+            self.on_no_answer(owner, 503, now);
         }
     }
 

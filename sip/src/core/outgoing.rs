@@ -3,10 +3,10 @@
 use super::Core;
 use super::acknowledging::with_body;
 use super::challenge::Carrier;
+use super::departure::way_of_ack;
 use super::ending::reason;
 use super::exchange::{ClientExchange, Owner};
 use super::incoming::text_of;
-use super::large::way_of_ack;
 use super::leg::{Leg, Outgoing, Stage};
 use super::matching::ClientKey;
 use super::names::next_way;
@@ -138,12 +138,11 @@ impl Core {
         request: RequestBuilder,
         now: Now,
     ) -> Result<Outgoing, Malformed> {
-        let (owner, trunk) = (Owner::Leg(invite.leg), Some(invite.trunk));
-        let sent = self.send_sized(owner, trunk, way, &invite.ids.branch, request, now);
-        let Some((Some(sent), carriage)) = sent else { return Err(Malformed) };
+        let owner = Owner::Leg(invite.leg);
+        let departure = self.departure(Some(invite.trunk), way, Some(&invite.ids.branch), request, owner);
+        let sent = departure.and_then(|departure| self.begin_invite(departure, now)).ok_or(Malformed)?;
         Ok(Outgoing {
             invite: sent,
-            carriage,
             provisional: false,
             rang: false,
             unwanted: None,
@@ -388,8 +387,8 @@ impl Core {
         if let Some(cause) = outgoing.unwanted {
             cancel = cancel.header(HeaderName::Reason, &reason(cause, false));
         }
-        let (branch, way) = (outgoing.invite.branch.clone(), outgoing.carriage.over);
-        let _ = self.request(way, &branch, Method::Cancel, cancel, Owner::Nobody, now);
+        let (branch, way) = (outgoing.invite.branch.clone(), outgoing.invite.way);
+        self.request_cancel(way, &branch, cancel, now);
     }
 
     /// Drops an INVITE that will never be answered (no provisional response after our CANCEL was wanted).

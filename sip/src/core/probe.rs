@@ -305,16 +305,13 @@ impl Core {
     ) -> Result<(), Malformed> {
         let way = Way::To(self.destination(gateway, host_of(address)));
         let target = target_uri(None, address, gateway)?;
-        let via = self.via(way, None).ok_or(Malformed)?;
         let us = Uri::sip(None, &self.config.domain, None)?;
         let options = RequestBuilder::new(Method::Options, target.clone())
-            .via(&via)
             .from(&NameAddr::new(us).with_tag(&self.entropy.hex::<8>())?)
             .to(&NameAddr::new(target))
             .call_id(&self.entropy.hex::<16>())
             .cseq(1);
-        let branch = via.branch().unwrap_or_default().to_owned();
-        let _ = self.request(way, &branch, Method::Options, options, Owner::Probe(trunk, gateway), now);
+        let _ = self.request(way, options, Owner::Probe(trunk, gateway), now);
         Ok(())
     }
 

@@ -257,21 +257,18 @@ impl Core {
         let contact = self.trunk_contact(registering, target).ok_or(Malformed)?;
         let us = NameAddr::new(target_uri(Some(&registering.login.username), &address, target)?);
         let way = Way::To(self.destination(target, host_of(&address)));
-        let via = self.via(way, None).ok_or(Malformed)?;
         let from = us.clone().with_tag(&self.entropy.hex::<8>())?;
         let owner = Owner::Register(number);
         let cseq = self.registrations.cseq(number).ok_or(Malformed)?;
         *cseq += 1;
         let register = RequestBuilder::new(Method::Register, target_uri(None, &address, target)?)
-            .via(&via)
             .from(&from)
             .to(&us)
             .call_id(&call_id)
             .cseq(*cseq)
             .contact(&contact)
             .expires(expires_s);
-        let branch = via.branch().unwrap_or_default();
-        let is_kept = self.request(way, branch, Method::Register, register, owner, now);
+        let is_kept = self.request(way, register, owner, now);
         if is_kept { Ok(()) } else { Err(Malformed) }
     }
 

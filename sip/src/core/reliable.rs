@@ -253,11 +253,11 @@ impl Core {
         let mut dialog = if is_first { leg.dialog.clone() } else { leg.dialog.confirmed_by(response) };
         let way = next_way(&dialog, leg.way());
         let rack = RAck { rseq, cseq: response.cseq().0, method: Method::Invite };
-        let (Some(via), Some(leg)) = (self.via(way, None), self.legs.get_mut(&id)) else { return false };
-        let prack = dialog.request(Method::Prack, &via).header(HeaderName::RAck, &rack);
+        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        let prack = dialog.request(Method::Prack).header(HeaderName::RAck, &rack);
         // One count for all early dialogs: gaps are legal, and the one that is answered goes on with it.
         leg.dialog.local_cseq = dialog.local_cseq;
-        self.request(way, via.branch().unwrap_or_default(), Method::Prack, prack, Owner::Prack(id), now)
+        self.request(way, prack, Owner::Prack(id), now)
     }
 
     /// A PRACK was answered, or will not be. What the carrier says to it changes nothing: its INVITE goes on or ends by itself.

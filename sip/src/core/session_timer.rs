@@ -210,13 +210,11 @@ impl Core {
         if matches!(way, Way::Gone(_)) {
             return;
         }
-        let Some(via) = self.via(way, None) else { return };
         self.legs.lead(&id, way);
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let update = leg.dialog.request(Method::Update, &via).contact(&leg.contact);
+        let update = leg.dialog.request(Method::Update).contact(&leg.contact);
         let update = SessionTimer::in_request(leg.timer.as_ref(), update);
-        let branch = via.branch().unwrap_or_default();
-        let is_kept = self.request(way, branch, Method::Update, update, Owner::Refresh(id), now);
+        let is_kept = self.request(way, update, Owner::Refresh(id), now);
         if let Some(timer) = self.legs.get_mut(&id).and_then(|leg| leg.timer.as_mut()) {
             timer.asking = is_kept;
         }

@@ -225,6 +225,10 @@ fn what_follows_a_call_to_another_flow_takes_its_path() {
             "{meets_430}"
         );
         desk.phone(tls(2, 1), &options, 200);
+        desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(OFFER.into()) });
+        let reinvite = desk.last_sent();
+        assert_eq!((reinvite.method(), hops(&reinvite)), (&Method::Invite, both.map(str::to_owned).to_vec()));
+        desk.phone(tls(2, 1), &reinvite, 488);
         desk.leg(LegCommand::HangUp { leg: talk.leg, cause: HangupCause::Requested });
         let bye = desk.last_sent();
         assert_eq!((bye.method(), hops(&bye)), (&Method::Bye, both.map(str::to_owned).to_vec()), "{meets_430}");

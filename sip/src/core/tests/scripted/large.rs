@@ -219,3 +219,99 @@ fn a_phone_is_offered_over_its_own_flow_however_large_the_offer_is() {
     desk.leg(LegCommand::Offer { leg: talk.leg, offer: Pii::new(offer.into()) });
     assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Invite, "UDP"));
 }
+
+/// The carrier answers from behind ten proxies with long names.
+fn from_far_away(desk: &mut Desk, invite: &Message, status: u16, more: &[(HeaderName, &str)], sdp: &str) {
+    let contact = NameAddr::parse("<sip:c@127.0.0.1:5090>").expect("valid");
+    let hops: Vec<_> = (0..10).map(|hop| format!("<sip:{}{hop}@127.0.0.1:5090;lr>", "p".repeat(100))).collect();
+    let response = ResponseBuilder::to_request(invite, status, Some("x")).contact(&contact);
+    let response = hops.iter().fold(response, |response, hop| response.header(HeaderName::RecordRoute, hop));
+    let response = more.iter().fold(response, |response, (name, value)| response.header(*name, value));
+    let response = if sdp.is_empty() { response } else { response.body("application/sdp", sdp.to_owned().into()) };
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take(Flow::udp(CARRIER.into()), &text);
+}
+
+/// A request that has just left over TCP leaves once more over UDP when that is refused, as another transaction.
+fn leaves_over_udp_when_tcp_is_refused(desk: &mut Desk, method: &Method) -> Message {
+    let large = desk.last_sent();
+    assert_eq!((large.method(), sent_over(desk).as_str()), (method, "TCP"));
+    assert!(desk.sent.last().is_some_and(|(_, text)| text.len() > 1_300));
+    desk.take_sent();
+    refuse_tcp(desk);
+    let small = desk.last_sent();
+    assert_eq!((small.method(), sent_over(desk).as_str(), desk.sent.len()), (method, "UDP", 1));
+    assert_eq!((small.body(), small.routes()), (large.body(), large.routes()));
+    assert!(small.branch() != large.branch() && small.cseq().0 >= large.cseq().0);
+    assert!(desk.take_legs().is_empty(), "nobody hears of it");
+    small
+}
+
+#[test]
+fn what_follows_a_long_route_goes_over_tcp_and_over_udp_when_that_is_refused() {
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+    desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    let allow = (HeaderName::Allow, "INVITE, ACK, BYE, CANCEL, PRACK, UPDATE");
+    let reliable = [(HeaderName::Require, "100rel"), (HeaderName::RSeq, "1"), allow];
+    from_far_away(&mut desk, &invite, 183, &reliable, ANSWER);
+    desk.take_legs();
+    let prack = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Prack);
+    desk.carrier(&prack, 200, "x", "");
+    from_far_away(&mut desk, &invite, 200, &[(HeaderName::SessionExpires, "400;refresher=uac"), allow], ANSWER);
+    desk.take_legs();
+    desk.leg(LegCommand::Confirm { leg, answer: None });
+    desk.take_legs();
+    assert_eq!(leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Ack).cseq(), (invite.cseq().0, &Method::Ack));
+    desk.leg(LegCommand::PressKey { leg, key: schema::leg::Key { signal: Pii::new('5'), duration_ms: None } });
+    let info = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Info);
+    desk.carrier(&info, 200, "x", "");
+    desk.wait(Duration::from_secs(200));
+    let update = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Update);
+    desk.carrier(&update, 200, "x", "");
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { .. }]));
+    let bye = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Bye);
+    desk.carrier(&bye, 200, "x", "");
+    desk.trunks(Vec::new());
+    desk.assert_empty();
+}
+
+#[test]
+fn a_bye_keeps_its_credentials_when_it_goes_over_tcp_and_when_that_is_refused() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..with_login(None, None) }]);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    from_far_away(&mut desk, &invite, 200, &[], ANSWER);
+    desk.leg(LegCommand::Confirm { leg, answer: None });
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    desk.take_legs();
+    // Over TCP, and asked for there: the answer goes the same way.
+    let bare = desk.last_sent();
+    assert_eq!((bare.method(), sent_over(&desk).as_str()), (&Method::Bye, "TCP"));
+    desk.challenge(&bare, 407, &[ASKS]);
+    assert!(is_right(&desk.last_sent(), HeaderName::ProxyAuthorization, "carrier-secret"));
+    let small = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Bye);
+    assert!(is_right(&small, HeaderName::ProxyAuthorization, "carrier-secret"));
+    desk.challenge(&small, 407, &[&ASKS.replace("n1", "n2").replace("SHA-256", "SHA-256, stale=true")]);
+    let last = desk.last_sent();
+    assert_eq!((last.method(), sent_over(&desk).as_str()), (&Method::Bye, "UDP"), "TCP is not tried again");
+    desk.carrier(&last, 200, "x", "");
+    desk.trunks(Vec::new());
+    desk.assert_empty();
+}
+
+#[test]
+fn a_long_route_goes_over_udp_where_the_trunk_has_no_tcp() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![trunk()]);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    from_far_away(&mut desk, &invite, 200, &[], ANSWER);
+    desk.leg(LegCommand::Confirm { leg, answer: None });
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Ack, "UDP"));
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Bye, "UDP"));
+}

@@ -2,7 +2,6 @@
 //! answers that take long.
 
 use super::*;
-use crate::core::challenge::Asked;
 use crate::core::exchange::Owner;
 use crate::core::peers::Way;
 use crate::message::{HeaderName, RequestBuilder, Uri, limits};
@@ -248,17 +247,15 @@ fn an_invite_beyond_the_limits_of_reading_does_not_leave() {
     let leaves = |length: usize| {
         let mut desk = Desk::new();
         let way = Way::Flow(udp());
-        let via = desk.core.via(way, None).expect("a listener");
         let invite = RequestBuilder::new(Method::Invite, us.clone())
-            .via(&via)
             .from(&NameAddr::new(us.clone()).with_tag("a").expect("a token"))
             .to(&NameAddr::new(us.clone()))
             .contact(&NameAddr::new(us.clone()))
             .call_id("c")
             .cseq(1)
             .header(HeaderName::Reason, &"n".repeat(length - "Reason: ".len()));
-        let branch = via.branch().expect("ours").to_owned();
-        desk.core.begin_invite(way, &branch, invite, Owner::Nobody, Asked::default(), desk.now).is_some()
+        let departure = desk.core.departure(None, way, None, invite, Owner::Nobody).expect("a listener");
+        desk.core.begin_invite(departure, desk.now).is_some()
     };
     assert!(leaves(100) && leaves(limits::MAX_HEADER_LINE));
     assert!(!leaves(limits::MAX_HEADER_LINE + 1));
