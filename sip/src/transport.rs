@@ -4,6 +4,7 @@
 
 mod connection;
 mod inbox;
+mod incomplete;
 mod outbox;
 mod outgoing;
 mod registry;
@@ -49,6 +50,9 @@ pub struct TransportLimits {
     pub connect: Duration,
     /// Within which a peer completes its first message, and every message it began.
     pub first_message: Duration,
+    /// Bytes kept of messages that peers have begun, over all connections; beyond, whoever goes on with one of more than 8 KiB is
+    /// closed.
+    pub incomplete: usize,
     /// Longest silence; a keep-alive breaks it.
     pub idle: Duration,
     /// Longest time one message takes to be written.
@@ -69,6 +73,7 @@ impl Default for TransportLimits {
             handshake: Duration::from_secs(5),
             connect: Duration::from_secs(5),
             first_message: Duration::from_secs(10),
+            incomplete: 32 * 1024 * 1024,
             idle: Duration::from_secs(120),
             write: Duration::from_secs(10),
             outbox_stranger: 64 * 1024,

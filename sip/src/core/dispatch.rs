@@ -8,7 +8,7 @@ use super::wish::wants_session_privacy;
 use super::{Core, Output};
 use crate::flow::{Flow, Protocol, Standing};
 use crate::guard::{Verdict, Why};
-use crate::message::{HeaderName, Message, Method, ResponseBuilder, Scheme};
+use crate::message::{HeaderName, Message, Method, ParseError, ResponseBuilder, Scheme};
 use crate::overload::Reason;
 use ring::hmac;
 use schema::entropy::hex;
@@ -78,6 +78,10 @@ impl Core {
             return true;
         }
         let agent = request.text(HeaderName::UserAgent);
+        self.judges(flow, agent, is_trunk, now)
+    }
+
+    fn judges(&mut self, flow: Flow, agent: Option<&str>, is_trunk: bool, now: Now) -> bool {
         let verdict = self.guard.request(flow.ip(), agent, is_trunk, now.mono);
         if verdict == Verdict::Drop(Why::Scanner) && flow.protocol.is_reliable() && !is_trunk {
             self.guard.scanned(flow.ip(), now.mono);
@@ -86,9 +90,9 @@ impl Core {
     }
 
     /// Whether a message that breaks a rule is answered: it counts like a request that breaks none.
-    pub fn may_refuse(&mut self, flow: Flow, now: Now) -> bool {
+    pub fn may_refuse(&mut self, flow: Flow, error: &ParseError, now: Now) -> bool {
         let is_trunk = self.is_trunk(flow);
-        self.guard.request(flow.ip(), None, is_trunk, now.mono) == Verdict::Pass
+        self.judges(flow, error.user_agent(), is_trunk, now)
     }
 
     /// What is known of whoever opens a connection.
@@ -167,7 +171,8 @@ impl Core {
         let response = match self.check_target(request) {
             Ok(()) => self.unsupported_extensions(request).unwrap_or_else(|| {
                 let response = self.response(request, 200).header(HeaderName::Allow, &ALLOW);
-                response.header(HeaderName::Accept, &"application/sdp")
+                let response = response.header(HeaderName::Accept, &"application/sdp");
+                response.header(HeaderName::Supported, &[TIMER, RELIABLE, PATH, OUTBOUND].join(", "))
             }),
             Err(status) => self.response(request, status),
         };

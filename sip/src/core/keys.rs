@@ -23,8 +23,13 @@ const BODY_MAX: usize = 64;
 const DURATION_MAX_MS: u16 = 10_000;
 
 impl Core {
-    /// INFO with a key is answered here and passed on. Other bodies are refused, since nobody knows what is in them.
+    /// INFO with a key is answered here and passed on. Packages are refused (RFC 6086 §4.2.2), as are other bodies, since nobody
+    /// knows what is in them.
     pub(super) fn on_info(&mut self, flow: Flow, id: LegId, request: &Message, now: Now) {
+        if request.text(HeaderName::InfoPackage).is_some() {
+            let response = ResponseBuilder::to_request(request, 469, None).header(HeaderName::RecvInfo, &"");
+            return self.answer(flow, request, response, now);
+        }
         let kind = request.content_type().and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
         let is_known = [RELAY, PLAIN].iter().any(|known| kind.eq_ignore_ascii_case(known));
         if request.body().is_empty() {

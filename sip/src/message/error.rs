@@ -99,10 +99,16 @@ impl ParseError {
         Self { problem, request: answerable.then(|| Box::new(message)) }
     }
 
-    /// True when a response can be built: a request other than ACK with Via, From, To, Call-ID and CSeq, readable or not.
+    /// True when a response can be built: a request other than ACK with Via and CSeq, readable or not.
     #[must_use]
     pub const fn can_answer(&self) -> bool {
         self.request.is_some()
+    }
+
+    /// What a request that can be answered says it was sent by.
+    #[must_use]
+    pub fn user_agent(&self) -> Option<&str> {
+        self.request.as_deref()?.text(HeaderName::UserAgent)
     }
 
     /// The response (400, 414, 505 or 513) to send back, if one is allowed. `source` is where the request came from.

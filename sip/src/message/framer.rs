@@ -64,6 +64,13 @@ impl Framer {
         matches!(self.state, State::Head { scanned: 0 }) && b"\r\n\r".starts_with(&self.buffer)
     }
 
+    /// Bytes of memory that the message under way takes; none between messages.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let head = if let State::Body { head, .. } = &self.state { head.size() } else { 0 };
+        self.buffer.capacity() + head
+    }
+
     /// The next frame, `None` when more bytes are needed.
     ///
     /// # Errors
@@ -71,6 +78,11 @@ impl Framer {
     /// [`ParseError::answer`] gives one. Every later call gives the same kind of error.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ParseError> {
         if let State::Head { scanned } = self.state {
+            if self.buffer.is_empty() {
+                // A peer that is silent keeps no memory.
+                self.buffer = BytesMut::new();
+                return Ok(None);
+            }
             // No further than a ping, or a flood of line ends would be looked through again for each of them.
             if scanned == 0 && self.buffer.starts_with(b"\r\n\r\n") {
                 drop(self.buffer.split_to(4));

@@ -275,12 +275,10 @@ impl Message {
         self.values(HeaderName::Reason).filter_map(|value| Reason::parse(value.ok()?).ok())
     }
 
-    /// Whether a response can be built: there is one of each header that it copies. Their values may be broken: the peer
-    /// finds its transaction by what it wrote itself (RFC 4475 §3.1.2.1, §3.1.2.6, §3.1.2.16).
+    /// Whether a response finds its way to the transaction (RFC 3261 §17.1.3). What it copies may be broken: the peer knows what it
+    /// wrote itself (RFC 4475 §3.1.2.1, §3.1.2.6, §3.1.2.16); what is missing is missing in the response too (§3.3.1).
     pub(super) fn has_answerable_fields(&self) -> bool {
-        [HeaderName::Via, HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq]
-            .iter()
-            .all(|&name| self.text(name).is_some())
+        [HeaderName::Via, HeaderName::CSeq].iter().all(|&name| self.text(name).is_some())
     }
 
     /// Whether a tag can be put behind To.

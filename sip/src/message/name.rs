@@ -59,6 +59,7 @@ header_names! {
     FlowTimer = "Flow-Timer", b"flow-timer";
     From = "From", b"from" | b"f";
     Identity = "Identity", b"identity" | b"y";
+    InfoPackage = "Info-Package", b"info-package";
     MaxForwards = "Max-Forwards", b"max-forwards";
     MinExpires = "Min-Expires", b"min-expires";
     MinSe = "Min-SE", b"min-se";
@@ -71,6 +72,7 @@ header_names! {
     ProxyRequire = "Proxy-Require", b"proxy-require";
     RAck = "RAck", b"rack";
     Reason = "Reason", b"reason";
+    RecvInfo = "Recv-Info", b"recv-info";
     RecordRoute = "Record-Route", b"record-route";
     ReferTo = "Refer-To", b"refer-to" | b"r";
     ReferredBy = "Referred-By", b"referred-by" | b"b";

@@ -53,6 +53,7 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         437 => "Unsupported Credential",
         438 => "Invalid Identity Header",
         439 => "First Hop Lacks Outbound Support",
+        469 => "Bad Info Package",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",
@@ -98,7 +99,7 @@ pub struct ResponseBuilder {
 }
 
 impl ResponseBuilder {
-    /// A response with the request's Via, From, To, Call-ID and CSeq. `to_tag` is added where To has none yet. A 100
+    /// A response with what the request has of Via, From, To, Call-ID and CSeq. `to_tag` is added where To has none yet. A 100
     /// also carries the request's Timestamp.
     #[must_use]
     pub fn to_request(request: &Message, status: u16, to_tag: Option<&str>) -> Self {
@@ -111,7 +112,7 @@ impl ResponseBuilder {
         request.write_vias(&mut writer);
         for name in [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq] {
             match (request.text(name), to_tag) {
-                (None, _) => writer.fail(BuildError::Missing(name)),
+                (None, _) => {}
                 (Some(to), Some(tag)) if name == HeaderName::To && request.takes_to_tag() => {
                     if !is_token(tag) {
                         writer.fail(BuildError::Illegal(name));

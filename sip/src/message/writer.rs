@@ -101,7 +101,9 @@ impl Writer {
         let start = self.begin(name);
         value.write_to(&mut self.text);
         let written = &self.text[start..];
-        if structural || written.is_empty() || !is_clean(written) {
+        // No Info Package at all is said by an empty list (RFC 6086 §7.2).
+        let lacks = written.is_empty() && name != HeaderName::RecvInfo;
+        if structural || lacks || !is_clean(written) {
             self.fail(BuildError::Illegal(name));
         }
         self.text.push_str("\r\n");

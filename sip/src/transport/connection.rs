@@ -1,11 +1,17 @@
 //! One TCP or TLS connection: a task between two bounded queues. It can delay nobody but itself.
 
 use super::TransportLimits;
+use super::incomplete::Share;
 use super::outbox::Queued;
 use crate::flow::{ConnectionId, Flow, Unreached};
 use crate::message::{Frame, Framer, Message, Method, ParseError};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::ready;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -40,7 +46,27 @@ pub(super) struct Line {
     pub(super) incoming: bool,
     pub(super) arrivals: mpsc::Sender<Arrived>,
     pub(super) outbox: Queued,
+    /// Of what peers have begun to say; none of a connection that we opened.
+    pub(super) share: Option<Share>,
     pub(super) limits: TransportLimits,
+}
+
+thread_local! {
+    /// What has just been read: a connection that is silent takes no memory for it.
+    static JUST_READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
+/// Reads once and shows what has come, nothing when the peer will say no more. May be given up at any time.
+async fn read<R: AsyncRead + Unpin>(reader: &mut R, mut show: impl FnMut(&[u8])) -> io::Result<usize> {
+    let read = |context: &mut std::task::Context<'_>| {
+        JUST_READ.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer))?;
+            show(buffer.filled());
+            std::task::Poll::Ready(Ok(buffer.filled().len()))
+        })
+    };
+    poll_fn(read).await
 }
 
 /// How the connection is to end.
@@ -78,15 +104,11 @@ impl Line {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut pace = Pace::new(&self.limits, self.incoming);
         let (mut framer, mut unanswered) = (Framer::new(), Unanswered::default());
-        let mut buffer = vec![0; READ];
         let end = loop {
             let step = tokio::select! {
-                read = reader.read(&mut buffer) => match read {
+                read = read(&mut reader, |bytes| framer.push(bytes)) => match read {
                     Ok(0) | Err(_) => Err(End::Now),
-                    Ok(length) => {
-                        framer.push(&buffer[..length]);
-                        self.take_frames(&mut framer, &mut pace, &mut unanswered, &mut writer).await
-                    }
+                    Ok(_) => self.take_frames(&mut framer, &mut pace, &mut unanswered, &mut writer).await,
                 },
                 bytes = self.outbox.next() => match bytes {
                     Some(bytes) => self.answer(&mut writer, &mut unanswered, &bytes).await,
@@ -99,7 +121,7 @@ impl Line {
             }
         };
         if matches!(end, End::Answered) {
-            self.linger(&mut reader, &mut writer, unanswered, &mut buffer).await;
+            self.linger(&mut reader, &mut writer, unanswered).await;
         }
         let _ = timeout(Duration::from_secs(1), writer.shutdown()).await;
         let _ = self.arrivals.send(Arrived::Closed { id: self.id, unreached: None }).await;
@@ -122,6 +144,9 @@ impl Line {
             match framer.next_frame() {
                 Ok(None) => {
                     pace.waiting(framer.is_idle());
+                    if self.share.as_mut().is_some_and(|share| !share.keep(framer.size())) {
+                        return Err(End::Now);
+                    }
                     // One for all that came together: a phone sends the next one when it has this.
                     return if is_pinged { self.write(writer, b"\r\n").await } else { Ok(()) };
                 }
@@ -158,7 +183,6 @@ impl Line {
         reader: &mut R,
         writer: &mut W,
         mut unanswered: Unanswered,
-        buffer: &mut [u8],
     ) {
         let until = Instant::now() + LINGER;
         let (mut unheard, mut is_shut, mut has_ended) = (UNHEARD, false, false);
@@ -176,7 +200,7 @@ impl Line {
                     Some(bytes) => self.answer(writer, &mut unanswered, &bytes).await,
                     None => Err(End::Now),
                 },
-                read = reader.read(buffer), if unheard > 0 && !has_ended => read.map_err(|_| End::Now).map(|length| {
+                read = read(reader, |_| ()), if unheard > 0 && !has_ended => read.map_err(|_| End::Now).map(|length| {
                     // Whoever has said all may still listen.
                     has_ended = length == 0;
                     unheard = unheard.saturating_sub(length);

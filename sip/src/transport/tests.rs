@@ -640,7 +640,18 @@ async fn disturb(server: &Server, each: usize) -> Vec<TcpStream> {
     kept
 }
 
-/// Connections beyond the limits are turned away, those within are cut in time, and a phone is answered all the while.
+/// Memory of this process, bytes: both ends of its connections.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says so");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+}
+
+/// Most of it for one connection, with its peer's end; a TLS handshake under way takes more than a silent peer.
+const EACH: usize = 16 * 1024;
+
+/// Connections beyond the limits are turned away, those within are cut in time and take little memory, and a phone is answered all
+/// the while.
 async fn flood(each: usize, first_message: Duration) {
     let limits = TransportLimits {
         connections: each * 3 / 2,
@@ -652,6 +663,7 @@ async fn flood(each: usize, first_message: Duration) {
     };
     let (most, server) = (limits.connections as u64, Server::start(limits, 0));
     let before = slowest_of(&server, 50, &Cell::new(true)).await;
+    let memory = resident();
     let is_over = Cell::new(false);
     let disturb = async {
         let kept = disturb(&server, each).await;
@@ -661,12 +673,14 @@ async fn flood(each: usize, first_message: Duration) {
     let (during, kept) = tokio::join!(slowest_of(&server, 50, &is_over), disturb);
     let open = server.counts.connections.load(Relaxed);
     let shed = server.counts.shed_connections.load(Relaxed);
+    let each = resident().saturating_sub(memory) / open.max(1) as usize;
     println!(
-        "{} peers: {open} open, {shed} turned away; slowest answers over UDP and TCP {before:?} before, {during:?} meanwhile",
+        "{} peers: {open} open with {each} bytes each, {shed} turned away; slowest answers over UDP and TCP {before:?} before, {during:?} meanwhile",
         kept.len()
     );
     assert!(open > 0 && open <= most, "{open} of {most} connections");
     assert!(shed > 0, "the table is bounded");
+    assert!(each <= EACH, "{each} bytes for each connection");
     // A generous bound: it tells a phone that waits for strangers from one that does not, and no more.
     for (during, before) in [(during.0, before.0), (during.1, before.1)] {
         assert!(during < Duration::from_millis(300).max(before * 20), "{during:?}, {before:?} before");
@@ -680,6 +694,69 @@ async fn flood(each: usize, first_message: Duration) {
     let mut stream = server.tcp().await;
     stream.write_all(&request(1, 0)).await.expect("sent");
     answers(&mut stream, 1).await;
+}
+
+/// In the middle of the largest messages there are.
+#[tokio::test]
+async fn what_peers_have_not_finished_takes_no_more_memory_than_it_may() {
+    const MOST: usize = 4 << 20;
+    let limits = TransportLimits { incomplete: MOST, per_address: usize::MAX, ..TransportLimits::default() };
+    let server = Server::start(limits, 0);
+    let memory = resident();
+    let (large, small) = (request(1, 60_000), request(2, 6_000));
+    let mut phone = server.tcp().await;
+    phone.write_all(&small[..5_000]).await.expect("sent");
+    let mut kept = Vec::new();
+    for _ in 0..400 {
+        let mut stream = server.tcp().await;
+        let _ = stream.write_all(&large[..60_000]).await;
+        kept.push(stream);
+    }
+    let start = Instant::now();
+    while server.counts.connections.load(Relaxed) > 100 {
+        assert!(start.elapsed() < Duration::from_secs(5), "400 connections keep 24 MB");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.counts.connections.load(Relaxed) >= 30, "as many as there is room for");
+    let taken = resident().saturating_sub(memory);
+    assert!(taken < 2 * MOST + 400 * EACH, "{taken} bytes");
+    phone.write_all(&small[5_000..]).await.expect("sent");
+    assert!(answers(&mut phone, 1).await.starts_with("SIP/2.0 200"), "whoever says little is not in the way");
+    // What is finished makes room.
+    drop(kept);
+    let mut late = server.tcp().await;
+    late.write_all(&large).await.expect("sent");
+    assert!(answers(&mut late, 1).await.starts_with("SIP/2.0 200"));
+}
+
+#[tokio::test]
+async fn peers_that_come_say_something_and_go_leave_nothing_behind() {
+    let limits = TransportLimits { exempt: [crate::guard::Network::LOOPBACK_V4].into(), ..TransportLimits::default() };
+    let server = Server::start(limits, 0);
+    let mut memory = Vec::new();
+    for round in 0..3 {
+        for number in 0..600 {
+            let mut stream = server.tcp().await;
+            stream.write_all(&request(number, 2_000)).await.expect("sent");
+            if number % 20 == 0 {
+                let mut secure = secured(&server, server.tls).await;
+                secure.write_all(&request(number, 2_000)).await.expect("sent");
+                answers(&mut secure, 1).await;
+            }
+            // Some do not wait for the answer.
+            if number % 2 == 0 {
+                answers(&mut stream, 1).await;
+            }
+        }
+        let start = Instant::now();
+        while server.counts.connections.load(Relaxed) > 0 {
+            assert!(start.elapsed() < Duration::from_secs(10), "connections stay in round {round}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        memory.push(resident());
+    }
+    let grown = memory[2].saturating_sub(memory[0]);
+    assert!(grown < 1 << 20, "{grown} bytes after 1,200 connections: {memory:?}");
 }
 
 #[tokio::test]

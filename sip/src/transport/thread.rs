@@ -272,7 +272,7 @@ impl Worker {
             Arrival::Disconnected(flow, destination) => Input::Disconnected(flow, destination),
             Arrival::Unreachable(destination, why) => Input::Unreachable(destination, why),
             Arrival::Refused(flow, error) => {
-                if self.core.may_refuse(flow, now) {
+                if self.core.may_refuse(flow, &error, now) {
                     self.wire.refuse(flow, &error);
                 }
                 return;

@@ -1,6 +1,7 @@
 //! The sockets of the SIP thread: datagrams and connections in, bytes out. Nothing here waits for a peer.
 
 use super::connection::{Arrived, Line};
+use super::incomplete::Incomplete;
 use super::outgoing::{self, Outgoing};
 use super::registry::{Full, Registry};
 use super::{Bound, Sockets, TransportCounts, TransportLimits, stun, tls};
@@ -58,6 +59,7 @@ pub(super) struct Wire {
     /// Found while sending or taking connections; told with the next arrivals.
     lost: Vec<Arrival>,
     outgoing: Outgoing,
+    incomplete: Incomplete,
     buffer: Vec<u8>,
     entropy: Entropy,
     counts: Arc<TransportCounts>,
@@ -96,6 +98,7 @@ impl Wire {
             arrived,
             lost: Vec::new(),
             outgoing: Outgoing::default(),
+            incomplete: Incomplete::default(),
             buffer: vec![0; MAX_DATAGRAM + 1],
             entropy,
             counts,
@@ -256,8 +259,16 @@ impl Wire {
         self.counts.shed_connections.fetch_add((self.lost.len() - told) as u64, Relaxed);
         self.count_connections();
         let _ = stream.set_nodelay(true);
-        let mut line =
-            Line { flow, id, incoming: true, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
+        let share = Some(self.incomplete.share(self.limits.incomplete));
+        let mut line = Line {
+            flow,
+            id,
+            incoming: true,
+            arrivals: self.arrivals.clone(),
+            outbox,
+            share,
+            limits: self.limits.clone(),
+        };
         let acceptor = self.acceptor.clone().filter(|_| protocol == Protocol::Tls);
         spawn(async move {
             match acceptor {
@@ -337,8 +348,15 @@ impl Wire {
         let from = self.source_for(to);
         let (id, flow, outbox) = self.registry.open(to).ok()?;
         self.count_connections();
-        let line =
-            Line { flow, id, incoming: false, arrivals: self.arrivals.clone(), outbox, limits: self.limits.clone() };
+        let line = Line {
+            flow,
+            id,
+            incoming: false,
+            arrivals: self.arrivals.clone(),
+            outbox,
+            share: None,
+            limits: self.limits.clone(),
+        };
         spawn(async move {
             let connect = async {
                 let stream = connect_from(from, to.address).await?;

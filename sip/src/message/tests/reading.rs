@@ -174,7 +174,7 @@ fn each_broken_rule_has_its_name_and_is_answered_where_allowed() {
     use HeaderName as N;
     let cases = [
         (INVITE.replace("CSeq: 314159 INVITE\n", ""), Problem::Missing(N::CSeq), false),
-        (INVITE.replace("To: Bob <sip:bob@biloxi.example>\n", ""), Problem::Missing(N::To), false),
+        (INVITE.replace("To: Bob <sip:bob@biloxi.example>\n", ""), Problem::Missing(N::To), true),
         (INVITE.replace("Contact: <sip:alice@pc33.atlanta.example>\n", ""), Problem::Missing(N::Contact), true),
         (INVITE.replace("Content-Type: application/sdp\n", ""), Problem::Missing(N::ContentType), true),
         (INVITE.replace("314159 INVITE", "314159 BYE"), Problem::MethodMismatch, true),

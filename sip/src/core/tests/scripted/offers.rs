@@ -633,6 +633,8 @@ fn keys_in_info_pass_to_the_other_leg_and_nothing_else_does() {
         ("Content-Type: application/dtmf\r\n", "#", "200", Some("Signal=#\r\nDuration=160\r\n")),
         (relay, "Signal=5\r\nX=secret\r\n", "400", None),
         ("Content-Type: text/plain\r\n", "5", "415", None),
+        ("Info-Package: dtmf\r\nContent-Type: application/dtmf-relay\r\n", "Signal=5\r\n", "469", None),
+        ("Info-Package: other\r\n", "", "469", None),
         ("", "", "200", None),
     ];
     for (more, body_text, status, expected) in cases {

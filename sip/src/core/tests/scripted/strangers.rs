@@ -137,6 +137,29 @@ fn scanners_are_not_answered() {
     desk.take(udp(), &text);
     assert!(desk.sent.is_empty());
     assert_eq!(desk.core.figures().guard.scanners, 1);
+    // Nor what they send that breaks a rule; over a connection it counts as much.
+    let broken = text.replace("CSeq: 1 OPTIONS", "CSeq: 1 BYE");
+    let error = |text: &str| Message::parse_datagram(&Bytes::from(text.to_owned())).expect_err("a rule is broken");
+    let connected = Flow { protocol: Protocol::Tcp, connection: Some(ConnectionId(7)), ..at(2) };
+    let now = desk.now;
+    assert!(!desk.core.may_refuse(udp(), &error(&broken), now));
+    for _ in 0..4 {
+        assert!(!desk.core.may_refuse(connected, &error(&broken), now));
+    }
+    assert_eq!(desk.core.standing(Protocol::Tls, connected.peer, now.mono), Standing::Banned);
+    let other = broken.replace("friendly-scanner", "some phone");
+    assert!(desk.core.may_refuse(at(3), &error(&other), now));
+}
+
+#[test]
+fn a_look_at_what_we_can_do_says_it() {
+    let mut desk = Desk::new();
+    let text = desk.text("OPTIONS", udp(), "look", "", 1, "", "");
+    desk.take(udp(), &text);
+    let answer = desk.last_sent();
+    assert_eq!(answer.status(), Some(200));
+    assert!(answer.allow().any(|method| method == "INVITE") && answer.text(HeaderName::Accept).is_some());
+    assert_eq!(answer.text(HeaderName::Supported), Some("timer, 100rel, path, outbound"));
 }
 
 #[test]
