@@ -79,6 +79,8 @@ async fn read_gauges(actors: &Actors, store: &Store, transport: &TransportCounts
     set("ringfence_sip_legs", core.tables.legs as u64);
     set("ringfence_sip_dialogs", core.tables.dialogs as u64);
     set("ringfence_sip_ended_dialogs", core.tables.ended_dialogs as u64);
+    set("ringfence_sip_undecided_calls", core.tables.undecided as u64);
+    set("ringfence_sip_waiting", core.tables.waiting as u64);
     set("ringfence_sip_registrations", core.tables.registrations as u64);
     set("ringfence_sip_datagrams", transport.datagrams.load(Relaxed));
     set("ringfence_sip_refused_messages", transport.refused.load(Relaxed));

@@ -129,6 +129,10 @@ pub struct Counts {
     pub legs: usize,
     pub dialogs: usize,
     pub ended_dialogs: usize,
+    /// INVITEs about which nobody has decided yet.
+    pub undecided: usize,
+    /// Answers to BYEs that wait for their commit, BYEs and legs that wait for their phone, legs that wait for a name.
+    pub waiting: usize,
     pub lookups: usize,
     pub registrations: usize,
     pub carrier_registrations: usize,
@@ -282,6 +286,8 @@ impl Core {
             legs: self.legs.len(),
             dialogs: self.dialogs.len(),
             ended_dialogs: self.ended.len(),
+            undecided: self.overload.undecided() + self.invites.len(),
+            waiting: self.byes.len() + self.parked.len() + self.absent.len() + self.names.waiting(),
             lookups: self.lookups.len(),
             registrations: self.registrar.len(),
             carrier_registrations: self.registrations.len(),

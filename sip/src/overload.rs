@@ -176,6 +176,11 @@ impl Overload {
         self.counts
     }
 
+    /// Calls about which nobody has decided.
+    pub(crate) fn undecided(&self) -> usize {
+        self.undecided.len()
+    }
+
     /// Lets a call in. `is_known`: from a source that has customers; what others take leaves it half of the burst.
     ///
     /// # Errors

@@ -63,6 +63,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Legs whose next request waits for a name.
+    pub(super) fn waiting(&self) -> usize {
+        self.known.values().map(|name| name.waiting.len()).sum()
+    }
+
     /// The name with this number.
     pub(super) fn peer(&self, number: PeerName) -> Option<&HostName> {
         self.peers.get(&number)

@@ -124,8 +124,8 @@ impl Core {
     pub(super) fn note_decision(&mut self, command: &LegCommand, now: Now) {
         let (call, note): (_, fn(&mut Overload, CallId, Mono, Mono)) = match command {
             LegCommand::Invite(invite) => (invite.leg.call, Overload::decided),
-            // Refused by whoever has no time either.
-            LegCommand::Reject { leg, status: 503, .. } => {
+            // Refused by whoever has no time either; accepted where nobody else is asked.
+            LegCommand::Reject { leg, status: 503, .. } | LegCommand::Accept { leg, .. } => {
                 (leg.call, |overload, call, since, _| overload.withdrawn(call, since))
             }
             LegCommand::Reject { leg, .. } | LegCommand::HangUp { leg, .. } => (leg.call, Overload::turned_down),
