@@ -27,7 +27,7 @@ pub(crate) use address::AddressParts;
 pub(crate) use address::AddressText;
 pub use address::{Address, NameAddr};
 pub use error::{Malformed, ParseError, Problem};
-pub use framer::{Frame, Framer};
+pub use framer::{Frame, Framer, Unfinished};
 pub use glance::{Glance, acknowledged};
 pub use name::{HeaderName, Method};
 pub use params::Params;

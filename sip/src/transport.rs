@@ -50,8 +50,8 @@ pub struct TransportLimits {
     pub connect: Duration,
     /// Within which a peer completes its first message, and every message it began.
     pub first_message: Duration,
-    /// Bytes kept of messages that peers have begun, over all connections; beyond, whoever goes on with one of more than 8 KiB is
-    /// closed.
+    /// Bytes kept of messages that strangers have begun, over all connections; beyond, whoever goes on with one of more than 8 KiB
+    /// is closed.
     pub incomplete: usize,
     /// Longest silence; a keep-alive breaks it.
     pub idle: Duration,

@@ -3,7 +3,7 @@
 use super::lexer::{self, Head};
 use super::limits::MAX_STREAM_MESSAGE;
 use super::{HeaderName, Message, ParseError, Problem};
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 
 /// One thing found in a stream.
 #[derive(Debug)]
@@ -35,6 +35,17 @@ enum State {
 pub struct Framer {
     buffer: BytesMut,
     state: State,
+    /// Something was cut off since the last read.
+    is_cut: bool,
+}
+
+/// What a message takes that has not come to its end, in bytes; nothing between messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// What has come of it.
+    pub came: usize,
+    /// Memory.
+    pub takes: usize,
 }
 
 impl Default for Framer {
@@ -47,7 +58,7 @@ impl Framer {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffer: BytesMut::new(), state: State::Head { scanned: 0 } }
+        Self { buffer: BytesMut::new(), state: State::Head { scanned: 0 }, is_cut: false }
     }
 
     /// Adds received bytes. The caller then takes frames until there is none, so that the buffer holds at most one
@@ -64,11 +75,11 @@ impl Framer {
         matches!(self.state, State::Head { scanned: 0 }) && b"\r\n\r".starts_with(&self.buffer)
     }
 
-    /// Bytes of memory that the message under way takes; none between messages.
+    /// Of the message under way.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub fn unfinished(&self) -> Unfinished {
         let head = if let State::Body { head, .. } = &self.state { head.size() } else { 0 };
-        self.buffer.capacity() + head
+        Unfinished { came: self.buffer.len() + head, takes: self.buffer.capacity() + head }
     }
 
     /// The next frame, `None` when more bytes are needed.
@@ -77,20 +88,29 @@ impl Framer {
     /// When the place of the next message cannot be known: the connection must be closed, after the answer if
     /// [`ParseError::answer`] gives one. Every later call gives the same kind of error.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ParseError> {
+        let frame = self.find_frame()?;
+        if frame.is_none() && std::mem::take(&mut self.is_cut) {
+            // The rest stands alone: a peer that is silent keeps none of what was read with it.
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        Ok(frame)
+    }
+
+    fn cut_off(&mut self, length: usize) {
+        self.buffer.advance(length);
+        self.is_cut = true;
+    }
+
+    fn find_frame(&mut self) -> Result<Option<Frame>, ParseError> {
         if let State::Head { scanned } = self.state {
-            if self.buffer.is_empty() {
-                // A peer that is silent keeps no memory.
-                self.buffer = BytesMut::new();
-                return Ok(None);
-            }
             // No further than a ping, or a flood of line ends would be looked through again for each of them.
             if scanned == 0 && self.buffer.starts_with(b"\r\n\r\n") {
-                drop(self.buffer.split_to(4));
+                self.cut_off(4);
                 return Ok(Some(Frame::Ping));
             }
             let may_be_ping = self.buffer.get(2).is_none_or(|byte| *byte == b'\r');
             if scanned == 0 && self.buffer.starts_with(b"\r\n") && !may_be_ping {
-                drop(self.buffer.split_to(2));
+                self.cut_off(2);
             }
             if !self.read_head(scanned)? {
                 return Ok(None);
@@ -117,11 +137,11 @@ impl Framer {
                 Ok(false)
             };
         };
-        let head = self.buffer.split_to(end);
-        let (head, problem) = match lexer::lex(&head) {
+        let (head, problem) = match lexer::lex(&self.buffer[..end]) {
             Ok(read) => read,
             Err(problem) => return Err(self.fail(ParseError::silent(problem))),
         };
+        self.cut_off(end);
         let length = match (problem, head.content_length()) {
             // A header line that cannot be read might have been a Content-Length.
             (Some(problem @ (Problem::HeaderLine | Problem::HeaderLineTooLong | Problem::TooManyHeaders)), _) => {
@@ -150,7 +170,8 @@ impl Framer {
         match std::mem::replace(&mut self.state, State::Lost) {
             State::Body { head, problem, length } if self.buffer.len() >= length => {
                 self.state = State::Head { scanned: 0 };
-                let body = self.buffer.split_to(length).freeze();
+                let body = Bytes::copy_from_slice(&self.buffer[..length]);
+                self.cut_off(length);
                 Ok(Some(match Message::finish(*head, body, problem) {
                     Ok(message) => Frame::Message(message),
                     Err(error) => Frame::Refused(error),

@@ -144,7 +144,8 @@ impl Line {
             match framer.next_frame() {
                 Ok(None) => {
                     pace.waiting(framer.is_idle());
-                    if self.share.as_mut().is_some_and(|share| !share.keep(framer.size())) {
+                    let is_known = self.outbox.is_known();
+                    if self.share.as_mut().is_some_and(|share| !share.keep(framer.unfinished(), is_known)) {
                         return Err(End::Now);
                     }
                     // One for all that came together: a phone sends the next one when it has this.

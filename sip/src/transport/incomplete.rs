@@ -1,51 +1,62 @@
-//! What peers have begun to say and not finished, over all connections: bounded, so that thousands of them in the middle of a large
-//! message take no more memory than some.
+//! What strangers have begun to say and not finished, over all connections: bounded, so that thousands of them in the middle of a
+//! large message take no more memory than some.
 
+use super::TransportCounts;
+use crate::message::Unfinished;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A connection may keep so many bytes whatever others keep: more than what phones say.
+/// So much of a message may come whatever others keep: more than what phones say.
 const FREE: usize = 8 * 1024;
 
-/// Bytes kept for the incomplete messages of all connections that peers opened.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Incomplete(Arc<AtomicUsize>);
+/// Bytes kept for the unfinished messages of all strangers.
+#[derive(Debug, Clone)]
+pub(super) struct Incomplete {
+    all: Arc<AtomicUsize>,
+    most: usize,
+    counts: Arc<TransportCounts>,
+}
 
 impl Incomplete {
-    /// For one more connection.
-    pub(super) fn share(&self, most: usize) -> Share {
-        Share { all: self.clone(), own: 0, most }
+    /// `most`: bytes of all of them.
+    pub(super) fn new(most: usize, counts: Arc<TransportCounts>) -> Self {
+        Self { all: Arc::default(), most, counts }
     }
 
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
-        self.0.load(Relaxed)
+    /// For one more connection.
+    pub(super) fn share(&self) -> Share {
+        Share { of: self.clone(), own: 0 }
     }
 }
 
 /// One connection's part; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    all: Incomplete,
+    of: Incomplete,
     own: usize,
-    most: usize,
 }
 
 impl Share {
-    /// The connection keeps so many bytes now. False: that is more than it may, with what the others keep.
-    pub(super) fn keep(&mut self, own: usize) -> bool {
+    /// Of the connection so much is unfinished now. False, and counted as turned away: that is more than it may, with what the others
+    /// keep. Whoever is known keeps what it likes.
+    pub(super) fn keep(&mut self, unfinished: Unfinished, is_known: bool) -> bool {
+        let own = if is_known { 0 } else { unfinished.takes };
         let is_more = own > self.own;
-        self.all.0.fetch_add(own, Relaxed);
-        let all = self.all.0.fetch_sub(self.own, Relaxed) - self.own;
+        self.of.all.fetch_add(own, Relaxed);
+        let all = self.of.all.fetch_sub(self.own, Relaxed) - self.own;
         self.own = own;
-        !is_more || own <= FREE || all <= self.most
+        let may = !is_more || unfinished.came <= FREE || all <= self.of.most;
+        if !may {
+            self.of.counts.shed_connections.fetch_add(1, Relaxed);
+        }
+        may
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(self.own, Relaxed);
+        self.of.all.fetch_sub(self.own, Relaxed);
     }
 }
 
@@ -53,17 +64,25 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
+    const fn unfinished(bytes: usize) -> Unfinished {
+        Unfinished { came: bytes, takes: bytes }
+    }
+
     #[test]
-    fn beyond_the_bound_a_connection_keeps_what_it_has_and_a_little() {
-        let all = Incomplete::default();
-        let (mut one, mut other, mut late) = (all.share(100_000), all.share(100_000), all.share(100_000));
-        assert!(one.keep(60_000) && other.keep(40_000));
-        assert!(late.keep(FREE), "a phone is not in the way of anybody");
-        assert!(!late.keep(FREE + 1) && late.keep(100), "it may finish");
-        assert!(!other.keep(40_001) && other.keep(40_001), "it has grown no further");
+    fn beyond_the_bound_a_stranger_keeps_what_it_has_and_a_little() {
+        let all = Incomplete::new(100_000, Arc::default());
+        let (mut one, mut other, mut late) = (all.share(), all.share(), all.share());
+        let keep = |share: &mut Share, bytes| share.keep(unfinished(bytes), false);
+        assert!(keep(&mut one, 60_000) && keep(&mut other, 40_000));
+        assert!(late.keep(Unfinished { came: FREE, takes: 2 * FREE }, false), "a phone is not in the way of anybody");
+        assert!(!keep(&mut late, 2 * FREE + 1) && keep(&mut late, 100), "it may finish");
+        assert!(!keep(&mut other, 40_001) && keep(&mut other, 40_001), "it has grown no further");
+        assert_eq!(all.counts.shed_connections.load(Relaxed), 2);
         drop(one);
-        assert!(late.keep(59_999) && !late.keep(60_000));
+        assert!(keep(&mut late, 59_999) && !keep(&mut late, 60_000));
+        assert!(late.keep(unfinished(60_001), true), "whoever is known is not counted");
+        assert_eq!(all.all.load(Relaxed), 40_001);
         drop((other, late));
-        assert_eq!(all.bytes(), 0);
+        assert_eq!(all.all.load(Relaxed), 0);
     }
 }

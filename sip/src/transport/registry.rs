@@ -192,6 +192,7 @@ impl Registry {
             && connection.to.is_none()
             && !std::mem::replace(&mut connection.trusted, true)
         {
+            connection.outbox.know();
             let ip = connection.flow.ip();
             self.strangers.remove(&id);
             take(&mut self.untrusted, Source::of(ip), id);

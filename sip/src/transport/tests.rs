@@ -722,8 +722,17 @@ async fn what_peers_have_not_finished_takes_no_more_memory_than_it_may() {
     assert!(taken < 2 * MOST + 400 * EACH, "{taken} bytes");
     phone.write_all(&small[5_000..]).await.expect("sent");
     assert!(answers(&mut phone, 1).await.starts_with("SIP/2.0 200"), "whoever says little is not in the way");
+    for part in request(3, 6_000).chunks(1_400) {
+        phone.write_all(part).await.expect("sent");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(answers(&mut phone, 1).await.starts_with("SIP/2.0 200"), "nor while it goes on");
     // What is finished makes room.
     drop(kept);
+    while server.counts.connections.load(Relaxed) > 1 {
+        assert!(start.elapsed() < Duration::from_secs(10), "they stay");
+        sleep(Duration::from_millis(10)).await;
+    }
     let mut late = server.tcp().await;
     late.write_all(&large).await.expect("sent");
     assert!(answers(&mut late, 1).await.starts_with("SIP/2.0 200"));

@@ -91,6 +91,7 @@ impl Wire {
             tls: bound.tls.registered(TcpListener::from_std)?,
             acceptor: bound.tls_server.map(TlsAcceptor::from),
             connector: bound.tls_client.map(TlsConnector::from),
+            incomplete: Incomplete::new(limits.incomplete, Arc::clone(&counts)),
             registry: Registry::new(limits.clone()),
             limits,
             accept_again: Instant::now(),
@@ -98,7 +99,6 @@ impl Wire {
             arrived,
             lost: Vec::new(),
             outgoing: Outgoing::default(),
-            incomplete: Incomplete::default(),
             buffer: vec![0; MAX_DATAGRAM + 1],
             entropy,
             counts,
@@ -259,7 +259,7 @@ impl Wire {
         self.counts.shed_connections.fetch_add((self.lost.len() - told) as u64, Relaxed);
         self.count_connections();
         let _ = stream.set_nodelay(true);
-        let share = Some(self.incomplete.share(self.limits.incomplete));
+        let share = Some(self.incomplete.share());
         let mut line = Line {
             flow,
             id,

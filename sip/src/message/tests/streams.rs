@@ -28,7 +28,19 @@ fn a_stream_is_cut_the_same_way_wherever_its_segments_end() {
     let mut whole = Framer::new();
     whole.push(stream.as_bytes());
     assert_eq!(frames(&mut whole), expected);
-    assert!(whole.is_idle() && whole.size() == 0, "nothing is kept between messages");
+    assert!(
+        whole.is_idle() && whole.unfinished() == Unfinished { came: 0, takes: 0 },
+        "nothing is kept between messages"
+    );
+    // Nor of what stands before the beginning of the next one.
+    for rest in ["\r", "INVITE", &stream[..stream.len() - 3]] {
+        let mut framer = Framer::new();
+        framer.push(stream.repeat(20).as_bytes());
+        framer.push(rest.as_bytes());
+        frames(&mut framer);
+        let Unfinished { came, takes } = framer.unfinished();
+        assert!(came >= 1 && came <= takes && takes <= 2_000, "{came}, {takes}");
+    }
     for size in 1..200 {
         let mut framer = Framer::new();
         let mut seen = Vec::new();
