@@ -52,6 +52,7 @@ use crate::overload::{Overload, OverloadCounts};
 use crate::registrar::Registrar;
 use authenticate::Lookups;
 use bytes::Bytes;
+use departure::Refusals;
 use dialogs::Dialogs;
 use early::Early;
 use ending::Parked;
@@ -168,6 +169,7 @@ pub struct Core {
     byes: BTreeMap<CallId, Vec<(ServerKey, Bytes)>>,
     /// INVITEs not answered finally: the same request by another way is a loop (RFC 3261 §8.2.2.2).
     invites: BTreeSet<MergeKey>,
+    refusals: Refusals,
     lookups: Lookups,
     guard: Guard,
     overload: Overload,
@@ -215,6 +217,7 @@ impl Core {
             ended_armed: None,
             byes: BTreeMap::new(),
             invites: BTreeSet::new(),
+            refusals: Refusals::default(),
             lookups: Lookups::default(),
             registrar: Registrar::default(),
             registering: Registering::default(),

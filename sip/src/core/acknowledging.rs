@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::challenge::Carrier;
+use super::departure::over_udp_again;
 use super::exchange::Owner;
 use super::leg::{Leg, Stage};
 use super::matching::ClientKey;
@@ -62,9 +63,9 @@ impl Core {
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
         let leg = self.legs.get(&id)?;
         let ack = with_body(leg.dialog.ack_without_via(cseq), answer);
-        let ack = with_credentials(ack, leg.carrier.as_deref());
-        let trunk = leg.carrier.as_ref().map(|carrier| carrier.trunk);
-        self.send_ack_sized(trunk, leg.way(), ack)
+        let (way, carrier) = (leg.way(), leg.carrier.clone());
+        let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
+        self.send_ack_sized(trunk, way, ack, carrier.as_deref())
     }
 
     /// Whether a request of ours with this branch and method is under way.
@@ -91,8 +92,9 @@ impl Core {
         });
         let ack = with_body(dialog.ack_without_via(response.cseq().0), answer);
         let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
-        let _ = self.send_ack_sized(trunk, way, with_credentials(ack, carrier.as_deref()));
-        if !self.is_asking(&branch, &Method::Bye) {
+        let _ = self.send_ack_sized(trunk, way, ack, carrier.as_deref());
+        let is_asking = |branch: &str| self.is_asking(branch, &Method::Bye);
+        if !is_asking(&branch) && !is_asking(&over_udp_again(&branch)) {
             let bye = dialog.request(Method::Bye);
             let _ = self.request_alone(way, Some(&branch), bye, Owner::Nobody, (carrier, None), now);
         }
@@ -142,14 +144,6 @@ impl Core {
         let key = ClientKey::of(response.branch().unwrap_or_default(), &Method::Invite);
         let offerless = self.clients.get(&key).is_some_and(|exchange| exchange.is_offerless);
         self.end_answered(dialog, way, carrier, offerless, response, now);
-    }
-}
-
-/// An ACK with the credentials of its INVITE.
-pub(super) fn with_credentials(ack: RequestBuilder, carrier: Option<&Carrier>) -> RequestBuilder {
-    match carrier {
-        Some(carrier) => carrier.in_ack(ack),
-        None => ack,
     }
 }
 

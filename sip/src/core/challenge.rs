@@ -7,11 +7,11 @@
 
 use super::Core;
 use super::change::Change;
-use super::departure::{Carriage, Departure};
+use super::departure::Departure;
 use super::exchange::{Owner, SentInvite};
 use super::leg::Stage;
 use super::matching::ClientKey;
-use super::peers::Way;
+use super::peers::{Bound, Way};
 use crate::digest::Challenge;
 use crate::message::{HeaderName, Message, Method, RequestBuilder};
 use ring::digest::{Context, SHA256};
@@ -20,6 +20,7 @@ use schema::entropy::hex;
 use schema::id::TrunkId;
 use schema::leg::LegId;
 use schema::time::Now;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Most answers to one request: a proxy's challenge, that of the server behind it, and one more for a nonce that was too old.
@@ -29,13 +30,20 @@ const ANSWERS_MAX: u8 = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
     pub(super) trunk: TrunkId,
+    /// Where the call went; not known after a restart.
+    at: Option<IpAddr>,
     /// None before it has asked for anything.
     answers: Option<Box<Answers>>,
 }
 
 impl Carrier {
     pub(super) const fn of(trunk: TrunkId) -> Self {
-        Self { trunk, answers: None }
+        Self { trunk, at: None, answers: None }
+    }
+
+    /// Of a call that goes this way.
+    pub(super) fn called(trunk: TrunkId, way: Way) -> Self {
+        Self { at: way.peer().map(|peer| peer.ip()), ..Self::of(trunk) }
     }
 
     fn hear(&mut self, challenge: Challenge, cnonce: String) {
@@ -120,17 +128,17 @@ impl Answers {
     }
 }
 
-/// What to do about a challenge.
+/// What to do about a challenge. `realm`: the only one that is answered.
 ///
 /// # Errors
 /// Why it is not answered.
 fn decide(
-    login: &TrunkLogin,
+    realm: Option<&str>,
     asked: Asked,
     request: &Message,
     response: &Message,
 ) -> Result<(Challenge, Asked), TrunkDown> {
-    let is_wanted = |challenge: &Challenge| login.realm.as_deref().is_none_or(|realm| realm == challenge.realm());
+    let is_wanted = |challenge: &Challenge| realm.is_none_or(|realm| realm == challenge.realm());
     if Challenge::all_of(response).next().is_none() {
         return Err(TrunkDown::NotAnswerable);
     }
@@ -161,18 +169,24 @@ impl Core {
     ) -> bool {
         let Some(exchange) = self.clients.get_mut(key) else { return false };
         let (owner, asked, own) = (exchange.owner, exchange.asked, exchange.carrier.take());
-        let (usual, carriage) = (exchange.usual_way(), exchange.carriage);
+        let (way, usual) = (exchange.way(), exchange.usual_way());
         let carrier = own.or_else(|| self.carrier_of(owner).cloned().map(Box::new));
         let Some(mut carrier) = carrier.filter(|_| self.is_wanted_still(owner)) else { return false };
-        let login = self.login_for(owner, carrier.trunk);
+        if !matches!(owner, Owner::Register(_)) && !self.is_at_carrier(&carrier, way) {
+            return false;
+        }
+        let (login, heard) = (self.login_for(owner, carrier.trunk), self.probes.realm(carrier.trunk));
         let decided = match &login {
-            Some(login) => decide(login, asked, request, response).map(|decided| (login, decided)),
+            Some(login) => decide(login.realm.as_deref().or(heard), asked, request, response).map(|one| (login, one)),
             None => Err(TrunkDown::NotAnswerable),
         };
         match decided {
+            // Whoever is called may have said it: the carrier's own realm is another.
+            Err(TrunkDown::OtherRealm) if heard.is_some() => false,
             Ok((login, (challenge, asked))) => {
+                self.probes.hear_realm(carrier.trunk, challenge.realm());
                 carrier.hear(challenge, self.entropy.hex::<16>());
-                self.send_again(owner, (usual, carriage), asked, login, carrier, request, now)
+                self.send_again(owner, usual, asked, login, carrier, request, now)
             }
             Err(down) => {
                 self.not_answered(owner, carrier.trunk, down, now);
@@ -185,7 +199,7 @@ impl Core {
     fn send_again(
         &mut self,
         owner: Owner,
-        (usual, carriage): (Way, Carriage),
+        usual: Way,
         asked: Asked,
         login: &TrunkLogin,
         mut carrier: Box<Carrier>,
@@ -195,10 +209,8 @@ impl Core {
         let branch = branch_after(request);
         let cseq = self.next_cseq(owner).unwrap_or(request.cseq().0 + 1);
         let again = carrier.sign(login, RequestBuilder::again(request, cseq));
-        // Where TCP was refused it is not tried again.
-        let trunk = Some(carrier.trunk).filter(|_| carriage != Carriage::Refused);
+        let trunk = Some(carrier.trunk);
         let Some(departure) = self.departure(trunk, usual, Some(&branch), again, owner) else { return false };
-        let carriage = if carriage == Carriage::Refused { carriage } else { departure.carriage };
         let carrier = match self.carrier_of(owner) {
             Some(place) => {
                 *place = *carrier;
@@ -209,12 +221,19 @@ impl Core {
         if *request.method() != Method::Invite {
             self.update_left_again(owner, cseq);
         }
-        let sent = self.begin_either(Departure { carriage, asked, carrier, ..departure }, now);
+        let sent = self.begin_either(Departure { asked, carrier, ..departure }, now);
         let has_left = sent.is_some();
         if let Some(invite) = sent.flatten() {
             self.invite_left_again(owner, invite);
         }
         has_left
+    }
+
+    /// Whether this way leads to the carrier itself: where the call went, or to a gateway of the trunk. A dialog may lead elsewhere,
+    /// to whoever was called, and what is said to a carrier is said to nobody else.
+    pub(super) fn is_at_carrier(&self, carrier: &Carrier, way: Way) -> bool {
+        let is_its = |ip: IpAddr| carrier.at == Some(ip) || self.is_gateway_of(carrier.trunk, ip);
+        way.peer().is_some_and(|peer| is_its(peer.ip()))
     }
 
     /// The carrier on whose leg, or at which, something is asked.
@@ -290,12 +309,15 @@ impl Core {
         }
     }
 
-    /// With the credentials that were asked for in its dialog before.
-    pub(super) fn signed(&mut self, owner: Owner, request: RequestBuilder) -> RequestBuilder {
+    /// With the credentials that were asked for in its dialog before, where it goes to the carrier.
+    pub(super) fn signed(&mut self, owner: Owner, way: Way, request: RequestBuilder) -> RequestBuilder {
         let Some(carrier) = self.carrier_of(owner).filter(|carrier| carrier.answers.is_some()) else {
             return request;
         };
         let mut carrier = carrier.clone();
+        if !matches!(owner, Owner::Register(_)) && !self.is_at_carrier(&carrier, way) {
+            return request;
+        }
         let request = match self.login_for(owner, carrier.trunk) {
             Some(login) => carrier.sign(&login, request),
             None => request,
@@ -307,8 +329,8 @@ impl Core {
     }
 
     /// As [`Core::signed`], for a request whose leg is gone.
-    pub(super) fn signed_by(&self, carrier: &mut Carrier, request: RequestBuilder) -> RequestBuilder {
-        match self.probes.login(carrier.trunk) {
+    pub(super) fn signed_by(&self, carrier: &mut Carrier, way: Way, request: RequestBuilder) -> RequestBuilder {
+        match self.probes.login(carrier.trunk).filter(|_| self.is_at_carrier(carrier, way)) {
             Some(login) => carrier.sign(&login, request),
             None => request,
         }

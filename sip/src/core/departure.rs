@@ -3,7 +3,6 @@
 //! flow is the only way to it.
 
 use super::Core;
-use super::acknowledging::with_credentials;
 use super::challenge::{Asked, Carrier};
 use super::exchange::{ClientExchange, Owner, SentInvite};
 use super::flows::WhichPhone;
@@ -14,24 +13,42 @@ use crate::message::{Message, Method, RequestBuilder, Via};
 use bytes::Bytes;
 use schema::id::TrunkId;
 use schema::leg::LegId;
-use schema::time::Now;
+use schema::time::{Mono, Now};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-/// How the size of a request had a say in the way it went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Carriage {
-    /// It went as its dialog does.
-    #[default]
-    Usual,
-    /// Over TCP, because it is large.
-    Large,
-    /// Over UDP, because TCP was refused.
-    Refused,
+/// Whoever has refused TCP is not asked again for so long, and a little: a sweep forgets it.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
+/// Most of them that are remembered.
+const REFUSALS_MAX: usize = 1_024;
+
+/// Who takes no TCP, and when it was refused.
+#[derive(Default)]
+pub(super) struct Refusals(BTreeMap<SocketAddr, Mono>);
+
+impl Refusals {
+    fn note(&mut self, address: SocketAddr, now: Mono) {
+        if self.0.len() < REFUSALS_MAX {
+            self.0.insert(address, now);
+        }
+    }
+
+    pub(super) fn forget_old(&mut self, now: Mono) {
+        self.0.retain(|_, since| now.since(*since) < REFUSED_FOR);
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_all(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// A request that is about to leave, and what its transaction has to know.
 pub(super) struct Departure {
     pub(super) way: Way,
-    pub(super) carriage: Carriage,
+    /// It goes over TCP because it is large.
+    pub(super) is_large: bool,
     pub(super) branch: Box<str>,
     pub(super) method: Method,
     pub(super) bytes: Bytes,
@@ -49,8 +66,8 @@ impl Departure {
         let method = request.method().clone();
         let bytes =
             request.build().inspect_err(|error| tracing::warn!(%error, "a request could not be written")).ok()?;
-        let (carriage, asked, carrier, phone, moves) = (Carriage::Usual, Asked::default(), None, None, 0);
-        Some(Self { way, carriage, branch: branch.into(), method, bytes, owner, asked, carrier, phone, moves })
+        let (is_large, asked, carrier, phone, moves) = (false, Asked::default(), None, None, 0);
+        Some(Self { way, is_large, branch: branch.into(), method, bytes, owner, asked, carrier, phone, moves })
     }
 
     pub(super) fn key(&self) -> ClientKey {
@@ -66,7 +83,7 @@ impl Core {
 
     /// How a request leaves whose owner is there: with what that one's carrier has asked for, by its phone's Path.
     pub(super) fn owned_departure(&mut self, way: Way, request: RequestBuilder, owner: Owner) -> Option<Departure> {
-        let request = self.signed(owner, request);
+        let request = self.signed(owner, way, request);
         let request = self.by_path(owner, way, request);
         let trunk = self.trunk_of(owner);
         self.departure(trunk, way, None, request, owner)
@@ -83,7 +100,7 @@ impl Core {
         now: Now,
     ) -> bool {
         if let Some(carrier) = &mut carrier {
-            request = self.signed_by(carrier, request);
+            request = self.signed_by(carrier, way, request);
         }
         let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
         let departure = self.departure(trunk, way, branch, request, owner);
@@ -108,8 +125,7 @@ impl Core {
     ) -> Option<Departure> {
         let (over, via) = self.way_and_via(trunk, way, branch, &request)?;
         let departure = Departure::of(over, via.branch().unwrap_or_default(), request.via(&via), owner)?;
-        let carriage = if over == way { Carriage::Usual } else { Carriage::Large };
-        Some(Departure { carriage, ..departure })
+        Some(Departure { is_large: over != way, ..departure })
     }
 
     /// Begins the transaction of an INVITE, which is given, or of another request. `None`: there is none.
@@ -129,7 +145,8 @@ impl Core {
     ) -> Option<(Way, Via)> {
         let usual = self.via(way, branch)?;
         let (Some(over), Some(trunk)) = (over_tcp(way), trunk) else { return Some((way, usual)) };
-        if !self.is_too_large(trunk, request.length_with(&usual)) {
+        let is_refused = || over.peer().is_some_and(|peer| self.refusals.0.contains_key(&peer));
+        if !self.is_too_large(trunk, request.length_with(&usual)) || is_refused() {
             return Some((way, usual));
         }
         Some((over, self.via(over, usual.branch())?))
@@ -143,26 +160,38 @@ impl Core {
         }
     }
 
+    /// No connection to this destination comes up.
+    pub(super) fn note_refusal(&mut self, destination: Destination, now: Now) {
+        if destination.protocol == Protocol::Tcp {
+            self.refusals.note(destination.address, now.mono);
+        }
+    }
+
+    /// Whether a request that did not get through over TCP is worth sending over UDP.
+    fn is_worth_udp(&self, gone: &ClientExchange) -> bool {
+        let is_there = gone.owner.leg().is_none_or(|leg| self.legs.contains_key(&leg));
+        // One that has left twice may have arrived: a key would be pressed twice.
+        let is_new = gone.moves == 0 || !matches!(gone.owner, Owner::Key(_));
+        gone.is_large && is_there && is_new && self.is_wanted_still(gone.owner)
+    }
+
     /// The gateway takes no TCP. False when this is no request that went over TCP for its size alone, or it is not wanted any more.
     pub(super) fn send_over_udp(&mut self, gone: ClientExchange, now: Now) -> bool {
         let owner = gone.owner;
-        let (Carriage::Large, Some(request), true) = (gone.carriage, gone.request(), self.is_wanted_still(owner))
-        else {
-            return false;
-        };
+        let Some(request) = gone.request().filter(|_| self.is_worth_udp(&gone)) else { return false };
         // Within a dialog another request may have left meanwhile. The INVITE of a call is the same after a crash.
         let cseq = if matches!(owner, Owner::Leg(_)) { None } else { self.next_cseq(owner) };
         let again = RequestBuilder::again(&request, cseq.unwrap_or(request.cseq().0));
         let (usual, mut carrier) = (gone.usual_way(), gone.carrier);
         let again = match &mut carrier {
-            Some(carrier) => self.signed_by(carrier, again),
-            None => self.signed(owner, again),
+            Some(carrier) => self.signed_by(carrier, usual, again),
+            None => self.signed(owner, usual, again),
         };
-        let branch = format!("{}u", request.branch().unwrap_or_default());
+        let branch = over_udp_again(request.branch().unwrap_or_default());
         // Of no trunk: whatever its size.
         let departure = self.departure(None, usual, Some(&branch), again, owner);
         let Some(departure) = departure else { return false };
-        let departure = Departure { carriage: Carriage::Refused, asked: gone.asked, carrier, ..departure };
+        let departure = Departure { asked: gone.asked, carrier, ..departure };
         if let Some(cseq) = cseq {
             self.update_left_again(owner, cseq);
         }
@@ -174,8 +203,18 @@ impl Core {
         has_left
     }
 
-    /// Sends the ACK of a 200; it has all but its Via.
-    pub(super) fn send_ack_sized(&mut self, trunk: Option<TrunkId>, way: Way, ack: RequestBuilder) -> Option<Bytes> {
+    /// Sends the ACK of a 200, with the credentials of its INVITE; it has all else but its Via. `trunk`: where it may go over TCP.
+    pub(super) fn send_ack_sized(
+        &mut self,
+        trunk: Option<TrunkId>,
+        way: Way,
+        ack: RequestBuilder,
+        carrier: Option<&Carrier>,
+    ) -> Option<Bytes> {
+        let ack = match carrier.filter(|carrier| self.is_at_carrier(carrier, way)) {
+            Some(carrier) => carrier.in_ack(ack),
+            None => ack,
+        };
         let (over, via) = self.way_and_via(trunk, way, None, &ack)?;
         let ack = ack.via(&via).build().ok()?;
         self.send(over, ack.clone());
@@ -193,8 +232,9 @@ impl Core {
         for id in legs.map(|(id, _)| *id).collect::<Vec<LegId>>() {
             let Some(leg) = self.legs.get(&id) else { continue };
             let Some(sent) = leg.ack.as_ref().and_then(|ack| Message::parse_datagram(ack).ok()) else { continue };
-            let ack = with_credentials(RequestBuilder::again(&sent, sent.cseq().0), leg.carrier.as_deref());
-            let again = self.send_ack_sized(None, leg.way(), ack);
+            let (way, carrier) = (leg.way(), leg.carrier.clone());
+            let ack = RequestBuilder::again(&sent, sent.cseq().0);
+            let again = self.send_ack_sized(None, way, ack, carrier.as_deref());
             if let Some(leg) = self.legs.get_mut(&id) {
                 leg.ack = again.map(Box::new);
             }
@@ -211,6 +251,11 @@ const fn over_tcp(usual: Way) -> Option<Way> {
         }
         _ => None,
     }
+}
+
+/// The branch of a request that leaves over UDP because TCP was refused.
+pub(super) fn over_udp_again(branch: &str) -> String {
+    format!("{branch}u")
 }
 
 /// Back from [`over_tcp`].

@@ -1,7 +1,7 @@
 //! Transactions in use: which machine belongs to which message, and the bytes it repeats.
 
 use super::challenge::{Asked, Carrier};
-use super::departure::{Carriage, Departure, over_udp};
+use super::departure::{Departure, over_udp};
 use super::flows::WhichPhone;
 use super::matching::{ClientKey, MergeKey, ServerKey};
 use super::peers::{Bound, Way, reply_flow};
@@ -70,7 +70,8 @@ pub(super) struct ClientExchange {
     way: Way,
     /// What is repeated: the request; behind the failure of an INVITE its ACK.
     bytes: Bytes,
-    pub(super) carriage: Carriage,
+    /// It went over TCP because it is large.
+    pub(super) is_large: bool,
     pub(super) owner: Owner,
     /// How often it was answered for, until this transaction.
     pub(super) asked: Asked,
@@ -100,10 +101,10 @@ impl Bound for ClientExchange {
 impl ClientExchange {
     /// A request that is about to be sent.
     fn new(machine: ClientMachine, departure: Departure) -> Self {
-        let Departure { way, carriage, bytes, owner, asked, carrier, phone, moves, .. } = departure;
+        let Departure { way, is_large, bytes, owner, asked, carrier, phone, moves, .. } = departure;
         let is_offerless = matches!(machine, ClientMachine::Invite(_)) && bytes.ends_with(b"\r\n\r\n");
         let (is_heard, armed) = (false, None);
-        Self { machine, way, bytes, carriage, owner, asked, carrier, phone, is_heard, moves, is_offerless, armed }
+        Self { machine, way, bytes, is_large, owner, asked, carrier, phone, is_heard, moves, is_offerless, armed }
     }
 
     pub(super) const fn is_invite(&self) -> bool {
@@ -117,10 +118,7 @@ impl ClientExchange {
 
     /// The way it would have gone but for its size.
     pub(super) const fn usual_way(&self) -> Way {
-        match self.carriage {
-            Carriage::Large => over_udp(self.way),
-            Carriage::Usual | Carriage::Refused => self.way,
-        }
+        if self.is_large { over_udp(self.way) } else { self.way }
     }
 
     /// The request as sent, while it is here.

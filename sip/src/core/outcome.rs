@@ -12,7 +12,8 @@ use schema::time::Now;
 impl Core {
     /// No connection to this destination comes up: what is under way to it has failed.
     pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
-        let failed: Vec<ClientKey> = self.clients.over(Way::To(destination)).map(|(key, _)| key.clone()).collect();
+        self.note_refusal(destination, now);
+        let failed = self.under_way_over(Way::To(destination));
         self.acknowledge_over_udp(destination);
         for key in failed {
             let Some(gone) = self.take_failed(&key) else { continue };
@@ -29,7 +30,8 @@ impl Core {
 
     /// The connection to this destination is over, and what was on its way may be lost with it (RFC 3261 §18.4). A request other
     /// than INVITE leaves once more, the same to the branch: whoever has it already takes it for a repetition. An INVITE of which
-    /// nothing was heard has failed as by a 503 (§8.1.3.1), so that its call goes elsewhere at once.
+    /// nothing was heard has failed as by a 503 (§8.1.3.1), so that its call goes elsewhere at once. What leaves in vain twice because
+    /// it is large leaves over UDP.
     pub(super) fn on_disconnected(&mut self, destination: Destination, now: Now) {
         let way = Way::To(destination);
         for key in self.under_way_over(way) {
@@ -41,7 +43,10 @@ impl Core {
             if let Some(bytes) = again {
                 self.send(way, bytes);
             } else if let Some(gone) = self.take_failed(&key) {
-                self.on_no_answer(gone.owner, 503, now);
+                let (owner, is_invite) = (gone.owner, gone.is_invite());
+                if is_invite || gone.is_heard || !self.send_over_udp(gone, now) {
+                    self.on_no_answer(owner, 503, now);
+                }
             }
         }
     }

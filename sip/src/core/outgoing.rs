@@ -73,7 +73,7 @@ impl Core {
         let outgoing = self.send_draft(invite, way, draft.request, now).map_err(|Malformed| 503_u16)?;
         let stage = Stage::Outgoing(Box::new(outgoing));
         let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
-        leg.carrier = Some(Box::new(Carrier::of(invite.trunk)));
+        leg.carrier = Some(Box::new(Carrier::called(invite.trunk, way)));
         leg.offerless = invite.offer.is_none();
         leg.local_sdp = draft.told;
         leg.server = host.cloned();

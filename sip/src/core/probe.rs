@@ -13,6 +13,7 @@ use schema::id::TrunkId;
 use schema::target::{GatewayName, HostName, Targets, TrunkGateway};
 use schema::time::{Mono, Now};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ struct Probe {
     registration: Option<u64>,
     /// It refused our credentials: it rests until then.
     rests: Option<(TrunkDown, Mono)>,
+    /// In which it was answered who we are.
+    realm: Option<Box<str>>,
     /// What was told last.
     told: Option<TrunkState>,
     /// When the next round leaves; timers of an earlier address are ignored.
@@ -55,7 +58,7 @@ struct Probe {
 
 impl Probe {
     const fn new(address: TrunkAddress, registration: Option<u64>, told: Option<TrunkState>, now: Mono) -> Self {
-        Self { address, health: BTreeMap::new(), registration, rests: None, told, due: now }
+        Self { address, health: BTreeMap::new(), registration, rests: None, realm: None, told, due: now }
     }
 
     fn is_at(&self, flow: Flow) -> bool {
@@ -122,6 +125,18 @@ impl Probe {
 pub(super) struct Probes(BTreeMap<TrunkId, Probe>);
 
 impl Probes {
+    /// The realm in which a trunk's carrier has asked who we are.
+    pub(super) fn realm(&self, trunk: TrunkId) -> Option<&str> {
+        self.0.get(&trunk)?.realm.as_deref()
+    }
+
+    /// A trunk's carrier is answered in this realm. It stays the only one: whoever is called could ask in another.
+    pub(super) fn hear_realm(&mut self, trunk: TrunkId, realm: &str) {
+        if let Some(probe) = self.0.get_mut(&trunk) {
+            probe.realm.get_or_insert_with(|| realm.into());
+        }
+    }
+
     /// How we show a trunk's carrier who we are.
     pub(super) fn login(&self, trunk: TrunkId) -> Option<Arc<TrunkLogin>> {
         self.0.get(&trunk)?.address.login.clone()
@@ -216,6 +231,12 @@ impl Core {
         let answering = found.only(|gateway| !probe.is_some_and(|probe| probe.is_silent(gateway)));
         let usable = if answering.is_empty() { &*found } else { &answering };
         usable.ordered(&mut self.entropy)
+    }
+
+    /// Whether a gateway of this trunk has this address.
+    pub(super) fn is_gateway_of(&self, trunk: TrunkId, ip: IpAddr) -> bool {
+        let probe = self.probes.0.get(&trunk);
+        probe.is_some_and(|probe| self.gateways(probe).iter().any(|gateway| gateway.address.ip() == ip))
     }
 
     /// The addresses of a trunk.

@@ -162,10 +162,67 @@ fn a_proxy_and_the_server_behind_it_are_both_answered() {
     let (mut desk, _, invite) = dialled(None);
     desk.challenge(&invite, 407, &[SHA]);
     let second = desk.last_sent();
-    desk.challenge(&second, 401, &[&MD5.replace("carrier.example", "inner")]);
+    desk.challenge(&second, 401, &[&MD5.replace("n1", "inner")]);
     let third = desk.last_sent();
     assert!(is_right(&third, PROXY, "carrier-secret") && is_right(&third, HeaderName::Authorization, "carrier-secret"));
     assert_eq!(answer_in(&third, PROXY)["nc"], "00000002");
+}
+
+/// What has credentials of ours among what was sent since the last look.
+fn signed(desk: &mut Desk) -> Vec<String> {
+    let sent = desk.take_sent().into_iter().filter(|text| text.contains("uthorization: "));
+    sent.map(|text| text.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The carrier is a proxy that does not record its route: what follows goes to whoever was called.
+#[test]
+fn whoever_is_called_never_sees_our_credentials_and_is_not_answered_when_it_asks() {
+    let (mut desk, leg, invite) = dialled(None);
+    desk.challenge(&invite, 407, &[SHA]);
+    let second = desk.last_sent();
+    assert_eq!(signed(&mut desk), ["INVITE"]);
+    let contact = NameAddr::parse("<sip:called@198.51.100.9:5070>").expect("valid");
+    let called = Flow::udp(([198, 51, 100, 9], 5_070).into());
+    let answer = |desk: &mut Desk, request: &Message, status: u16, challenge: &str| {
+        let response = ResponseBuilder::to_request(request, status, Some("x")).contact(&contact);
+        let response =
+            if challenge.is_empty() { response } else { response.header(HeaderName::ProxyAuthenticate, &challenge) };
+        let response = if status == 200 { response.body("application/sdp", ANSWER.into()) } else { response };
+        let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+        desk.take(called, &text);
+    };
+    answer(&mut desk, &second, 200, "");
+    desk.leg(LegCommand::Confirm { leg, answer: None });
+    assert_eq!(desk.last_sent().method(), &Method::Ack);
+    for (number, command) in [
+        LegCommand::PressKey { leg, key: schema::leg::Key { signal: Pii::new('5'), duration_ms: None } },
+        LegCommand::Offer { leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) },
+        LegCommand::HangUp { leg, cause: HangupCause::OtherLeg },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        desk.leg(command);
+        let request = desk.last_sent();
+        assert_eq!(desk.sent.last().map(|(to, _)| *to), Some(called.peer), "{number}");
+        answer(&mut desk, &request, 407, &SHA.replace("n1", "theirs"));
+        assert_eq!(signed(&mut desk), Vec::<String>::new(), "{number}");
+    }
+}
+
+#[test]
+fn the_realm_in_which_a_carrier_was_answered_stays_the_only_one() {
+    let (mut desk, _, invite) = dialled(None);
+    desk.challenge(&invite, 407, &[SHA]);
+    let second = desk.last_sent();
+    desk.take_sent();
+    // Whoever is called says it, and the carrier hands it on.
+    desk.challenge(&second, 401, &[&MD5.replace("carrier.example", "theirs")]);
+    assert_eq!((desk.kinds(), failed(&mut desk)), (vec!["ACK".to_owned()], Some(401)));
+    assert!(desk.probed.is_empty(), "nothing is wrong with the trunk");
+    let other = desk.dial(LegId::b(some_call().call, 2));
+    desk.challenge(&other, 407, &[&MD5.replace("carrier.example", "theirs"), MD5]);
+    assert_eq!(answer_in(&desk.last_sent(), PROXY)["realm"], "carrier.example");
 }
 
 #[test]

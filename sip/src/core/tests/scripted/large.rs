@@ -168,6 +168,7 @@ fn a_large_reinvite_goes_over_udp_when_tcp_is_refused() {
         [LegEvent::OfferAnswered { answer: Ok(_), .. }, LegEvent::Checkpointed { .. }]
     ));
     // Nobody waits for one that was given up meanwhile.
+    desk.core.refusals.forget_all();
     desk.leg(offer);
     desk.wait(Duration::from_secs(21));
     assert!(matches!(desk.take_legs()[..], [LegEvent::OfferAnswered { answer: Err(504), .. }]));
@@ -205,6 +206,7 @@ fn a_reinvite_that_grows_by_its_credentials_goes_over_tcp_and_over_udp_when_that
         [LegEvent::OfferAnswered { answer: Ok(_), .. }, LegEvent::Checkpointed { .. }]
     ));
     // The next one brings its credentials along, and is large from the beginning.
+    desk.core.refusals.forget_all();
     desk.leg(offer(room + 1));
     assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Invite, "TCP"));
     assert!(is_right(&desk.last_sent(), HeaderName::ProxyAuthorization, "carrier-secret"));
@@ -247,32 +249,127 @@ fn leaves_over_udp_when_tcp_is_refused(desk: &mut Desk, method: &Method) -> Mess
     small
 }
 
+fn press(desk: &mut Desk, leg: LegId, key: char) {
+    desk.leg(LegCommand::PressKey { leg, key: schema::leg::Key { signal: Pii::new(key), duration_ms: None } });
+}
+
+/// A call that is up behind a long route, over a trunk with TCP.
+fn up_far_away() -> (Desk, LegId) {
+    let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
+    desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);
+    let leg = some_call();
+    let invite = desk.dial(leg);
+    from_far_away(&mut desk, &invite, 200, &[], ANSWER);
+    desk.leg(LegCommand::Confirm { leg, answer: None });
+    desk.take_legs();
+    desk.take_sent();
+    (desk, leg)
+}
+
+#[test]
+fn keys_that_wait_for_tcp_arrive_in_order_when_it_is_refused() {
+    let (mut desk, leg) = up_far_away();
+    let keys = "123456789";
+    keys.chars().for_each(|key| press(&mut desk, leg, key));
+    assert!(desk.take_sent().iter().all(|text| text.contains("SIP/2.0/TCP")));
+    refuse_tcp(&mut desk);
+    let sent: Vec<_> =
+        desk.take_sent().into_iter().map(|text| Message::parse_datagram(&text.into()).expect("ours")).collect();
+    let pressed = |info: &Message| String::from_utf8_lossy(info.body()).chars().nth("Signal=".len());
+    assert_eq!(sent.iter().filter_map(pressed).collect::<String>(), keys);
+    assert!(sent.windows(2).all(|two| two[0].cseq().0 < two[1].cseq().0));
+}
+
+#[test]
+fn whoever_refused_tcp_is_not_asked_again_for_five_minutes() {
+    let (mut desk, leg) = up_far_away();
+    press(&mut desk, leg, '1');
+    refuse_tcp(&mut desk);
+    desk.take_sent();
+    press(&mut desk, leg, '2');
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Info, "UDP"));
+    desk.wait(Duration::from_secs(290));
+    press(&mut desk, leg, '3');
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Info, "UDP"));
+    desk.wait(Duration::from_secs(50));
+    press(&mut desk, leg, '4');
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Info, "TCP"));
+}
+
+#[test]
+fn the_ack_of_a_reinvite_gets_through_where_tcp_is_refused() {
+    let (mut desk, leg) = up_far_away();
+    desk.leg(LegCommand::Offer { leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) });
+    let reinvite = desk.last_sent();
+    assert_eq!(sent_over(&desk), "TCP");
+    desk.carrier(&reinvite, 200, "x", ANSWER);
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Ack, "TCP"));
+    refuse_tcp(&mut desk);
+    desk.take_sent();
+    // Nobody has heard it: the 200 is repeated.
+    desk.carrier(&reinvite, 200, "x", ANSWER);
+    assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Ack, "UDP"));
+}
+
+#[test]
+fn a_large_bye_that_is_lost_over_tcp_twice_goes_over_udp_and_a_key_does_not() {
+    let (mut desk, leg) = up_far_away();
+    let tcp = Destination::new(Protocol::Tcp, CARRIER.into());
+    let ends = |desk: &mut Desk| {
+        let flow = Flow { protocol: Protocol::Tcp, peer: CARRIER.into(), connection: Some(ConnectionId(9)) };
+        desk.handle(Input::Disconnected(flow, tcp));
+        desk.take_sent()
+    };
+    press(&mut desk, leg, '1');
+    desk.take_sent();
+    assert_eq!((ends(&mut desk).len(), ends(&mut desk).len()), (1, 0));
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    desk.take_sent();
+    assert!(matches!(&ends(&mut desk)[..], [again] if again.starts_with("BYE ") && again.contains("SIP/2.0/TCP")));
+    assert!(matches!(&ends(&mut desk)[..], [last] if last.starts_with("BYE ") && last.contains("SIP/2.0/UDP")));
+}
+
+#[test]
+fn what_belongs_to_a_leg_that_is_gone_does_not_leave_again() {
+    let (mut desk, leg) = up_far_away();
+    press(&mut desk, leg, '1');
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    desk.take_sent();
+    refuse_tcp(&mut desk);
+    assert_eq!(desk.kinds(), ["BYE"]);
+}
+
 #[test]
 fn what_follows_a_long_route_goes_over_tcp_and_over_udp_when_that_is_refused() {
     let mut desk = Desk::with(CoreConfig { dialog_probe: Duration::ZERO, ..config() }, 3);
     desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..trunk() }]);
     let leg = some_call();
+    let over_udp = |desk: &mut Desk, method| {
+        let small = leaves_over_udp_when_tcp_is_refused(desk, &method);
+        desk.core.refusals.forget_all();
+        small
+    };
     let invite = desk.dial(leg);
     let allow = (HeaderName::Allow, "INVITE, ACK, BYE, CANCEL, PRACK, UPDATE");
     let reliable = [(HeaderName::Require, "100rel"), (HeaderName::RSeq, "1"), allow];
     from_far_away(&mut desk, &invite, 183, &reliable, ANSWER);
     desk.take_legs();
-    let prack = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Prack);
+    let prack = over_udp(&mut desk, Method::Prack);
     desk.carrier(&prack, 200, "x", "");
     from_far_away(&mut desk, &invite, 200, &[(HeaderName::SessionExpires, "400;refresher=uac"), allow], ANSWER);
     desk.take_legs();
     desk.leg(LegCommand::Confirm { leg, answer: None });
     desk.take_legs();
-    assert_eq!(leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Ack).cseq(), (invite.cseq().0, &Method::Ack));
-    desk.leg(LegCommand::PressKey { leg, key: schema::leg::Key { signal: Pii::new('5'), duration_ms: None } });
-    let info = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Info);
+    assert_eq!(over_udp(&mut desk, Method::Ack).cseq(), (invite.cseq().0, &Method::Ack));
+    press(&mut desk, leg, '5');
+    let info = over_udp(&mut desk, Method::Info);
     desk.carrier(&info, 200, "x", "");
     desk.wait(Duration::from_secs(200));
-    let update = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Update);
+    let update = over_udp(&mut desk, Method::Update);
     desk.carrier(&update, 200, "x", "");
     desk.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
     assert!(matches!(desk.take_legs()[..], [LegEvent::Ended { .. }]));
-    let bye = leaves_over_udp_when_tcp_is_refused(&mut desk, &Method::Bye);
+    let bye = over_udp(&mut desk, Method::Bye);
     desk.carrier(&bye, 200, "x", "");
     desk.trunks(Vec::new());
     desk.assert_empty();
