@@ -147,8 +147,8 @@ fn decide(
     Ok((challenge, asked))
 }
 
-/// Branch of the transaction that answers a challenge of this request.
-fn branch_after(request: &Message) -> String {
+/// Branch of the transaction in which this request leaves once more, after a challenge or a 422.
+pub(super) fn branch_after(request: &Message) -> String {
     let mut hash = Context::new(&SHA256);
     for part in [request.call_id(), request.from_tag().unwrap_or_default(), request.branch().unwrap_or_default()] {
         hash.update(part.as_bytes());
@@ -218,15 +218,7 @@ impl Core {
             }
             None => Some(carrier),
         };
-        if *request.method() != Method::Invite {
-            self.update_left_again(owner, cseq);
-        }
-        let sent = self.begin_either(Departure { asked, carrier, ..departure }, now);
-        let has_left = sent.is_some();
-        if let Some(invite) = sent.flatten() {
-            self.invite_left_again(owner, invite);
-        }
-        has_left
+        self.begin_again(Departure { asked, carrier, ..departure }, Some(cseq), now)
     }
 
     /// Whether this way leads to the carrier itself: where the call went, or to a gateway of the trunk. A dialog may lead elsewhere,

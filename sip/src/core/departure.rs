@@ -136,6 +136,21 @@ impl Core {
         self.begin(departure, now).then_some(None)
     }
 
+    /// As [`Core::begin_either`], for a request that leaves once more, with another CSeq when there is one: its leg knows it by that
+    /// from now on. False: it has not left.
+    pub(super) fn begin_again(&mut self, departure: Departure, cseq: Option<u32>, now: Now) -> bool {
+        let owner = departure.owner;
+        if let Some(cseq) = cseq {
+            self.update_left_again(owner, cseq);
+        }
+        let sent = self.begin_either(departure, now);
+        let has_left = sent.is_some();
+        if let Some(invite) = sent.flatten() {
+            self.invite_left_again(owner, invite);
+        }
+        has_left
+    }
+
     fn way_and_via(
         &mut self,
         trunk: Option<TrunkId>,
@@ -153,7 +168,7 @@ impl Core {
     }
 
     /// The trunk at whose gateway, or on whose leg, something is asked.
-    fn trunk_of(&mut self, owner: Owner) -> Option<TrunkId> {
+    pub(super) fn trunk_of(&mut self, owner: Owner) -> Option<TrunkId> {
         match owner {
             Owner::Probe(trunk, _) => Some(trunk),
             _ => self.carrier_of(owner).map(|carrier| carrier.trunk),
@@ -192,15 +207,7 @@ impl Core {
         let departure = self.departure(None, usual, Some(&branch), again, owner);
         let Some(departure) = departure else { return false };
         let departure = Departure { asked: gone.asked, carrier, ..departure };
-        if let Some(cseq) = cseq {
-            self.update_left_again(owner, cseq);
-        }
-        let sent = self.begin_either(departure, now);
-        let has_left = sent.is_some();
-        if let Some(invite) = sent.flatten() {
-            self.invite_left_again(owner, invite);
-        }
-        has_left
+        self.begin_again(departure, cseq, now)
     }
 
     /// Sends the ACK of a 200, with the credentials of its INVITE; it has all else but its Via. `trunk`: where it may go over TCP.

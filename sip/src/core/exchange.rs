@@ -411,7 +411,7 @@ impl Core {
 
     fn after_client(&mut self, key: &ClientKey, steps: &'static [Step], response: Option<(Flow, &Message)>, now: Now) {
         // Read before its ACK takes its place.
-        let may_leave_again = |message: &Message| matches!(message.status(), Some(401 | 407 | 430));
+        let may_leave_again = |message: &Message| matches!(message.status(), Some(401 | 407 | 422 | 430));
         let refused = response.map(|(_, response)| response).filter(|response| may_leave_again(response));
         let refused = refused.and_then(|response| Some((self.clients.get(key)?.request()?, response)));
         for step in steps {

@@ -36,13 +36,16 @@ impl Owner {
 const MOVES_MAX: u8 = 2;
 
 impl Core {
-    /// A 401, 407 or 430 to `request`. True when that has left again, and its answer is still to come.
+    /// A 401, 407, 422 or 430 to `request`. True when that has left again, and its answer is still to come.
     pub(super) fn leaves_again(&mut self, key: &ClientKey, request: &Message, refusal: &Message, now: Now) -> bool {
-        if refusal.status() == Some(430) {
-            self.flow_failed(key, now);
-            return self.over_another_flow(key, request, now);
+        match refusal.status() {
+            Some(430) => {
+                self.flow_failed(key, now);
+                self.over_another_flow(key, request, now)
+            }
+            Some(422) => self.asks_longer(key, request, refusal, now),
+            _ => self.answer_challenge(key, request, refusal, now),
         }
-        self.answer_challenge(key, request, refusal, now)
     }
 
     /// The flow of a request has failed, by its end or by a 430 of a proxy. True when it has left again by another one.
@@ -59,11 +62,7 @@ impl Core {
         let Some(departure) = self.departure(None, way, None, again, owner) else { return false };
         let at = owner.leg().and_then(|id| Some((id, self.legs.get(&id)?.way())));
         let phone = at.is_none().then(|| Box::new(phone));
-        let sent = self.begin_either(Departure { moves, phone, ..departure }, now);
-        let has_left = sent.is_some();
-        if let Some(invite) = sent.flatten() {
-            self.invite_left_again(owner, invite);
-        }
+        let has_left = self.begin_again(Departure { moves, phone, ..departure }, None, now);
         match at {
             // It was heard elsewhere meanwhile.
             Some((_, Way::Flow(at))) if at != failed => {}

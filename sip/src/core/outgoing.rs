@@ -107,6 +107,7 @@ impl Core {
             .contact(&contact)
             .header(HeaderName::Allow, &ALLOW_IN_DIALOG)
             .header(HeaderName::Supported, &supported(invite.offer.is_some()));
+        let request = SessionTimer::proposed(request);
         let (sdp, keys) = offer.map(|(offer, keys)| (self.rewritten(&offer, origin, keys), keys)).unzip();
         let told = invite.offer.clone().zip(sdp.as_ref()).zip(keys);
         let told = told.map(|((theirs, sdp), keys)| Told::fresh(sdp, theirs, keys));

@@ -3,10 +3,13 @@
 //! probes of `liveness.rs` tell.
 
 use super::Core;
+use super::challenge::branch_after;
 use super::change::Purpose;
+use super::departure::Departure;
 use super::exchange::Owner;
 use super::incoming::text_of;
 use super::leg::Leg;
+use super::matching::ClientKey;
 use super::peers::Way;
 use crate::dialog::StoredTimer;
 use crate::message::{HeaderName, Message, Method, RequestBuilder, ResponseBuilder};
@@ -120,6 +123,11 @@ impl SessionTimer {
         if ours { response } else { response.header(HeaderName::Require, &TIMER) }
     }
 
+    /// For the INVITE of a call: we would refresh. A far end that does not know timers takes no notice.
+    pub(super) fn proposed(request: RequestBuilder) -> RequestBuilder {
+        request.header(HeaderName::SessionExpires, &format_args!("{INTERVAL_S};refresher=uac"))
+    }
+
     /// For a re-INVITE or UPDATE of ours: without it the session would have no timer any more (§7.4).
     pub(super) fn in_request(timer: Option<&Self>, request: RequestBuilder) -> RequestBuilder {
         let request = request.header(HeaderName::Supported, &TIMER);
@@ -169,6 +177,26 @@ fn min_se_before(timer: Option<&SessionTimer>) -> u32 {
 }
 
 impl Core {
+    /// A 422 to the INVITE of a call, which leaves once more and asks for as long as that says (§7.3). True when it has left.
+    pub(super) fn asks_longer(&mut self, key: &ClientKey, request: &Message, refusal: &Message, now: Now) -> bool {
+        let Some(exchange) = self.clients.get(key) else { return false };
+        let (owner, usual, asked) = (exchange.owner, exchange.usual_way(), exchange.asked);
+        let min_se_s = min_se(refusal);
+        let is_longer = session_expires(request).is_some_and(|(asked_s, _)| min_se_s > asked_s);
+        // Whoever wants ever more is not asked for ever.
+        let is_first = request.text(HeaderName::MinSe).is_none();
+        if !matches!(owner, Owner::Leg(_)) || !is_longer || !is_first || !self.is_wanted_still(owner) {
+            return false;
+        }
+        let Some(cseq) = self.next_cseq(owner) else { return false };
+        let again = RequestBuilder::again(request, cseq).without(HeaderName::SessionExpires);
+        let again = again.header(HeaderName::SessionExpires, &format_args!("{min_se_s};refresher=uac"));
+        let again = self.signed(owner, usual, again.header(HeaderName::MinSe, &min_se_s));
+        let (trunk, branch) = (self.trunk_of(owner), branch_after(request));
+        let departure = self.departure(trunk, usual, Some(&branch), again, owner);
+        departure.is_some_and(|departure| self.begin_again(Departure { asked, ..departure }, Some(cseq), now))
+    }
+
     /// The 422 to a request whose sender knows timers and asks for too short a one (§9).
     pub(super) fn interval_too_small(&self, request: &Message) -> Option<ResponseBuilder> {
         let is_too_small = session_expires(request).is_some_and(|(interval_s, _)| interval_s < MIN_SE_S);

@@ -123,6 +123,12 @@ impl RequestBuilder {
         }
     }
 
+    /// Without what was given under this name.
+    pub(crate) fn without(mut self, name: HeaderName) -> Self {
+        self.only(name, None);
+        self
+    }
+
     /// Through these proxies, the nearest first, instead of those given before.
     pub(crate) fn through(mut self, path: &[NameAddr]) -> Self {
         self.places.retain(|(name, _)| *name != HeaderName::Route);

@@ -1,5 +1,6 @@
 //! Session timers: who refreshes, how, and what happens when nobody does.
 
+use super::registering::ASKS;
 use super::restart::{connected, restarted};
 use super::*;
 use crate::message::{HeaderName, Method, ResponseBuilder};
@@ -315,7 +316,8 @@ fn a_carrier_decides_whether_its_leg_has_a_timer_and_it_survives_a_restart() {
     assert!(!plain.state.expose().contains("\"timer\""));
     let (mut other, leg) = (Desk::with(quiet(), 4), LegId::b(talk.leg.call, 1));
     let invite = other.dial(leg);
-    assert!(invite.supported().any(|tag| tag == "timer") && invite.text(HeaderName::SessionExpires).is_none());
+    assert!(invite.supported().any(|tag| tag == "timer"));
+    assert_eq!(invite.text(HeaderName::SessionExpires), Some("1800;refresher=uac"));
     let contact = NameAddr::parse("<sip:c@127.0.0.1:5090>").expect("valid");
     let response = ResponseBuilder::to_request(&invite, 200, Some("x"))
         .contact(&contact)
@@ -334,6 +336,56 @@ fn a_carrier_decides_whether_its_leg_has_a_timer_and_it_survives_a_restart() {
     desk.wait(Duration::from_secs(50));
     let update = desk.last_sent();
     assert_eq!((update.method(), update.to_tag()), (&Method::Update, Some("x")));
+}
+
+/// A carrier wants sessions refreshed no more often than so many seconds.
+fn wants_longer(desk: &mut Desk, invite: &Message, min_se: u32) {
+    let response = ResponseBuilder::to_request(invite, 422, Some("x")).header(HeaderName::MinSe, &min_se);
+    let text = String::from_utf8(response.build().expect("complete").to_vec()).expect("text");
+    desk.take_sent();
+    desk.take(Flow::udp(CARRIER.into()), &text);
+}
+
+#[test]
+fn a_call_whose_interval_is_too_short_for_a_carrier_asks_once_for_a_longer_one() {
+    let mut desk = Desk::with(quiet(), 3);
+    desk.trunks(vec![with_login(None, None)]);
+    let leg = some_call();
+    let first = desk.dial(leg);
+    desk.challenge(&first, 407, &[ASKS]);
+    let asked = desk.last_sent();
+    wants_longer(&mut desk, &asked, 3_600);
+    let longer = desk.last_sent();
+    assert_eq!((longer.method(), longer.cseq().0, longer.to_tag()), (&Method::Invite, asked.cseq().0 + 1, None));
+    assert_eq!((longer.call_id(), longer.from_tag(), longer.body()), (first.call_id(), first.from_tag(), first.body()));
+    let said = |message: &Message, name| message.text(name).map(str::to_owned);
+    assert_eq!(said(&longer, HeaderName::SessionExpires).as_deref(), Some("3600;refresher=uac"));
+    assert_eq!(said(&longer, HeaderName::MinSe).as_deref(), Some("3600"));
+    assert!(is_right(&longer, HeaderName::ProxyAuthorization, "carrier-secret"));
+    assert!(longer.branch() != asked.branch() && desk.take_legs().is_empty());
+    // A CANCEL belongs to this one.
+    desk.carrier(&longer, 180, "x", "");
+    desk.leg(LegCommand::HangUp { leg, cause: HangupCause::Cancelled });
+    let cancel = desk.last_sent();
+    assert_eq!(
+        (cancel.method(), cancel.branch(), cancel.cseq().0),
+        (&Method::Cancel, longer.branch(), longer.cseq().0)
+    );
+    desk.carrier(&longer, 487, "x", "");
+    desk.take_legs();
+    // Who wants yet more, or nothing that was not offered, is believed to refuse.
+    for (first, second) in [(3_600, Some(7_200)), (1_800, None)] {
+        let leg = LegId::b(some_call().call, 2);
+        let mut desk = Desk::with(quiet(), 3);
+        let invite = desk.dial(leg);
+        wants_longer(&mut desk, &invite, first);
+        if let Some(second) = second {
+            let again = desk.last_sent();
+            wants_longer(&mut desk, &again, second);
+        }
+        assert_eq!(desk.kinds().last().map(String::as_str), Some("ACK"));
+        assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 422, .. }]));
+    }
 }
 
 #[test]
