@@ -38,7 +38,7 @@ fn described(what: &str, bytes: &[u8]) {
 
 /// Credentials, read as the edge does; a nonce of ours in the place of `@`, so that what stands behind it is reached. True when all
 /// of them was read.
-fn claimed(challenger: &Challenger, what: &str, credentials: &str) -> bool {
+fn claimed(challenger: &mut Challenger, what: &str, credentials: &str) -> bool {
     let (origin, now) = (Origin::Address(IpAddr::from([192, 0, 2, 1])), Mono(1_000_000_000));
     let offered = challenger.challenge(&mut Entropy::from_number(2), now, origin, false);
     let nonce = offered[0].split('"').nth(3).expect("a nonce");
@@ -107,10 +107,10 @@ fn reading_takes_at_most_four_times_the_size_of_what_is_read() {
     }
     let algorithms = [Algorithm::Sha256, Algorithm::Md5];
     let challenger = Challenger::new(&mut Entropy::from_number(1), "example.com", &["example.com"], &algorithms);
-    let challenger = challenger.expect("a realm");
+    let mut challenger = challenger.expect("a realm");
     let usual = "Digest username=\"alice\", realm=\"example.com\", nonce=\"@\", uri=\"sip:example.com\", qop=auth, algorithm=SHA-256";
     let long = format!("{usual}, response=\"{}\", nc=00000001, cnonce=\"{}\"", "0".repeat(64), "\\c".repeat(256));
-    assert!(claimed(&challenger, "a long cnonce", &long));
+    assert!(claimed(&mut challenger, "a long cnonce", &long));
     for (what, credentials) in [
         ("parameters", format!("{usual}{}", ", a=b".repeat(30))),
         ("many parameters", format!("{usual}{}", ", a=b".repeat(2_000))),
@@ -118,12 +118,12 @@ fn reading_takes_at_most_four_times_the_size_of_what_is_read() {
         ("many credentials", format!("{usual}\r\nAuthorization: ").repeat(50) + usual),
         ("credentials of others", vec![usual.replace("example.com", "h"); 50].join("\r\nAuthorization: ")),
     ] {
-        claimed(&challenger, what, &credentials);
+        claimed(&mut challenger, what, &credentials);
     }
     let mut read = 0;
     for (name, bytes) in files("fuzz/corpus/authorization") {
         let value = String::from_utf8_lossy(&bytes).replace(['\r', '\n'], " ");
-        read += u32::from(claimed(&challenger, &name, &String::from_utf8_lossy(&bytes)));
+        read += u32::from(claimed(&mut challenger, &name, &String::from_utf8_lossy(&bytes)));
         let whole = Bytes::from(format!(
             "SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:a@h>;tag=2\r\n\
              Call-ID: c\r\nCSeq: 1 REGISTER\r\nWWW-Authenticate: {value}\r\nContent-Length: 0\r\n\r\n"

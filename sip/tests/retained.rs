@@ -40,12 +40,21 @@ fn a_live_call_keeps_at_most_2528_bytes() {
     drop(profiler);
 }
 
-/// Calls that are over leave the transactions that absorb repetitions, their timers, and dialogs that still answer a BYE.
+/// Calls that are over leave the transactions that absorb repetitions, their timers, and dialogs that still answer a BYE. Calls that
+/// were refused leave those of INVITEs alone.
 #[test]
 fn a_finished_transaction_keeps_at_most_700_bytes() {
+    for (refuses, of_a_call) in [(false, 4), (true, 1)] {
+        let kept = kept_of_a_transaction(refuses, of_a_call);
+        assert!(kept <= 700, "{kept} bytes for each, refused: {refuses}");
+    }
+}
+
+fn kept_of_a_transaction(refuses: bool, of_a_call: usize) -> usize {
     let _alone = ALONE.lock();
     let profiler = dhat::Profiler::builder().testing().build();
     let mut world = World::new(1_000_000);
+    world.refuses = refuses;
     let used = || dhat::HeapStats::get().curr_bytes;
     let before = used();
     for number in 0..CALLS {
@@ -58,7 +67,8 @@ fn a_finished_transaction_keeps_at_most_700_bytes() {
     let counts = world.core.counts();
     let transactions = counts.server_transactions + counts.client_transactions;
     assert_eq!(counts.legs, 0, "every call is over");
-    assert!(transactions >= 4 * CALLS, "{transactions} transactions stand for {CALLS} calls");
-    assert!(kept <= 700 * transactions, "{} bytes for each of {transactions}", kept / transactions);
+    assert!(transactions >= of_a_call * CALLS, "{transactions} transactions stand for {CALLS} calls");
     drop(profiler);
+    println!("{} bytes for each of {transactions} transactions, refused: {refuses}", kept / transactions);
+    kept / transactions
 }

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) ended: u64,
     /// Whether the phone hangs up as soon as it is answered.
     pub(crate) hangs_up: bool,
+    /// Whether every call is refused before anybody is asked.
+    pub(crate) refuses: bool,
 }
 
 fn phone() -> Phone {
@@ -109,6 +111,7 @@ impl World {
             messages: 0,
             ended: 0,
             hangs_up: true,
+            refuses: false,
         }
     }
 
@@ -152,6 +155,9 @@ impl World {
         let call = event.leg().call;
         let (a, b) = (LegId::a(call), LegId::b(call, 1));
         match event {
+            LegEvent::Invited(_) if self.refuses => {
+                self.said.push(LegCommand::Reject { leg: a, status: 486, reason: None, retry_after_s: None });
+            }
             LegEvent::Invited(invited) => {
                 let invite = self.invite(b, call, invited.dialled.expose(), invited.offer.clone());
                 self.said.push(LegCommand::Invite(Box::new(invite)));
@@ -240,7 +246,7 @@ impl World {
         for event in phone.events {
             match event {
                 PhoneEvent::Answered { call } if self.hangs_up => self.command(PhoneCommand::HangUp { call }),
-                PhoneEvent::Failed { status, .. } => panic!("a call failed with {status}"),
+                PhoneEvent::Failed { status, .. } if !self.refuses => panic!("a call failed with {status}"),
                 _ => {}
             }
         }

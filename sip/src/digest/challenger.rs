@@ -9,12 +9,15 @@ use schema::account::Ha1;
 use schema::entropy::Entropy;
 use schema::time::Mono;
 use std::net::IpAddr;
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// Longest username, bytes.
 const MAX_USERNAME: usize = 64;
 /// A challenge that is answered within so many seconds is answered at once.
 const PROMPT_S: u32 = 10;
+/// How long nonces are made with one key.
+const KEY_LIFE: Duration = Duration::from_secs(86_400);
 /// Longest cnonce, bytes.
 const MAX_CNONCE: usize = 256;
 
@@ -114,6 +117,8 @@ impl std::fmt::Debug for Claim {
 /// Challenges requests of one realm and checks their answers. Holds no state of unauthenticated requests.
 pub struct Challenger {
     key: hmac::Key,
+    /// When the next challenge takes a new one; none has been given with this one yet.
+    renewed_at: Option<Mono>,
     realm: Box<str>,
     hosts: Vec<Box<str>>,
     algorithms: Box<[Algorithm]>,
@@ -139,6 +144,7 @@ impl Challenger {
         }
         Ok(Self {
             key: new_key(entropy),
+            renewed_at: None,
             realm: realm.into(),
             hosts: hosts.iter().map(|host| Box::from(*host)).collect(),
             algorithms: algorithms.into(),
@@ -153,9 +159,9 @@ impl Challenger {
         &self.realm
     }
 
-    /// A new key (daily): all nonces given out become stale.
+    /// A new key: all nonces given out become stale. Every day [`Self::challenge`] takes one by itself.
     pub fn rotate(&mut self, entropy: &mut Entropy) {
-        self.key = new_key(entropy);
+        (self.key, self.renewed_at) = (new_key(entropy), None);
         self.counts.clear();
     }
 
@@ -167,7 +173,11 @@ impl Challenger {
 
     /// Values of the challenge header, most preferred first: one header field each (RFC 8760 §2.3).
     #[must_use]
-    pub fn challenge(&self, entropy: &mut Entropy, now: Mono, origin: Origin, stale: bool) -> Vec<String> {
+    pub fn challenge(&mut self, entropy: &mut Entropy, now: Mono, origin: Origin, stale: bool) -> Vec<String> {
+        if self.renewed_at.is_some_and(|at| at <= now) {
+            self.rotate(entropy);
+        }
+        self.renewed_at.get_or_insert(now + KEY_LIFE);
         let nonce = nonce::make(&self.key, entropy, now, &origin.bytes());
         let stale = if stale { ", stale=true" } else { "" };
         let one = |algorithm: &Algorithm| {

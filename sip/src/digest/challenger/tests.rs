@@ -104,6 +104,20 @@ fn a_nonce_dies_after_its_life_with_its_key_and_elsewhere() {
 }
 
 #[test]
+fn every_day_nonces_are_made_with_a_new_key() {
+    let mut world = World::new();
+    let (first, day) = (world.challenge(Mono(S)), 86_400);
+    let last = world.challenge(Mono(day * S));
+    assert_eq!(world.check(&answer(&last, 1), Mono((day + 1) * S)), Ok(()));
+    // The next one is made with another.
+    let _ = world.challenge(Mono((day + 1) * S));
+    assert_eq!(world.check(&answer(&last, 2), Mono((day + 1) * S)), Err(Refusal::Stale));
+    let next = world.challenge(Mono((day + 2) * S));
+    assert_eq!(world.check(&answer(&next, 1), Mono((day + 2) * S)), Ok(()));
+    assert_eq!(world.check(&answer(&first, 1), Mono((day + 2) * S)), Err(Refusal::Stale));
+}
+
+#[test]
 fn the_digest_uri_may_differ_in_its_user_only() {
     let mut world = World::new();
     let challenge = world.challenge(Mono(S));

@@ -118,7 +118,7 @@ fn written() -> Vec<Bytes> {
     let request = Message::parse_datagram(&invite).expect("our own").with_source(source());
     let early = ResponseBuilder::to_request(&request, 183, Some("early")).contact(&odd).build().expect("built");
     let mut entropy = Entropy::from_number(1);
-    let challenger =
+    let mut challenger =
         crate::digest::Challenger::new(&mut entropy, "example.com", &[], &[crate::digest::Algorithm::Sha256])
             .expect("a realm");
     let origin = crate::digest::Origin::Address(source().ip());
