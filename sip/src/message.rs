@@ -141,4 +141,4 @@ impl std::fmt::Debug for Message {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

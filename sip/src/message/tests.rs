@@ -4,6 +4,8 @@ mod reading;
 mod streams;
 mod writing;
 
+pub(crate) use writing::read_by_other_stacks;
+
 use super::*;
 use std::net::SocketAddr;
 

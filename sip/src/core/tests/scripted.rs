@@ -117,6 +117,7 @@ impl Desk {
                 Output::Send(Flow { protocol, peer: to, .. }, bytes)
                 | Output::SendTo(Destination { protocol, address: to, .. }, bytes) => {
                     let message = Message::parse_datagram(&bytes).expect("what we write can be read");
+                    crate::message::tests::read_by_other_stacks(&bytes);
                     let via = message.text(crate::message::HeaderName::Via).unwrap_or_default();
                     let over = format!("SIP/2.0/{} ", protocol.via().as_str());
                     let is_right = message.status().is_some() || via.starts_with(&over);
