@@ -502,3 +502,38 @@ fn a_sips_call_has_a_sips_contact_and_comes_over_tls_only() {
         assert_eq!(desk.kinds().last().map(String::as_str), Some(answer));
     }
 }
+
+/// Somebody opens a connection, has many calls asked about over it, and is gone.
+#[test]
+fn all_calls_that_ring_over_a_connection_are_over_when_it_ends_and_nothing_stays() {
+    let mut desk = Desk::new();
+    let flow = tls(1, 1);
+    let mut rings = Vec::new();
+    for number in 0..200 {
+        let leg = desk.invited(flow, &format!("ring{number}")).leg;
+        // Some have got far, of some nobody has heard yet.
+        if number % 2 == 0 {
+            desk.leg(LegCommand::Progress { leg, status: 180, sdp: None });
+        }
+        rings.push(leg);
+    }
+    desk.take_sent();
+    desk.handle(Input::FlowClosed(flow));
+    let mut over: Vec<_> = desk
+        .take_legs()
+        .into_iter()
+        .map(|event| match event {
+            LegEvent::Cancelled { leg } => leg,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    over.sort();
+    rings.sort();
+    assert_eq!(over, rings);
+    // What their actors say too late changes nothing.
+    for leg in rings {
+        desk.leg(LegCommand::Reject { leg, status: 480, reason: None, retry_after_s: None });
+    }
+    assert!(desk.take_sent().is_empty() && desk.take_legs().is_empty());
+    desk.assert_empty();
+}
