@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Requests over this many bytes are large for UDP (RFC 3261 §18.1.1).
 const UDP_MAX: usize = 1_300;
+/// Whoever has refused TCP is sent what is large over UDP for so long.
+const TCP_REFUSED_FOR: Duration = Duration::from_secs(340);
 
 /// The transaction of an INVITE over UDP is there so long in any case (64·T1).
 const SURELY_KNOWN: Duration = Duration::from_secs(30);
@@ -58,8 +60,9 @@ pub struct Sessions {
     asked: BTreeMap<(Box<str>, u32), Mono>,
     /// The Min-SE of 422s to requests in a dialog, with the CSeq number of the newest, by Call-ID.
     min_se: BTreeMap<Box<str>, (u32, u64)>,
-    /// Call-IDs of INVITEs that went over TCP because they are large.
+    /// Call-IDs of INVITEs that went over TCP because they are large, and when each carrier was sent one.
     went_over_tcp: BTreeSet<Box<str>>,
+    tried_tcp: [Option<Mono>; 2],
 }
 
 /// Where a message comes from or goes to.
@@ -156,7 +159,7 @@ impl Sessions {
                     let since = before.map_or(now, |invite| invite.since);
                     self.carriers.insert(call_id.into(), Offerless { cseq, since, over_tcp, has_offer: false });
                 }
-                self.size(to, call_id, length, tally)
+                self.size(now, to, call_id, length, tally)
             }
             Method::Invite | Method::Update if is_success(message) => {
                 self.agreed(now, to, message, false, tally);
@@ -187,14 +190,17 @@ impl Sessions {
         }
     }
 
-    fn size(&mut self, to: Peer, call_id: &str, length: usize, tally: &mut Tally) -> Result<(), String> {
-        if length <= UDP_MAX || !to.carrier.is_some_and(|carrier| self.large_over_tcp[carrier]) {
+    fn size(&mut self, now: Mono, to: Peer, call_id: &str, length: usize, tally: &mut Tally) -> Result<(), String> {
+        let Some(carrier) = to.carrier.filter(|carrier| length > UDP_MAX && self.large_over_tcp[*carrier]) else {
             return Ok(());
-        }
+        };
         tally.add(if to.over_tcp { "large INVITEs over TCP" } else { "large INVITEs over UDP in the end" });
         if to.over_tcp {
             self.went_over_tcp.insert(call_id.into());
-        } else if !self.went_over_tcp.contains(call_id) {
+            self.tried_tcp[carrier] = Some(now);
+        } else if !self.went_over_tcp.contains(call_id)
+            && !self.tried_tcp[carrier].is_some_and(|tried| now <= tried + TCP_REFUSED_FOR)
+        {
             return Err(format!("RFC 3261 §18.1.1: an INVITE of {length} bytes leaves over UDP"));
         }
         Ok(())
