@@ -130,8 +130,10 @@ pub struct Counts {
     pub legs: usize,
     pub dialogs: usize,
     pub ended_dialogs: usize,
-    /// INVITEs about which nobody has decided yet.
+    /// Calls about which nobody has decided yet.
     pub undecided: usize,
+    /// INVITEs that are not answered finally.
+    pub invites: usize,
     /// Answers to BYEs that wait for their commit, BYEs and legs that wait for their phone, legs that wait for a name.
     pub waiting: usize,
     pub lookups: usize,
@@ -243,6 +245,7 @@ impl Core {
     pub fn handle(&mut self, input: Input, now: Now) {
         // What a burst has needed is given back.
         self.output.shrink_to(OUTPUTS_KEPT);
+        self.refusals.forget_old(now.mono);
         match input {
             Input::Message(flow, message) if message.is_request() => self.on_request(flow, message, now),
             Input::Message(flow, message) if self.is_answer_to_us(&message) => self.on_response(flow, &message, now),
@@ -289,7 +292,8 @@ impl Core {
             legs: self.legs.len(),
             dialogs: self.dialogs.len(),
             ended_dialogs: self.ended.len(),
-            undecided: self.overload.undecided() + self.invites.len(),
+            undecided: self.overload.undecided(),
+            invites: self.invites.len(),
             waiting: self.byes.len() + self.parked.len() + self.absent.len() + self.names.waiting(),
             lookups: self.lookups.len(),
             registrations: self.registrar.len(),

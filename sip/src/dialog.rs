@@ -10,6 +10,7 @@ use schema::target::HostName;
 use schema::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Version of [`Stored`]'s encoding.
@@ -182,6 +183,9 @@ pub(crate) struct Stored<'a> {
     /// The trunk of a carrier's leg; none of a customer's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trunk: Option<TrunkId>,
+    /// Where a carrier's call went, when the peer is elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) called: Option<IpAddr>,
     /// The A-leg's INVITE, for the 200 sent after a restart; none once that was acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) invite: Option<StoredInvite>,
@@ -260,6 +264,7 @@ impl<'a> Stored<'a> {
             server: None,
             phone: None,
             trunk: None,
+            called: None,
             invite: None,
             unanswered: None,
             offerless: false,

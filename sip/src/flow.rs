@@ -138,8 +138,10 @@ impl From<Gateway> for Destination {
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unreached {
-    /// Nobody answered in time, or there is no room for it.
+    /// It was refused, or nobody answered in time.
     NoConnection,
+    /// It was not tried: we have no room for it or for more to be sent there, or its name is not known any more.
+    NotTried,
     /// The peer's certificate is for another name.
     WrongName,
     /// The peer's certificate is expired, or of no authority that we know.

@@ -68,10 +68,11 @@ pub const fn refusal(code: RefusalCode) -> &'static str {
 
 /// Whether another carrier may be tried after this status: it says that the carrier could not, not that the person called would
 /// not. A carrier that redirects (3xx) is not followed, and not replaced: it said that the number lives elsewhere, which another
-/// carrier would only repeat. One that does not accept our credentials (401, 407) has not looked at the call.
+/// carrier would only repeat. One that does not accept our credentials (401, 407) or our
+/// session's interval (422) has not looked at the call.
 #[must_use]
 pub const fn may_reroute(status: u16) -> bool {
-    matches!(status, 401 | 407 | 408 | 500 | 502 | 503 | 504)
+    matches!(status, 401 | 407 | 408 | 422 | 500 | 502 | 503 | 504)
 }
 
 /// What the caller's phone is told when the last attempt ended with this status. What the callee decided passes as it is;
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn only_carrier_faults_are_tried_elsewhere() {
         let tried: Vec<u16> = (300..700).filter(|status| may_reroute(*status)).collect();
-        assert_eq!(tried, [401, 407, 408, 500, 502, 503, 504]);
+        assert_eq!(tried, [401, 407, 408, 422, 500, 502, 503, 504]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ const ANSWERS_MAX: u8 = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
     pub(super) trunk: TrunkId,
-    /// Where the call went; not known after a restart.
+    /// Where the call went.
     at: Option<IpAddr>,
     /// None before it has asked for anything.
     answers: Option<Box<Answers>>,
@@ -41,9 +41,18 @@ impl Carrier {
         Self { trunk, at: None, answers: None }
     }
 
-    /// Of a call that goes this way.
-    pub(super) fn called(trunk: TrunkId, way: Way) -> Self {
-        Self { at: way.peer().map(|peer| peer.ip()), ..Self::of(trunk) }
+    /// Of a call that went to this address.
+    pub(super) fn called(trunk: TrunkId, at: Option<IpAddr>) -> Self {
+        Self { at, ..Self::of(trunk) }
+    }
+
+    pub(super) const fn at(&self) -> Option<IpAddr> {
+        self.at
+    }
+
+    /// In which it was answered in this dialog. It stays the only one: whoever is called could ask in another.
+    fn realm(&self) -> Option<&str> {
+        self.answers.as_ref()?.heard.first().map(|heard| heard.challenge.realm())
     }
 
     fn hear(&mut self, challenge: Challenge, cnonce: String) {
@@ -168,14 +177,16 @@ impl Core {
         now: Now,
     ) -> bool {
         let Some(exchange) = self.clients.get_mut(key) else { return false };
-        let (owner, asked, own) = (exchange.owner, exchange.asked, exchange.carrier.take());
+        let (owner, asked, moves, own) = (exchange.owner, exchange.asked, exchange.moves, exchange.carrier.take());
         let (way, usual) = (exchange.way(), exchange.usual_way());
         let carrier = own.or_else(|| self.carrier_of(owner).cloned().map(Box::new));
         let Some(mut carrier) = carrier.filter(|_| self.is_wanted_still(owner)) else { return false };
-        if !matches!(owner, Owner::Register(_)) && !self.is_at_carrier(&carrier, way) {
+        let is_registrar = matches!(owner, Owner::Register(_));
+        if !is_registrar && !self.is_at_carrier(&carrier, way) {
             return false;
         }
-        let (login, heard) = (self.login_for(owner, carrier.trunk), self.probes.realm(carrier.trunk));
+        let login = self.login_for(owner, carrier.trunk);
+        let heard = carrier.realm().filter(|_| !is_registrar);
         let decided = match &login {
             Some(login) => decide(login.realm.as_deref().or(heard), asked, request, response).map(|one| (login, one)),
             None => Err(TrunkDown::NotAnswerable),
@@ -184,9 +195,8 @@ impl Core {
             // Whoever is called may have said it: the carrier's own realm is another.
             Err(TrunkDown::OtherRealm) if heard.is_some() => false,
             Ok((login, (challenge, asked))) => {
-                self.probes.hear_realm(carrier.trunk, challenge.realm());
                 carrier.hear(challenge, self.entropy.hex::<16>());
-                self.send_again(owner, usual, asked, login, carrier, request, now)
+                self.send_again(owner, usual, (asked, moves), login, carrier, request, now)
             }
             Err(down) => {
                 self.not_answered(owner, carrier.trunk, down, now);
@@ -200,7 +210,7 @@ impl Core {
         &mut self,
         owner: Owner,
         usual: Way,
-        asked: Asked,
+        (asked, moves): (Asked, u8),
         login: &TrunkLogin,
         mut carrier: Box<Carrier>,
         request: &Message,
@@ -218,7 +228,7 @@ impl Core {
             }
             None => Some(carrier),
         };
-        self.begin_again(Departure { asked, carrier, ..departure }, Some(cseq), now)
+        self.begin_again(Departure { asked, moves, carrier, ..departure }, Some(cseq), now)
     }
 
     /// Whether this way leads to the carrier itself: where the call went, or to a gateway of the trunk. A dialog may lead elsewhere,

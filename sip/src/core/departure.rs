@@ -18,29 +18,40 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Whoever has refused TCP is not asked again for so long, and a little: a sweep forgets it.
+/// Whoever has refused TCP is not asked again for so long.
 const REFUSED_FOR: Duration = Duration::from_secs(300);
 /// Most of them that are remembered.
 const REFUSALS_MAX: usize = 1_024;
 
 /// Who takes no TCP, and when it was refused.
 #[derive(Default)]
-pub(super) struct Refusals(BTreeMap<SocketAddr, Mono>);
+pub(super) struct Refusals {
+    since: BTreeMap<SocketAddr, Mono>,
+    /// None is older.
+    oldest: Mono,
+}
 
 impl Refusals {
     fn note(&mut self, address: SocketAddr, now: Mono) {
-        if self.0.len() < REFUSALS_MAX {
-            self.0.insert(address, now);
+        if self.since.is_empty() {
+            self.oldest = now;
+        }
+        if self.since.len() < REFUSALS_MAX {
+            self.since.insert(address, now);
         }
     }
 
+    /// Costs next to nothing when there is nothing to forget.
     pub(super) fn forget_old(&mut self, now: Mono) {
-        self.0.retain(|_, since| now.since(*since) < REFUSED_FOR);
+        if !self.since.is_empty() && now.since(self.oldest) >= REFUSED_FOR {
+            self.since.retain(|_, since| now.since(*since) < REFUSED_FOR);
+            self.oldest = self.since.values().min().copied().unwrap_or(now);
+        }
     }
 
     #[cfg(test)]
     pub(super) fn forget_all(&mut self) {
-        self.0.clear();
+        self.since.clear();
     }
 }
 
@@ -140,11 +151,11 @@ impl Core {
     /// from now on. False: it has not left.
     pub(super) fn begin_again(&mut self, departure: Departure, cseq: Option<u32>, now: Now) -> bool {
         let owner = departure.owner;
-        if let Some(cseq) = cseq {
-            self.update_left_again(owner, cseq);
-        }
         let sent = self.begin_either(departure, now);
         let has_left = sent.is_some();
+        if let Some(cseq) = cseq.filter(|_| has_left) {
+            self.update_left_again(owner, cseq);
+        }
         if let Some(invite) = sent.flatten() {
             self.invite_left_again(owner, invite);
         }
@@ -160,9 +171,12 @@ impl Core {
     ) -> Option<(Way, Via)> {
         let usual = self.via(way, branch)?;
         let (Some(over), Some(trunk)) = (over_tcp(way), trunk) else { return Some((way, usual)) };
-        let is_refused = || over.peer().is_some_and(|peer| self.refusals.0.contains_key(&peer));
-        if !self.is_too_large(trunk, request.length_with(&usual)) || is_refused() {
+        if !self.is_too_large(trunk, request.length_with(&usual)) {
             return Some((way, usual));
+        }
+        if over.peer().is_some_and(|peer| self.refusals.since.contains_key(&peer)) {
+            // As if it had been refused now: whoever has forgotten, after a crash, comes to the same branch.
+            return Some((way, self.via(way, usual.branch().map(over_udp_again).as_deref())?));
         }
         Some((over, self.via(over, usual.branch())?))
     }
@@ -175,11 +189,9 @@ impl Core {
         }
     }
 
-    /// No connection to this destination comes up.
+    /// No connection to this destination comes up, which was tried for what is large.
     pub(super) fn note_refusal(&mut self, destination: Destination, now: Now) {
-        if destination.protocol == Protocol::Tcp {
-            self.refusals.note(destination.address, now.mono);
-        }
+        self.refusals.note(destination.address, now.mono);
     }
 
     /// Whether a request that did not get through over TCP is worth sending over UDP.
@@ -228,24 +240,26 @@ impl Core {
         Some(ack)
     }
 
-    /// Nobody answers an ACK: those that went to a gateway which takes no TCP leave again.
-    pub(super) fn acknowledge_over_udp(&mut self, refused: Destination) {
+    /// Nobody answers an ACK: those that went to a gateway which takes no TCP leave again. True when there were any.
+    pub(super) fn acknowledge_over_udp(&mut self, refused: Destination) -> bool {
         if refused.protocol != Protocol::Tcp {
-            return;
+            return false;
         }
         let went_there = |way, ack| way_of_ack(way, ack) == Way::To(refused) && way != Way::To(refused);
         let legs = self.legs.at_peer_of(Way::To(refused));
         let legs = legs.filter(|(_, leg)| leg.ack.as_ref().is_some_and(|ack| went_there(leg.way(), ack)));
-        for id in legs.map(|(id, _)| *id).collect::<Vec<LegId>>() {
-            let Some(leg) = self.legs.get(&id) else { continue };
+        let all: Vec<LegId> = legs.map(|(id, _)| *id).collect();
+        for id in &all {
+            let Some(leg) = self.legs.get(id) else { continue };
             let Some(sent) = leg.ack.as_ref().and_then(|ack| Message::parse_datagram(ack).ok()) else { continue };
             let (way, carrier) = (leg.way(), leg.carrier.clone());
             let ack = RequestBuilder::again(&sent, sent.cseq().0);
             let again = self.send_ack_sized(None, way, ack, carrier.as_deref());
-            if let Some(leg) = self.legs.get_mut(&id) {
+            if let Some(leg) = self.legs.get_mut(id) {
                 leg.ack = again.map(Box::new);
             }
         }
+        !all.is_empty()
     }
 }
 

@@ -209,7 +209,6 @@ impl Core {
     /// Ends the legs that wait for a command which will never come: whoever had to give it is gone.
     pub(super) fn sweep_time(&mut self, now: Now) {
         self.sweeping = false;
-        self.refusals.forget_old(now.mono);
         let forgotten = |leg: &Leg| match &leg.stage {
             Stage::Incoming(incoming) => now.mono.since(incoming.since) >= UNDECIDED_MAX,
             Stage::Answered { since, .. } => now.mono.since(*since) >= GIVE_UP,

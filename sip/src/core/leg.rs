@@ -276,6 +276,8 @@ impl Leg {
         }
         stored.offerless = self.offerless;
         stored.trunk = self.carrier.as_ref().map(|carrier| carrier.trunk);
+        let at_peer = self.way.peer().map(|peer| peer.ip());
+        stored.called = self.carrier.as_ref().and_then(|carrier| carrier.at()).filter(|at| Some(*at) != at_peer);
         stored.timer = self.timer.as_ref().map(SessionTimer::terms);
         stored.server = self.server.clone();
         stored.local_sdp = told.as_deref().and_then(|told| std::str::from_utf8(told).ok()).map(Cow::Borrowed);
@@ -322,7 +324,9 @@ impl Leg {
             phone: stored
                 .phone
                 .map(|StoredPhone { credential, instance }| Box::new(Phone { credential, instance, ip: address.ip() })),
-            carrier: stored.trunk.map(Carrier::of).map(Box::new),
+            carrier: stored
+                .trunk
+                .map(|trunk| Box::new(Carrier::called(trunk, Some(stored.called.unwrap_or(address.ip()))))),
             timer: stored.timer.map(SessionTimer::stored),
             server: stored.server,
             unconfirmed: stored.invite.map(Box::new),

@@ -12,9 +12,13 @@ use schema::time::Now;
 impl Core {
     /// No connection to this destination comes up: what is under way to it has failed.
     pub(super) fn on_unreachable(&mut self, destination: Destination, why: Unreached, now: Now) {
-        self.note_refusal(destination, now);
         let failed = self.under_way_over(Way::To(destination));
-        self.acknowledge_over_udp(destination);
+        let is_large = |key: &ClientKey| self.clients.get(key).is_some_and(|exchange| exchange.is_large);
+        let was_large = failed.iter().any(is_large);
+        let had_ack = self.acknowledge_over_udp(destination);
+        if why == Unreached::NoConnection && (was_large || had_ack) {
+            self.note_refusal(destination, now);
+        }
         for key in failed {
             let Some(gone) = self.take_failed(&key) else { continue };
             let owner = gone.owner;

@@ -73,7 +73,7 @@ impl Core {
         let outgoing = self.send_draft(invite, way, draft.request, now).map_err(|Malformed| 503_u16)?;
         let stage = Stage::Outgoing(Box::new(outgoing));
         let mut leg = Leg::new(stage, draft.dialog, draft.contact, way, draft.origin);
-        leg.carrier = Some(Box::new(Carrier::called(invite.trunk, way)));
+        leg.carrier = Some(Box::new(Carrier::called(invite.trunk, Some(invite.gateway.address.ip()))));
         leg.offerless = invite.offer.is_none();
         leg.local_sdp = draft.told;
         leg.server = host.cloned();
@@ -215,6 +215,7 @@ impl Core {
         if !is_news || !(180..=189).contains(&status) {
             return;
         }
+        let trunk = outgoing.trunk;
         // Neither a 183 alone nor a forwarding says that anybody hears it.
         let rings = status == 180 || response.has_sdp();
         outgoing.rang |= rings;
@@ -224,6 +225,7 @@ impl Core {
         if sdp.is_some() {
             remote_sdp.clone_from(&sdp);
         }
+        self.trunk_serves(trunk, now);
         self.tell(LegEvent::Progress { leg: id, status, sdp, rings }, now);
     }
 
@@ -272,6 +274,9 @@ impl Core {
 
     fn on_first_success(&mut self, id: LegId, response: &Message, now: Now) {
         let Some(way) = self.legs.get(&id).map(Bound::way) else { return };
+        if let Some(trunk) = self.trunk_of(Owner::Leg(id)) {
+            self.trunk_serves(trunk, now);
+        }
         let keys = self.media_keys(id.call, way.protocol());
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let is_told = leg.take_early_answer(response);

@@ -27,6 +27,8 @@ pub(super) const SKIP: Duration = Duration::from_secs(30);
 
 /// A trunk whose carrier refused our credentials rests for this long.
 const REST: Duration = Duration::from_secs(60);
+/// A trunk over which a call got through within this does not rest for what one call was told.
+const SERVED: Duration = Duration::from_secs(600);
 /// The largest request that goes over UDP where TCP may be used (RFC 3261 §18.1.1).
 const UDP_MAX: usize = 1_300;
 
@@ -48,8 +50,8 @@ struct Probe {
     registration: Option<u64>,
     /// It refused our credentials: it rests until then.
     rests: Option<(TrunkDown, Mono)>,
-    /// In which it was answered who we are.
-    realm: Option<Box<str>>,
+    /// When a call over it last got through to somebody.
+    served: Option<Mono>,
     /// What was told last.
     told: Option<TrunkState>,
     /// When the next round leaves; timers of an earlier address are ignored.
@@ -58,7 +60,7 @@ struct Probe {
 
 impl Probe {
     const fn new(address: TrunkAddress, registration: Option<u64>, told: Option<TrunkState>, now: Mono) -> Self {
-        Self { address, health: BTreeMap::new(), registration, rests: None, realm: None, told, due: now }
+        Self { address, health: BTreeMap::new(), registration, rests: None, served: None, told, due: now }
     }
 
     fn is_at(&self, flow: Flow) -> bool {
@@ -125,18 +127,6 @@ impl Probe {
 pub(super) struct Probes(BTreeMap<TrunkId, Probe>);
 
 impl Probes {
-    /// The realm in which a trunk's carrier has asked who we are.
-    pub(super) fn realm(&self, trunk: TrunkId) -> Option<&str> {
-        self.0.get(&trunk)?.realm.as_deref()
-    }
-
-    /// A trunk's carrier is answered in this realm. It stays the only one: whoever is called could ask in another.
-    pub(super) fn hear_realm(&mut self, trunk: TrunkId, realm: &str) {
-        if let Some(probe) = self.0.get_mut(&trunk) {
-            probe.realm.get_or_insert_with(|| realm.into());
-        }
-    }
-
     /// How we show a trunk's carrier who we are.
     pub(super) fn login(&self, trunk: TrunkId) -> Option<Arc<TrunkLogin>> {
         self.0.get(&trunk)?.address.login.clone()
@@ -209,9 +199,18 @@ impl Core {
         }
     }
 
-    /// Its carrier does not take our calls as they are: others are tried first for a while.
-    pub(super) fn trunk_refuses(&mut self, trunk: TrunkId, down: TrunkDown, now: Now) {
+    /// A call over it has got through to somebody.
+    pub(super) fn trunk_serves(&mut self, trunk: TrunkId, now: Now) {
         if let Some(probe) = self.probes.0.get_mut(&trunk) {
+            probe.served = Some(now.mono);
+        }
+    }
+
+    /// Its carrier does not take our calls as they are: others are tried first for a while. Not when others' calls got through not
+    /// long ago: then whoever was called may have said it, to keep the trunk from everybody.
+    pub(super) fn trunk_refuses(&mut self, trunk: TrunkId, down: TrunkDown, now: Now) {
+        let serves = |probe: &&mut Probe| probe.served.is_some_and(|at| now.mono.since(at) < SERVED);
+        if let Some(probe) = self.probes.0.get_mut(&trunk).filter(|probe| !serves(probe)) {
             probe.rests = Some((down, now.mono + REST));
             self.tell_trunk(trunk, now);
         }
@@ -370,7 +369,7 @@ impl Core {
     pub(super) fn on_probe_unreached(&mut self, trunk: TrunkId, gateway: Gateway, why: Unreached) {
         if let Some(probe) = self.probes.0.get_mut(&trunk) {
             probe.health.entry(gateway).or_default().refused = match why {
-                Unreached::NoConnection => None,
+                Unreached::NoConnection | Unreached::NotTried => None,
                 Unreached::WrongName => Some(TrunkDown::WrongName),
                 Unreached::Untrusted => Some(TrunkDown::Untrusted),
             };

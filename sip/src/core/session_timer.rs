@@ -26,6 +26,8 @@ const INTERVAL_MAX_S: u32 = 7_200;
 const MIN_SE_S: u32 = 90;
 /// A refresh that could not be sent or was refused is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often an INVITE asks for a longer interval.
+const LONGER_MAX: u8 = 3;
 /// The option tag.
 pub(super) const TIMER: &str = "timer";
 
@@ -177,24 +179,30 @@ fn min_se_before(timer: Option<&SessionTimer>) -> u32 {
 }
 
 impl Core {
-    /// A 422 to the INVITE of a call, which leaves once more and asks for as long as that says (§7.3). True when it has left.
+    /// A 422 to the INVITE of a call, which leaves once more and asks for as long as that says (§7.3), each proxy on its way having its
+    /// say (§13); in the end for nothing, which none can refuse. True when it has left.
     pub(super) fn asks_longer(&mut self, key: &ClientKey, request: &Message, refusal: &Message, now: Now) -> bool {
         let Some(exchange) = self.clients.get(key) else { return false };
-        let (owner, usual, asked) = (exchange.owner, exchange.usual_way(), exchange.asked);
-        let min_se_s = min_se(refusal);
-        let is_longer = session_expires(request).is_some_and(|(asked_s, _)| min_se_s > asked_s);
-        // Whoever wants ever more is not asked for ever.
-        let is_first = request.text(HeaderName::MinSe).is_none();
-        if !matches!(owner, Owner::Leg(_)) || !is_longer || !is_first || !self.is_wanted_still(owner) {
+        let (owner, usual, moves) = (exchange.owner, exchange.usual_way(), exchange.moves);
+        let Some((asked_s, _)) = session_expires(request) else { return false };
+        if !matches!(owner, Owner::Leg(_)) || !self.is_wanted_still(owner) {
             return false;
         }
         let Some(cseq) = self.next_cseq(owner) else { return false };
-        let again = RequestBuilder::again(request, cseq).without(HeaderName::SessionExpires);
-        let again = again.header(HeaderName::SessionExpires, &format_args!("{min_se_s};refresher=uac"));
-        let again = self.signed(owner, usual, again.header(HeaderName::MinSe, &min_se_s));
+        let again = RequestBuilder::again(request, cseq);
+        let again = again.without(HeaderName::SessionExpires).without(HeaderName::MinSe);
+        let min_se_s = min_se(refusal);
+        let again = if min_se_s > asked_s && moves < LONGER_MAX {
+            let again = again.header(HeaderName::SessionExpires, &format_args!("{min_se_s};refresher=uac"));
+            again.header(HeaderName::MinSe, &min_se_s)
+        } else {
+            again
+        };
+        let again = self.signed(owner, usual, again);
         let (trunk, branch) = (self.trunk_of(owner), branch_after(request));
         let departure = self.departure(trunk, usual, Some(&branch), again, owner);
-        departure.is_some_and(|departure| self.begin_again(Departure { asked, ..departure }, Some(cseq), now))
+        departure
+            .is_some_and(|departure| self.begin_again(Departure { moves: moves + 1, ..departure }, Some(cseq), now))
     }
 
     /// The 422 to a request whose sender knows timers and asks for too short a one (§9).

@@ -187,6 +187,13 @@ impl Registry {
         self.shaking.remove(&id);
     }
 
+    /// It comes from a carrier's address, and is still to show who it is.
+    pub(super) fn know(&self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(&id) {
+            connection.outbox.know();
+        }
+    }
+
     pub(super) fn trust(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id)
             && connection.to.is_none()

@@ -254,6 +254,9 @@ impl Wire {
                 return;
             }
         };
+        if stands == Standing::Known {
+            self.registry.know(id);
+        }
         let told = self.lost.len();
         self.lost.extend(self.registry.pushed_out().map(Arrival::Closed));
         self.counts.shed_connections.fetch_add((self.lost.len() - told) as u64, Relaxed);
@@ -332,11 +335,11 @@ impl Wire {
             Some(id) => id,
             None => match self.connect(to, name) {
                 Some(id) => id,
-                None => return self.lost.push(Arrival::Unreachable(to, Unreached::NoConnection)),
+                None => return self.lost.push(Arrival::Unreachable(to, Unreached::NotTried)),
             },
         };
         if !self.registry.send(id, bytes) {
-            self.lost.push(Arrival::Unreachable(to, Unreached::NoConnection));
+            self.lost.push(Arrival::Unreachable(to, Unreached::NotTried));
         }
     }
 

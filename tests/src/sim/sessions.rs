@@ -131,6 +131,9 @@ impl Sessions {
         tally: &mut Tally,
     ) -> Result<(), String> {
         let (is_request, call_id, cseq) = (message.is_request(), message.call_id(), message.cseq().0);
+        if let Some(carrier) = to.carrier.filter(|_| is_request && to.over_tcp && length > UDP_MAX) {
+            self.tried_tcp[carrier] = Some(now);
+        }
         match message.method() {
             Method::Bye if is_request => {
                 self.ended.insert(call_id.into());
@@ -197,9 +200,8 @@ impl Sessions {
         tally.add(if to.over_tcp { "large INVITEs over TCP" } else { "large INVITEs over UDP in the end" });
         if to.over_tcp {
             self.went_over_tcp.insert(call_id.into());
-            self.tried_tcp[carrier] = Some(now);
         } else if !self.went_over_tcp.contains(call_id)
-            && !self.tried_tcp[carrier].is_some_and(|tried| now <= tried + TCP_REFUSED_FOR)
+            && self.tried_tcp[carrier].is_none_or(|tried| now > tried + TCP_REFUSED_FOR)
         {
             return Err(format!("RFC 3261 §18.1.1: an INVITE of {length} bytes leaves over UDP"));
         }

@@ -192,8 +192,21 @@ fn whoever_is_called_never_sees_our_credentials_and_is_not_answered_when_it_asks
         desk.take(called, &text);
     };
     answer(&mut desk, &second, 200, "");
+    let kept = desk.take_legs().into_iter().find_map(|event| match event {
+        LegEvent::Answered { checkpoint, .. } => Some(checkpoint),
+        _ => None,
+    });
     desk.leg(LegCommand::Confirm { leg, answer: None });
     assert_eq!(desk.last_sent().method(), &Method::Ack);
+    // Nor after a restart.
+    let mut after = Desk::with(config(), 77);
+    after.trunks(vec![with_login(None, None)]);
+    after.leg(LegCommand::Resume { leg, checkpoint: kept.expect("answered") });
+    after.leg(LegCommand::HangUp { leg, cause: HangupCause::OtherLeg });
+    let bye = after.last_sent();
+    assert_eq!((bye.method(), after.sent.last().map(|(to, _)| *to)), (&Method::Bye, Some(called.peer)));
+    answer(&mut after, &bye, 407, &SHA.replace("n1", "theirs"));
+    assert_eq!(signed(&mut after), Vec::<String>::new());
     for (number, command) in [
         LegCommand::PressKey { leg, key: schema::leg::Key { signal: Pii::new('5'), duration_ms: None } },
         LegCommand::Offer { leg, offer: Pii::new(OFFER.replace("4000", "4002").into()) },
@@ -211,7 +224,7 @@ fn whoever_is_called_never_sees_our_credentials_and_is_not_answered_when_it_asks
 }
 
 #[test]
-fn the_realm_in_which_a_carrier_was_answered_stays_the_only_one() {
+fn the_realm_in_which_a_call_was_answered_stays_its_only_one() {
     let (mut desk, _, invite) = dialled(None);
     desk.challenge(&invite, 407, &[SHA]);
     let second = desk.last_sent();
@@ -220,9 +233,31 @@ fn the_realm_in_which_a_carrier_was_answered_stays_the_only_one() {
     desk.challenge(&second, 401, &[&MD5.replace("carrier.example", "theirs")]);
     assert_eq!((desk.kinds(), failed(&mut desk)), (vec!["ACK".to_owned()], Some(401)));
     assert!(desk.probed.is_empty(), "nothing is wrong with the trunk");
+    // Another call may be asked in another.
     let other = desk.dial(LegId::b(some_call().call, 2));
-    desk.challenge(&other, 407, &[&MD5.replace("carrier.example", "theirs"), MD5]);
-    assert_eq!(answer_in(&desk.last_sent(), PROXY)["realm"], "carrier.example");
+    desk.challenge(&other, 407, &[&MD5.replace("carrier.example", "other")]);
+    assert_eq!(answer_in(&desk.last_sent(), PROXY)["realm"], "other");
+}
+
+#[test]
+fn whoever_is_called_does_not_keep_a_trunk_from_others_by_asking_who_we_are() {
+    let mut desk = Desk::new();
+    desk.trunks(vec![trunk()]);
+    let call = |number| LegId::b(some_call().call, number);
+    let invite = desk.dial(call(1));
+    desk.carrier(&invite, 200, "x", ANSWER);
+    desk.take_legs();
+    let asks = |desk: &mut Desk, number| {
+        let invite = desk.dial(call(number));
+        desk.challenge(&invite, 407, &[SHA]);
+        assert_eq!(failed(desk), Some(407));
+    };
+    asks(&mut desk, 2);
+    assert!(desk.probed.is_empty(), "a call has just got through");
+    desk.wait(Duration::from_secs(601));
+    desk.probed.clear();
+    asks(&mut desk, 3);
+    assert_eq!(desk.probed, [Some(TrunkDown::NotAnswerable)]);
 }
 
 #[test]

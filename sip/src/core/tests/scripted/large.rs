@@ -296,6 +296,33 @@ fn whoever_refused_tcp_is_not_asked_again_for_five_minutes() {
     assert_eq!((desk.last_sent().method(), sent_over(&desk).as_str()), (&Method::Info, "TCP"));
 }
 
+/// After a crash nobody remembers, and the INVITE that rings is looked for under its branch.
+#[test]
+fn a_large_invite_has_one_branch_over_udp_whether_the_refusal_is_remembered_or_not() {
+    let branches = |is_remembered: bool| {
+        let mut desk = Desk::new();
+        desk.trunks(vec![TrunkAddress { large_over_tcp: true, ..with_login(None, None) }]);
+        let dial = |desk: &mut Desk, attempt| {
+            desk.dial_with(LegId::b(some_call().call, attempt), &large_offer());
+            if sent_over(desk) == "TCP" {
+                refuse_tcp(desk);
+            }
+            assert_eq!(sent_over(desk), "UDP");
+            desk.last_sent()
+        };
+        if is_remembered {
+            dial(&mut desk, 2);
+        }
+        let first = dial(&mut desk, 1);
+        desk.challenge(&first, 407, &[ASKS]);
+        if sent_over(&desk) == "TCP" {
+            refuse_tcp(&mut desk);
+        }
+        [first, desk.last_sent()].map(|invite| invite.branch().expect("ours").to_owned())
+    };
+    assert_eq!(branches(true), branches(false));
+}
+
 #[test]
 fn the_ack_of_a_reinvite_gets_through_where_tcp_is_refused() {
     let (mut desk, leg) = up_far_away();

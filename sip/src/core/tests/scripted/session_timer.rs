@@ -347,7 +347,7 @@ fn wants_longer(desk: &mut Desk, invite: &Message, min_se: u32) {
 }
 
 #[test]
-fn a_call_whose_interval_is_too_short_for_a_carrier_asks_once_for_a_longer_one() {
+fn a_call_whose_interval_is_too_short_for_a_carrier_asks_for_a_longer_one() {
     let mut desk = Desk::with(quiet(), 3);
     desk.trunks(vec![with_login(None, None)]);
     let leg = some_call();
@@ -373,16 +373,18 @@ fn a_call_whose_interval_is_too_short_for_a_carrier_asks_once_for_a_longer_one()
     );
     desk.carrier(&longer, 487, "x", "");
     desk.take_legs();
-    // Who wants yet more, or nothing that was not offered, is believed to refuse.
-    for (first, second) in [(3_600, Some(7_200)), (1_800, None)] {
-        let leg = LegId::b(some_call().call, 2);
+    // Each proxy on the way may want more, but not for ever; whoever wants no more than was offered gets nothing at once.
+    for wanted in [&[2_000, 3_000, 4_000, 5_000][..], &[2_000, 2_000], &[1_800]] {
         let mut desk = Desk::with(quiet(), 3);
-        let invite = desk.dial(leg);
-        wants_longer(&mut desk, &invite, first);
-        if let Some(second) = second {
-            let again = desk.last_sent();
-            wants_longer(&mut desk, &again, second);
+        let mut sent = desk.dial(LegId::b(some_call().call, 2));
+        for (number, min_se) in wanted.iter().enumerate() {
+            wants_longer(&mut desk, &sent, *min_se);
+            sent = desk.last_sent();
+            let asks = (number + 1 < wanted.len()).then(|| format!("{min_se};refresher=uac"));
+            assert_eq!(said(&sent, HeaderName::SessionExpires), asks, "{wanted:?}");
+            assert!(desk.take_legs().is_empty());
         }
+        wants_longer(&mut desk, &sent, 9_000);
         assert_eq!(desk.kinds().last().map(String::as_str), Some("ACK"));
         assert!(matches!(desk.take_legs()[..], [LegEvent::Failed { status: 422, .. }]));
     }
