@@ -33,6 +33,8 @@ pub struct Admission {
     /// Calls that were let in.
     let_in: BTreeSet<CallId>,
     asked: BTreeMap<(Box<str>, Box<str>), Asked>,
+    /// Those whose connection is gone: nobody waits there, but it may have its answer when it comes again.
+    left: BTreeSet<(Box<str>, Box<str>)>,
     /// Since when this process knows all dialogs of the one before: what is of none that it knows waits until then.
     knows_since: Option<Mono>,
     /// Those that have their answer: what comes of them again is absorbed, of an INVITE without a word (RFC 6026).
@@ -77,6 +79,9 @@ impl Admission {
         let status = message.status().filter(|status| *status >= 200);
         let Some(status) = status else { return Ok(()) };
         let asked = if self.asked.is_empty() { None } else { self.asked.remove_entry(&key(message)) };
+        if let Some(key) = self.left.take(&key(message)) {
+            self.answered.insert(key);
+        }
         let is_meanwhile = self.refused_at.is_some_and(|at| now.since(at) <= MEANWHILE);
         if let Some((key, Asked { method, .. })) = asked {
             self.answered.insert(key);
@@ -132,7 +137,9 @@ impl Admission {
 
     /// A connection is gone, and with it whoever waits there.
     pub fn closed(&mut self, peer: SocketAddr) {
-        self.asked.retain(|_, asked| asked.from != peer);
+        for (key, _) in self.asked.extract_if(.., |_, asked| asked.from == peer) {
+            self.left.insert(key);
+        }
     }
 
     /// The process is told that all dialogs of the one before are resumed.
@@ -145,6 +152,7 @@ impl Admission {
         self.knows_since = None;
         self.asked.clear();
         self.answered.clear();
+        self.left.clear();
         self.refused.clear();
     }
 }
