@@ -311,8 +311,7 @@ impl<'a> Stored<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Transport;
-    use crate::message::Via;
+    use crate::message::{Transport, Via};
     use bytes::Bytes;
 
     fn message(text: &str) -> Message {

@@ -68,8 +68,8 @@ pub const fn refusal(code: RefusalCode) -> &'static str {
 
 /// Whether another carrier may be tried after this status: it says that the carrier could not, not that the person called would
 /// not. A carrier that redirects (3xx) is not followed, and not replaced: it said that the number lives elsewhere, which another
-/// carrier would only repeat. One that does not accept our credentials (401, 407) or our
-/// session's interval (422) has not looked at the call.
+/// carrier would only repeat. One that does not accept our credentials (401, 407) or our session's
+/// interval (422) has not looked at the call.
 #[must_use]
 pub const fn may_reroute(status: u16) -> bool {
     matches!(status, 401 | 407 | 408 | 422 | 500 | 502 | 503 | 504)

@@ -63,9 +63,10 @@ impl Core {
     pub(super) fn send_ack(&mut self, id: LegId, cseq: u32, answer: Option<Bytes>) -> Option<Bytes> {
         let leg = self.legs.get(&id)?;
         let ack = with_body(leg.dialog.ack_without_via(cseq), answer);
-        let (way, carrier) = (leg.way(), leg.carrier.clone());
-        let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
-        self.send_ack_sized(trunk, way, ack, carrier.as_deref())
+        let way = leg.way();
+        let ack = self.signed_ack(leg.carrier.as_deref(), way, ack);
+        let trunk = leg.carrier.as_ref().map(|carrier| carrier.trunk);
+        self.send_ack_sized(trunk, way, ack)
     }
 
     /// Whether a request of ours with this branch and method is under way.
@@ -92,7 +93,8 @@ impl Core {
         });
         let ack = with_body(dialog.ack_without_via(response.cseq().0), answer);
         let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
-        let _ = self.send_ack_sized(trunk, way, ack, carrier.as_deref());
+        let ack = self.signed_ack(carrier.as_deref(), way, ack);
+        let _ = self.send_ack_sized(trunk, way, ack);
         let is_asking = |branch: &str| self.is_asking(branch, &Method::Bye);
         if !is_asking(&branch) && !is_asking(&over_udp_again(&branch)) {
             let bye = dialog.request(Method::Bye);

@@ -68,7 +68,7 @@ impl Carrier {
     }
 
     /// Adds the credentials of the INVITE to its ACK.
-    pub(super) fn in_ack(&self, ack: RequestBuilder) -> RequestBuilder {
+    fn in_ack(&self, ack: RequestBuilder) -> RequestBuilder {
         let credentials = self.answers.iter().flat_map(|answers| &answers.invite);
         credentials.fold(ack, |ack, (name, value)| ack.header(*name, value))
     }
@@ -181,12 +181,11 @@ impl Core {
         let (way, usual) = (exchange.way(), exchange.usual_way());
         let carrier = own.or_else(|| self.carrier_of(owner).cloned().map(Box::new));
         let Some(mut carrier) = carrier.filter(|_| self.is_wanted_still(owner)) else { return false };
-        let is_registrar = matches!(owner, Owner::Register(_));
-        if !is_registrar && !self.is_at_carrier(&carrier, way) {
+        if !self.may_be_told(owner, &carrier, way) {
             return false;
         }
         let login = self.login_for(owner, carrier.trunk);
-        let heard = carrier.realm().filter(|_| !is_registrar);
+        let heard = carrier.realm().filter(|_| !matches!(owner, Owner::Register(_)));
         let decided = match &login {
             Some(login) => decide(login.realm.as_deref().or(heard), asked, request, response).map(|one| (login, one)),
             None => Err(TrunkDown::NotAnswerable),
@@ -233,9 +232,14 @@ impl Core {
 
     /// Whether this way leads to the carrier itself: where the call went, or to a gateway of the trunk. A dialog may lead elsewhere,
     /// to whoever was called, and what is said to a carrier is said to nobody else.
-    pub(super) fn is_at_carrier(&self, carrier: &Carrier, way: Way) -> bool {
+    fn is_at_carrier(&self, carrier: &Carrier, way: Way) -> bool {
         let is_its = |ip: IpAddr| carrier.at == Some(ip) || self.is_gateway_of(carrier.trunk, ip);
         way.peer().is_some_and(|peer| is_its(peer.ip()))
+    }
+
+    /// Whether whoever is there may be told who we are: the carrier, or its registrar, to which we go by ourselves.
+    fn may_be_told(&self, owner: Owner, carrier: &Carrier, way: Way) -> bool {
+        matches!(owner, Owner::Register(_)) || self.is_at_carrier(carrier, way)
     }
 
     /// The carrier on whose leg, or at which, something is asked.
@@ -317,13 +321,7 @@ impl Core {
             return request;
         };
         let mut carrier = carrier.clone();
-        if !matches!(owner, Owner::Register(_)) && !self.is_at_carrier(&carrier, way) {
-            return request;
-        }
-        let request = match self.login_for(owner, carrier.trunk) {
-            Some(login) => carrier.sign(&login, request),
-            None => request,
-        };
+        let request = self.signed_by(&mut carrier, owner, way, request);
         if let Some(place) = self.carrier_of(owner) {
             *place = carrier;
         }
@@ -331,10 +329,24 @@ impl Core {
     }
 
     /// As [`Core::signed`], for a request whose leg is gone.
-    pub(super) fn signed_by(&self, carrier: &mut Carrier, way: Way, request: RequestBuilder) -> RequestBuilder {
-        match self.probes.login(carrier.trunk).filter(|_| self.is_at_carrier(carrier, way)) {
+    pub(super) fn signed_by(
+        &self,
+        carrier: &mut Carrier,
+        owner: Owner,
+        way: Way,
+        request: RequestBuilder,
+    ) -> RequestBuilder {
+        match self.login_for(owner, carrier.trunk).filter(|_| self.may_be_told(owner, carrier, way)) {
             Some(login) => carrier.sign(&login, request),
             None => request,
+        }
+    }
+
+    /// An ACK with the credentials of its INVITE, where it goes to the carrier.
+    pub(super) fn signed_ack(&self, carrier: Option<&Carrier>, way: Way, ack: RequestBuilder) -> RequestBuilder {
+        match carrier.filter(|carrier| self.is_at_carrier(carrier, way)) {
+            Some(carrier) => carrier.in_ack(ack),
+            None => ack,
         }
     }
 }

@@ -111,7 +111,7 @@ impl Core {
         now: Now,
     ) -> bool {
         if let Some(carrier) = &mut carrier {
-            request = self.signed_by(carrier, way, request);
+            request = self.signed_by(carrier, owner, way, request);
         }
         let trunk = carrier.as_ref().map(|carrier| carrier.trunk);
         let departure = self.departure(trunk, way, branch, request, owner);
@@ -211,7 +211,7 @@ impl Core {
         let again = RequestBuilder::again(&request, cseq.unwrap_or(request.cseq().0));
         let (usual, mut carrier) = (gone.usual_way(), gone.carrier);
         let again = match &mut carrier {
-            Some(carrier) => self.signed_by(carrier, usual, again),
+            Some(carrier) => self.signed_by(carrier, owner, usual, again),
             None => self.signed(owner, usual, again),
         };
         let branch = over_udp_again(request.branch().unwrap_or_default());
@@ -222,18 +222,8 @@ impl Core {
         self.begin_again(departure, cseq, now)
     }
 
-    /// Sends the ACK of a 200, with the credentials of its INVITE; it has all else but its Via. `trunk`: where it may go over TCP.
-    pub(super) fn send_ack_sized(
-        &mut self,
-        trunk: Option<TrunkId>,
-        way: Way,
-        ack: RequestBuilder,
-        carrier: Option<&Carrier>,
-    ) -> Option<Bytes> {
-        let ack = match carrier.filter(|carrier| self.is_at_carrier(carrier, way)) {
-            Some(carrier) => carrier.in_ack(ack),
-            None => ack,
-        };
+    /// Sends the ACK of a 200; it has all but its Via. `trunk`: where it may go over TCP.
+    pub(super) fn send_ack_sized(&mut self, trunk: Option<TrunkId>, way: Way, ack: RequestBuilder) -> Option<Bytes> {
         let (over, via) = self.way_and_via(trunk, way, None, &ack)?;
         let ack = ack.via(&via).build().ok()?;
         self.send(over, ack.clone());
@@ -252,9 +242,10 @@ impl Core {
         for id in &all {
             let Some(leg) = self.legs.get(id) else { continue };
             let Some(sent) = leg.ack.as_ref().and_then(|ack| Message::parse_datagram(ack).ok()) else { continue };
-            let (way, carrier) = (leg.way(), leg.carrier.clone());
+            let way = leg.way();
             let ack = RequestBuilder::again(&sent, sent.cseq().0);
-            let again = self.send_ack_sized(None, way, ack, carrier.as_deref());
+            let ack = self.signed_ack(leg.carrier.as_deref(), way, ack);
+            let again = self.send_ack_sized(None, way, ack);
             if let Some(leg) = self.legs.get_mut(id) {
                 leg.ack = again.map(Box::new);
             }

@@ -169,7 +169,7 @@ impl ResponseBuilder {
     /// Writes it.
     ///
     /// # Errors
-    /// When the request lacked a field to copy or a value cannot be written.
+    /// When a value cannot be written.
     pub fn build(self) -> Result<Bytes, BuildError> {
         self.writer.finish()
     }
