@@ -60,8 +60,7 @@ pub struct Sessions {
     asked: BTreeMap<(Box<str>, u32), Mono>,
     /// The Min-SE of 422s to requests in a dialog, with the CSeq number of the newest, by Call-ID.
     min_se: BTreeMap<Box<str>, (u32, u64)>,
-    /// Call-IDs of INVITEs that went over TCP because they are large, and when each carrier was sent one.
-    went_over_tcp: BTreeSet<Box<str>>,
+    /// When each carrier was last sent over TCP what is large.
     tried_tcp: [Option<Mono>; 2],
 }
 
@@ -162,7 +161,7 @@ impl Sessions {
                     let since = before.map_or(now, |invite| invite.since);
                     self.carriers.insert(call_id.into(), Offerless { cseq, since, over_tcp, has_offer: false });
                 }
-                self.size(now, to, call_id, length, tally)
+                self.size(now, to, length, tally)
             }
             Method::Invite | Method::Update if is_success(message) => {
                 self.agreed(now, to, message, false, tally);
@@ -193,16 +192,12 @@ impl Sessions {
         }
     }
 
-    fn size(&mut self, now: Mono, to: Peer, call_id: &str, length: usize, tally: &mut Tally) -> Result<(), String> {
+    fn size(&self, now: Mono, to: Peer, length: usize, tally: &mut Tally) -> Result<(), String> {
         let Some(carrier) = to.carrier.filter(|carrier| length > UDP_MAX && self.large_over_tcp[*carrier]) else {
             return Ok(());
         };
         tally.add(if to.over_tcp { "large INVITEs over TCP" } else { "large INVITEs over UDP in the end" });
-        if to.over_tcp {
-            self.went_over_tcp.insert(call_id.into());
-        } else if !self.went_over_tcp.contains(call_id)
-            && self.tried_tcp[carrier].is_none_or(|tried| now > tried + TCP_REFUSED_FOR)
-        {
+        if !to.over_tcp && self.tried_tcp[carrier].is_none_or(|tried| now > tried + TCP_REFUSED_FOR) {
             return Err(format!("RFC 3261 §18.1.1: an INVITE of {length} bytes leaves over UDP"));
         }
         Ok(())
